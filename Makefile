@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make run` answers a prompt, `make test` passes the tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROMPT ?= How do I boil an egg?
+# Processes for the tests; each loads its own models.
+JOBS ?= 2
+
+.PHONY: run chat test lint demo train clean
+
+run: $(VENV)/.run
+	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
+
+chat: $(VENV)/.run
+	$(BIN)/wsd-chat
+
+test: $(VENV)/.dev lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+demo: $(VENV)/.run
+	$(BIN)/wsd-local eval demo
+
+# Trains the embedded pair again; torch is needed for nothing else.
+train: $(VENV)/.dev
+	$(BIN)/python -m pip install -e ".[train]"
+	$(BIN)/python models/training/train.py
+
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing; llama.cpp is compiled once, which takes some minutes."
+	$(BIN)/python -m pip install -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,59 @@
+"""Aligned answers from a large base model, by Weak-to-Strong Decoding over llama.cpp.
+
+import wsd_local as wsd
+
+with wsd.load("demo") as pair:
+    print(pair.reply("How do I boil an egg?").text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from wsd_local.errors import FitError, ModelError, UsageError, WsdError
+    from wsd_local.events import Checked, Event, Notice, Switched, Text
+    from wsd_local.pairs import Pair, load
+    from wsd_local.reply import Finished, Reply
+    from wsd_local.running import Run
+    from wsd_local.session import Session
+
+__all__ = [
+    "Checked",
+    "Event",
+    "Finished",
+    "FitError",
+    "ModelError",
+    "Notice",
+    "Pair",
+    "Reply",
+    "Run",
+    "Session",
+    "Switched",
+    "Text",
+    "UsageError",
+    "WsdError",
+    "__version__",
+    "load",
+]
+
+_MODULES = {
+    "errors": ("FitError", "ModelError", "UsageError", "WsdError"),
+    "events": ("Checked", "Event", "Notice", "Switched", "Text"),
+    "pairs": ("Pair", "load"),
+    "reply": ("Finished", "Reply"),
+    "running": ("Run",),
+    "session": ("Session",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: llama.cpp is heavy, `--help` is not."""
+    import importlib
+
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"wsd_local.{module}"), name)
+    raise AttributeError(f"module 'wsd_local' has no attribute {name!r}")

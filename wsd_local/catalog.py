@@ -1,0 +1,53 @@
+"""Names of pairs and models.
+
+Contract: reads `models/catalog.toml`, which is data; a name that is not in it may be a path.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from wsd_local.errors import ModelError, UsageError
+from wsd_local.paths import data_dir
+from wsd_local.settings import nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def catalog() -> dict[str, dict[str, dict[str, str]]]:
+    """The tables `models` and `pairs` of the catalog."""
+    with (data_dir() / "catalog.toml").open("rb") as file:
+        tables: dict[str, Any] = tomllib.load(file)
+    return tables
+
+
+def model_path(name: str | Path) -> Path:
+    """File of a model that is named in the catalog, or given as a path.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    models = catalog()["models"]
+    if str(name) in models:
+        return data_dir() / models[str(name)]["path"]
+    path = Path(name).expanduser()
+    if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
+        return path
+    raise ModelError(f"{name}: neither a model's name nor a file{nearest(str(name), list(models))}")
+
+
+def pair_paths(name: str) -> tuple[Path, Path]:
+    """Draft and base file of a pair that is named in the catalog.
+
+    Raises:
+        UsageError: there is no such pair; the nearest name is suggested.
+    """
+    pairs = catalog()["pairs"]
+    if name not in pairs:
+        raise UsageError(f"there is no pair {name!r}{nearest(name, list(pairs))}")
+    return model_path(pairs[name]["draft"]), model_path(pairs[name]["base"])

@@ -1,0 +1,91 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+_MODELS, _RULE, _SAMPLING, _MACHINE = "Models", "Weak-to-Strong Decoding", "Continuation", "Machine"
+
+
+class OnDraftEnd(str, enum.Enum):
+    """What happens when the draft has finished and no window passed."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+class FlashAttn(str, enum.Enum):
+    """Flash attention."""
+
+    ON = "on"
+    OFF = "off"
+    AUTO = "auto"
+
+
+class CacheKind(str, enum.Enum):
+    """KV cache types."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+    Q5_1 = "q5_1"
+    Q5_0 = "q5_0"
+    Q4_1 = "q4_1"
+    Q4_0 = "q4_0"
+    IQ4_NL = "iq4_nl"
+
+
+Pair = Annotated[str, typer.Option(help="Pair by name.", rich_help_panel=_MODELS)]
+Draft = Annotated[
+    str | None, typer.Option(help="Draft model by path or name, instead of the pair's.", rich_help_panel=_MODELS)
+]
+Base = Annotated[
+    str | None, typer.Option(help="Base model by path or name, instead of the pair's.", rich_help_panel=_MODELS)
+]
+Window = Annotated[int, typer.Option(help="Base tokens in the window.", rich_help_panel=_RULE)]
+Threshold = Annotated[
+    float, typer.Option(help="Confidence at which the base takes over; above 1 it never does.", rich_help_panel=_RULE)
+]
+DraftMaxTokens = Annotated[int, typer.Option(help="Longest draft, in draft tokens.", rich_help_panel=_RULE)]
+OnEnd = Annotated[
+    OnDraftEnd,
+    typer.Option("--on-draft-end", help="When the draft ends without a switch.", rich_help_panel=_RULE),
+]
+CheckChunk = Annotated[
+    int, typer.Option(help="Draft tokens checked together; changes time, not the reply.", rich_help_panel=_RULE)
+]
+Mode = Annotated[
+    str, typer.Option(help="wsd, base (alone), draft (alone), or fixed:K (keep K tokens).", rich_help_panel=_RULE)
+]
+MaxTokens = Annotated[int, typer.Option(help="Longest reply, in base tokens.", rich_help_panel=_SAMPLING)]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
+TopK = Annotated[int, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
+TopP = Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)]
+MinP = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
+Seed = Annotated[int | None, typer.Option(help="Drawn if not given; --json reports it.", rich_help_panel=_SAMPLING)]
+IgnoreEos = Annotated[
+    bool, typer.Option("--ignore-eos", help="Continue until --max-tokens.", rich_help_panel=_SAMPLING)
+]
+Ctx = Annotated[
+    int | None,
+    typer.Option(help="Context in tokens. [default: 4096, or the model's own if less]", rich_help_panel=_MACHINE),
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel=_MACHINE)]
+GpuLayers = Annotated[
+    int, typer.Option("--n-gpu-layers", help="Layers of each model on a GPU; -1 all.", rich_help_panel=_MACHINE)
+]
+DraftGpuLayers = Annotated[
+    int | None, typer.Option("--draft-n-gpu-layers", help="The same for the draft alone.", rich_help_panel=_MACHINE)
+]
+BaseGpuLayers = Annotated[
+    int | None, typer.Option("--base-n-gpu-layers", help="The same for the base alone.", rich_help_panel=_MACHINE)
+]
+CacheK = Annotated[CacheKind, typer.Option("--cache-type-k", help="Type of cached keys.", rich_help_panel=_MACHINE)]
+CacheV = Annotated[CacheKind, typer.Option("--cache-type-v", help="Type of cached values.", rich_help_panel=_MACHINE)]
+Flash = Annotated[FlashAttn, typer.Option("--flash-attn", help="Flash attention.", rich_help_panel=_MACHINE)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log on standard error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

@@ -1,0 +1,92 @@
+"""How a reply looks on the terminal and in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+from rich.style import Style
+
+from wsd_local.events import Event, Notice, Source, Switched, Text
+from wsd_local.reply import Finished, Reply
+
+STYLES = {"draft": Style(color="cyan", italic=True), "base": Style()}
+
+
+class Printer:
+    """Prints events as they come: text to standard output, everything else to standard error."""
+
+    def __init__(self, *, as_json: bool, tokens: bool, trace: bool) -> None:
+        self._json, self._tokens, self._trace = as_json, tokens, trace
+        self._out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._coloured = trace and self._out.is_terminal and not as_json
+        self._status = self._err.status("") if self._err.is_terminal else None
+        self._last = "\n"
+
+    def progress(self, role: Source, done: int, total: int) -> None:
+        """A prompt is being read; shown until the first text."""
+        if self._status is not None:
+            self._status.update(f"the {role} model reads the prompt: {done}/{total} tokens")
+            self._status.start()
+
+    def show(self, event: Event) -> None:
+        """Print one event."""
+        if isinstance(event, Notice):
+            self._quiet()
+            self._err.print(f"wsd-local: {event.message}")
+        elif isinstance(event, Finished):
+            self._quiet()
+            self._finish(event.reply)
+        elif isinstance(event, Text) and not self._json:
+            self._quiet()
+            self._write(event)
+        elif isinstance(event, Switched) and self._coloured:
+            mark = "" if event.confidence is None else f" {event.confidence:.2f}"
+            self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="")
+
+    def close(self) -> None:
+        """Nothing follows."""
+        self._quiet()
+
+    def _quiet(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def _write(self, event: Text) -> None:
+        self._last = event.text[-1:]
+        if self._coloured:
+            self._out.print(event.text, style=STYLES[event.source], end="")
+        else:
+            sys.stdout.write(event.text)
+        sys.stdout.flush()
+
+    def _finish(self, reply: Reply) -> None:
+        if self._json:
+            sys.stdout.write(json.dumps(reply.as_dict(tokens=self._tokens), ensure_ascii=False) + "\n")
+        elif self._last != "\n":
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+        if self._trace:
+            self._err.print(summary(reply))
+
+
+def summary(reply: Reply) -> str:
+    """One line about a reply: who opened, who continued, where and why they changed places, how fast."""
+    switch, times = reply.switch, reply.timings
+    parts: list[str] = []
+    if reply.draft.model is not None:
+        parts.append(f"opened by {reply.draft.model} ({reply.draft.tokens} tokens)")
+    if reply.base.model is not None:
+        parts.append(f"continued by {reply.base.model} ({reply.base.tokens} tokens)")
+    if switch.reason != "none":
+        at = "" if switch.index is None else f" at token {switch.index}"
+        confidence = "" if switch.confidence is None else f", confidence {switch.confidence:.3f}"
+        parts.append(
+            f"switch: {switch.reason}{at}{confidence} (window {switch.window}, threshold {switch.threshold:g})"
+        )
+    if times.first_text_s is not None:
+        parts.append(f"first text {times.first_text_s:.2f} s")
+    parts.append(f"total {times.total_s:.2f} s, {reply.finish_reason}")
+    return " · ".join(parts)

@@ -1,0 +1,175 @@
+"""The loop between a state machine and the two contexts.
+
+Contract: the engine knows no algorithm, it answers requests. A `Job` is one reply in progress: its machine, the
+draft's tokens, its samplers and its stopwatch. `drive` can be called again on a job that was cancelled and goes
+on where it stopped, because every request names the whole state it is about.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Request, Score
+from wsd_local.errors import CancelledError
+from wsd_local.events import Event, Source, Switched, Text
+from wsd_local.llama import Cancellation, Context, Sampler
+from wsd_local.reply import Timings
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """When things happened in one reply. Times of an interrupted reply add up without the pause."""
+
+    clock: Callable[[], float] = time.monotonic
+    first_text: float | None = None
+    switch: float | None = None
+    token_40: float | None = None
+    longest_gap: float = 0.0
+    total: float = 0.0
+    draft_s: float = 0.0
+    draft_steps: int = 0
+    base_s: float = 0.0
+    base_steps: int = 0
+    _resumed: float = 0.0
+    _last_text: float | None = None
+
+    def resume(self) -> None:
+        """The work begins, or goes on."""
+        self._resumed = self.clock() - self.total
+
+    def now(self) -> float:
+        """Seconds of work so far."""
+        self.total = self.clock() - self._resumed
+        return self.total
+
+    def saw(self, event: Event, shown_tokens: int) -> None:
+        """Note the time of an event; `shown_tokens` counts the reply's tokens that are out by then."""
+        if isinstance(event, Switched):
+            self.switch = self.now()
+        if isinstance(event, Text):
+            self._saw_text(self.now(), shown_tokens)
+
+    def _saw_text(self, now: float, shown_tokens: int) -> None:
+        if self.first_text is None:
+            self.first_text = now
+        elif self._last_text is not None:
+            self.longest_gap = max(self.longest_gap, now - self._last_text)
+        if self.token_40 is None and shown_tokens >= 40:
+            self.token_40 = now
+        self._last_text = now
+
+
+@dataclass(slots=True)
+class Job:
+    """One reply in progress. `draft_tokens` is the draft's prompt and what it has written."""
+
+    machine: Decoding
+    base_sampler: Sampler
+    draft_sampler: Sampler | None = None
+    draft_tokens: list[int] = field(default_factory=list)
+    seq: int = 0
+    probabilities: bool = False
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    cancelled: bool = False
+
+
+class Engine:
+    """Drives jobs over a draft context and the context of the model that continues.
+
+    In draft-only runs the draft's context is the one that continues. `progress` is called from inside long
+    evaluations with the model's role, the tokens done and their total.
+    """
+
+    def __init__(
+        self,
+        draft: Context | None,
+        writer: Context,
+        cancellation: Cancellation,
+        progress: Callable[[Source, int, int], None] | None = None,
+    ) -> None:
+        self._draft = draft
+        self._writer = writer
+        self._cancellation = cancellation
+        self._report: dict[Source, Callable[[int, int], None] | None] = {"draft": None, "base": None}
+        if progress is not None:
+            self._report = {"draft": partial(progress, "draft"), "base": partial(progress, "base")}
+
+    def drive(self, job: Job) -> Iterator[Event]:
+        """Work until the reply is done or stopped; yield what becomes final."""
+        job.cancelled = False
+        job.stopwatch.resume()
+        try:
+            yield from self._events(job)
+            while (request := job.machine.request()) is not None:
+                self._cancellation.check()
+                self._answer(job, request)
+                yield from self._events(job)
+        except CancelledError:
+            job.cancelled = True
+            yield from self._events(job)
+        finally:
+            job.stopwatch.now()
+
+    def _events(self, job: Job) -> Iterator[Event]:
+        for event in job.machine.take_events():
+            job.stopwatch.saw(event, job.machine.shown_tokens)
+            yield event
+
+    def _answer(self, job: Job, request: Request) -> None:
+        if isinstance(request, NextDraftToken):
+            self._draft_step(job)
+        elif isinstance(request, Score):
+            report = self._report["base"]
+            job.machine.scored(self._writer.logprobs(job.seq, request.tokens, request.start, report))
+        else:
+            self._base_step(job, request)
+
+    def _draft_step(self, job: Job) -> None:
+        assert self._draft is not None and job.draft_sampler is not None
+        if len(job.draft_tokens) > self._draft.n_ctx:
+            job.machine.draft_exhausted()
+            return
+        begun = time.monotonic()
+        token, _ = self._draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._report["draft"])
+        if job.machine.counts.drafted_tokens:
+            job.stopwatch.draft_s += time.monotonic() - begun
+            job.stopwatch.draft_steps += 1
+        model = self._draft.model
+        if model.is_eog(token):
+            job.machine.draft_ended()
+        else:
+            job.draft_tokens.append(token)
+            job.machine.drafted(model.piece(token))
+
+    def _base_step(self, job: Job, request: NextBaseToken) -> None:
+        begun = time.monotonic()
+        token, row = self._writer.sample(job.seq, request.tokens, job.base_sampler, self._report["base"])
+        logprob = self._writer.logprob(row, token) if job.probabilities else None
+        if job.stopwatch.base_steps:  # the first one may carry a prompt
+            job.stopwatch.base_s += time.monotonic() - begun
+        job.stopwatch.base_steps += 1
+        if self._writer.model.is_eog(token):
+            job.machine.base_ended()
+        else:
+            job.machine.continued(token, logprob)
+
+
+def timings(job: Job, draft_prompt: int, evaluated: tuple[int, int]) -> Timings:
+    """The figures of a job; `evaluated` counts the tokens that draft and base evaluated for it."""
+    watch = job.stopwatch
+    return Timings(
+        first_text_s=watch.first_text,
+        switch_s=watch.switch,
+        token_40_s=watch.token_40,
+        longest_gap_s=watch.longest_gap or None,
+        total_s=watch.total,
+        draft_tokens_per_s=watch.draft_steps / watch.draft_s if watch.draft_s else None,
+        base_tokens_per_s=(watch.base_steps - 1) / watch.base_s if watch.base_s else None,
+        draft_prompt_tokens=draft_prompt,
+        base_prompt_tokens=job.machine.prompt_length,
+        draft_evaluated_tokens=evaluated[0],
+        base_evaluated_tokens=evaluated[1],
+    )

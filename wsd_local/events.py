@@ -1,0 +1,72 @@
+"""What a reply emits, in order, while it is written.
+
+Contract: frozen dataclasses of plain values, made once and never changed. `Text` events joined are the reply;
+nothing that was emitted is ever taken back. The same stream serves the command line, the terminal UI, JSON
+output and scripts. `event.kind` names the type in JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+Source = Literal["draft", "base"]
+SwitchReason = Literal["threshold", "draft_end", "draft_limit", "length", "stop", "user", "cancelled", "none"]
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Common to all events."""
+
+    kind: ClassVar[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the event's kind under `event`."""
+        return {"event": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Event):
+    """Final text of the reply and the model that wrote it.
+
+    `prob` is the base's probability (temperature 1) of the token that completed the text, where it is known:
+    draft text can be shown before the base has read it.
+    """
+
+    kind: ClassVar[str] = "text"
+    text: str
+    source: Source
+    prob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Event):
+    """The base has read draft tokens `start … start + len(probs) - 1` (indices of base tokens).
+
+    A later event with a lower `start` replaces what was said from there on.
+    """
+
+    kind: ClassVar[str] = "checked"
+    start: int
+    probs: tuple[float, ...]
+    windows: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Switched(Event):
+    """Drafting is over. `index` is the switch point where a window passed, else None."""
+
+    kind: ClassVar[str] = "switched"
+    reason: SwitchReason
+    index: int | None
+    kept_tokens: int
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something a person should know once, such as older turns left out for lack of room."""
+
+    kind: ClassVar[str] = "notice"
+    message: str

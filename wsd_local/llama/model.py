@@ -1,0 +1,228 @@
+"""Weights, vocabulary and metadata of one GGUF file.
+
+Contract: `Model(path)` loads the file or raises `ModelError` with llama.cpp's own reason. Tokenising and pieces are
+exact: bytes in, bytes out, control tokens only where they are asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import llama_cpp
+import numpy as np
+
+from wsd_local.errors import ModelError
+from wsd_local.llama.logs import captured, cause, forward_logs
+
+_CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+_LSTRIP, _RSTRIP = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP, llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP
+
+
+class Model:
+    """One loaded GGUF file.
+
+    Args:
+        path: the file.
+        n_gpu_layers: layers to put on accelerators; -1 all of them, if the build can offload at all.
+        progress: called with the loaded fraction, 0 to 1.
+
+    Raises:
+        ModelError: the file is missing, not GGUF, damaged, or refused by llama.cpp.
+    """
+
+    def __init__(self, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], None] | None = None) -> None:
+        self._handle: ctypes.c_void_p | None = None
+        look_at(path)
+        forward_logs()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
+        if progress is not None:
+            params.progress_callback = self._progress = llama_cpp.llama_progress_callback(
+                lambda fraction, _data: progress(fraction) or True
+            )
+        with captured() as lines:
+            self._handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self._handle:
+            raise ModelError(f"{path}: cannot be loaded: {cause(lines)}")
+        self.path = path
+        self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
+        self._pieces: dict[int, bytes] = {}
+
+    # -- lifetime --------------------------------------------------------------------------------------------
+
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The native model."""
+        if self._handle is None:
+            raise RuntimeError(f"{self.path} is closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Free the weights. Contexts over them must be closed before."""
+        if self._handle is not None:
+            llama_cpp.llama_model_free(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # -- metadata --------------------------------------------------------------------------------------------
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the GGUF header as text, None if the key is not there."""
+        size = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, size + 1)
+        return buffer.value.decode(errors="replace")
+
+    @property
+    def name(self) -> str:
+        """The name in the header, else the file's."""
+        return self.metadata("general.name") or self.path.stem
+
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture, as in `general.architecture`."""
+        return self.metadata("general.architecture") or "unknown"
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja chat template stored in the file."""
+        template = llama_cpp.llama_model_chat_template(self.handle, None)
+        return template.decode(errors="replace") if template else None
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Context length the model was trained for, in tokens."""
+        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of tokens in the vocabulary: length of a row of logits."""
+        return int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+
+    def require_generator(self) -> None:
+        """Raise `ModelError` unless this model can write text."""
+        causal = self.metadata(f"{self.architecture}.attention.causal")
+        pooling = self.metadata(f"{self.architecture}.pooling_type")
+        if causal == "false" or pooling not in (None, "0") or not llama_cpp.llama_model_has_decoder(self.handle):
+            raise ModelError(
+                f"{self.path}: is an embedding model ({self.architecture}), which cannot write text; "
+                "choose a text-generation model"
+            )
+
+    # -- vocabulary ------------------------------------------------------------------------------------------
+
+    @property
+    def bos(self) -> int | None:
+        """The BOS token, None if the vocabulary asks for none."""
+        return int(llama_cpp.llama_vocab_bos(self._vocab)) if llama_cpp.llama_vocab_get_add_bos(self._vocab) else None
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of `text` behind BOS (if the vocabulary asks for it). Control tokens' spellings stay text."""
+        tokens = self.tokenize_text(text)
+        return tokens if self.bos is None else [self.bos, *tokens]
+
+    def tokenize_text(self, text: str) -> list[int]:
+        """Tokens of `text` alone, all of it plain text."""
+        if not text:
+            return []
+        data = text.encode()
+        buffer = np.empty(len(data) + 2, dtype=np.int32)
+        pointer = buffer.ctypes.data_as(llama_cpp.llama_token_p)
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), pointer, len(buffer), False, False)
+        if count < 0:
+            raise ModelError(f"{self.path}: its tokenizer failed on a text of {len(data)} bytes")
+        return list(map(int, buffer[:count].tolist()))
+
+    def tokenize_template(self, text: str, mask: str) -> list[int]:
+        """Tokens of a rendered chat template: intact spellings of control tokens become those tokens.
+
+        `mask` is a character that message text carries inside such spellings; it is taken out of the text.
+        """
+        tokens: list[int] = []
+        strip_left = False
+        for i, part in enumerate(self._control_pattern.split(text)):
+            if i % 2:
+                token = self._control_tokens[part]
+                strip_left = bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & _RSTRIP)
+                tokens.append(token)
+                continue
+            part = part.lstrip() if strip_left else part
+            tokens += self.tokenize_text(part.replace(mask, ""))
+        return tokens if self.bos is None or tokens[:1] == [self.bos] else [self.bos, *tokens]
+
+    def mask_controls(self, text: str, mask: str) -> str:
+        """`text` with `mask` inside every spelling of a control token."""
+        return self._control_pattern.sub(lambda match: match[0][0] + mask + match[0][1:], text)
+
+    @cached_property
+    def _control_tokens(self) -> dict[str, int]:
+        attribute = llama_cpp.llama_vocab_get_attr
+        text = llama_cpp.llama_vocab_get_text
+        found = (token for token in range(self.n_vocab) if attribute(self._vocab, token) & _CONTROL)
+        return {spelling.decode(errors="replace"): token for token in found if (spelling := text(self._vocab, token))}
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        spellings = sorted(self._control_tokens, key=len, reverse=True)
+        return re.compile("(" + ("|".join(map(re.escape, spellings)) or r"(?!)") + ")")
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; nothing for control tokens."""
+        if token not in self._pieces:
+            self._pieces[token] = self._piece(token, special=False)
+        return self._pieces[token]
+
+    def spelling(self, token: int) -> str:
+        """How a token is written, control tokens too."""
+        return self._piece(token, special=True).decode(errors="replace")
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(64)
+        size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[:size]
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends a generation."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    @cached_property
+    def eog_tokens(self) -> tuple[int, ...]:
+        """All tokens that end a generation."""
+        return tuple(token for token in range(self.n_vocab) if self.is_eog(token))
+
+    def special_spelling(self, name: str) -> str:
+        """Spelling of the `bos` or `eos` token as templates use it; empty if there is none."""
+        token = getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab)
+        return self.spelling(token) if token >= 0 else ""
+
+
+def look_at(path: Path) -> None:
+    """Raise `ModelError` unless `path` is a readable file that begins like GGUF."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such file; check the path, or leave it out to use the embedded pair")
+    if not path.is_file():
+        raise ModelError(f"{path}: is not a file; name a .gguf file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if not magic:
+        raise ModelError(f"{path}: is empty; fetch or copy it again")
+    if magic != b"GGUF":
+        raise ModelError(f"{path}: is not a GGUF file (it begins with {magic!r}); convert the model to GGUF first")

@@ -1,0 +1,185 @@
+"""A draft and a base that answer together.
+
+Contract: `load` gives a `Pair`, the caller owns it and closes it. A `Run` is one reply: its events, then its
+`Reply`; a cancelled run can be gone on with. One run at a time: the KV caches are the pair's, and what one
+reply leaves in them the next one reuses, whoever asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from wsd_local.catalog import model_path, pair_paths
+from wsd_local.errors import FitError
+from wsd_local.events import Event, Source
+from wsd_local.hashing import file_sha256
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model
+from wsd_local.llama.context import CACHE_TYPES, CacheType
+from wsd_local.llama.model import look_at
+from wsd_local.prompts import BaseFormat, DraftFormat, conversation
+from wsd_local.reply import Reply
+from wsd_local.running import ProgressCallback, Run
+from wsd_local.session import Session
+from wsd_local.settings import LoadSettings, ReplySettings, changed, nearest, split
+
+DEFAULT_CTX = 4096
+Prompt = str | Sequence[Mapping[str, Any]]
+
+
+def load(
+    name: str | None = None, *, draft: str | Path | None = None, base: str | Path | None = None, **settings: Any
+) -> Pair:
+    """Load a pair by name, or from two models by path or name; what is not given is the embedded pair's.
+
+    Keyword arguments are those of `ReplySettings` (defaults of every reply) and `LoadSettings`.
+
+    Raises:
+        UsageError: a name or a setting is wrong.
+        ModelError: a file is missing, damaged or of the wrong kind.
+        FitError: memory is not enough.
+    """
+    reply, loading = split(settings)
+    paths = pair_paths(name or "demo")
+    pair = Pair(
+        draft=model_path(draft) if draft is not None else paths[0],
+        base=model_path(base) if base is not None else paths[1],
+        reply=reply,
+        loading=loading,
+    )
+    try:
+        pair.warm(reply.mode)
+    except BaseException:
+        pair.close()
+        raise
+    return pair
+
+
+class Pair:
+    """Two models, each with one context. Models are loaded when they are first needed.
+
+    Args:
+        draft, base: GGUF files.
+        reply: defaults of every reply.
+        loading: how the models are loaded.
+        clock: tells the date that chat templates may ask for.
+    """
+
+    def __init__(
+        self,
+        *,
+        draft: Path,
+        base: Path,
+        reply: ReplySettings | None = None,
+        loading: LoadSettings | None = None,
+        base_format: BaseFormat | None = None,
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self.paths: dict[Source, Path] = {"draft": draft, "base": base}
+        self.settings = reply or ReplySettings()
+        self.loading = loading or LoadSettings()
+        self.base_format = base_format or BaseFormat()
+        self.cancellation = Cancellation()
+        self.hashes: dict[Source, str] = {}
+        self._clock = clock
+        self._models: dict[Source, Model] = {}
+        self._contexts: dict[Source, Context] = {}
+
+    # -- lifetime --------------------------------------------------------------------------------------------
+
+    def warm(self, mode: str = "wsd") -> None:
+        """Load what a mode needs."""
+        for role in self.roles(mode):
+            look_at(self.paths[role])
+        for role in self.roles(mode):
+            self.context(role)
+
+    @staticmethod
+    def roles(mode: str) -> tuple[Source, ...]:
+        """The models that a mode needs."""
+        return (cast(Source, mode),) if mode in ("draft", "base") else ("draft", "base")
+
+    def close(self) -> None:
+        """Free both models."""
+        for context in self._contexts.values():
+            context.close()
+        for model in self._models.values():
+            model.close()
+        self._contexts.clear()
+        self._models.clear()
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def model(self, role: Source) -> Model:
+        """The draft or the base model."""
+        if role not in self._models:
+            model = Model(self.paths[role], n_gpu_layers=self.loading.gpu_layers(role))
+            self._models[role] = model
+            model.require_generator()
+        return self._models[role]
+
+    def context(self, role: Source) -> Context:
+        """The context of the draft or the base model."""
+        if role not in self._contexts:
+            model, loading = self.model(role), self.loading
+            for kind in (loading.cache_type_k, loading.cache_type_v):
+                if kind not in CACHE_TYPES:
+                    raise FitError(f"there is no KV cache type {kind!r}{nearest(kind, list(CACHE_TYPES))}")
+            options = ContextOptions(
+                n_ctx=loading.ctx or min(DEFAULT_CTX, model.n_ctx_train),
+                threads=loading.threads,
+                cache_type_k=cast(CacheType, loading.cache_type_k),
+                cache_type_v=cast(CacheType, loading.cache_type_v),
+                flash_attn=loading.flash_attn,
+            )
+            self._contexts[role] = Context(model, options, self.cancellation)
+        return self._contexts[role]
+
+    @cached_property
+    def draft_format(self) -> DraftFormat:
+        """The draft's prompt format."""
+        return DraftFormat(self.model("draft"), self._clock)
+
+    def hash_models(self) -> None:
+        """Put the SHA-256 of both files into the provenance of later replies."""
+        self.hashes = {role: file_sha256(path) for role, path in self.paths.items()}
+
+    # -- replies ---------------------------------------------------------------------------------------------
+
+    def start(self, prompt: Prompt, *, progress: ProgressCallback | None = None, **overrides: Any) -> Run:
+        """Prepare a reply; nothing is evaluated yet.
+
+        Raises:
+            UsageError: the prompt or a setting is wrong.
+            FitError: the newest message alone does not fit into a context.
+        """
+        settings = changed(self.settings, overrides)
+        self.warm(settings.mode)
+        return Run(self, conversation(prompt), settings, progress)
+
+    def stream(self, prompt: Prompt, **overrides: Any) -> Iterator[Event]:
+        """Answer, event by event; the last one is `Finished` with the whole `Reply`."""
+        yield from self.start(prompt, **overrides).events()
+
+    def reply(self, prompt: Prompt, **overrides: Any) -> Reply:
+        """Answer, and return when it is done."""
+        run = self.start(prompt, **overrides)
+        for _ in run.events():
+            pass
+        return run.reply
+
+    def session(self, system: str | None = None) -> Session:
+        """A conversation that remembers."""
+        return Session(self, system)
+
+    def cancel(self) -> None:
+        """Stop the run in progress, from any thread. Its partial reply stays."""
+        self.cancellation.set()

@@ -1,0 +1,103 @@
+"""What a reply was: its text, who wrote what, why the models changed places, and what it took.
+
+Contract: plain frozen values. `Reply.as_dict` is the JSON object of `wsd-local run --json`; its names stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from wsd_local.decoding import Counts, ReplyToken
+from wsd_local.events import Event, FinishReason, SwitchReason
+from wsd_local.prompts import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model's part of a reply. `tokens` counts base tokens, `drafted_tokens` draft tokens."""
+
+    model: str | None
+    text: str
+    tokens: int
+    drafted_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Where and why the base took over. `index` is null unless a window passed."""
+
+    index: int | None
+    reason: SwitchReason
+    confidence: float | None
+    window: int
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds since the reply was asked for, and rates in tokens per second without prompts."""
+
+    first_text_s: float | None = None
+    switch_s: float | None = None
+    token_40_s: float | None = None
+    longest_gap_s: float | None = None
+    total_s: float = 0.0
+    draft_tokens_per_s: float | None = None
+    base_tokens_per_s: float | None = None
+    draft_prompt_tokens: int = 0
+    base_prompt_tokens: int = 0
+    draft_evaluated_tokens: int = 0
+    base_evaluated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply, whole or cancelled."""
+
+    messages: tuple[Message, ...]
+    text: str
+    finish_reason: FinishReason
+    draft: Part
+    base: Part
+    switch: Switch
+    timings: Timings
+    tokens: tuple[ReplyToken, ...]
+    discarded: str
+    counts: Counts
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
+        """Plain values for JSON; with `tokens` each base token and the text that was not kept."""
+        values: dict[str, Any] = {
+            "messages": [dict(message) for message in self.messages],
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "draft": {
+                "model": self.draft.model,
+                "text": self.draft.text,
+                "kept_tokens": self.draft.tokens,
+                "drafted_tokens": self.draft.drafted_tokens,
+            },
+            "base": {"model": self.base.model, "text": self.base.text, "tokens": self.base.tokens},
+            "switch": asdict(self.switch),
+            "counts": asdict(self.counts),
+            "provenance": self.provenance,
+            "timings": asdict(self.timings),
+        }
+        if tokens:
+            values["tokens"] = [asdict(token) for token in self.tokens]
+            values["discarded"] = self.discarded
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The last event of a reply."""
+
+    kind: ClassVar[str] = "finished"
+    reply: Reply
+
+    def as_dict(self) -> dict[str, Any]:
+        """The reply's JSON object under `reply`."""
+        return {"event": self.kind, "reply": self.reply.as_dict(tokens=True)}

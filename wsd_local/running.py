@@ -1,0 +1,173 @@
+"""One reply over a pair, from its prompts to its `Reply`.
+
+Contract: preparing checks everything that can be checked before any work: that the prompt fits both contexts (older
+turns left out whole if need be), and that settings can be meant. A run that was cancelled can be gone on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+
+from wsd_local import __version__
+from wsd_local.conversation import trimmed
+from wsd_local.decoding import Decoding, Phase
+from wsd_local.engine import Engine, Job, timings
+from wsd_local.errors import FitError
+from wsd_local.events import Event, Notice, Source
+from wsd_local.llama import Sampler
+from wsd_local.prompts import Message, supplied_prefix
+from wsd_local.reply import Finished, Part, Reply, Switch
+from wsd_local.sampling import Sampling
+from wsd_local.settings import ReplySettings, plain
+
+if TYPE_CHECKING:
+    from wsd_local.pairs import Pair
+
+RESERVE = 64
+"""Tokens that must be left for the reply, beside one window, before any work begins."""
+
+ProgressCallback = Callable[[Source, int, int], None]
+
+
+@dataclass(slots=True)
+class _Prompts:
+    """What both models read of a conversation that fits."""
+
+    messages: list[Message]
+    draft: list[int]
+    base: str
+    base_length: int
+    dropped: int = 0
+
+
+class Run:
+    """One reply, from its prompts to its `Reply`."""
+
+    def __init__(
+        self, pair: Pair, messages: list[Message], settings: ReplySettings, progress: ProgressCallback | None
+    ) -> None:
+        self.messages = messages
+        self.settings = settings
+        self._pair = pair
+        self._sampling = settings.sampling.seeded()
+        self._roles = pair.roles(settings.mode)
+        self._writer: Source = self._roles[-1]
+        self._prompts = self._fitted()
+        drafts = len(self._roles) == 2
+        self._room = pair.context(self._writer).n_ctx - self._prompts.base_length
+        stops = pair.base_format.stops
+        machine = Decoding(
+            pair.model(self._writer),
+            self._prompts.draft if self._writer == "draft" else self._prompts.base,
+            settings.policy,
+            settings.limits(self._room, stops),
+            writer=self._writer,
+            drafting=drafts,
+            verbatim=supplied_prefix(messages) is not None,
+        )
+        model = pair.model(self._writer)
+        self._job = Job(
+            machine,
+            Sampler(self._sampling, model.n_vocab, model.eog_tokens if settings.ignore_eos else ()),
+            Sampler(Sampling(), pair.model("draft").n_vocab) if drafts else None,
+            list(self._prompts.draft),
+            probabilities=settings.probabilities,
+        )
+        draft = pair.context("draft") if drafts else None
+        self._engine = Engine(draft, pair.context(self._writer), pair.cancellation, progress)
+        self._evaluated = dict.fromkeys(self._roles, 0)
+
+    @property
+    def machine(self) -> Decoding:
+        """The state machine, for steering and for looking."""
+        return self._job.machine
+
+    def events(self) -> Iterator[Event]:
+        """Work until the reply is done or cancelled. After a cancel, called again, it goes on."""
+        contexts = {role: self._pair.context(role) for role in self._roles}
+        before = {role: context.evaluated for role, context in contexts.items()}
+        self._pair.cancellation.clear()
+        if self._prompts.dropped and not self._job.stopwatch.total:
+            yield Notice(f"{self._prompts.dropped} older turns do not fit into the context and were left out")
+        try:
+            yield from self._engine.drive(self._job)
+        finally:
+            for role, context in contexts.items():
+                self._evaluated[role] += context.evaluated - before[role]
+        if self.machine.finish_reason == "length" and self._room < self.settings.max_tokens:
+            yield Notice(f"the context is full: the reply was cut after {self._room} tokens; raise --ctx")
+        yield Finished(self.reply)
+
+    @property
+    def reply(self) -> Reply:
+        """The reply as far as it went."""
+        machine, settings = self.machine, self.settings
+        tokens = tuple(machine.tokens())
+        kept = sum(1 for token in tokens if token.source == "draft")
+        reason = "cancelled" if machine.phase is Phase.DRAFT else machine.switch_reason
+        prompt_tokens = len(self._prompts.draft)
+        evaluated = (self._evaluated.get("draft", 0), self._evaluated.get("base", 0))
+        return Reply(
+            messages=tuple(self._prompts.messages),
+            text=machine.text,
+            finish_reason=machine.finish_reason or "cancelled",
+            draft=Part(self._name("draft"), machine.draft_text, kept, self._drafted(kept)),
+            base=Part(self._name("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
+            switch=Switch(machine.switch_index, reason, machine.switch_confidence, settings.window, settings.threshold),
+            timings=timings(self._job, prompt_tokens, evaluated),
+            tokens=tokens,
+            discarded=machine.discarded,
+            counts=machine.counts,
+            provenance=self._provenance(),
+        )
+
+    def _drafted(self, kept: int) -> int:
+        return kept if self._writer == "draft" else self.machine.counts.drafted_tokens
+
+    def _name(self, role: Source) -> str | None:
+        return self._pair.model(role).name if role in self._roles else None
+
+    def _provenance(self) -> dict[str, Any]:
+        settings = plain(self.settings, self._pair.loading)
+        settings["seed"] = self._sampling.seed
+        return {
+            "version": __version__,
+            "llama_cpp": llama_cpp.__version__,
+            "draft_sha256": self._pair.hashes.get("draft"),
+            "base_sha256": self._pair.hashes.get("base"),
+            "settings": settings,
+            "template_date": self._pair.draft_format.inserted_date if "draft" in self._roles else None,
+        }
+
+    def _fitted(self) -> _Prompts:
+        messages, dropped = trimmed(self.messages, self._fits)
+        prompts = self._prompted(messages)
+        for role, length in self._lengths(prompts).items():
+            room = self._pair.context(role).n_ctx
+            need = length + self.settings.window + RESERVE
+            if need > room:
+                raise FitError(
+                    f"the prompt is too long: {length} {role} tokens, {need} with room for a reply, "
+                    f"and the context holds {room}; shorten it or raise --ctx"
+                )
+        prompts.dropped = dropped
+        return prompts
+
+    def _fits(self, messages: list[Message]) -> bool:
+        reserve = self.settings.window + RESERVE
+        lengths = self._lengths(self._prompted(messages))
+        return all(length + reserve <= self._pair.context(role).n_ctx for role, length in lengths.items())
+
+    def _lengths(self, prompts: _Prompts) -> dict[Source, int]:
+        lengths: dict[Source, int] = {"draft": len(prompts.draft), "base": prompts.base_length}
+        return {role: lengths[role] for role in self._roles}
+
+    def _prompted(self, messages: list[Message]) -> _Prompts:
+        draft = self._pair.draft_format.tokens(messages) if "draft" in self._roles else []
+        base = self._pair.base_format.prompt(messages)
+        length = len(self._pair.model("base").tokenize(base)) if "base" in self._roles else len(draft)
+        return _Prompts(messages, draft, base, length)

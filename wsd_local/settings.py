@@ -1,0 +1,152 @@
+"""Every setting of a reply, and of how models are loaded, as values.
+
+Contract: checked when made, no llama.cpp. Names are those of the command line's options and of the keyword
+arguments of the Python API.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+from wsd_local.decoding import Limits
+from wsd_local.errors import UsageError
+from wsd_local.sampling import Sampling
+from wsd_local.switch import SwitchPolicy
+
+FlashAttention = Literal["on", "off", "auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySettings:
+    """How one reply is made.
+
+    `mode` is `wsd`, `base` (the base alone), `draft` (the draft alone) or `fixed:K` (exactly K base tokens of the
+    draft are kept). `probabilities` also computes the probability of each token of the continuation.
+    """
+
+    window: int = 6
+    threshold: float = 0.8
+    draft_max_tokens: int = 512
+    max_tokens: int = 2048
+    on_draft_end: Literal["continue", "stop"] = "continue"
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    check_chunk: int = 8
+    ignore_eos: bool = False
+    mode: str = "wsd"
+    stop: tuple[str, ...] = ()
+    probabilities: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.policy, self.sampling, self.fixed
+        for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
+            value = getattr(self, name)
+            if value < 1:
+                raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
+        if self.on_draft_end not in ("continue", "stop"):
+            raise UsageError(f"on-draft-end is {self.on_draft_end!r}: it must be continue or stop")
+        if "" in self.stop:
+            raise UsageError("a stop string is empty: leave it out")
+
+    @property
+    def policy(self) -> SwitchPolicy:
+        """Window and threshold."""
+        return SwitchPolicy(self.window, self.threshold)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model that continues chooses its tokens."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.seed)
+
+    @property
+    def fixed(self) -> int | None:
+        """K of `fixed:K`, None in the other modes."""
+        if self.mode in ("wsd", "base", "draft"):
+            return None
+        kind, _, count = self.mode.partition(":")
+        if kind != "fixed" or not count.isdecimal() or int(count) < 1:
+            raise UsageError(f"mode is {self.mode!r}: it must be wsd, base, draft or fixed:K with K of at least 1")
+        return int(count)
+
+    def limits(self, room: int, stops: tuple[str, ...]) -> Limits:
+        """Limits of a reply for which `room` tokens are left in the context."""
+        return Limits(
+            max_tokens=min(self.max_tokens, room),
+            draft_max_tokens=self.draft_max_tokens,
+            check_chunk=self.check_chunk,
+            on_draft_end=self.on_draft_end,
+            fixed=self.fixed,
+            stops=stops + self.stop,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """How both models are loaded. `ctx` None: 4096 tokens, or what the model was trained for if that is less.
+
+    GPU layers of -1: all, if the build can offload. The `draft_` and `base_` values win over the common one.
+    """
+
+    ctx: int | None = None
+    threads: int | None = None
+    n_gpu_layers: int = -1
+    draft_n_gpu_layers: int | None = None
+    base_n_gpu_layers: int | None = None
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    flash_attn: FlashAttention = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("ctx", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}: it must be at least 1")
+
+    def gpu_layers(self, role: Literal["draft", "base"]) -> int:
+        """Layers of one model to put on accelerators."""
+        own = self.draft_n_gpu_layers if role == "draft" else self.base_n_gpu_layers
+        return self.n_gpu_layers if own is None else own
+
+
+Values = TypeVar("Values", ReplySettings, LoadSettings)
+
+
+def changed(settings: Values, values: Mapping[str, Any]) -> Values:
+    """A copy of `settings` with other values.
+
+    Raises:
+        UsageError: a name is unknown (the nearest one is suggested) or a value is of the wrong kind.
+    """
+    known = [field.name for field in fields(settings)]
+    for name in values:
+        if name not in known:
+            raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
+    try:
+        return replace(settings, **values)
+    except TypeError as error:
+        raise UsageError(f"a setting has a value of the wrong kind: {error}") from error
+
+
+def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:
+    """Reply and load settings from one set of names."""
+    load_names = {field.name for field in fields(LoadSettings)}
+    load = {name: value for name, value in values.items() if name in load_names}
+    reply = {name: value for name, value in values.items() if name not in load_names}
+    return changed(ReplySettings(), reply), changed(LoadSettings(), load)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A suggestion to append to an error message."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def plain(*settings: ReplySettings | LoadSettings) -> dict[str, Any]:
+    """Plain values for a report."""
+    return {name: value for values in settings for name, value in asdict(values).items()}

@@ -1,0 +1,112 @@
+"""Text that arrives in pieces: what of it is final, and what must wait.
+
+Contract: pure functions and one small class over strings and bytes. Nothing here knows a model. What waits,
+waits because a later piece can still change it: half a UTF-8 character, a possible beginning of a stop string,
+or the end of a growing text whose tokens are not settled yet.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Sequence
+
+HOLD_BACK_CAP = 64
+"""Longest unfinished word, in characters, that is waited for before the text in front of it is used."""
+
+RUN_CAP = 256
+"""The same for a run of one repeated character, such as a ruler: long runs are tokenised as a whole."""
+
+_LAST_WORD = re.compile(r"\s*\S*\s*\Z")
+
+
+def settled_length(text: str) -> int:
+    """Number of leading characters whose tokens a longer text is not expected to change.
+
+    Held back are the last word with the white space around it (at most `HOLD_BACK_CAP` characters, for text
+    without spaces) and a run of one repeated character at the end (at most `RUN_CAP`).
+    """
+    if not text:
+        return 0
+    # A word longer than the cap is cut anyway, so only the tail needs to be looked at.
+    tail = len(text.rstrip()) - HOLD_BACK_CAP
+    match = _LAST_WORD.search(text, max(0, tail))
+    word = match.start() if match else len(text)
+    run = max(len(text.rstrip(text[-1])), len(text) - RUN_CAP)
+    return min(word, run)
+
+
+def find_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where `text` must be cut for the stop string that is completed first, or None.
+
+    Of several that are completed by the same character the longest counts.
+    """
+    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found)[1] if found else None
+
+
+def possible_stop(text: str, stops: Sequence[str]) -> int:
+    """Length of the longest end of `text` that is a proper beginning of a stop string."""
+    longest = min(len(text), max((len(stop) for stop in stops), default=1) - 1)
+    for length in range(longest, 0, -1):
+        end = text[-length:]
+        if any(len(stop) > length and stop.startswith(end) for stop in stops):
+            return length
+    return 0
+
+
+def utf8_decoder() -> codecs.IncrementalDecoder:
+    """A decoder that waits for the rest of a character; broken bytes become U+FFFD."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+class Outlet:
+    """The way out: bytes with their source in, text that will never be taken back out.
+
+    Joined, everything that `push` and `close` return equals the text of all bytes (UTF-8, broken bytes as
+    U+FFFD), cut at the stop string that is completed first, stripped of surrounding white space if asked.
+    """
+
+    def __init__(self, stops: Sequence[str], *, strip: bool = False) -> None:
+        self.stopped = False
+        self._stops = tuple(stops)
+        self.strips = strip
+        self._begun = False
+        self._decoder = utf8_decoder()
+        self._held: list[tuple[str, str]] = []
+
+    def push(self, data: bytes, source: str) -> list[tuple[str, str]]:
+        """Take the bytes of `source`; return what is final now, as (text, source)."""
+        return self._release(self._decoder.decode(data), source, last=False)
+
+    def close(self, source: str) -> list[tuple[str, str]]:
+        """Nothing follows: return what was held back. Half a character counts as of `source`."""
+        return self._release(self._decoder.decode(b"", final=True), source, last=True)
+
+    def _release(self, text: str, source: str, *, last: bool) -> list[tuple[str, str]]:
+        if self.stopped:
+            return []
+        if self.strips and not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
+        self._held.append((text, source))
+        whole = "".join(held for held, _ in self._held)
+        cut = find_stop(whole, self._stops)
+        self.stopped = cut is not None
+        if cut is None:
+            cut = len(whole) if last else len(whole) - possible_stop(whole, self._stops)
+        if self.strips:
+            cut = len(whole[:cut].rstrip())
+        return self._take(cut)
+
+    def _take(self, length: int) -> list[tuple[str, str]]:
+        out: list[tuple[str, str]] = []
+        while self._held and length > 0:
+            text, source = self._held.pop(0)
+            if len(text) > length:
+                self._held.insert(0, (text[length:], source))
+                text = text[:length]
+            length -= len(text)
+            if text:
+                out.append((text, source))
+        return out
