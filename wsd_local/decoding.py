@@ -124,10 +124,14 @@ class Counts:
 
 @dataclass(slots=True)
 class _Tokenised:
-    """A prompt and a draft text as base tokens; `ends[j]` is where draft token `j` ends, in bytes of the text."""
+    """A prompt and a draft text as base tokens.
 
-    tokens: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
+    `ends[j]` is where the first `j` draft tokens end, in bytes of the text; `ends[0]` is not 0 where prompt and
+    draft share a token.
+    """
+
+    tokens: list[int]
+    ends: list[int] = field(default_factory=lambda: [0])
     data: bytes = b""
 
 
@@ -281,7 +285,7 @@ class Decoding:
         self._roll_back(new)
         self._now = new
         border = len(text[:settled].encode())
-        self._settled = sum(1 for end in new.ends if end <= border)
+        self._settled = sum(1 for end in new.ends[1:] if end <= border)
         if self._settled >= self.limits.max_tokens:
             self._settled = self.limits.max_tokens
             self._closed = "length"
@@ -300,7 +304,7 @@ class Decoding:
         if joined[-len(data) :] != data and not data.endswith(joined):
             data = joined  # a vocabulary that rewrites text: what the base reads is what is shown
         end = len(data) - len(joined)
-        ends = [end := end + len(piece) for piece in pieces]
+        ends = [max(0, end), *(end := end + len(piece) for piece in pieces)]
         return _Tokenised(tokens, ends, data)
 
     def _roll_back(self, new: _Tokenised) -> None:
@@ -329,16 +333,17 @@ class Decoding:
         final = self._settled
         if self.limits.fixed is None:
             final = min(final, max(self._detector.policy.window, self._checked + 1))
-        self._show_up_to(final)
+        if final:
+            self._show_up_to(final)
 
     def _show_up_to(self, count: int) -> None:
-        if count and (end := self._now.ends[count - 1]) > self._shown:
+        if (end := self._now.ends[count]) > self._shown:
             data, self._shown = self._now.data[self._shown : end], end
             self._emit(self._outlet.push(data, "draft"))
 
     def _tokens_shown(self) -> int:
         """The least number of draft tokens that hold all that was shown."""
-        return sum(1 for end in self._now.ends if end < self._shown) + 1 if self._shown else 0
+        return sum(1 for end in self._now.ends if end < self._shown) if self._shown else 0
 
     def _pass(self, index: int) -> None:
         passed = self._detector.windows[index]
@@ -348,12 +353,14 @@ class Decoding:
             index = shown
             self.counts.moved_switches += 1
         self.switch_index, self.switch_confidence = index, passed
+        self._show_up_to(index + 1)
         self._switch("threshold", index + 1)
 
     def _conclude(self) -> None:
         """Leave the draft phase if the draft is over and all of it is checked."""
         if self.phase is not Phase.DRAFT or self._closed is None or self._pending_check():
             return
+        self._show_up_to(self._settled)
         self._switch(self._closed, self._settled)
         if self.finish_reason is None and (self._closed == "stop" or self._ends_with_draft()):
             self._finish("stop")
@@ -362,12 +369,9 @@ class Decoding:
         return self._closed == "draft_end" and self.limits.on_draft_end == "stop" and self._settled > 0
 
     def _switch(self, reason: SwitchReason, kept: int) -> None:
-        self._show_up_to(kept)
         self.switch_reason, self.kept_tokens = reason, kept
         self.phase = Phase.CONTINUE
-        self._now.tokens = self._now.tokens[: self.prompt_length + kept]
-        if not kept:
-            self._now.tokens = list(self._prompt_tokens)
+        self._now.tokens = self._now.tokens[: self.prompt_length + kept] if self._shown else self._prompt_tokens[:]
         self._events.append(Switched(reason, self.switch_index, kept, self.switch_confidence))
         if self.reply_length >= self.limits.max_tokens:
             self._finish("length")
@@ -433,13 +437,12 @@ class Decoding:
         """Each token's part of `self.text`: a character belongs to the token that completes it."""
         decoder = utf8_decoder()
         left = len(self.text)
-        start = 0
         texts: list[str] = []
+        ends = [0, *self._now.ends[1 : kept + 1]]
         for i, token in enumerate(ids):
-            if i < kept:
-                data, start = self._now.data[start : max(start, self._now.ends[i])], max(start, self._now.ends[i])
-            else:
-                data = self._vocabulary.piece(token)
+            data = self._now.data[ends[i] : ends[i + 1]] if i < kept else self._vocabulary.piece(token)
+            if i == kept == 0:
+                data = self._now.data[: self._shown] + data
             text = decoder.decode(data, final=i == len(ids) - 1)
             if self._outlet.strips and left == len(self.text):
                 text = text.lstrip()

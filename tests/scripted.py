@@ -1,0 +1,163 @@
+"""A scripted pair: a toy vocabulary, a draft that says a given text, a base with made-up probabilities.
+
+No model is loaded, so every edge can be played. `plain_answer` is the rule read off the whole text at once.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from wsd_local.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score, Vocabulary
+from wsd_local.events import Event
+from wsd_local.switch import SwitchPolicy
+
+STOPS = ("[User]", "\n[User]", "\n\n[User]")
+EOG = -1
+
+
+class Words:
+    """A vocabulary of given words and of all bytes; the longest word wins, from left to right."""
+
+    def __init__(self, words: Sequence[str] = ()) -> None:
+        self._pieces = [bytes([byte]) for byte in range(256)] + [word.encode() for word in words]
+        self._longest_first = sorted(range(256, len(self._pieces)), key=lambda t: -len(self._pieces[t]))
+
+    def tokenize(self, text: str) -> list[int]:
+        data, tokens, at = text.encode(), [], 0
+        while at < len(data):
+            token = next((t for t in self._longest_first if data.startswith(self._pieces[t], at)), data[at])
+            tokens.append(token)
+            at += len(self._pieces[token])
+        return tokens
+
+    def piece(self, token: int) -> bytes:
+        return self._pieces[token]
+
+
+class Fickle:
+    """One token a character, but two characters a token as soon as the text holds a `z`: tokens far left change."""
+
+    def tokenize(self, text: str) -> list[int]:
+        step = 2 if "z" in text else 1
+        return [int.from_bytes(text[i : i + step].encode(), "big") for i in range(0, len(text), step)]
+
+    def piece(self, token: int) -> bytes:
+        return token.to_bytes(2 if token > 255 else 1, "big")
+
+
+def made_up_logprob(tokens: Sequence[int]) -> float:
+    """A log-probability of the last token that depends on all tokens and on nothing else."""
+    noise = zlib.crc32(repr(list(tokens)).encode()) % 1000 / 1000
+    return math.log(0.35 + 0.65 * noise)
+
+
+@dataclass
+class Pair:
+    """A draft that writes `pieces` and a base that writes `continuation`."""
+
+    pieces: Sequence[bytes]
+    continuation: Sequence[int] = ()
+    draft_ends: bool = True
+    logprob: Callable[[Sequence[int]], float] = made_up_logprob
+    drafted: int = 0
+    scored: list[tuple[int, int]] = field(default_factory=list)
+    longest_scored: int = 0
+
+    def drive(self, machine: Decoding, until: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Answer requests until the machine is done or `until` says stop."""
+        yield from machine.take_events()
+        while not until() and (request := machine.request()) is not None:
+            if isinstance(request, NextDraftToken):
+                self._draft(machine)
+            elif isinstance(request, Score):
+                self._score(machine, request)
+            else:
+                self._continue(machine, request)
+            yield from machine.take_events()
+
+    def _draft(self, machine: Decoding) -> None:
+        if self.drafted < len(self.pieces):
+            self.drafted += 1
+            machine.drafted(self.pieces[self.drafted - 1])
+        elif self.draft_ends:
+            machine.draft_ended()
+        else:
+            machine.draft_exhausted()
+
+    def _score(self, machine: Decoding, request: Score) -> None:
+        tokens = list(request.tokens)
+        self.scored.append((request.start, len(tokens)))
+        self.longest_scored = max(self.longest_scored, len(tokens))
+        machine.scored([self.logprob(tokens[: i + 1]) for i in range(request.start, len(tokens))])
+
+    def _continue(self, machine: Decoding, request: NextBaseToken) -> None:
+        written = len(request.tokens) - machine.prompt_length - machine.kept_tokens
+        token = self.continuation[written] if written < len(self.continuation) else EOG
+        if token == EOG:
+            machine.base_ended()
+        else:
+            machine.continued(token, -0.5)
+
+
+def machine(
+    vocabulary: Vocabulary,
+    prompt: str = "\n\n[User]\nhi\n\n[Assistant]\n",
+    *,
+    window: int = 6,
+    threshold: float = 0.8,
+    verbatim: bool = False,
+    limits: Limits | None = None,
+) -> Decoding:
+    """A machine over a toy vocabulary, with the base's stop strings."""
+    return Decoding(
+        vocabulary, prompt, SwitchPolicy(window, threshold), limits or Limits(stops=STOPS), verbatim=verbatim
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the whole text gives: kept tokens, switch index, reason, reply."""
+
+    kept: list[int]
+    index: int | None
+    reason: str
+    text: str
+    finish: str
+
+
+def cut(text: str) -> tuple[str, bool]:
+    """`text` before the stop string that is completed first, and whether there was one."""
+    ends = [text.find(stop) + len(stop) for stop in STOPS if stop in text]
+    if not ends:
+        return text, False
+    return text[: min(text[: min(ends)].rfind(stop) for stop in STOPS if text[: min(ends)].endswith(stop))], True
+
+
+def plain_answer(
+    vocabulary: Words, prompt: str, draft: str, pair: Pair, window: int, threshold: float, max_tokens: int
+) -> Answer:
+    """Draft whole, score whole, continue: without a stream."""
+    text, stopped = cut(draft.lstrip())
+    n0 = len(vocabulary.tokenize(prompt))
+    tokens = vocabulary.tokenize(prompt + text.rstrip())
+    within = tokens[n0 : n0 + max_tokens]
+    logprobs = [pair.logprob(tokens[: n0 + j + 1]) for j in range(len(within))]
+    passed = [
+        i
+        for i in range(window - 1, len(within))
+        if math.prod(math.exp(p) for p in logprobs[i - window + 1 : i + 1]) ** (1 / window) >= threshold
+    ]
+    if passed:
+        index, reason, kept = passed[0], "threshold", within[: passed[0] + 1]
+    else:
+        index, kept = None, within
+        reason = "length" if len(tokens) - n0 >= max_tokens else "stop" if stopped else "draft_end"
+    follows = [] if reason in ("length", "stop") else list(pair.continuation)[: max_tokens - len(kept)]
+    before = b"".join(vocabulary.piece(token) for token in tokens[: n0 + len(kept)])[len(prompt.encode()) :]
+    whole = before + b"".join(vocabulary.piece(token) for token in follows)
+    reply, cut_off = cut(whole.decode(errors="replace"))
+    full = len(kept) + len(follows) >= max_tokens
+    return Answer(kept, index, reason, reply, "length" if full and not cut_off else "stop")
