@@ -32,6 +32,8 @@ def conversation(prompt: str | Sequence[Mapping[str, Any]], system: str | None =
     """
     given = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     messages = [_message(i, message) for i, message in enumerate(given, 1)]
+    if messages and messages[-1] == {"role": "assistant", "content": ""}:
+        messages.pop()
     if system is not None:
         if any(message["role"] == "system" for message in messages):
             raise UsageError("a system message is given twice: among the messages and apart; leave one out")
@@ -148,7 +150,6 @@ class DraftFormat:
     def _render(self, messages: list[dict[str, str]]) -> str:
         if self._template is None:
             return BaseFormat().prompt([{"role": _role(m["role"]), "content": m["content"]} for m in messages])
-        import jinja2
 
         try:
             return str(
@@ -160,7 +161,7 @@ class DraftFormat:
                     eos_token=self._vocabulary.special_spelling("eos"),
                 )
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is a program: it can fail in any way
             raise ModelError(f"the draft's chat template refuses this conversation: {error}") from error
 
     def _strftime(self, form: str) -> str:

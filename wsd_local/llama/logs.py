@@ -16,7 +16,7 @@ import llama_cpp
 LOGGER = logging.getLogger("wsd_local.llama")
 LOGGER.addHandler(logging.NullHandler())
 
-_LEVELS = {2: logging.WARNING, 3: logging.ERROR}
+_LEVELS = {3: logging.WARNING, 4: logging.ERROR}
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]

@@ -150,21 +150,25 @@ class Model:
 
         `mask` is a character that message text carries inside such spellings; it is taken out of the text.
         """
+        parts = self._control_pattern.split(text)
         tokens: list[int] = []
-        strip_left = False
-        for i, part in enumerate(self._control_pattern.split(text)):
+        for i, part in enumerate(parts):
             if i % 2:
-                token = self._control_tokens[part]
-                strip_left = bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & _RSTRIP)
-                tokens.append(token)
+                tokens.append(self._control_tokens[part])
                 continue
-            part = part.lstrip() if strip_left else part
+            if i and self._attributes(parts[i - 1]) & _RSTRIP:
+                part = part.lstrip()
+            if i + 1 < len(parts) and self._attributes(parts[i + 1]) & _LSTRIP:
+                part = part.rstrip()
             tokens += self.tokenize_text(part.replace(mask, ""))
         return tokens if self.bos is None or tokens[:1] == [self.bos] else [self.bos, *tokens]
 
     def mask_controls(self, text: str, mask: str) -> str:
         """`text` with `mask` inside every spelling of a control token."""
         return self._control_pattern.sub(lambda match: match[0][0] + mask + match[0][1:], text)
+
+    def _attributes(self, spelling: str) -> int:
+        return int(llama_cpp.llama_vocab_get_attr(self._vocab, self._control_tokens[spelling]))
 
     @cached_property
     def _control_tokens(self) -> dict[str, int]:

@@ -1,0 +1,73 @@
+"""The Python API as the README writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import wsd_local as wsd
+
+EGG = "How do I boil an egg?"
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[wsd.Pair]:
+    with wsd.load("demo", threads=1) as pair:
+        yield pair
+
+
+def test_stream_and_reply_say_the_same(pair: wsd.Pair) -> None:
+    text = ""
+    for event in pair.stream(EGG):
+        if isinstance(event, wsd.Text):
+            text += event.text
+    assert text == pair.reply(EGG).text
+
+
+def test_a_setting_can_be_given_with_each_reply(pair: wsd.Pair) -> None:
+    reply = pair.reply([{"role": "user", "content": EGG}], threshold=0.7)
+    assert (reply.switch.threshold, pair.reply(EGG).switch.threshold) == (0.7, 0.8)
+    assert reply.tokens and reply.timings.total_s > 0
+
+
+def test_events_are_ready_for_json(pair: wsd.Pair) -> None:
+    import json
+
+    kinds = [json.loads(json.dumps(event.as_dict()))["event"] for event in pair.stream(EGG)]
+    assert kinds[-1] == "finished"
+    assert {"text", "checked", "switched"} <= set(kinds)
+
+
+def test_a_session_remembers(pair: wsd.Pair) -> None:
+    with pair.session() as chat:
+        chat.send("What is the capital of France?")
+        chat.send("Thank you!")
+        assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+
+
+def test_models_can_be_given_by_path_and_by_name(demo_q8: tuple[object, object]) -> None:
+    with wsd.load(draft=str(demo_q8[0]), base="demo-base", threads=1) as pair:
+        assert pair.reply(EGG).text
+
+
+@pytest.mark.parametrize("settings", [{"treshold": 0.5}, {"threshold": "high"}, {"mode": "other"}, {"ctx": 0}])
+def test_wrong_settings_are_one_error(settings: dict[str, Any]) -> None:
+    with pytest.raises(wsd.UsageError):
+        wsd.load("demo", **settings)
+
+
+def test_a_misspelt_setting_is_answered_with_the_right_one(pair: wsd.Pair) -> None:
+    with pytest.raises(wsd.UsageError, match="did you mean 'threshold'"):
+        pair.reply(EGG, treshold=0.5)
+
+
+def test_two_pairs_live_side_by_side(pair: wsd.Pair) -> None:
+    with wsd.load("demo", threads=1) as other:
+        assert other.reply(EGG).text == pair.reply(EGG).text
+
+
+def test_what_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError):
+        _ = wsd.nothing_of_the_kind

@@ -1,0 +1,315 @@
+"""`wsd-local` as a person runs it: a process with arguments, streams and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from makers import damaged, embedding_model
+
+LONG = ["--mode", "draft", "--ignore-eos", "--max-tokens", "1800"]
+"""Settings of a reply that goes on for a while."""
+
+
+def wsd(*arguments: str, stdin: bytes = b"", **settings: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "wsd_local", *arguments], input=stdin, capture_output=True, check=False, **settings
+    )
+
+
+def started(*arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
+    """Start the command with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "wsd_local", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **settings,
+    )
+
+
+def complains(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
+    """One line on standard error with these words, nothing on standard output, this code."""
+    error = done.stderr.decode()
+    assert done.returncode == code, error
+    assert done.stdout == b""
+    assert len(error.strip().splitlines()) == 1, error
+    assert "Traceback" not in error
+    for word in words:
+        assert word in error
+
+
+def test_a_prompt_is_answered_on_standard_output_alone() -> None:
+    done = wsd("run", "How do I boil an egg?")
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert done.stdout.endswith(b"\n")
+    assert done.stderr == b""
+
+
+def test_argument_file_and_standard_input(tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("What is the capital of France?\n", encoding="utf-8")
+    cases = {
+        "argument": wsd("run", "What is the capital of France?", "--json"),
+        "file": wsd("run", "--file", str(file), "--json"),
+        "stdin": wsd("run", "--json", stdin=b"What is the capital of France?\n"),
+    }
+    asked = {name: json.loads(done.stdout)["messages"] for name, done in cases.items()}
+    assert len({json.dumps(messages) for messages in asked.values()}) == 1
+    both = json.loads(wsd("run", "Answer this:", "--json", stdin=b"Which city?\n").stdout)
+    assert both["messages"][0]["content"] == "Answer this:\n\nWhich city?"
+
+
+def test_json_has_the_promised_fields() -> None:
+    reply = json.loads(wsd("run", "What is the capital of France?", "--json", "--tokens").stdout)
+    promised = "messages text finish_reason draft base switch provenance timings tokens discarded"
+    assert set(reply) >= set(promised.split())
+    assert set(reply["draft"]) >= {"model", "text", "kept_tokens", "drafted_tokens"}
+    assert set(reply["base"]) >= {"model", "text", "tokens"}
+    assert set(reply["switch"]) == {"index", "reason", "confidence", "window", "threshold"}
+    assert set(reply["timings"]) >= {
+        "first_text_s",
+        "switch_s",
+        "total_s",
+        "draft_tokens_per_s",
+        "base_tokens_per_s",
+        "draft_prompt_tokens",
+        "base_prompt_tokens",
+    }
+    assert set(reply["tokens"][0]) == {"id", "text", "source", "prob", "window"}
+    assert all(len(reply["provenance"][f"{role}_sha256"]) == 64 for role in ("draft", "base"))
+    assert "".join(token["text"] for token in reply["tokens"]) == reply["text"]
+    assert reply["draft"]["text"] + reply["base"]["text"] == reply["text"]
+    assert all(token["prob"] is not None for token in reply["tokens"])
+
+
+def test_switch_agrees_with_the_tokens() -> None:
+    reply = json.loads(wsd("run", "What is the capital of France?", "--tokens").stdout)
+    switch, tokens = reply["switch"], reply["tokens"]
+    assert switch["reason"] == "threshold"
+    assert reply["draft"]["kept_tokens"] == switch["index"] + 1
+    assert tokens[switch["index"]]["window"] == switch["confidence"] >= switch["threshold"]
+    assert all(token["window"] is None or token["window"] < 0.8 for token in tokens[: switch["index"]])
+    assert [token["source"] for token in tokens].count("draft") == switch["index"] + 1
+
+
+def test_messages_file_and_system(tmp_path: Path) -> None:
+    file = tmp_path / "messages.json"
+    file.write_text(json.dumps([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello!"}]))
+    done = json.loads(wsd("run", "And you?", "--messages", str(file), "--system", "Be kind.", "--json").stdout)
+    assert [message["role"] for message in done["messages"]] == ["system", "user", "assistant", "user"]
+
+
+def test_trace_goes_to_standard_error_in_a_pipe() -> None:
+    plain, traced = wsd("run", "hi"), wsd("run", "hi", "--trace")
+    assert traced.stdout == plain.stdout
+    assert b"opened by" in traced.stderr
+    assert traced.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_trace_marks_the_switch_on_a_terminal(no_color: bool) -> None:
+    terminal, child = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    if no_color:
+        environment["NO_COLOR"] = "1"
+    done = subprocess.run(
+        [sys.executable, "-m", "wsd_local", "run", "What is the capital of France?", "--trace"],
+        stdin=subprocess.DEVNULL,
+        stdout=child,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=True,
+    )
+    shown = os.read(terminal, 10000).decode()
+    os.close(terminal)
+    os.close(child)
+    assert "threshold" in shown
+    assert ("\x1b[3;36m" in shown) is not no_color
+    assert "threshold" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("mode", ["base", "draft", "fixed:1"])
+def test_modes(mode: str) -> None:
+    reply = json.loads(wsd("run", "What is the capital of France?", "--mode", mode, "--json").stdout)
+    assert reply["text"]
+    assert reply["draft"]["kept_tokens"] == {"base": 0, "fixed:1": 1}.get(mode, reply["draft"]["drafted_tokens"])
+
+
+def test_every_option_does_something() -> None:
+    base = ["run", "What is the capital of France?", "--json"]
+    settings = {
+        "--window": ("3", "window", 3),
+        "--threshold": ("0.5", "threshold", 0.5),
+        "--draft-max-tokens": ("9", "draft_max_tokens", 9),
+        "--max-tokens": ("11", "max_tokens", 11),
+        "--on-draft-end": ("stop", "on_draft_end", "stop"),
+        "--temperature": ("0.5", "temperature", 0.5),
+        "--top-k": ("5", "top_k", 5),
+        "--top-p": ("0.9", "top_p", 0.9),
+        "--min-p": ("0.1", "min_p", 0.1),
+        "--seed": ("3", "seed", 3),
+        "--ctx": ("512", "ctx", 512),
+        "--threads": ("1", "threads", 1),
+        "--n-gpu-layers": ("0", "n_gpu_layers", 0),
+        "--draft-n-gpu-layers": ("1", "draft_n_gpu_layers", 1),
+        "--base-n-gpu-layers": ("2", "base_n_gpu_layers", 2),
+        "--cache-type-k": ("f32", "cache_type_k", "f32"),
+        "--cache-type-v": ("f32", "cache_type_v", "f32"),
+        "--flash-attn": ("off", "flash_attn", "off"),
+        "--check-chunk": ("4", "check_chunk", 4),
+    }
+    given = [part for option, (value, _, _) in settings.items() for part in (option, value)]
+    reply = json.loads(wsd(*base, *given).stdout)
+    assert {name: reply["provenance"]["settings"][name] for _, name, _ in settings.values()} == {
+        name: value for _, name, value in settings.values()
+    }
+    assert len(reply["text"]) > 0
+
+
+# -- streams -------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = started("run", "hi", *LONG)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait() == 0
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_keeps_the_partial_reply(as_json: bool) -> None:
+    watched = started("run", "hi", "--mode", "draft", "--ignore-eos", "--ctx", "100000", "--max-tokens", "99000")
+    assert watched.stdout is not None
+    begun = watched.stdout.read(20)
+    if not as_json:
+        watched.send_signal(signal.SIGINT)
+        rest, error = watched.communicate()
+        assert watched.returncode == 130
+        assert begun.strip()
+        assert rest.endswith(b"\n")
+        assert error == b""
+        return
+    watched.kill()
+    watched.communicate()
+    arguments = [
+        "--json",
+        "--timeout",
+        "2",
+        "--mode",
+        "draft",
+        "--ignore-eos",
+        "--ctx",
+        "100000",
+        "--max-tokens",
+        "99000",
+    ]
+    process = wsd("run", "hi", *arguments)
+    reply = json.loads(process.stdout)
+    assert (process.returncode, reply["finish_reason"]) == (1, "cancelled")
+    assert reply["text"]
+    assert b"--timeout" in process.stderr
+
+
+# -- wrong input ---------------------------------------------------------------------------------------------
+
+
+def test_model_files_that_cannot_be_used(tmp_path: Path, demo_q8: tuple[Path, Path]) -> None:
+    files = damaged(demo_q8[1], tmp_path)
+    complains(wsd("run", "hi", "--base", str(tmp_path / "none.gguf")), 3, "none.gguf", "no such file")
+    complains(wsd("run", "hi", "--base", str(files["empty"])), 3, "is empty")
+    complains(wsd("run", "hi", "--base", str(files["text"])), 3, "not a GGUF file")
+    complains(wsd("run", "hi", "--base", str(files["wrong_magic"])), 3, "not a GGUF file")
+    complains(wsd("run", "hi", "--draft", str(files["truncated"])), 3, "cannot be loaded", "corrupted or incomplete")
+    complains(wsd("run", "hi", "--base", str(tmp_path)), 3, "is not a file")
+    complains(wsd("run", "hi", "--base", "demo-bose"), 3, "did you mean 'demo-base'")
+    complains(wsd("run", "hi", "--pair", "dmo"), 2, "did you mean 'demo'")
+
+
+def test_an_embedding_model_is_no_base(tmp_path: Path) -> None:
+    path = embedding_model(tmp_path / "bert.gguf")
+    complains(wsd("run", "hi", "--base", str(path)), 3, "embedding model")
+    complains(wsd("run", "hi", "--draft", str(path)), 3, "embedding model")
+
+
+def test_a_prompt_beyond_the_context() -> None:
+    complains(wsd("run", "--ctx", "256", stdin=b"word " * 2000), 4, "too long", "--ctx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--threshold", "high"], ["--threshold", "high"]),
+        (["--threshold", "nan"], ["threshold", "nan"]),
+        (["--threshold", "-1"], ["threshold"]),
+        (["--window", "0"], ["window"]),
+        (["--max-tokens", "0"], ["max-tokens"]),
+        (["--mode", "fast"], ["mode", "fixed:K"]),
+        (["--mode", "fixed:0"], ["mode"]),
+        (["--top-p", "1.5"], ["top-p"]),
+        (["--temperature", "-1"], ["temperature"]),
+        (["--timeout", "0"], ["timeout"]),
+        (["--cache-type-k", "f7"], ["--cache-type-k"]),
+        (["--no-such-option"], ["--no-such-option"]),
+        (["--messages", "nowhere.json"], ["nowhere.json", "cannot be read"]),
+        (["--file", "nowhere.txt"], ["nowhere.txt", "cannot be read"]),
+    ],
+)
+def test_options_that_cannot_be_meant(arguments: list[str], words: list[str]) -> None:
+    complains(wsd("run", "hi", *arguments), 2, *words)
+
+
+def test_input_that_is_not_text() -> None:
+    complains(wsd("run", stdin=b"caf\xe9"), 2, "standard input", "not UTF-8", "byte 3")
+    complains(wsd("run", stdin=b" \n"), 2, "no prompt")
+
+
+def test_messages_that_are_no_messages(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    for text, word in (("{", "not JSON"), ("3", "list of messages"), ('[{"role": "user"}]', "message 1")):
+        file.write_text(text)
+        complains(wsd("run", "--messages", str(file)), 2, word)
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = wsd("run", "hi", "--base", "none.gguf", "--debug")
+    assert b"Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_verbose_shows_the_native_log_on_standard_error_only() -> None:
+    done = wsd("run", "hi", "--verbose")
+    assert b"llama_model_loader" in done.stderr
+    assert b"llama_" not in done.stdout
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['wsd-local', 'run', '--help']\n"
+        "from wsd_local.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'llama_cpp', 'numpy', 'textual', 'huggingface_hub', 'jinja2', 'rich.console'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert b"heavy: []" in done.stdout
+    assert b"--on-draft-end" in done.stdout
+    assert wsd("--version").stdout.startswith(b"wsd-local 0.")
+
+
+def test_readme_shows_the_real_help() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = wsd("run", "--help", env={**os.environ, "COLUMNS": "100"}).stdout.decode()
+    assert shown.strip() in readme

@@ -1,0 +1,211 @@
+"""The engine on small random models: same decision as the oracle, nothing evaluated twice, stops anywhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare import Tally, exact_oracle, exact_pair
+from data_sets import fixture_conversations, fixture_prompts
+from oracle import Oracle
+
+from wsd_local.errors import FitError
+from wsd_local.events import Notice, Text
+from wsd_local.pairs import Pair
+from wsd_local.reply import Finished
+from wsd_local.settings import LoadSettings
+
+PROMPTS = [record["prompt"] for record in fixture_prompts() if record.get("prompt", "").strip()]
+
+
+@pytest.fixture(scope="module")
+def pair(kin: tuple[Path, Path]) -> Iterator[Pair]:
+    with exact_pair(kin) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def oracle(kin: tuple[Path, Path]) -> Iterator[Oracle]:
+    oracle = exact_oracle(kin)
+    yield oracle
+    oracle.close()
+
+
+@pytest.mark.parametrize("chunk", [1, 6, 16, 512])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 2.0])
+def test_long_drafts_of_random_models_equal_the_oracle(
+    pair: Pair, oracle: Oracle, chunk: int, threshold: float
+) -> None:
+    tally = Tally()
+    for prompt in PROMPTS[:8]:
+        messages = [{"role": "user", "content": prompt}]
+        tally.compare(
+            pair, oracle, messages, threshold=threshold, check_chunk=chunk, draft_max_tokens=120, max_tokens=160
+        )
+    assert not tally.different, f"{tally}\n" + "\n".join(tally.different)
+    assert tally.equal >= 7
+
+
+@pytest.mark.parametrize("name", [name for name, _ in fixture_conversations()])
+def test_conversations_with_system_messages_and_supplied_beginnings_equal_the_oracle(
+    pair: Pair, oracle: Oracle, name: str
+) -> None:
+    messages = dict(fixture_conversations())[name]
+    tally = Tally()
+    for threshold in (0.0, 0.5, 2.0):
+        tally.compare(pair, oracle, messages, threshold=threshold, draft_max_tokens=40, max_tokens=60)
+    assert not tally.different, "\n".join(tally.different)
+
+
+def test_the_prompt_is_evaluated_once_and_checked_tokens_never_again(kin: tuple[Path, Path]) -> None:
+    for threshold in (0.0, 0.5, 2.0):
+        with exact_pair(kin) as pair:
+            reply = pair.reply(PROMPTS[0], threshold=threshold, draft_max_tokens=60, max_tokens=80)
+            again = reply.counts.checked_tokens - reply.draft.tokens
+            written = max(0, reply.base.tokens - 1)
+            assert reply.timings.base_evaluated_tokens <= reply.timings.base_prompt_tokens + (
+                reply.draft.tokens + again + written + 1
+            )
+            assert reply.timings.draft_evaluated_tokens <= (
+                reply.timings.draft_prompt_tokens + reply.draft.drafted_tokens
+            )
+
+
+def test_a_second_reply_reuses_the_prompt(pair: Pair) -> None:
+    first = pair.reply(PROMPTS[1], max_tokens=20)
+    second = pair.reply(PROMPTS[1], max_tokens=20)
+    assert second.text == first.text
+    assert second.timings.base_evaluated_tokens < first.timings.base_prompt_tokens
+
+
+def test_turns_of_a_session_cost_what_is_new(kin: tuple[Path, Path]) -> None:
+    with exact_pair(kin) as pair, pair.session() as chat:
+        costs, prompts = [], []
+        for turn in range(6):
+            reply = chat.send(f"Tell me about number {turn}.", max_tokens=24, draft_max_tokens=24)
+            costs.append(reply.timings.base_evaluated_tokens + reply.timings.draft_evaluated_tokens)
+            prompts.append(reply.timings.base_prompt_tokens)
+    assert prompts[-1] > 4 * prompts[0]
+    assert max(costs[1:]) < 3 * costs[0]
+
+
+def test_streamed_text_is_the_reply(pair: Pair) -> None:
+    events = list(pair.stream(PROMPTS[2], threshold=0.5, max_tokens=60))
+    assert isinstance(events[-1], Finished)
+    assert "".join(event.text for event in events if isinstance(event, Text)) == events[-1].reply.text
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 7, 12, 20, 33])
+def test_a_cancelled_reply_resumes_in_its_phase_and_is_exact(pair: Pair, steps: int) -> None:
+    settings: dict[str, Any] = {"threshold": 0.5, "max_tokens": 60, "draft_max_tokens": 60}
+    whole = pair.reply(PROMPTS[3], **settings)
+    run = pair.start(PROMPTS[3], **settings)
+    shown = ""
+    for i, event in enumerate(run.events()):
+        shown += event.text if isinstance(event, Text) else ""
+        if i == steps:
+            pair.cancel()
+    partial = run.reply
+    assert whole.text.startswith(partial.text)
+    assert partial.text == shown
+    if partial.finish_reason == "cancelled":
+        other = pair.reply(PROMPTS[0], max_tokens=10)
+        assert other.finish_reason != "cancelled"
+        for event in run.events():
+            shown += event.text if isinstance(event, Text) else ""
+    assert (run.reply.text, run.reply.tokens, run.reply.switch) == (whole.text, whole.tokens, whole.switch)
+    assert shown == whole.text
+
+
+def test_cancel_from_another_thread_inside_an_evaluation(kin: tuple[Path, Path]) -> None:
+    with exact_pair(kin) as pair:
+        long = "word " * 400
+        run = pair.start(long, max_tokens=20)
+        timer = threading.Timer(0.02, pair.cancel)
+        timer.start()
+        list(run.events())
+        timer.cancel()
+        assert run.reply.finish_reason == "cancelled"
+        list(run.events())
+        with exact_pair(kin) as fresh:
+            assert run.reply.text == fresh.reply(long, max_tokens=20).text
+
+
+def test_a_session_keeps_a_cancelled_reply_and_goes_on(pair: Pair) -> None:
+    with pair.session() as chat:
+        for i, _ in enumerate(chat.stream(PROMPTS[3], threshold=2.0, max_tokens=60)):
+            if i == 3:
+                pair.cancel()
+        assert chat.run is not None
+        partial = chat.run.reply
+        assert (partial.finish_reason, chat.messages[-1]["content"]) == ("cancelled", partial.text)
+        list(chat.resume())
+        assert chat.messages[-1]["content"].startswith(partial.text)
+        assert chat.send("And now?", max_tokens=10).finish_reason != "cancelled"
+        assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+
+
+def test_old_turns_go_whole_the_system_message_stays_and_it_is_said_once(pair: Pair) -> None:
+    history = [{"role": "system", "content": "Be brief."}]
+    for turn in range(12):
+        history += [{"role": "user", "content": f"{turn} " + "word " * 60}, {"role": "assistant", "content": "Yes."}]
+    history.append({"role": "user", "content": "The last one."})
+    events = list(pair.stream(history, max_tokens=10))
+    reply = events[-1].reply  # type: ignore[attr-defined]
+    assert len([event for event in events if isinstance(event, Notice) and "older turns" in event.message]) == 1
+    assert reply.messages[0]["role"] == "system"
+    assert [message["role"] for message in reply.messages[1:3]] == ["user", "assistant"]
+    assert reply.messages[-1]["content"] == "The last one."
+    assert 2 < len(reply.messages) < len(history)
+
+
+def test_a_message_that_cannot_fit_is_refused_before_any_work(pair: Pair) -> None:
+    before = pair.context("draft").evaluated, pair.context("base").evaluated
+    with pytest.raises(FitError, match="too long"):
+        pair.reply("word " * 3000)
+    assert (pair.context("draft").evaluated, pair.context("base").evaluated) == before
+
+
+def test_a_full_context_ends_the_reply_and_says_so(kin: tuple[Path, Path]) -> None:
+    with Pair(draft=kin[0], base=kin[1], loading=LoadSettings(ctx=256, threads=1)) as pair:
+        events = list(pair.stream("word " * 30, ignore_eos=True, threshold=0.0))
+        reply = events[-1].reply  # type: ignore[attr-defined]
+        assert reply.finish_reason == "length"
+        assert reply.timings.base_prompt_tokens + len(reply.tokens) == 256
+        assert any(isinstance(event, Notice) and "context is full" in event.message for event in events)
+
+
+def test_same_seed_same_reply_whatever_the_chunk(pair: Pair) -> None:
+    texts = {
+        pair.reply(PROMPTS[4], temperature=0.9, seed=7, check_chunk=chunk, threshold=0.3, max_tokens=40).text
+        for chunk in (1, 8, 512)
+    }
+    others = {
+        pair.reply(PROMPTS[4], temperature=0.9, seed=seed, threshold=0.3, max_tokens=40).text for seed in range(5)
+    }
+    assert len(texts) == 1
+    assert len(others) > 1
+
+
+def test_modes(pair: Pair) -> None:
+    base = pair.reply(PROMPTS[5], mode="base", max_tokens=20)
+    draft = pair.reply(PROMPTS[5], mode="draft", max_tokens=20)
+    fixed = pair.reply(PROMPTS[5], mode="fixed:3", max_tokens=20)
+    assert (base.switch.reason, base.draft.model, base.draft.tokens) == ("none", None, 0)
+    assert (draft.switch.reason, draft.base.model, draft.base.tokens) == ("none", None, 0)
+    assert fixed.draft.tokens == 3
+    assert fixed.draft.text and fixed.text.startswith(fixed.draft.text)
+
+
+def test_control_tokens_in_a_message_stay_text(pair: Pair) -> None:
+    model = pair.model("draft")
+    spelling = model.special_spelling("eos")
+    assert spelling
+    tokens = pair.draft_format.tokens([{"role": "user", "content": f"a {spelling} b"}])
+    plain = pair.draft_format.tokens([{"role": "user", "content": "a b"}])
+    ends = [token for token in tokens if model.is_eog(token)]
+    assert len(ends) == len([token for token in plain if model.is_eog(token)])
+    assert spelling.encode() in b"".join(model.piece(token) for token in tokens)
