@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from wsd_local.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score, Vocabulary
+from wsd_local.alignment import Vocabulary
+from wsd_local.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
 from wsd_local.events import Event
 from wsd_local.switch import SwitchPolicy
 

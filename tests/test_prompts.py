@@ -101,6 +101,7 @@ def test_without_a_template_the_draft_reads_sections() -> None:
         ([{"role": "wizard", "content": "x"}], "message 1 has the role 'wizard'"),
         ([{"role": "user", "content": 3}], "no text"),
         (["hi"], "not an object"),
+        ("broken \udcff argument", "not valid Unicode at character 7"),
         ([{"role": "system", "content": "x"}], "no user message"),
     ],
 )

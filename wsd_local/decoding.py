@@ -32,25 +32,15 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
+from wsd_local.alignment import Aligned, Vocabulary, align, token_texts
 from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
 from wsd_local.switch import SwitchDetector, SwitchPolicy
 from wsd_local.text import Outlet, find_stop, possible_stop, settled_length, utf8_decoder
 from wsd_local.tokens import common_prefix
-
-
-class Vocabulary(Protocol):
-    """What the machine needs of the base's tokenizer: pure functions."""
-
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a prompt, with BOS if the vocabulary asks for it; control tokens' spellings stay text."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +112,6 @@ class Counts:
     moved_switches: int = 0
 
 
-@dataclass(slots=True)
-class _Tokenised:
-    """A prompt and a draft text as base tokens.
-
-    `ends[j]` is where the first `j` draft tokens end, in bytes of the text; `ends[0]` is not 0 where prompt and
-    draft share a token.
-    """
-
-    tokens: list[int]
-    ends: list[int] = field(default_factory=lambda: [0])
-    data: bytes = b""
-
-
 class Decoding:
     """The state machine of one reply. See the module's docstring for the protocol.
 
@@ -176,7 +153,7 @@ class Decoding:
         self._decoder = utf8_decoder()
         self._raw = ""
         self._closed: SwitchReason | None = None
-        self._now = _Tokenised(list(self._prompt_tokens))
+        self._now = Aligned(list(self._prompt_tokens))
         self._seen = 0
         self._settled = 0
         self._shown = 0
@@ -278,10 +255,10 @@ class Decoding:
         settled = len(text)
         if self._closed is None:
             settled = min(settled_length(text), len(text) - possible_stop(text, self.limits.stops))
-            if settled <= self._seen:
+            if settled <= self._seen or self._too_little(text[self._seen : settled]):
                 return
         self._seen = settled
-        new = self._tokenised(text)
+        new = align(self._vocabulary, self._prompt, self.prompt_length, text)
         self._roll_back(new)
         self._now = new
         border = len(text[:settled].encode())
@@ -295,19 +272,19 @@ class Decoding:
         self._show()
         self._conclude()
 
-    def _tokenised(self, text: str) -> _Tokenised:
-        """Tokens of prompt and text as one string, and where each draft token ends in the text."""
-        tokens = self._vocabulary.tokenize(self._prompt + text)
-        pieces = [self._vocabulary.piece(token) for token in tokens[self.prompt_length :]]
-        data = text.encode()
-        joined = b"".join(pieces)
-        if joined[-len(data) :] != data and not data.endswith(joined):
-            data = joined  # a vocabulary that rewrites text: what the base reads is what is shown
-        end = len(data) - len(joined)
-        ends = [max(0, end), *(end := end + len(piece) for piece in pieces)]
-        return _Tokenised(tokens, ends, data)
+    def _too_little(self, new: str) -> bool:
+        """Whether newly settled text is too short to show or check anything.
 
-    def _roll_back(self, new: _Tokenised) -> None:
+        The text alone is tokenised as an estimate: prompt and draft together can be long.
+        """
+        window, fixed = self._detector.policy.window, self.limits.fixed
+        if fixed is not None:
+            need = fixed - self._settled
+        else:
+            need = 1 if self._settled < window else self.limits.check_chunk - (self._settled - self._checked)
+        return need > 1 and len(self._vocabulary.tokenize(new)) < need
+
+    def _roll_back(self, new: Aligned) -> None:
         checked = self.prompt_length + self._checked
         if self._checked and new.tokens[:checked] != self._now.tokens[:checked]:
             same = common_prefix(new.tokens, self._now.tokens)
@@ -412,41 +389,31 @@ class Decoding:
         """Draft text that was written but not kept."""
         return self._now.data[self._shown :].decode(errors="replace")
 
-    @property
-    def draft_window(self) -> tuple[float | None, ...]:
-        """`g_i` of the checked draft tokens."""
-        return tuple(self._detector.windows)
-
     def tokens(self) -> list[ReplyToken]:
         """The reply's tokens. Their texts, joined, are the reply's text."""
         kept = self._tokens_shown() if self.phase is Phase.DRAFT else self.kept_tokens
         ids = self._now.tokens[self.prompt_length :][: self.shown_tokens]
-        texts = self._token_texts(ids, kept)
-        checked = [(math.exp(p), g) for p, g in zip(self._detector.logprobs, self._detector.windows, strict=True)]
-        rows: list[ReplyToken] = []
-        for i, (token, text) in enumerate(zip(ids, texts, strict=True)):
-            if i < kept:
-                prob, window = checked[i] if i < len(checked) else (None, None)
-                rows.append(ReplyToken(token, text, "draft", prob, window))
-            else:
-                logprob = self._base_logprobs[i - kept]
-                rows.append(ReplyToken(token, text, self._writer, None if logprob is None else math.exp(logprob), None))
-        return rows
+        texts = token_texts(self._pieces(ids, kept), self.text, stripped=self._outlet.strips)
+        probs = [math.exp(logprob) for logprob in self._detector.logprobs[:kept]]
+        windows = self._detector.windows[:kept]
+        unknown = [None] * (kept - len(probs))
+        written = [None if logprob is None else math.exp(logprob) for logprob in self._base_logprobs]
+        rows = zip(ids, texts, [*probs, *unknown, *written], strict=True)
+        return [
+            ReplyToken(
+                token,
+                text,
+                "draft" if i < kept else self._writer,
+                prob,
+                windows[i] if i < len(windows) else None,
+            )
+            for i, (token, text, prob) in enumerate(rows)
+        ]
 
-    def _token_texts(self, ids: Sequence[int], kept: int) -> list[str]:
-        """Each token's part of `self.text`: a character belongs to the token that completes it."""
-        decoder = utf8_decoder()
-        left = len(self.text)
-        texts: list[str] = []
+    def _pieces(self, ids: Sequence[int], kept: int) -> list[bytes]:
+        """The bytes that each token stands for; those shared with the prompt go to the first one."""
         ends = [0, *self._now.ends[1 : kept + 1]]
-        for i, token in enumerate(ids):
-            data = self._now.data[ends[i] : ends[i + 1]] if i < kept else self._vocabulary.piece(token)
-            if i == kept == 0:
-                data = self._now.data[: self._shown] + data
-            text = decoder.decode(data, final=i == len(ids) - 1)
-            if self._outlet.strips and left == len(self.text):
-                text = text.lstrip()
-            text = text[:left]
-            left -= len(text)
-            texts.append(text)
-        return texts
+        pieces = [self._now.data[a:b] for a, b in pairwise(ends)] + [self._vocabulary.piece(t) for t in ids[kept:]]
+        if pieces and not kept:
+            pieces[0] = self._now.data[: self._shown] + pieces[0]
+        return pieces

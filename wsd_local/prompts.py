@@ -34,7 +34,7 @@ def conversation(prompt: str | Sequence[Mapping[str, Any]], system: str | None =
     messages = [_message(i, message) for i, message in enumerate(given, 1)]
     if messages and messages[-1] == {"role": "assistant", "content": ""}:
         messages.pop()
-    if system is not None:
+    if system is not None and system.strip():
         if any(message["role"] == "system" for message in messages):
             raise UsageError("a system message is given twice: among the messages and apart; leave one out")
         messages.insert(0, {"role": "system", "content": system})
@@ -51,6 +51,10 @@ def _message(number: int, message: Mapping[str, Any]) -> Message:
         raise UsageError(f"message {number} has the role {role!r}; it must be one of {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise UsageError(f"message {number} ({role}) has no text in `content`")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"message {number} ({role}) is not valid Unicode at character {error.start}") from error
     return {"role": role, "content": content}
 
 

@@ -7,6 +7,7 @@ unusable, 4 does not fit in memory or context, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -56,6 +57,8 @@ def _root(
 def main() -> None:
     """Entry point of `wsd-local`."""
     debug = "--debug" in sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
     try:
         code = app(standalone_mode=False)
     except WsdError as error:

@@ -30,6 +30,7 @@ def interruptible(stop: Callable[[], None]) -> Iterator[threading.Event]:
                 os._exit(EXIT_INTERRUPTED)
             asked.set()
             stop()
+        reader.close()
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
         """The byte that `set_wakeup_fd` wrote says it already."""

@@ -130,7 +130,8 @@ class Context:
         keep = common_prefix(mirror, tokens)
         if any(position not in rows for position in range(first_row, keep)):
             keep = first_row
-        keep = self._truncate(seq, keep)
+        if keep < len(mirror):
+            keep = self._truncate(seq, keep)
         yield from [(position, rows[position]) for position in range(first_row, keep)]
         total = len(tokens) - keep
         while keep < len(tokens):
