@@ -150,7 +150,7 @@ def test_a_session_keeps_a_cancelled_reply_and_goes_on(pair: Pair) -> None:
 
 def test_old_turns_go_whole_the_system_message_stays_and_it_is_said_once(pair: Pair) -> None:
     history = [{"role": "system", "content": "Be brief."}]
-    for turn in range(12):
+    for turn in range(30):
         history += [{"role": "user", "content": f"{turn} " + "word " * 60}, {"role": "assistant", "content": "Yes."}]
     history.append({"role": "user", "content": "The last one."})
     events = list(pair.stream(history, max_tokens=10))
