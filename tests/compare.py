@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,23 +45,18 @@ def difference(ours: Reply, theirs: OracleReply) -> str | None:
     return next((f"{name}: {a!r} instead of {b!r}" for name, a, b in pairs if a != b), None)
 
 
-def nearest_tie(ours: Reply, theirs: OracleReply, threshold: float) -> float:
-    """How near the decision was to a tie where the two replies part."""
-    mine = tuple(token.id for token in ours.tokens)
-    same = next(
-        (i for i, (a, b) in enumerate(zip(mine, theirs.tokens, strict=False)) if a != b),
-        min(len(mine), len(theirs.tokens)),
-    )
-    gaps = [abs(g - threshold) for g in theirs.windows if ours.switch.index != theirs.index]
-    gaps += (
-        list(theirs.draft_gaps)
-        if ours.draft.text[: len(theirs.draft_text)] != theirs.draft_text[: len(ours.draft.text)]
-        else []
-    )
-    step = same - theirs.kept_tokens
-    if ours.draft.tokens == theirs.kept_tokens and 0 <= step < len(theirs.continuation_gaps):
-        gaps.append(theirs.continuation_gaps[step])
-    return min(gaps, default=float("inf"))
+def nearest_tie(ours: Reply, theirs: OracleReply, window: int, threshold: float) -> float:
+    """How near a tie the first decision was in which the two replies part: draft, switch or continuation."""
+    written = ours.draft.text + ours.discarded
+    if not theirs.draft_text.startswith(written) and not written.startswith(theirs.draft_text):
+        return min(theirs.draft_gaps, default=math.inf)
+    if ours.switch.index != theirs.index:
+        first = min(index for index in (ours.switch.index, theirs.index) if index is not None)
+        return abs(theirs.windows[first - (window - 1)] - threshold)
+    mine = [token.id for token in ours.tokens]
+    same = next((i for i, (a, b) in enumerate(zip(mine, theirs.tokens, strict=False)) if a != b), None)
+    step = (min(len(mine), len(theirs.tokens)) if same is None else same) - theirs.kept_tokens
+    return theirs.continuation_gaps[step] if 0 <= step < len(theirs.continuation_gaps) else math.inf
 
 
 @dataclass
@@ -80,7 +76,10 @@ class Tally:
         if found is None:
             self.equal += 1
             return
-        gap = nearest_tie(ours, theirs, settings.get("threshold", ReplySettings().threshold))
+        usual = ReplySettings()
+        gap = nearest_tie(
+            ours, theirs, settings.get("window", usual.window), settings.get("threshold", usual.threshold)
+        )
         line = f"{found[:300]} ({gap:.2e} from a tie; {settings}; {messages[-1]['content'][:80]!r})"
         (self.ties if gap < TIE else self.different).append(line)
 

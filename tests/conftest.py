@@ -11,15 +11,11 @@ from makers import f32_copy, kin_pair
 
 from wsd_local.paths import demo_dir
 
-unexpected: list[str] = []
-
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the files of the person who runs it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+    monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +38,22 @@ def kin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return kin_pair(tmp_path_factory.mktemp("kin"))
 
 
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Why something was skipped."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """A module skipped as a whole fails CI like a test."""
+    if report.skipped and os.environ.get("CI") and not skip_reason(report).startswith("expected: "):
+        raise pytest.UsageError(f"{report.nodeid} was skipped, and nobody expected it: {skip_reason(report)}")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = (yield).get_result()  # type: ignore[attr-defined]
-    if report.skipped and not hasattr(report, "wasxfail") and "expected: " not in str(report.longrepr):
+    if report.skipped and not hasattr(report, "wasxfail") and not skip_reason(report).startswith("expected: "):
         report.sections.append(("unexpected skip", item.nodeid))
         if os.environ.get("CI"):
             report.outcome = "failed"

@@ -49,6 +49,16 @@ class Fickle:
         return token.to_bytes(2 if token > 255 else 1, "big")
 
 
+class Splitting:
+    """`ab` and `abc` are one token alone, single characters in a longer text: the border to the prompt moves."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return [1000 + len(text)] if text in ("ab", "abc") else list(text.encode())
+
+    def piece(self, token: int) -> bytes:
+        return b"abc"[: token - 1000] if token > 1000 else bytes([token])
+
+
 def made_up_logprob(tokens: Sequence[int]) -> float:
     """A log-probability of the last token that depends on all tokens and on nothing else."""
     noise = zlib.crc32(repr(list(tokens)).encode()) % 1000 / 1000
@@ -65,7 +75,6 @@ class Pair:
     logprob: Callable[[Sequence[int]], float] = made_up_logprob
     drafted: int = 0
     scored: list[tuple[int, int]] = field(default_factory=list)
-    longest_scored: int = 0
 
     def drive(self, machine: Decoding, until: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Answer requests until the machine is done or `until` says stop."""
@@ -91,7 +100,6 @@ class Pair:
     def _score(self, machine: Decoding, request: Score) -> None:
         tokens = list(request.tokens)
         self.scored.append((request.start, len(tokens)))
-        self.longest_scored = max(self.longest_scored, len(tokens))
         machine.scored([self.logprob(tokens[: i + 1]) for i in range(request.start, len(tokens))])
 
     def _continue(self, machine: Decoding, request: NextBaseToken) -> None:

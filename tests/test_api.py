@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from makers import embedding_model
 
 import wsd_local as wsd
 
@@ -52,7 +54,22 @@ def test_models_can_be_given_by_path_and_by_name(demo_q8: tuple[object, object])
         assert pair.reply(EGG).text
 
 
-@pytest.mark.parametrize("settings", [{"treshold": 0.5}, {"threshold": "high"}, {"mode": "other"}, {"ctx": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"treshold": 0.5},
+        {"threshold": "high"},
+        {"threshold": True},
+        {"window": 6.5},
+        {"mode": "other"},
+        {"ctx": 0},
+        {"flash_attn": "x"},
+        {"cache_type_k": "zz"},
+        {"stop": "abc"},
+        {"stop": [""]},
+        {"on_draft_end": "wait"},
+    ],
+)
 def test_wrong_settings_are_one_error(settings: dict[str, Any]) -> None:
     with pytest.raises(wsd.UsageError):
         wsd.load("demo", **settings)
@@ -66,6 +83,38 @@ def test_a_misspelt_setting_is_answered_with_the_right_one(pair: wsd.Pair) -> No
 def test_two_pairs_live_side_by_side(pair: wsd.Pair) -> None:
     with wsd.load("demo", threads=1) as other:
         assert other.reply(EGG).text == pair.reply(EGG).text
+
+
+def test_stop_strings_can_be_given(pair: wsd.Pair) -> None:
+    whole = pair.reply(EGG).text
+    assert pair.reply(EGG, stop=[whole[10:15]]).text == whole[: whole.index(whole[10:15])]
+
+
+def test_a_closed_pair_says_so() -> None:
+    pair = wsd.load("demo", threads=1)
+    events = pair.stream(EGG)
+    next(events)
+    pair.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        list(events)
+    with pytest.raises(wsd.WsdError, match="closed"):
+        pair.reply(EGG)
+
+
+def test_loading_can_be_stopped() -> None:
+    with pytest.raises(wsd.WsdError, match="stopped"):
+        wsd.load("demo", progress=lambda role, fraction: False)
+
+
+def test_an_embedding_model_is_refused_every_time(tmp_path: Path) -> None:
+    path = embedding_model(tmp_path / "bert.gguf")
+    for mode in ("wsd", "base"):
+        with pytest.raises(wsd.ModelError, match="embedding model"):
+            wsd.load(base=path, mode=mode)
+    with wsd.load(base=path, mode="draft", threads=1) as pair:
+        for _ in range(2):
+            with pytest.raises(wsd.ModelError, match="embedding model"):
+                pair.reply(EGG, mode="base")
 
 
 def test_what_is_not_there_is_an_attribute_error() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +19,9 @@ LONG = ["--mode", "draft", "--ignore-eos", "--max-tokens", "1800"]
 
 
 def wsd(*arguments: str, stdin: bytes = b"", **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run the command to its end."""
+    """Run the command to its end. One thread: tests run side by side."""
+    if arguments[:1] == ("run",) and not {"--threads", "--help"} & {*arguments}:
+        arguments = (*arguments, "--threads", "1")
     return subprocess.run(
         [sys.executable, "-m", "wsd_local", *arguments], input=stdin, capture_output=True, check=False, **settings
     )
@@ -28,7 +30,7 @@ def wsd(*arguments: str, stdin: bytes = b"", **settings: Any) -> subprocess.Comp
 def started(*arguments: str, **settings: Any) -> subprocess.Popen[bytes]:
     """Start the command with pipes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "wsd_local", *arguments],
+        [sys.executable, "-m", "wsd_local", *arguments, "--threads", "1"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,6 +57,13 @@ def test_a_prompt_is_answered_on_standard_output_alone() -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("arguments", [[], ["eval"]])
+def test_without_arguments_the_help_is_printed(arguments: list[str]) -> None:
+    done = wsd(*arguments)
+    assert done.returncode == 0
+    assert b"Usage: " in done.stdout and b"Commands:" in done.stdout
+
+
 def test_argument_file_and_standard_input(tmp_path: Path) -> None:
     file = tmp_path / "prompt.txt"
     file.write_text("What is the capital of France?\n", encoding="utf-8")
@@ -67,6 +76,8 @@ def test_argument_file_and_standard_input(tmp_path: Path) -> None:
     assert len({json.dumps(messages) for messages in asked.values()}) == 1
     both = json.loads(wsd("run", "Answer this:", "--json", stdin=b"Which city?\n").stdout)
     assert both["messages"][0]["content"] == "Answer this:\n\nWhich city?"
+    three = json.loads(wsd("run", "One.", "--file", str(file), "--json", stdin=b"\xef\xbb\xbfThree.").stdout)
+    assert three["messages"][0]["content"] == "One.\n\nWhat is the capital of France?\n\nThree."
 
 
 def test_json_has_the_promised_fields() -> None:
@@ -116,26 +127,44 @@ def test_trace_goes_to_standard_error_in_a_pipe() -> None:
     assert traced.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("no_color", [False, True])
-def test_trace_marks_the_switch_on_a_terminal(no_color: bool) -> None:
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What a terminal of 100 columns is sent, standard error included."""
+    pty = pytest.importorskip("pty", reason="expected: no pseudo-terminals here")
     terminal, child = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    if no_color:
-        environment["NO_COLOR"] = "1"
-    done = subprocess.run(
-        [sys.executable, "-m", "wsd_local", "run", "What is the capital of France?", "--trace"],
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsd_local", *arguments, "--threads", "1"],
         stdin=subprocess.DEVNULL,
         stdout=child,
-        stderr=subprocess.PIPE,
-        env=environment,
-        check=True,
+        stderr=child,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
     )
-    shown = os.read(terminal, 10000).decode()
-    os.close(terminal)
     os.close(child)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # the other side is closed
+            break
+    os.close(terminal)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_trace_marks_the_switch_on_a_terminal(no_color: bool) -> None:
+    environment = {"NO_COLOR": "1"} if no_color else {}
+    shown = on_a_terminal("run", "What is the capital of France?", "--trace", **environment)
     assert "threshold" in shown
+    assert "opened by" in shown
     assert ("\x1b[3;36m" in shown) is not no_color
-    assert "threshold" in done.stderr.decode()
+
+
+def test_nothing_on_a_terminal_erases_text() -> None:
+    """A progress display that starts again behind the first text would wipe its line."""
+    shown = on_a_terminal("run", "What is the capital of France?", "--check-chunk", "1", "--threshold", "2")
+    plain = wsd("run", "What is the capital of France?", "--check-chunk", "1", "--threshold", "2").stdout.decode()
+    text = shown[shown.rindex("\x1b[2K") + 4 :] if "\x1b[2K" in shown else shown
+    assert text.replace("\r\n", "\n").endswith(plain)
 
 
 @pytest.mark.parametrize("mode", ["base", "draft", "fixed:1"])
@@ -145,35 +174,57 @@ def test_modes(mode: str) -> None:
     assert reply["draft"]["kept_tokens"] == {"base": 0, "fixed:1": 1}.get(mode, reply["draft"]["drafted_tokens"])
 
 
-def test_every_option_does_something() -> None:
-    base = ["run", "What is the capital of France?", "--json"]
-    settings = {
-        "--window": ("3", "window", 3),
-        "--threshold": ("0.5", "threshold", 0.5),
-        "--draft-max-tokens": ("9", "draft_max_tokens", 9),
-        "--max-tokens": ("11", "max_tokens", 11),
-        "--on-draft-end": ("stop", "on_draft_end", "stop"),
-        "--temperature": ("0.5", "temperature", 0.5),
-        "--top-k": ("5", "top_k", 5),
-        "--top-p": ("0.9", "top_p", 0.9),
-        "--min-p": ("0.1", "min_p", 0.1),
-        "--seed": ("3", "seed", 3),
-        "--ctx": ("512", "ctx", 512),
-        "--threads": ("1", "threads", 1),
-        "--n-gpu-layers": ("0", "n_gpu_layers", 0),
-        "--draft-n-gpu-layers": ("1", "draft_n_gpu_layers", 1),
-        "--base-n-gpu-layers": ("2", "base_n_gpu_layers", 2),
-        "--cache-type-k": ("f32", "cache_type_k", "f32"),
-        "--cache-type-v": ("f32", "cache_type_v", "f32"),
-        "--flash-attn": ("off", "flash_attn", "off"),
-        "--check-chunk": ("4", "check_chunk", 4),
-    }
-    given = [part for option, (value, _, _) in settings.items() for part in (option, value)]
-    reply = json.loads(wsd(*base, *given).stdout)
-    assert {name: reply["provenance"]["settings"][name] for _, name, _ in settings.values()} == {
-        name: value for _, name, value in settings.values()
-    }
-    assert len(reply["text"]) > 0
+SETTINGS = {
+    "--window": ("3", "window", 3),
+    "--threshold": ("0.5", "threshold", 0.5),
+    "--draft-max-tokens": ("9", "draft_max_tokens", 9),
+    "--max-tokens": ("11", "max_tokens", 11),
+    "--on-draft-end": ("stop", "on_draft_end", "stop"),
+    "--temperature": ("0.5", "temperature", 0.5),
+    "--top-k": ("5", "top_k", 5),
+    "--top-p": ("0.9", "top_p", 0.9),
+    "--min-p": ("0.1", "min_p", 0.1),
+    "--seed": ("3", "seed", 3),
+    "--ctx": ("512", "ctx", 512),
+    "--threads": ("1", "threads", 1),
+    "--n-gpu-layers": ("0", "n_gpu_layers", 0),
+    "--draft-n-gpu-layers": ("1", "draft_n_gpu_layers", 1),
+    "--base-n-gpu-layers": ("2", "base_n_gpu_layers", 2),
+    "--cache-type-k": ("f32", "cache_type_k", "f32"),
+    "--cache-type-v": ("f32", "cache_type_v", "f32"),
+    "--flash-attn": ("off", "flash_attn", "off"),
+    "--check-chunk": ("4", "check_chunk", 4),
+}
+
+
+def test_every_option_reaches_the_settings() -> None:
+    given = [part for option, (value, _, _) in SETTINGS.items() for part in (option, value)]
+    reply = json.loads(wsd("run", "What is the capital of France?", "--json", *given).stdout)
+    used = reply["provenance"]["settings"]
+    assert {name: used[name] for _, name, _ in SETTINGS.values()} == {name: v for _, name, v in SETTINGS.values()}
+
+
+def test_options_reach_llama_cpp() -> None:
+    options = ["--ctx", "512", "--cache-type-k", "f32", "--cache-type-v", "q8_0", "--flash-attn", "on", "--verbose"]
+    log = wsd("run", "hi", *options).stderr.decode()
+    assert re.search(r"n_ctx +: 512|n_ctx += 512", log)
+    assert "K (f32)" in log and "V (q8_0)" in log
+    assert re.search(r"flash_attn += enabled", log)
+
+
+def test_options_change_the_reply() -> None:
+    ask = ["run", "What is the capital of France?", "--json"]
+    assert len(json.loads(wsd(*ask, "--tokens", "--max-tokens", "11").stdout)["tokens"]) == 11
+    assert json.loads(wsd(*ask, "--threshold", "0", "--window", "3").stdout)["switch"]["index"] == 2
+    short = json.loads(wsd(*ask, "--threshold", "2", "--draft-max-tokens", "9").stdout)
+    assert (short["switch"]["reason"], short["draft"]["drafted_tokens"]) == ("draft_limit", 9)
+    stopped = json.loads(wsd(*ask, "--threshold", "2", "--on-draft-end", "stop").stdout)
+    assert (stopped["switch"]["reason"], stopped["base"]["tokens"]) == ("draft_end", 0)
+    hot = ["--mode", "base", "--temperature", "3", "--seed"]
+    texts = {wsd(*ask[:2], *hot, str(seed), "--max-tokens", "20").stdout for seed in (1, 2, 3, 1)}
+    assert len(texts) == 3
+    calm = {wsd(*ask[:2], *hot, str(seed), "--top-k", "1", "--max-tokens", "20").stdout for seed in (1, 2)}
+    assert len(calm) == 1
 
 
 # -- streams -------------------------------------------------------------------------------------------------
@@ -189,38 +240,49 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     process.stderr.close()
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_ctrl_c_keeps_the_partial_reply(as_json: bool) -> None:
-    watched = started("run", "hi", "--mode", "draft", "--ignore-eos", "--ctx", "100000", "--max-tokens", "99000")
-    assert watched.stdout is not None
-    begun = watched.stdout.read(20)
-    if not as_json:
-        watched.send_signal(signal.SIGINT)
-        rest, error = watched.communicate()
-        assert watched.returncode == 130
-        assert begun.strip()
-        assert rest.endswith(b"\n")
-        assert error == b""
-        return
-    watched.kill()
-    watched.communicate()
-    arguments = [
-        "--json",
-        "--timeout",
-        "2",
-        "--mode",
-        "draft",
-        "--ignore-eos",
-        "--ctx",
-        "100000",
-        "--max-tokens",
-        "99000",
-    ]
-    process = wsd("run", "hi", *arguments)
-    reply = json.loads(process.stdout)
-    assert (process.returncode, reply["finish_reason"]) == (1, "cancelled")
+ENDLESS = ["--mode", "draft", "--ignore-eos", "--ctx", "100000", "--max-tokens", "99000"]
+
+
+def test_ctrl_c_keeps_the_partial_reply() -> None:
+    process = started("run", "hi", *ENDLESS)
+    assert process.stdout is not None
+    begun = process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    rest, error = process.communicate()
+    assert (process.returncode, error) == (130, b"")
+    assert begun.strip()
+    assert rest.endswith(b"\n")
+
+
+def test_ctrl_c_keeps_the_partial_reply_as_json() -> None:
+    process = started("run", "hi", "--json", "--verbose", *ENDLESS)
+    assert process.stderr is not None
+    while b"graph: nodes" not in process.stderr.readline():
+        """The context is made once the log says so: the reply begins."""
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate()
+    assert process.returncode == 130
+    assert not out or json.loads(out)["finish_reason"] == "cancelled"
+
+
+def test_ctrl_c_while_models_load() -> None:
+    process = started("run", "hi", "--verbose", *ENDLESS)
+    assert process.stderr is not None
+    while b"llama_model_loader" not in process.stderr.readline():
+        """The first line of the loader: loading has begun."""
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in error
+    assert len(out) < 2000
+
+
+def test_timeout_keeps_the_partial_reply() -> None:
+    done = wsd("run", "hi", "--json", "--timeout", "2", *ENDLESS)
+    reply = json.loads(done.stdout)
+    assert (done.returncode, reply["finish_reason"]) == (1, "cancelled")
     assert reply["text"]
-    assert b"--timeout" in process.stderr
+    assert b"--timeout" in done.stderr
 
 
 # -- wrong input ---------------------------------------------------------------------------------------------
@@ -251,7 +313,7 @@ def test_a_prompt_beyond_the_context() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--threshold", "high"], ["--threshold", "high"]),
+        (["--threshold", "high"], ["--threshold", "valid number"]),
         (["--threshold", "nan"], ["threshold", "nan"]),
         (["--threshold", "-1"], ["threshold"]),
         (["--window", "0"], ["window"]),
@@ -261,6 +323,7 @@ def test_a_prompt_beyond_the_context() -> None:
         (["--top-p", "1.5"], ["top-p"]),
         (["--temperature", "-1"], ["temperature"]),
         (["--timeout", "0"], ["timeout"]),
+        (["--timeout", "inf"], ["timeout"]),
         (["--cache-type-k", "f7"], ["--cache-type-k"]),
         (["--no-such-option"], ["--no-such-option"]),
         (["--messages", "nowhere.json"], ["nowhere.json", "cannot be read"]),
@@ -286,7 +349,7 @@ def test_messages_that_are_no_messages(tmp_path: Path) -> None:
 def test_debug_shows_the_traceback() -> None:
     done = wsd("run", "hi", "--base", "none.gguf", "--debug")
     assert b"Traceback" in done.stderr
-    assert done.returncode != 0
+    assert done.returncode == 3
 
 
 def test_verbose_shows_the_native_log_on_standard_error_only() -> None:

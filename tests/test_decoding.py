@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import STOPS, Fickle, Pair, Words, machine, plain_answer
+from scripted import STOPS, Fickle, Pair, Splitting, Words, machine, plain_answer
 
 from wsd_local.decoding import Decoding, Limits, Phase
 from wsd_local.events import Switched, Text
@@ -131,10 +131,11 @@ def finished(pieces: list[bytes], follows: str = "", draft_ends: bool = True, **
     return run
 
 
-@pytest.mark.parametrize("draft", [[], [b""], [b" \n", b"\t  "]])
+@pytest.mark.parametrize("draft", [[], [b""], [b" \n", b"\t  "], [b" "] * 9])
 @pytest.mark.parametrize("on_draft_end", ["continue", "stop"])
-def test_an_empty_draft_leaves_the_answer_to_the_base(draft: list[bytes], on_draft_end: str) -> None:
-    run = finished(draft, "alone", on_draft_end=on_draft_end)
+@pytest.mark.parametrize("draft_ends", [True, False])
+def test_an_empty_draft_leaves_the_answer_to_the_base(draft: list[bytes], on_draft_end: str, draft_ends: bool) -> None:
+    run = finished(draft, "alone", draft_ends, on_draft_end=on_draft_end, draft_max_tokens=5)
     assert (run.text, run.switch_reason, run.switch_index, run.kept_tokens) == ("alone", "draft_end", None, 0)
 
 
@@ -183,6 +184,47 @@ def test_a_merge_across_prompt_and_draft_counts_from_the_prompts_own_tokens() ->
     assert run.prompt_length == len(vocabulary.tokenize(PROMPT))
     assert run.text == "the fox is!"
     assert "".join(token.text for token in run.tokens()) == run.text
+
+
+@pytest.mark.parametrize("limits", [Limits(fixed=1), Limits(check_chunk=1)])
+def test_a_first_token_that_is_all_prompt_is_kept_all_the_same(limits: Limits) -> None:
+    """The prompt alone ends in one token, prompt and draft make two of it: the first draft token shows no text."""
+    run = machine(Splitting(), "ab", window=1, threshold=0.0, limits=limits)
+    list(Pair([b"cde fgh ijk"], list(b"!")).drive(run))
+    assert run.kept_tokens == 1
+    assert "".join(token.text for token in run.tokens()) == run.text
+
+
+def test_a_border_that_moves_by_two_tokens_keeps_texts_whole() -> None:
+    run = machine(Splitting(), "abc", window=1, threshold=2.0)
+    list(Pair([b"d more text here"], list(b"!")).drive(run))
+    assert run.text == "d more text here!"
+    assert "".join(token.text for token in run.tokens()) == run.text
+
+
+@pytest.mark.parametrize("steps", range(1, 14))
+def test_handing_over_at_any_time_keeps_text_and_tokens_together(steps: int) -> None:
+    pair = Pair([b"ab ", b"cd ", b"ef ", b"gh ", b"z i", b" j"], [33, 33], logprob=lambda tokens: UNSURE)
+    run = machine(Fickle(), "pp", window=3, limits=Limits(check_chunk=1))
+    left = iter(range(steps))
+    list(pair.drive(run, until=lambda: next(left, None) is None))
+    shown = run.text
+    run.hand_over()
+    list(pair.drive(run))
+    assert run.text.startswith(shown)
+    assert "".join(token.text for token in run.tokens()) == run.text
+
+
+def test_events_that_nobody_took_wait() -> None:
+    run = machine(CALM, PROMPT)
+    pair = Pair([b"the", b" fox", b" is", b" the", b" fox"], list(b"!!"), logprob=lambda tokens: UNSURE)
+    text = ""
+    while run.phase is not Phase.DONE:
+        for event in pair.drive(run):
+            text += event.text if isinstance(event, Text) else ""
+            break
+    text += "".join(event.text for event in run.take_events() if isinstance(event, Text))
+    assert text == run.text
 
 
 def test_a_draft_swallowed_by_the_prompts_last_token_does_not_crash() -> None:
@@ -301,4 +343,7 @@ def test_the_draft_alone_is_stripped_and_counts_its_own_tokens() -> None:
     run = Decoding(CALM, [1, 2, 3], SwitchPolicy(), Limits(stops=STOPS), writer="draft", drafting=False)
     list(Pair([], list(b" \n the fox \n")).drive(run))
     assert (run.text, run.draft_text, run.prompt_length) == ("the fox", "the fox", 3)
+    verbatim = Decoding(CALM, [1], SwitchPolicy(), Limits(stops=STOPS), writer="draft", drafting=False, verbatim=True)
+    list(Pair([], list(b" Paris. ")).drive(verbatim))
+    assert verbatim.text == " Paris."
     assert "".join(token.text for token in run.tokens()) == "the fox"

@@ -105,6 +105,7 @@ def test_no_held_out_wording_is_among_the_training_wordings(monkeypatch: pytest.
     monkeypatch.syspath_prepend(str(ROOT / "models" / "training"))
     import answers
     import outside
+    import wording
     import world
 
     def words(texts: Iterable[str]) -> set[str]:
@@ -115,11 +116,11 @@ def test_no_held_out_wording_is_among_the_training_wordings(monkeypatch: pytest.
     strangers = [outside.stranger("capital", name) for name in outside.STRANGE_COUNTRIES]
     strangers += [outside.stranger("howto", name) for name in outside.STRANGE_HOWTOS]
     seen = words(text for fact in (*world.FACTS, *strangers) for text in world.training_questions(fact))
-    seen |= words(ask.format(e=fact.entity) for ask in world.FOLLOW_UPS for fact in world.FACTS)
+    seen |= words(ask.format(e=fact.entity) for ask in wording.FOLLOW_UPS for fact in world.FACTS)
     seen |= words(frame.format(q=ask) for frame in ("{q}", *outside.SMALL_TALK_FRAMES) for ask in asks)
     seen |= words(outside.GUEST_GREETINGS)
     plain = [ask.format(t=topic) for ask in outside.OUTSIDE_ASKS for topic in topics]
-    seen |= words(frame.format(q=text) for frame in world.FRAMES for text in (*plain, *outside.FREE_QUESTIONS))
+    seen |= words(frame.format(q=text) for frame in wording.FRAMES for text in (*plain, *outside.FREE_QUESTIONS))
     leaked = [question.question for question in QUESTIONS if world.normalised(question.question) in seen]
     assert leaked == []
 

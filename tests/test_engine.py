@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 from compare import Tally, exact_oracle, exact_pair
 from data_sets import fixture_conversations, fixture_prompts
@@ -121,17 +122,59 @@ def test_a_cancelled_reply_resumes_in_its_phase_and_is_exact(pair: Pair, steps: 
 
 
 def test_cancel_from_another_thread_inside_an_evaluation(kin: tuple[Path, Path]) -> None:
+    long = "word " * 400
     with exact_pair(kin) as pair:
-        long = "word " * 400
-        run = pair.start(long, max_tokens=20)
-        timer = threading.Timer(0.02, pair.cancel)
-        timer.start()
+
+        def cancel_elsewhere(_role: str, _done: int, _total: int) -> None:
+            thread = threading.Thread(target=pair.cancel)
+            thread.start()
+            thread.join()
+
+        run = pair.start(long, max_tokens=20, progress=cancel_elsewhere)
         list(run.events())
-        timer.cancel()
         assert run.reply.finish_reason == "cancelled"
-        list(run.events())
+        assert run.reply.timings.draft_evaluated_tokens < run.reply.timings.draft_prompt_tokens
+        while run.reply.finish_reason == "cancelled":
+            list(run.events())
         with exact_pair(kin) as fresh:
             assert run.reply.text == fresh.reply(long, max_tokens=20).text
+
+
+def test_a_cancel_before_the_first_event_counts(pair: Pair) -> None:
+    run = pair.start(PROMPTS[0], max_tokens=20)
+    pair.cancel()
+    list(run.events())
+    assert (run.reply.finish_reason, run.reply.text) == ("cancelled", "")
+    assert pair.reply(PROMPTS[0], max_tokens=20).finish_reason != "cancelled"
+
+
+def test_an_interrupt_after_an_evaluation_leaves_the_cache_in_step(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = llama_cpp.llama_decode, iter(range(100))
+
+    def interrupted(*arguments: object) -> int:
+        status = int(real(*arguments))
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return status
+
+    expected = pair.reply(PROMPTS[6], max_tokens=30, threshold=0.5).text
+    pair.reply(PROMPTS[0], max_tokens=5)
+    monkeypatch.setattr(llama_cpp, "llama_decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pair.reply(PROMPTS[6], max_tokens=30, threshold=0.5)
+    monkeypatch.undo()
+    assert pair.reply(PROMPTS[6], max_tokens=30, threshold=0.5).text == expected
+
+
+def test_leaving_the_events_early_loses_none(pair: Pair) -> None:
+    run = pair.start(PROMPTS[2], threshold=0.5, max_tokens=40)
+    text = ""
+    while run.reply.finish_reason == "cancelled":
+        for event in run.events():
+            text += event.text if isinstance(event, Text) else ""
+            break
+    text += "".join(event.text for event in run.events() if isinstance(event, Text))
+    assert text == run.reply.text
 
 
 def test_a_session_keeps_a_cancelled_reply_and_goes_on(pair: Pair) -> None:
@@ -146,6 +189,16 @@ def test_a_session_keeps_a_cancelled_reply_and_goes_on(pair: Pair) -> None:
         assert chat.messages[-1]["content"].startswith(partial.text)
         assert chat.send("And now?", max_tokens=10).finish_reason != "cancelled"
         assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+
+
+def test_a_question_stopped_before_its_first_word_leaves_the_session(pair: Pair) -> None:
+    with pair.session() as chat:
+        chat.send(PROMPTS[0], max_tokens=5)
+        for event in chat.stream("Never " + "word " * 300, max_tokens=5, progress=lambda *_: pair.cancel()):
+            assert not isinstance(event, Text)
+        chat.send("And now?", max_tokens=5)
+        assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
+        assert "Never" not in str(chat.messages)
 
 
 def test_old_turns_go_whole_the_system_message_stays_and_it_is_said_once(pair: Pair) -> None:
@@ -195,6 +248,7 @@ def test_modes(pair: Pair) -> None:
     draft = pair.reply(PROMPTS[5], mode="draft", max_tokens=20)
     fixed = pair.reply(PROMPTS[5], mode="fixed:3", max_tokens=20)
     assert (base.switch.reason, base.draft.model, base.draft.tokens) == ("none", None, 0)
+    assert (draft.timings.base_tokens_per_s, draft.timings.base_prompt_tokens) == (None, 0)
     assert (draft.switch.reason, draft.base.model, draft.base.tokens) == ("none", None, 0)
     assert fixed.draft.tokens == 3
     assert fixed.draft.text and fixed.text.startswith(fixed.draft.text)

@@ -68,7 +68,7 @@ def test_the_mask_is_a_character_that_no_message_uses() -> None:
 
 
 def test_the_date_is_injected_and_recorded() -> None:
-    form = DraftFormat(Template("{{ strftime_now('%d %b %Y') }}"), lambda: datetime(2020, 2, 3))
+    form = DraftFormat(Template("{{ strftime_now('%d %b %Y') }}"), clock=lambda: datetime(2020, 2, 3))
     assert shown(form.tokens(conversation("hi"))) == "03 Feb 2020"
     assert form.inserted_date == "03 Feb 2020"
 

@@ -70,7 +70,7 @@ def check(tally: Tally, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{name}: {tally}", *tally.ties, *tally.different, sep="\n  ")
     assert not tally.different
-    assert tally.equal > 0
+    assert len(tally.ties) <= tally.equal // 500
 
 
 PARTS = [("own", 0), ("mt_bench", 0), ("mt_bench", 1)] + [

@@ -46,7 +46,7 @@ def align(vocabulary: Vocabulary, prompt: str, prompt_length: int, text: str) ->
     if joined[-len(data) :] != data and not data.endswith(joined):
         data = joined  # a vocabulary that rewrites text: what the model reads is what counts
     end = len(data) - len(joined)
-    ends = [max(0, end), *(end := end + len(piece) for piece in pieces)]
+    ends = [max(0, end), *(max(0, end := end + len(piece)) for piece in pieces)]
     return Aligned(tokens, ends, data)
 
 

@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -71,7 +72,7 @@ class Limits:
     """How far one reply may go.
 
     `max_tokens` counts base tokens of the whole reply, `draft_max_tokens` draft tokens. `check_chunk` is the
-    number of draft tokens checked together: it changes time, never the decision. `fixed` keeps exactly that
+    number of base tokens of the draft checked together: it changes time, never the decision. `fixed` keeps exactly that
     many base tokens of the draft and checks none.
     """
 
@@ -157,8 +158,8 @@ class Decoding:
         self._seen = 0
         self._settled = 0
         self._shown = 0
-        self._outlet = Outlet(limits.stops, strip=writer == "draft")
-        self._events: list[Event] = []
+        self._outlet = Outlet(limits.stops, strip=writer == "draft", verbatim=verbatim)
+        self._events: deque[Event] = deque()
         self._base_logprobs: list[float | None] = []
         self.text = ""
         self.draft_text = ""
@@ -174,10 +175,10 @@ class Decoding:
             return NextDraftToken()
         return NextBaseToken(self._now.tokens) if self.phase is Phase.CONTINUE else None
 
-    def take_events(self) -> list[Event]:
-        """The events since the last call."""
-        events, self._events = self._events, []
-        return events
+    def take_events(self) -> Iterator[Event]:
+        """The events that nobody has taken yet, oldest first."""
+        while self._events:
+            yield self._events.popleft()
 
     @property
     def prompt_length(self) -> int:
@@ -236,6 +237,8 @@ class Decoding:
     def hand_over(self) -> None:
         """Let the base continue from what has been shown, whatever the windows say."""
         if self.phase is Phase.DRAFT:
+            if not self._shown:
+                self._now = Aligned(self._prompt_tokens[:])
             self._switch("user", self._tokens_shown())
 
     def _draft_text(self) -> str:
@@ -246,7 +249,7 @@ class Decoding:
         self._raw += self._decoder.decode(b"", final=True)
         cut = find_stop(self._draft_text(), self.limits.stops)
         self._raw = self._draft_text()[:cut].rstrip()
-        self._closed = reason
+        self._closed = "draft_end" if reason == "draft_limit" and not self._raw else reason
         self._look()
 
     def _look(self) -> None:
@@ -330,14 +333,12 @@ class Decoding:
             index = shown
             self.counts.moved_switches += 1
         self.switch_index, self.switch_confidence = index, passed
-        self._show_up_to(index + 1)
         self._switch("threshold", index + 1)
 
     def _conclude(self) -> None:
         """Leave the draft phase if the draft is over and all of it is checked."""
         if self.phase is not Phase.DRAFT or self._closed is None or self._pending_check():
             return
-        self._show_up_to(self._settled)
         self._switch(self._closed, self._settled)
         if self.finish_reason is None and (self._closed == "stop" or self._ends_with_draft()):
             self._finish("stop")
@@ -346,9 +347,10 @@ class Decoding:
         return self._closed == "draft_end" and self.limits.on_draft_end == "stop" and self._settled > 0
 
     def _switch(self, reason: SwitchReason, kept: int) -> None:
+        self._show_up_to(kept)
         self.switch_reason, self.kept_tokens = reason, kept
         self.phase = Phase.CONTINUE
-        self._now.tokens = self._now.tokens[: self.prompt_length + kept] if self._shown else self._prompt_tokens[:]
+        self._now.tokens = self._now.tokens[: self.prompt_length + kept]
         self._events.append(Switched(reason, self.switch_index, kept, self.switch_confidence))
         if self.reply_length >= self.limits.max_tokens:
             self._finish("length")
@@ -393,7 +395,7 @@ class Decoding:
         """The reply's tokens. Their texts, joined, are the reply's text."""
         kept = self._tokens_shown() if self.phase is Phase.DRAFT else self.kept_tokens
         ids = self._now.tokens[self.prompt_length :][: self.shown_tokens]
-        texts = token_texts(self._pieces(ids, kept), self.text, stripped=self._outlet.strips)
+        texts = token_texts(self._pieces(ids, kept), self.text, stripped=self._outlet.strips_beginning)
         probs = [math.exp(logprob) for logprob in self._detector.logprobs[:kept]]
         windows = self._detector.windows[:kept]
         unknown = [None] * (kept - len(probs))

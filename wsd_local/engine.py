@@ -16,7 +16,6 @@ from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Request,
 from wsd_local.errors import CancelledError
 from wsd_local.events import Event, Source, Switched, Text
 from wsd_local.llama import Cancellation, Context, Sampler
-from wsd_local.reply import Timings
 
 
 @dataclass(slots=True)
@@ -73,13 +72,12 @@ class Job:
     seq: int = 0
     probabilities: bool = False
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    cancelled: bool = False
 
 
 class Engine:
     """Drives jobs over a draft context and the context of the model that continues.
 
-    In draft-only runs the draft's context is the one that continues. `progress` is called from inside long
+    In draft-only runs the draft's context is the one that continues (`writes`). `progress` is called from inside long
     evaluations with the model's role, the tokens done and their total.
     """
 
@@ -89,17 +87,16 @@ class Engine:
         writer: Context,
         cancellation: Cancellation,
         progress: Callable[[Source, int, int], None] | None = None,
+        writes: Source = "base",
     ) -> None:
         self._draft = draft
         self._writer = writer
         self._cancellation = cancellation
-        self._report: dict[Source, Callable[[int, int], None] | None] = {"draft": None, "base": None}
-        if progress is not None:
-            self._report = {"draft": partial(progress, "draft"), "base": partial(progress, "base")}
+        self._drafting = partial(progress, "draft") if progress else None
+        self._writing = partial(progress, writes) if progress else None
 
     def drive(self, job: Job) -> Iterator[Event]:
         """Work until the reply is done or stopped; yield what becomes final."""
-        job.cancelled = False
         job.stopwatch.resume()
         try:
             yield from self._events(job)
@@ -108,7 +105,7 @@ class Engine:
                 self._answer(job, request)
                 yield from self._events(job)
         except CancelledError:
-            job.cancelled = True
+            self._cancellation.clear()
             yield from self._events(job)
         finally:
             job.stopwatch.now()
@@ -122,20 +119,19 @@ class Engine:
         if isinstance(request, NextDraftToken):
             self._draft_step(job)
         elif isinstance(request, Score):
-            report = self._report["base"]
-            job.machine.scored(self._writer.logprobs(job.seq, request.tokens, request.start, report))
+            job.machine.scored(self._writer.logprobs(job.seq, request.tokens, request.start, self._writing))
         else:
             self._base_step(job, request)
 
     def _draft_step(self, job: Job) -> None:
         assert self._draft is not None and job.draft_sampler is not None
-        if len(job.draft_tokens) > self._draft.n_ctx:
+        if len(job.draft_tokens) >= self._draft.n_ctx:
             job.machine.draft_exhausted()
             return
-        begun = time.monotonic()
-        token, _ = self._draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._report["draft"])
+        begun = job.stopwatch.clock()
+        token, _ = self._draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._drafting)
         if job.machine.counts.drafted_tokens:
-            job.stopwatch.draft_s += time.monotonic() - begun
+            job.stopwatch.draft_s += job.stopwatch.clock() - begun
             job.stopwatch.draft_steps += 1
         model = self._draft.model
         if model.is_eog(token):
@@ -145,31 +141,13 @@ class Engine:
             job.machine.drafted(model.piece(token))
 
     def _base_step(self, job: Job, request: NextBaseToken) -> None:
-        begun = time.monotonic()
-        token, row = self._writer.sample(job.seq, request.tokens, job.base_sampler, self._report["base"])
+        begun = job.stopwatch.clock()
+        token, row = self._writer.sample(job.seq, request.tokens, job.base_sampler, self._writing)
         logprob = self._writer.logprob(row, token) if job.probabilities else None
         if job.stopwatch.base_steps:  # the first one may carry a prompt
-            job.stopwatch.base_s += time.monotonic() - begun
+            job.stopwatch.base_s += job.stopwatch.clock() - begun
         job.stopwatch.base_steps += 1
         if self._writer.model.is_eog(token):
             job.machine.base_ended()
         else:
             job.machine.continued(token, logprob)
-
-
-def timings(job: Job, draft_prompt: int, evaluated: tuple[int, int]) -> Timings:
-    """The figures of a job; `evaluated` counts the tokens that draft and base evaluated for it."""
-    watch = job.stopwatch
-    return Timings(
-        first_text_s=watch.first_text,
-        switch_s=watch.switch,
-        token_40_s=watch.token_40,
-        longest_gap_s=watch.longest_gap or None,
-        total_s=watch.total,
-        draft_tokens_per_s=watch.draft_steps / watch.draft_s if watch.draft_s else None,
-        base_tokens_per_s=(watch.base_steps - 1) / watch.base_s if watch.base_s else None,
-        draft_prompt_tokens=draft_prompt,
-        base_prompt_tokens=job.machine.prompt_length,
-        draft_evaluated_tokens=evaluated[0],
-        base_evaluated_tokens=evaluated[1],
-    )

@@ -9,34 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
 from wsd_local.catalog import model_path, pair_paths
-from wsd_local.errors import FitError
+from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source
 from wsd_local.hashing import file_sha256
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
-from wsd_local.llama.context import CACHE_TYPES, CacheType
 from wsd_local.llama.model import look_at
 from wsd_local.prompts import BaseFormat, DraftFormat, conversation
 from wsd_local.reply import Reply
 from wsd_local.running import ProgressCallback, Run
 from wsd_local.session import Session
-from wsd_local.settings import LoadSettings, ReplySettings, changed, nearest, split
+from wsd_local.settings import LoadSettings, ReplySettings, changed, split
 
 DEFAULT_CTX = 4096
+LoadProgress = Callable[[Source, float], bool]
 Prompt = str | Sequence[Mapping[str, Any]]
 
 
 def load(
-    name: str | None = None, *, draft: str | Path | None = None, base: str | Path | None = None, **settings: Any
+    name: str | None = None,
+    *,
+    draft: str | Path | None = None,
+    base: str | Path | None = None,
+    progress: LoadProgress | None = None,
+    **settings: Any,
 ) -> Pair:
     """Load a pair by name, or from two models by path or name; what is not given is the embedded pair's.
 
-    Keyword arguments are those of `ReplySettings` (defaults of every reply) and `LoadSettings`.
+    `progress` is told the role and the loaded fraction, and stops the loading by returning False. Other keyword
+    arguments are those of `ReplySettings` (defaults of every reply) and `LoadSettings`.
 
     Raises:
         UsageError: a name or a setting is wrong.
@@ -52,7 +58,7 @@ def load(
         loading=loading,
     )
     try:
-        pair.warm(reply.mode)
+        pair.warm(reply.mode, progress)
     except BaseException:
         pair.close()
         raise
@@ -86,17 +92,22 @@ class Pair:
         self.cancellation = Cancellation()
         self.hashes: dict[Source, str] = {}
         self._clock = clock
+        self._closed = False
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
-    def warm(self, mode: str = "wsd") -> None:
-        """Load what a mode needs."""
-        for role in self.roles(mode):
+    def warm(self, mode: str = "wsd", progress: LoadProgress | None = None) -> None:
+        """Load what a mode needs; all files are looked at before the first is loaded.
+
+        `progress` is told the role and the loaded fraction, and stops the loading by returning False.
+        """
+        missing = [role for role in self.roles(mode) if role not in self._contexts]
+        for role in missing:
             look_at(self.paths[role])
-        for role in self.roles(mode):
-            self.context(role)
+        for role in missing:
+            self._load(role, progress)
 
     @staticmethod
     def roles(mode: str) -> tuple[Source, ...]:
@@ -104,13 +115,12 @@ class Pair:
         return (cast(Source, mode),) if mode in ("draft", "base") else ("draft", "base")
 
     def close(self) -> None:
-        """Free both models."""
+        """Free both models. A closed pair stays closed."""
+        self._closed = True
         for context in self._contexts.values():
             context.close()
         for model in self._models.values():
             model.close()
-        self._contexts.clear()
-        self._models.clear()
 
     def __enter__(self) -> Pair:
         return self
@@ -120,37 +130,44 @@ class Pair:
 
     def model(self, role: Source) -> Model:
         """The draft or the base model."""
-        if role not in self._models:
-            model = Model(self.paths[role], n_gpu_layers=self.loading.gpu_layers(role))
-            self._models[role] = model
-            model.require_generator()
+        self.context(role)
         return self._models[role]
 
     def context(self, role: Source) -> Context:
         """The context of the draft or the base model."""
         if role not in self._contexts:
-            model, loading = self.model(role), self.loading
-            for kind in (loading.cache_type_k, loading.cache_type_v):
-                if kind not in CACHE_TYPES:
-                    raise FitError(f"there is no KV cache type {kind!r}{nearest(kind, list(CACHE_TYPES))}")
-            options = ContextOptions(
-                n_ctx=loading.ctx or min(DEFAULT_CTX, model.n_ctx_train),
-                threads=loading.threads,
-                cache_type_k=cast(CacheType, loading.cache_type_k),
-                cache_type_v=cast(CacheType, loading.cache_type_v),
-                flash_attn=loading.flash_attn,
-            )
-            self._contexts[role] = Context(model, options, self.cancellation)
+            self._load(role, None)
         return self._contexts[role]
+
+    def _load(self, role: Source, progress: LoadProgress | None) -> None:
+        if self._closed:
+            raise WsdError("the pair is closed; load it again")
+        loading = self.loading
+        report = None if progress is None else partial(progress, role)
+        model = Model(self.paths[role], n_gpu_layers=loading.gpu_layers(role), progress=report)
+        options = ContextOptions(
+            n_ctx=loading.ctx or min(DEFAULT_CTX, model.n_ctx_train),
+            threads=loading.threads,
+            cache_type_k=loading.cache_type_k,
+            cache_type_v=loading.cache_type_v,
+            flash_attn=loading.flash_attn,
+        )
+        try:
+            model.require_generator()
+            self._contexts[role] = Context(model, options, self.cancellation)
+        except BaseException:
+            model.close()
+            raise
+        self._models[role] = model
 
     @cached_property
     def draft_format(self) -> DraftFormat:
         """The draft's prompt format."""
-        return DraftFormat(self.model("draft"), self._clock)
+        return DraftFormat(self.model("draft"), self.base_format, self._clock)
 
     def hash_models(self) -> None:
-        """Put the SHA-256 of both files into the provenance of later replies."""
-        self.hashes = {role: file_sha256(path) for role, path in self.paths.items()}
+        """Put the SHA-256 of the loaded files into the provenance of later replies."""
+        self.hashes = {role: file_sha256(self.paths[role]) for role in self._models}
 
     # -- replies ---------------------------------------------------------------------------------------------
 
@@ -162,7 +179,10 @@ class Pair:
             FitError: the newest message alone does not fit into a context.
         """
         settings = changed(self.settings, overrides)
+        if self._closed:
+            raise WsdError("the pair is closed; load it again")
         self.warm(settings.mode)
+        self.cancellation.clear()
         return Run(self, conversation(prompt), settings, progress)
 
     def stream(self, prompt: Prompt, **overrides: Any) -> Iterator[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -20,5 +21,7 @@ def demo_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again."""
+    """Folder for what can be made again; `WSD_LOCAL_CACHE` names another one."""
+    if (named := os.environ.get("WSD_LOCAL_CACHE")) is not None:
+        return Path(named)
     return platformdirs.user_cache_path("wsd-local", appauthor=False)

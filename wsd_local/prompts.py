@@ -113,14 +113,21 @@ class DraftFormat:
 
     Args:
         vocabulary: the draft model.
+        fallback: what a draft without a template reads.
         clock: tells the date that templates ask for.
 
     Raises:
         ModelError: the template cannot be parsed; the message names its line.
     """
 
-    def __init__(self, vocabulary: TemplateVocabulary, clock: Callable[[], datetime] = datetime.now) -> None:
+    def __init__(
+        self,
+        vocabulary: TemplateVocabulary,
+        fallback: BaseFormat | None = None,
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.inserted_date: str | None = None
+        self._fallback = fallback or BaseFormat()
         self._vocabulary = vocabulary
         self._clock = clock
         self._template = self._compile(vocabulary.chat_template)
@@ -130,7 +137,7 @@ class DraftFormat:
         prefix = supplied_prefix(messages)
         mask = _unused_character(messages)
         shown = [
-            {"role": message["role"], "content": self._vocabulary.mask_controls(message["content"], mask)}
+            Message(role=message["role"], content=self._vocabulary.mask_controls(message["content"], mask))
             for message in (messages if prefix is None else messages[:-1])
         ]
         text = self._render(shown) + self._vocabulary.mask_controls(prefix or "", mask)
@@ -151,10 +158,9 @@ class DraftFormat:
         except jinja2.TemplateSyntaxError as error:
             raise ModelError(f"the draft's chat template is broken in line {error.lineno}: {error.message}") from error
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, messages: list[Message]) -> str:
         if self._template is None:
-            return BaseFormat().prompt([{"role": _role(m["role"]), "content": m["content"]} for m in messages])
-
+            return self._fallback.prompt(messages)
         try:
             return str(
                 self._template.render(
@@ -173,10 +179,6 @@ class DraftFormat:
         return self.inserted_date
 
 
-def _role(name: str) -> Role:
-    return "system" if name == "system" else "user" if name == "user" else "assistant"
-
-
 def _raise(message: str) -> NoReturn:
     raise ValueError(message)
 
@@ -184,4 +186,4 @@ def _raise(message: str) -> NoReturn:
 def _unused_character(messages: Sequence[Message]) -> str:
     """A Unicode noncharacter that stands in no message."""
     used = {character for message in messages for character in message["content"]}
-    return next(chr(code) for code in range(0xFDD0, 0xFDF0) if chr(code) not in used)
+    return next(chr(code) for code in range(0xFDD0, 0x10FFFF) if chr(code) not in used)

@@ -36,7 +36,10 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds since the reply was asked for, and rates in tokens per second without prompts."""
+    """Seconds since the reply was asked for, and rates in tokens per second without prompts.
+
+    Models are loaded before; time that a consumer spends between events counts.
+    """
 
     first_text_s: float | None = None
     switch_s: float | None = None

@@ -15,12 +15,12 @@ import llama_cpp
 from wsd_local import __version__
 from wsd_local.conversation import trimmed
 from wsd_local.decoding import Decoding, Phase
-from wsd_local.engine import Engine, Job, timings
+from wsd_local.engine import Engine, Job, Stopwatch
 from wsd_local.errors import FitError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.llama import Sampler
 from wsd_local.prompts import Message, supplied_prefix
-from wsd_local.reply import Finished, Part, Reply, Switch
+from wsd_local.reply import Finished, Part, Reply, Switch, Timings
 from wsd_local.sampling import Sampling
 from wsd_local.settings import ReplySettings, plain
 
@@ -50,6 +50,8 @@ class Run:
     def __init__(
         self, pair: Pair, messages: list[Message], settings: ReplySettings, progress: ProgressCallback | None
     ) -> None:
+        watch = Stopwatch()
+        watch.resume()
         self.messages = messages
         self.settings = settings
         self._pair = pair
@@ -76,10 +78,13 @@ class Run:
             Sampler(Sampling(), pair.model("draft").n_vocab) if drafts else None,
             list(self._prompts.draft),
             probabilities=settings.probabilities,
+            stopwatch=watch,
         )
         draft = pair.context("draft") if drafts else None
-        self._engine = Engine(draft, pair.context(self._writer), pair.cancellation, progress)
+        self._engine = Engine(draft, pair.context(self._writer), pair.cancellation, progress, self._writer)
         self._evaluated = dict.fromkeys(self._roles, 0)
+        self._told = False
+        watch.now()
 
     @property
     def machine(self) -> Decoding:
@@ -90,8 +95,8 @@ class Run:
         """Work until the reply is done or cancelled. After a cancel, called again, it goes on."""
         contexts = {role: self._pair.context(role) for role in self._roles}
         before = {role: context.evaluated for role, context in contexts.items()}
-        self._pair.cancellation.clear()
-        if self._prompts.dropped and not self._job.stopwatch.total:
+        if self._prompts.dropped and not self._told:
+            self._told = True
             yield Notice(f"{self._prompts.dropped} older turns do not fit into the context and were left out")
         try:
             yield from self._engine.drive(self._job)
@@ -109,8 +114,6 @@ class Run:
         tokens = tuple(machine.tokens())
         kept = sum(1 for token in tokens if token.source == "draft")
         reason = "cancelled" if machine.phase is Phase.DRAFT else machine.switch_reason
-        prompt_tokens = len(self._prompts.draft)
-        evaluated = (self._evaluated.get("draft", 0), self._evaluated.get("base", 0))
         return Reply(
             messages=tuple(self._prompts.messages),
             text=machine.text,
@@ -118,11 +121,30 @@ class Run:
             draft=Part(self._name("draft"), machine.draft_text, kept, self._drafted(kept)),
             base=Part(self._name("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
             switch=Switch(machine.switch_index, reason, machine.switch_confidence, settings.window, settings.threshold),
-            timings=timings(self._job, prompt_tokens, evaluated),
+            timings=self._timings(),
             tokens=tokens,
             discarded=machine.discarded,
             counts=machine.counts,
             provenance=self._provenance(),
+        )
+
+    def _timings(self) -> Timings:
+        watch = self._job.stopwatch
+        drafting = watch.draft_steps / watch.draft_s if watch.draft_s else None
+        writing = (watch.base_steps - 1) / watch.base_s if watch.base_s else None
+        alone = self._writer == "draft"
+        return Timings(
+            first_text_s=watch.first_text,
+            switch_s=watch.switch,
+            token_40_s=watch.token_40,
+            longest_gap_s=watch.longest_gap or None,
+            total_s=watch.total,
+            draft_tokens_per_s=writing if alone else drafting,
+            base_tokens_per_s=None if alone else writing,
+            draft_prompt_tokens=len(self._prompts.draft),
+            base_prompt_tokens=0 if alone else self.machine.prompt_length,
+            draft_evaluated_tokens=self._evaluated.get("draft", 0),
+            base_evaluated_tokens=self._evaluated.get("base", 0),
         )
 
     def _drafted(self, kept: int) -> int:

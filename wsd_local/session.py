@@ -48,8 +48,9 @@ class Session:
 
     def stream(self, text: str, **overrides: Any) -> Iterator[Event]:
         """Say something; the answer's events. Nothing is added to the conversation if it cannot be asked."""
-        said = [message for message in self.messages if message["content"]]
-        asked = [*said, *conversation(text)]
+        if self.messages and not self.messages[-1]["content"]:
+            del self.messages[-2:]  # a question whose answer was stopped before its first word
+        asked = [*self.messages, *conversation(text)]
         self.run = self.pair.start(asked, **overrides)
         self.messages = [*asked, {"role": "assistant", "content": ""}]
         yield from self._events(self.run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from wsd_local.decoding import Limits
 from wsd_local.errors import UsageError
@@ -17,6 +17,7 @@ from wsd_local.sampling import Sampling
 from wsd_local.switch import SwitchPolicy
 
 FlashAttention = Literal["on", "off", "auto"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,12 @@ class ReplySettings:
     probabilities: bool = False
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         _ = self.policy, self.sampling, self.fixed
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
             if value < 1:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
-        if self.on_draft_end not in ("continue", "stop"):
-            raise UsageError(f"on-draft-end is {self.on_draft_end!r}: it must be continue or stop")
         if "" in self.stop:
             raise UsageError("a stop string is empty: leave it out")
 
@@ -98,11 +98,12 @@ class LoadSettings:
     n_gpu_layers: int = -1
     draft_n_gpu_layers: int | None = None
     base_n_gpu_layers: int | None = None
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
     flash_attn: FlashAttention = "auto"
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         for name in ("ctx", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -117,6 +118,29 @@ class LoadSettings:
 Values = TypeVar("Values", ReplySettings, LoadSettings)
 
 
+def _require_kinds(settings: ReplySettings | LoadSettings) -> None:
+    """Raise `UsageError` for a value that is not of its field's type. An int is a float, True is no int."""
+    kinds = get_type_hints(type(settings))
+    for name, kind in kinds.items():
+        value = getattr(settings, name)
+        if not _is_of(value, kind):
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
+            wanted = f"one of {', '.join(choices)}" if choices else getattr(kind, "__name__", str(kind))
+            raise UsageError(f"{name.replace('_', '-')} is {value!r}: it must be {wanted}")
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if get_args(kind):
+        return any(_is_of(value, part) for part in get_args(kind))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 def changed(settings: Values, values: Mapping[str, Any]) -> Values:
     """A copy of `settings` with other values.
 
@@ -127,10 +151,8 @@ def changed(settings: Values, values: Mapping[str, Any]) -> Values:
     for name in values:
         if name not in known:
             raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
-    try:
-        return replace(settings, **values)
-    except TypeError as error:
-        raise UsageError(f"a setting has a value of the wrong kind: {error}") from error
+    given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+    return replace(settings, **given)
 
 
 def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:

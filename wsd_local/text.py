@@ -64,13 +64,15 @@ class Outlet:
     """The way out: bytes with their source in, text that will never be taken back out.
 
     Joined, everything that `push` and `close` return equals the text of all bytes (UTF-8, broken bytes as
-    U+FFFD), cut at the stop string that is completed first, stripped of surrounding white space if asked.
+    U+FFFD), cut at the stop string that is completed first, stripped of surrounding white space if asked
+    (`verbatim`: only at its end).
     """
 
-    def __init__(self, stops: Sequence[str], *, strip: bool = False) -> None:
+    def __init__(self, stops: Sequence[str], *, strip: bool = False, verbatim: bool = False) -> None:
         self.stopped = False
         self._stops = tuple(stops)
         self.strips = strip
+        self.strips_beginning = strip and not verbatim
         self._begun = False
         self._decoder = utf8_decoder()
         self._held: list[tuple[str, str]] = []
@@ -86,7 +88,7 @@ class Outlet:
     def _release(self, text: str, source: str, *, last: bool) -> list[tuple[str, str]]:
         if self.stopped:
             return []
-        if self.strips and not self._begun:
+        if self.strips_beginning and not self._begun:
             text = text.lstrip()
             self._begun = bool(text)
         self._held.append((text, source))

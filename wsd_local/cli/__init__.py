@@ -8,21 +8,19 @@ unusable, 4 does not fit in memory or context, 130 interrupted.
 from __future__ import annotations
 
 import io
-import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from wsd_local import __version__
 from wsd_local.cli import evaluate, run
-from wsd_local.errors import WsdError
-
-EXIT_INTERRUPTED = 130
+from wsd_local.cli.interrupt import EXIT_INTERRUPTED
+from wsd_local.errors import CancelledError, WsdError
 
 app = typer.Typer(
     name="wsd-local",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,10 +37,12 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(
+    invoke_without_command=True,
     epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or unusable, "
-    "4 does not fit in memory or context, 130 interrupted."
+    "4 does not fit in memory or context, 130 interrupted.",
 )
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -52,6 +52,8 @@ def _root(
     A small aligned model writes the opening of every reply; the base model takes over where it has become confident
     in what it reads (Weak-to-Strong Decoding).
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -60,35 +62,22 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="wsd-local") or 0
+    except (CancelledError, KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
     except WsdError as error:
         code = _complain(error, error.exit_code, debug)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    except typer.Abort:
-        code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        code = 0
     except OSError as error:
         code = _complain(error, 1, debug)
     except Exception as error:
-        if debug or not hasattr(error, "format_message"):
+        if not hasattr(error, "format_message"):
             raise
-        code = _complain(f"{error.format_message()} See wsd-local --help.", 2, debug)
-    _leave(code if isinstance(code, int) else 0)
+        code = _complain(f"{error.format_message().rstrip('.')}. See wsd-local --help.", 2, debug)
+    sys.exit(code)
 
 
 def _complain(error: object, code: int, debug: bool) -> int:
-    if debug and isinstance(error, BaseException):
-        raise error
+    if debug:
+        traceback.print_exc()
     print("wsd-local:", " ".join(str(error).split()), file=sys.stderr)
     return code
-
-
-def _leave(code: int) -> None:
-    """Exit; a reader that has closed the pipe must not become an error at the last flush."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from wsd_local.evaluation import Row
 
-app = typer.Typer(help="Measure.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Measure.", rich_markup_mode=None)
 
 
-@app.callback()
-def _root() -> None:
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
     """Measure."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -34,6 +36,7 @@ def demo(
     from rich.console import Console
     from rich.progress import Progress
 
+    from wsd_local.cli.output import reader_may_leave
     from wsd_local.evaluation import WAYS, measure, questions
     from wsd_local.pairs import load
 
@@ -41,10 +44,11 @@ def demo(
     with load("demo", threads=threads) as pair, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("asking", total=len(WAYS) * len(asked))
         rows = list(measure(pair, asked, lambda: progress.advance(task)))
-    if as_json:
-        sys.stdout.write(json.dumps([row.as_dict() for row in rows]) + "\n")
-    else:
-        Console().print(table(rows))
+    with reader_may_leave():
+        if as_json:
+            sys.stdout.write(json.dumps([row.as_dict() for row in rows]) + "\n")
+        else:
+            Console().print(table(rows))
 
 
 def table(rows: list[Row]) -> Table:

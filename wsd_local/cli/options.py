@@ -56,7 +56,8 @@ OnEnd = Annotated[
     typer.Option("--on-draft-end", help="When the draft ends without a switch.", rich_help_panel=_RULE),
 ]
 CheckChunk = Annotated[
-    int, typer.Option(help="Draft tokens checked together; changes time, not the reply.", rich_help_panel=_RULE)
+    int,
+    typer.Option(help="Base tokens of the draft checked together; changes time, not the reply.", rich_help_panel=_RULE),
 ]
 Mode = Annotated[
     str, typer.Option(help="wsd, base (alone), draft (alone), or fixed:K (keep K tokens).", rich_help_panel=_RULE)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.style import Style
 
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.reply import Finished, Reply
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """A reader that closes the pipe ends the command, and is no error (`| head -1`)."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # Windows says EINVAL where others say EPIPE.
+        if not isinstance(error, BrokenPipeError) and (sys.platform != "win32" or error.errno != errno.EINVAL):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+
 
 STYLES = {"draft": Style(color="cyan", italic=True), "base": Style()}
 
@@ -23,11 +43,12 @@ class Printer:
         self._err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._coloured = trace and self._out.is_terminal and not as_json
         self._status = self._err.status("") if self._err.is_terminal else None
+        self._begun = False
         self._last = "\n"
 
     def progress(self, role: Source, done: int, total: int) -> None:
         """A prompt is being read; shown until the first text."""
-        if self._status is not None:
+        if self._status is not None and not self._begun:
             self._status.update(f"the {role} model reads the prompt: {done}/{total} tokens")
             self._status.start()
 
@@ -55,7 +76,7 @@ class Printer:
             self._status.stop()
 
     def _write(self, event: Text) -> None:
-        self._last = event.text[-1:]
+        self._begun, self._last = True, event.text[-1:]
         if self._coloured:
             self._out.print(event.text, style=STYLES[event.source], end="")
         else:

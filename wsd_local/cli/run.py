@@ -7,16 +7,13 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from wsd_local.cli import options
-from wsd_local.cli.interrupt import EXIT_INTERRUPTED, interruptible
-from wsd_local.errors import UsageError, WsdError
-
-if TYPE_CHECKING:
-    from wsd_local.running import Run
+from wsd_local.cli.interrupt import interruptible
+from wsd_local.errors import CancelledError, UsageError, WsdError
 
 
 def run(
@@ -60,11 +57,11 @@ def run(
     debug: options.Debug = False,
 ) -> None:
     """Answer a prompt: argument, --file, or standard input."""
-    if timeout is not None and not timeout > 0:
-        raise UsageError(f"timeout is {timeout}: it counts seconds and must be more than 0")
+    if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise UsageError(f"timeout is {timeout}: it counts seconds and must be more than 0 and finite")
     asked = _conversation(prompt, file, messages, system)
     show_native_log(verbose)
-    from wsd_local.cli.output import Printer
+    from wsd_local.cli.output import Printer, reader_may_leave
     from wsd_local.pairs import load
 
     settings: dict[str, Any] = {
@@ -91,30 +88,26 @@ def run(
         "cache_type_v": cache_type_v.value,
         "flash_attn": flash_attn.value,
     }
-    with load(pair, draft=draft, base=base, **settings) as loaded:
+    printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
+    with ExitStack() as stack:
+        stack.enter_context(reader_may_leave())
+        stack.callback(printer.close)
+        stop = stack.enter_context(interruptible())
+        loaded = stack.enter_context(load(pair, draft=draft, base=base, progress=stop.unless_asked, **settings))
         if as_json or tokens:
             loaded.hash_models()
-        printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
         reply = loaded.start(asked, progress=printer.progress)
-        _print(reply, printer, loaded.cancel, timeout)
-
-
-def _print(reply: Run, printer: Any, cancel: Any, timeout: float | None) -> None:
-    """Run and print; the exit code says whether it was stopped, and by whom."""
-    with ExitStack() as stack:
-        interrupted = stack.enter_context(interruptible(cancel))
+        stop.calls(loaded.cancel)
         if timeout is not None:
-            timer = threading.Timer(timeout, cancel)
+            timer = threading.Timer(timeout, loaded.cancel)
             timer.start()
             stack.callback(timer.cancel)
         for event in reply.events():
             printer.show(event)
-        printer.close()
-    if reply.reply.finish_reason != "cancelled":
-        return
-    if interrupted.is_set():
-        raise typer.Exit(EXIT_INTERRUPTED)
-    raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
+        if stop.asked:
+            raise CancelledError("interrupted")
+        if reply.reply.finish_reason == "cancelled":
+            raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
 
 
 def chat() -> None:
@@ -145,7 +138,7 @@ def _conversation(
     if file is not None:
         parts.append(_decoded(_read(file), str(file)))
     stdin = sys.stdin
-    if stdin is not None and not stdin.isatty() and (prompt is not None or not (file or messages)):
+    if stdin is not None and not stdin.isatty():
         parts.append(_decoded(stdin.buffer.read(), "standard input"))
     text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     if text:
@@ -176,6 +169,6 @@ def _read(path: Path) -> bytes:
 
 def _decoded(data: bytes, where: str) -> str:
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: is not UTF-8 at byte {error.start}; convert it first (iconv -t utf-8)") from error

@@ -10,7 +10,6 @@ evaluation of a small model, so the callback is C's `strlen` over one flag byte:
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import sys
 from typing import Any
 

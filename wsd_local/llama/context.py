@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -23,13 +23,10 @@ from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.logs import captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler
+from wsd_local.settings import CacheType, FlashAttention
 from wsd_local.tokens import common_prefix
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
-"""Names of KV cache types and their numbers in ggml."""
-
-CacheType = Literal["f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16"]
 Progress = Callable[[int, int], None]
 
 
@@ -43,7 +40,7 @@ class ContextOptions:
     threads: int | None = None
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
-    flash_attn: Literal["on", "off", "auto"] = "auto"
+    flash_attn: FlashAttention = "auto"
 
 
 class Context:
@@ -65,8 +62,8 @@ class Context:
         params.n_seq_max = 1
         params.n_outputs_max = options.n_rows
         params.n_threads = params.n_threads_batch = options.threads or default_threads()
-        params.type_k = CACHE_TYPES[options.cache_type_k]
-        params.type_v = CACHE_TYPES[options.cache_type_v]
+        params.type_k = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type_k.upper()}")
+        params.type_v = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type_v.upper()}")
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
         params.swa_full = True
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
@@ -111,16 +108,14 @@ class Context:
         """Natural log-probability of `token` in a row of the last evaluation."""
         return log_softmax_at(self._logits(row), token)
 
-    def held(self, seq: int) -> int:
-        """Number of tokens of the sequence that the KV cache holds."""
-        return len(self._mirrors.get(seq, ()))
-
     # -- evaluation ------------------------------------------------------------------------------------------
 
     def _evaluate(
         self, seq: int, tokens: Sequence[int], first_row: int, progress: Progress | None
     ) -> Iterator[tuple[int, int]]:
         """Make the sequence hold `tokens`; yield (position, row) from `first_row` on, each while its row lives."""
+        if self._handle is None:
+            raise RuntimeError(f"the context of {self.model.path} is closed")
         if not 0 <= first_row < len(tokens):
             raise ValueError(f"row {first_row} of {len(tokens)} tokens")
         if len(tokens) > self.n_ctx:
@@ -147,7 +142,12 @@ class Context:
         for rows in self._rows.values():
             rows.clear()
         self._batch.fill(seq, tokens, start, first_row)
-        status = llama_cpp.llama_decode(self._handle, self._batch.native)
+        try:
+            status = llama_cpp.llama_decode(self._handle, self._batch.native)
+            self._mirrors[seq] += tokens
+        except BaseException:  # a KeyboardInterrupt is raised here, when the tokens are in the cache already
+            self._truncate(seq, start)
+            raise
         if status != 0:
             self._truncate(seq, start)
             if self._cancellation.is_set:
@@ -155,7 +155,6 @@ class Context:
             if status == 1:
                 raise FitError(f"{self.model.path}: its context of {self.n_ctx} tokens is full; raise --ctx")
             raise WsdError(f"{self.model.path}: llama.cpp failed with status {status}; --verbose shows its log")
-        self._mirrors[seq] += tokens
         self.evaluated += len(tokens)
         outputs = range(max(0, first_row - start), len(tokens))
         self._rows[seq].update((start + i, i) for i in outputs)

@@ -7,16 +7,18 @@ exact: bytes in, bytes out, control tokens only where they are asked for.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import llama_cpp
 import numpy as np
 
-from wsd_local.errors import ModelError
+from wsd_local.errors import CancelledError, ModelError
 from wsd_local.llama.logs import captured, cause, forward_logs
 
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -29,28 +31,35 @@ class Model:
     Args:
         path: the file.
         n_gpu_layers: layers to put on accelerators; -1 all of them, if the build can offload at all.
-        progress: called with the loaded fraction, 0 to 1.
+        progress: called with the loaded fraction, 0 to 1; returning False stops the loading.
 
     Raises:
         ModelError: the file is missing, not GGUF, damaged, or refused by llama.cpp.
     """
 
-    def __init__(self, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], None] | None = None) -> None:
+    def __init__(self, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> None:
         self._handle: ctypes.c_void_p | None = None
         look_at(path)
         forward_logs()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
-        if progress is not None:
-            params.progress_callback = self._progress = llama_cpp.llama_progress_callback(
-                lambda fraction, _data: progress(fraction) or True
-            )
+        stopped = False
+
+        def report(fraction: float, _data: ctypes.c_void_p) -> bool:
+            nonlocal stopped
+            stopped = progress is not None and not progress(fraction)
+            return not stopped
+
+        params.progress_callback = llama_cpp.llama_progress_callback(report)
         with captured() as lines:
-            self._handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+            self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if stopped:
+            self.close()
+            raise CancelledError("stopped while loading")
         if not self._handle:
             raise ModelError(f"{path}: cannot be loaded: {cause(lines)}")
         self.path = path
-        self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._handle)
         self._pieces: dict[int, bytes] = {}
 
     # -- lifetime --------------------------------------------------------------------------------------------
@@ -61,6 +70,12 @@ class Model:
         if self._handle is None:
             raise RuntimeError(f"{self.path} is closed")
         return self._handle
+
+    @property
+    def _vocab(self) -> Any:
+        if self._handle is None:
+            raise RuntimeError(f"{self.path} is closed")
+        return self._vocabulary
 
     def close(self) -> None:
         """Free the weights. Contexts over them must be closed before."""
@@ -115,6 +130,10 @@ class Model:
         """Raise `ModelError` unless this model can write text."""
         causal = self.metadata(f"{self.architecture}.attention.causal")
         pooling = self.metadata(f"{self.architecture}.pooling_type")
+        if llama_cpp.llama_model_has_encoder(self.handle):
+            raise ModelError(
+                f"{self.path}: is an encoder-decoder model ({self.architecture}); choose a decoder-only one"
+            )
         if causal == "false" or pooling not in (None, "0") or not llama_cpp.llama_model_has_decoder(self.handle):
             raise ModelError(
                 f"{self.path}: is an embedding model ({self.architecture}), which cannot write text; "
@@ -138,11 +157,11 @@ class Model:
         if not text:
             return []
         data = text.encode()
-        buffer = np.empty(len(data) + 2, dtype=np.int32)
-        pointer = buffer.ctypes.data_as(llama_cpp.llama_token_p)
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), pointer, len(buffer), False, False)
-        if count < 0:
-            raise ModelError(f"{self.path}: its tokenizer failed on a text of {len(data)} bytes")
+        count = -len(data) - 2
+        while count < 0:  # a negative count is the room that is needed
+            buffer = np.empty(-count, dtype=np.int32)
+            pointer = buffer.ctypes.data_as(llama_cpp.llama_token_p)
+            count = llama_cpp.llama_tokenize(self._vocab, data, len(data), pointer, len(buffer), False, False)
         return list(map(int, buffer[:count].tolist()))
 
     def tokenize_template(self, text: str, mask: str) -> list[int]:

@@ -17,7 +17,7 @@ from wsd_local.sampling import Sampling
 
 
 class Sampler:
-    """A native sampler chain, freed with the object.
+    """A native sampler chain, freed with the object. A missing seed counts as 0.
 
     Args:
         sampling: the settings.
@@ -38,7 +38,7 @@ class Sampler:
         self._add(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
         self._add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
         self._add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-        self._add(llama_cpp.llama_sampler_init_dist(sampling.seeded().seed or 0))
+        self._add(llama_cpp.llama_sampler_init_dist(sampling.seed or 0))
 
     def _add(self, sampler: Any) -> None:
         llama_cpp.llama_sampler_chain_add(self.chain, sampler)
