@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from makers import f32_copy, kin_pair
 
 from wsd_local.paths import demo_dir
+
+Tell = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +50,25 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
     """A module skipped as a whole fails CI like a test."""
     if report.skipped and os.environ.get("CI") and not skip_reason(report).startswith("expected: "):
         raise pytest.UsageError(f"{report.nodeid} was skipped, and nobody expected it: {skip_reason(report)}")
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Lines that stand in the summary, also of tests that pass."""
+
+    def told(*lines: str) -> None:
+        record_property("told", "\n  ".join(lines))
+
+    return told
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests wanted to tell."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    lines = sorted(str(text) for report in reports for name, text in report.user_properties if name == "told")
+    if lines:
+        terminalreporter.section("told by the tests")
+        terminalreporter.write_line("\n".join(lines))
 
 
 @pytest.hookimpl(hookwrapper=True)

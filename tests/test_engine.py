@@ -50,6 +50,14 @@ def test_long_drafts_of_random_models_equal_the_oracle(
     assert tally.equal >= 7
 
 
+@pytest.mark.parametrize("threshold", [0.65, 2.0])
+def test_drafts_of_the_default_length_equal_the_oracle(pair: Pair, oracle: Oracle, threshold: float) -> None:
+    tally = Tally()
+    for prompt in PROMPTS[8:11]:
+        tally.compare(pair, oracle, [{"role": "user", "content": prompt}], threshold=threshold, max_tokens=1200)
+    assert not tally.different, "\n".join(tally.different)
+
+
 @pytest.mark.parametrize("name", [name for name, _ in fixture_conversations()])
 def test_conversations_with_system_messages_and_supplied_beginnings_equal_the_oracle(
     pair: Pair, oracle: Oracle, name: str

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 from compare import Conversation, Tally, exact_oracle, exact_pair
+from conftest import Tell
 from data_sets import alpaca_instructions, fixture_conversations, fixture_prompts, mt_bench_first_turns, multi_turn
 from oracle import Oracle
 
 from wsd_local.demo import load_questions
 from wsd_local.pairs import Pair
 from wsd_local.paths import demo_dir
+from wsd_local.settings import LoadSettings
 
-LIMITS = {"draft_max_tokens": 160, "max_tokens": 192}
+LIMITS = {"draft_max_tokens": 80, "max_tokens": 96}
 THRESHOLDS = (0.0, 0.3, 0.5, 0.8, 0.95, 2.0)
 WINDOWS = (1, 3, 6, 12)
 CHUNKS = (1, 6, 16, 512)
@@ -66,9 +68,8 @@ def conversations(name: str) -> list[Conversation]:
     return asked(alpaca_instructions(200)) if name == "alpaca" else [list(messages) for messages in multi_turn(100)]
 
 
-def check(tally: Tally, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{name}: {tally}", *tally.ties, *tally.different, sep="\n  ")
+def check(tally: Tally, name: str, tell: Tell) -> None:
+    tell(f"{name}: {tally}", *tally.ties, *tally.different)
     assert not tally.different
     assert len(tally.ties) <= tally.equal // 500
 
@@ -79,34 +80,31 @@ PARTS = [("own", 0), ("mt_bench", 0), ("mt_bench", 1)] + [
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS)
-def test_settings_one_by_one(
-    pair: Pair, oracle: Oracle, name: str, part: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_settings_one_by_one(pair: Pair, oracle: Oracle, name: str, part: int, tell: Tell) -> None:
     parts = max(number for other, number in PARTS if other == name) + 1
     tally = Tally()
     for messages in conversations(name)[part::parts]:
         for settings in ONE_BY_ONE:
             tally.compare(pair, oracle, messages, **LIMITS, **settings)
-    check(tally, f"{name} {part + 1}/{parts}, {len(ONE_BY_ONE)} settings", capsys)
+    check(tally, f"{name} {part + 1}/{parts}, {len(ONE_BY_ONE)} settings", tell)
 
 
-def test_settings_together(pair: Pair, oracle: Oracle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_together(pair: Pair, oracle: Oracle, tell: Tell) -> None:
     tally = Tally()
     sample = held_out()[::25][:10] + conversations("own")[:10]
     for messages in sample:
         for settings in TOGETHER:
             tally.compare(pair, oracle, messages, **LIMITS, **settings)
-    check(tally, f"all {len(TOGETHER)} combinations on {len(sample)}", capsys)
+    check(tally, f"all {len(TOGETHER)} combinations on {len(sample)}", tell)
 
 
-def test_how_often_the_quantised_pair_diverges(demo_q8: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_often_the_quantised_pair_diverges(demo_q8: tuple[Path, Path], tell: Tell) -> None:
     """Not exact by nature: the logits of quantised weights depend on the shape of a batch."""
     tally = Tally()
     oracle = exact_oracle(demo_q8)
-    with Pair(draft=demo_q8[0], base=demo_q8[1]) as pair:
+    with Pair(draft=demo_q8[0], base=demo_q8[1], loading=LoadSettings(threads=1)) as pair:
         for messages in held_out():
             tally.compare(pair, oracle, messages, **LIMITS)
     oracle.close()
-    with capsys.disabled():
-        print(f"\nquantised: {tally}", *tally.ties, *tally.different, sep="\n  ")
+    tell(f"quantised: {tally}", *tally.ties, *tally.different)
     assert len(tally.different) <= tally.equal // 20

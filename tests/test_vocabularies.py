@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from compare import TIE
+from conftest import Tell
 from data_sets import fixture_texts, llama3_replies, vocabularies
 from makers import random_llama
 from oracle import Oracle
@@ -66,7 +67,7 @@ def texts() -> list[str]:
     return [text[:260] for text in (*fixture_texts(), *(reply for _, reply in llama3_replies(4)))]
 
 
-def test_scripted_drafts_equal_the_oracle(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scripted_drafts_equal_the_oracle(base: Path, tell: Tell) -> None:
     oracle = Oracle(base, base, n_ctx=CTX, threads=1)
     options = ContextOptions(n_ctx=CTX, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
     chance, counts = random.Random(base.stem), {"replies": 0, "rollbacks": 0, "other tokens": 0}
@@ -95,6 +96,5 @@ def test_scripted_drafts_equal_the_oracle(base: Path, capsys: pytest.CaptureFixt
                     assert run.text == theirs.text or min(theirs.continuation_gaps, default=1) < TIE
         context.close()
     oracle.close()
-    with capsys.disabled():
-        print(f"\n{base.stem}: {counts}")
+    tell(f"scripted drafts before {base.stem}: {counts}")
     assert counts["other tokens"] <= counts["replies"] // 50

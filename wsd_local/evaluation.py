@@ -20,8 +20,8 @@ from wsd_local.reply import Reply
 WAYS: Mapping[str, dict[str, Any]] = {
     "base alone": {"mode": "base"},
     "draft alone": {"mode": "draft"},
-    "WSD (window 6, threshold 0.8)": {},
-    "one draft token kept (fixed:1)": {"mode": "fixed:1"},
+    "WSD, threshold 0.8": {"threshold": 0.8},
+    "one token (fixed:1)": {"mode": "fixed:1"},
     "WSD, threshold 0.3": {"threshold": 0.3},
     "WSD, threshold 0.5": {"threshold": 0.5},
     "WSD, threshold 0.95": {"threshold": 0.95},

@@ -55,10 +55,14 @@ def table(rows: list[Row]) -> Table:
     """The rows as people read them."""
     from rich.table import Table
 
-    shown = Table(title=f"{rows[0].questions} held-out questions")
-    shown.add_column("")
-    for heading in ("answered well", "right", "right of well", "median switch", "tokens kept", "no switch"):
-        shown.add_column(heading, justify="right")
+    shown = Table(
+        title=f"{rows[0].questions} held-out questions, window 6",
+        caption="well: the whole text is a friendly, complete answer · right: it states the truth · "
+        "switch: median index · kept: draft tokens, mean · none: replies without a switch",
+    )
+    shown.add_column("", no_wrap=True)
+    for heading in ("well", "right", "right of well", "switch", "kept", "none"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(
             row.way,
