@@ -64,3 +64,26 @@ def test_quick_run_writes_the_held_out_questions(pair: Path) -> None:
 
     questions = load_questions(pair / "questions.jsonl")
     assert sum(question.group == "facts" for question in questions) >= 300
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_the_stored_template_renders_what_the_draft_was_trained_on(
+    pair: Path, trim: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from llama_cpp import Llama
+
+    monkeypatch.syspath_prepend(str(TRAINING))
+    import corpus
+
+    template = Llama(str(pair / "draft-q8_0.gguf"), vocab_only=True, verbose=False).metadata["tokenizer.chat_template"]
+    render = ImmutableSandboxedEnvironment(trim_blocks=trim, lstrip_blocks=trim).from_string(template).render
+    for _, document in zip(range(50), corpus.draft_documents(random.Random(3)), strict=False):
+        trained = "".join(part.text for part in document)
+        messages = []
+        for turn in trained.removeprefix("<|im_start|>").removesuffix("<|im_end|>").split("<|im_end|>\n<|im_start|>"):
+            role, content = turn.split("\n", 1)
+            messages.append({"role": role, "content": content})
+        assert render(messages=messages, add_generation_prompt=False) == trained
+        prompt = render(messages=messages[:-1], add_generation_prompt=True)
+        assert trained == prompt + messages[-1]["content"] + "<|im_end|>"
