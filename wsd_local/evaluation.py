@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from wsd_local.demo import MEASURED_GROUP, Question, Verdict, judge, load_questions
@@ -49,11 +50,17 @@ class Row:
         return asdict(self)
 
 
-def questions(limit: int | None = None) -> list[Question]:
-    """The measured held-out questions of the embedded pair."""
-    found = [
-        question for question in load_questions(demo_dir() / "questions.jsonl") if question.group == MEASURED_GROUP
-    ]
+def questions(path: Path | None = None, limit: int | None = None) -> list[Question]:
+    """The measured questions of a file, or the embedded pair's own held-out ones.
+
+    Raises:
+        UsageError: the file is not a questions file.
+    """
+    try:
+        asked = load_questions(path or demo_dir() / "questions.jsonl")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    found = [question for question in asked if question.group == MEASURED_GROUP]
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}: it counts questions and must be at least 1")
     return found[:limit]

@@ -1,5 +1,9 @@
-"""Writes the held-out questions, with all that `wsd_local.demo` needs to judge replies to them."""
+"""Writes the held-out questions, with all that `wsd_local.demo` needs to judge replies to them.
 
+Run as a script it draws others: `python models/training/questions.py FILE [--seed N]`.
+"""
+
+import argparse
 import json
 import random
 from collections.abc import Iterator
@@ -91,3 +95,11 @@ def write_questions(path: Path, seed: int) -> None:
     """One JSON record per line."""
     lines = [json.dumps(record, ensure_ascii=False) for record in records(seed)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw held-out questions.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    write_questions(arguments.file, arguments.seed)

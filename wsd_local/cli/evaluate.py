@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,9 @@ def _root(context: typer.Context) -> None:
 def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     limit: Annotated[int | None, typer.Option(help="Ask only the first questions.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--questions", help="Another questions file (models/training/questions.py).")
+    ] = None,
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
@@ -40,7 +44,7 @@ def demo(
     from wsd_local.evaluation import WAYS, measure, questions
     from wsd_local.pairs import load
 
-    asked = questions(limit)
+    asked = questions(file, limit)
     with load("demo", threads=threads) as pair, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("asking", total=len(WAYS) * len(asked))
         rows = list(measure(pair, asked, lambda: progress.advance(task)))
