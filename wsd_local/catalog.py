@@ -5,6 +5,7 @@ Contract: reads `models/catalog.toml`, which is data; a name that is not in it m
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def model_path(name: str | Path) -> Path:
     models = catalog()["models"]
     if str(name) in models:
         return data_dir() / models[str(name)]["path"]
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - the method raises for a user who does not exist
     if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
         return path
     raise ModelError(f"{name}: neither a model's name nor a file{nearest(str(name), list(models))}")

@@ -70,9 +70,10 @@ def main() -> None:
     except OSError as error:
         code = _complain(error, 1, debug)
     except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        code = _complain(f"{error.format_message().rstrip('.')}. See wsd-local --help.", 2, debug)
+        if hasattr(error, "format_message"):
+            code = _complain(f"{error.format_message().rstrip('.')}. See wsd-local --help.", 2, debug)
+        else:
+            code = _complain(f"internal error: {error!r}; --debug shows where", 1, debug)
     sys.exit(code)
 
 

@@ -42,10 +42,6 @@ class Stop:
         if self.asked:
             function()
 
-    def unless_asked(self, *_progress: object) -> bool:
-        """Whether to go on: a progress callback."""
-        return not self.asked
-
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:

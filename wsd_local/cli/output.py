@@ -46,10 +46,17 @@ class Printer:
         self._begun = False
         self._last = "\n"
 
+    def loading(self, role: Source, fraction: float) -> None:
+        """A model is being loaded."""
+        self._wait(f"loading the {role} model: {fraction:.0%}")
+
     def progress(self, role: Source, done: int, total: int) -> None:
         """A prompt is being read; shown until the first text."""
+        self._wait(f"the {role} model reads the prompt: {done}/{total} tokens")
+
+    def _wait(self, message: str) -> None:
         if self._status is not None and not self._begun:
-            self._status.update(f"the {role} model reads the prompt: {done}/{total} tokens")
+            self._status.update(message)
             self._status.start()
 
     def show(self, event: Event) -> None:

@@ -62,6 +62,7 @@ def run(
     asked = _conversation(prompt, file, messages, system)
     show_native_log(verbose)
     from wsd_local.cli.output import Printer, reader_may_leave
+    from wsd_local.events import Source
     from wsd_local.pairs import load
 
     settings: dict[str, Any] = {
@@ -93,7 +94,12 @@ def run(
         stack.enter_context(reader_may_leave())
         stack.callback(printer.close)
         stop = stack.enter_context(interruptible())
-        loaded = stack.enter_context(load(pair, draft=draft, base=base, progress=stop.unless_asked, **settings))
+
+        def loading(role: Source, fraction: float) -> bool:
+            printer.loading(role, fraction)
+            return not stop.asked
+
+        loaded = stack.enter_context(load(pair, draft=draft, base=base, progress=loading, **settings))
         if as_json or tokens:
             loaded.hash_models()
         reply = loaded.start(asked, progress=printer.progress)
