@@ -83,6 +83,15 @@ def test_the_prompt_is_evaluated_once_and_checked_tokens_never_again(kin: tuple[
             )
 
 
+def test_the_first_text_is_the_drafts_and_waits_for_no_prefill_of_the_base(kin: tuple[Path, Path]) -> None:
+    with exact_pair(kin) as pair:
+        for event in pair.stream("word " * 100, threshold=0.5, max_tokens=40):
+            if isinstance(event, Text):
+                assert event.source == "draft"
+                assert pair.context("base").evaluated == 0
+                break
+
+
 def test_a_second_reply_reuses_the_prompt(pair: Pair) -> None:
     first = pair.reply(PROMPTS[1], max_tokens=20)
     second = pair.reply(PROMPTS[1], max_tokens=20)
