@@ -3,7 +3,8 @@
 Contract: every question names the whole token list of its sequence. The context keeps a mirror of what its KV cache
 holds, evaluates what is missing, removes what is too much, and reuses the rest; so questions can come in any
 order and cost only what is new. Rows of logits live in llama.cpp's buffer until the next evaluation and are
-never copied.
+never copied. A memory that refuses to remove its newest tokens goes back to a snapshot and evaluates the rest again;
+the logger `wsd_local.llama` says so.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import numpy.typing as npt
 
 from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.llama.abort import Cancellation, native_callback
-from wsd_local.llama.logs import captured, cause
+from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler
+from wsd_local.llama.snapshots import STRIDE, Snapshots
 from wsd_local.settings import CacheType, FlashAttention
 from wsd_local.tokens import common_prefix
 
@@ -77,6 +79,9 @@ class Context:
         self._batch = _Batch(params.n_batch)
         self._mirrors: dict[int, list[int]] = {}
         self._rows: dict[int, dict[int, int]] = {}
+        self._snapshots: dict[int, Snapshots] = {}
+        if model.is_recurrent:
+            LOGGER.info("%s: its memory cannot remove single tokens: snapshots are taken to go back to", model.name)
 
     def close(self) -> None:
         """Free the KV cache."""
@@ -131,11 +136,25 @@ class Context:
         total = len(tokens) - keep
         while keep < len(tokens):
             end = min(keep + self._batch.size, len(tokens), max(keep, first_row) + self.options.n_rows)
+            if self.model.is_recurrent:
+                end = self._snapshot(seq, keep, end, first_row)
             self._decode(seq, tokens[keep:end], keep, first_row)
             yield from list(self._rows[seq].items())
             keep = end
             if progress is not None:
                 progress(total - (len(tokens) - keep), total)
+
+    def _snapshot(self, seq: int, start: int, end: int, first_row: int) -> int:
+        """Keep the state before tokens that may be taken back; return where the evaluation must end to keep the next.
+
+        Taken back are checked tokens behind the switch, and what stands behind a prompt when another turn follows.
+        """
+        snapshots = self._snapshots.setdefault(seq, Snapshots(self._handle, seq))
+        if start < first_row:
+            return min(end, first_row)
+        if end - start > 1 or start - snapshots.newest >= STRIDE or snapshots.newest == 0:
+            snapshots.take(start)
+        return end
 
     def _decode(self, seq: int, tokens: Sequence[int], start: int, first_row: int) -> None:
         self._cancellation.check()
@@ -146,10 +165,10 @@ class Context:
             status = llama_cpp.llama_decode(self._handle, self._batch.native)
             self._mirrors[seq] += tokens
         except BaseException:  # a KeyboardInterrupt is raised here, when the tokens are in the cache already
-            self._truncate(seq, start)
+            self._truncate(seq, start, spoiled=True)
             raise
         if status != 0:
-            self._truncate(seq, start)
+            self._truncate(seq, start, spoiled=True)
             if self._cancellation.is_set:
                 raise CancelledError("stopped")
             if status == 1:
@@ -159,16 +178,31 @@ class Context:
         outputs = range(max(0, first_row - start), len(tokens))
         self._rows[seq].update((start + i, i) for i in outputs)
 
-    def _truncate(self, seq: int, length: int) -> int:
-        """Remove positions from `length` on; return the number of tokens that are left, which may be fewer."""
-        if length > 0 and llama_cpp.llama_memory_seq_rm(self._memory, seq, length, -1):
+    def _truncate(self, seq: int, length: int, *, spoiled: bool = False) -> int:
+        """Remove positions from `length` on; return the number of tokens that are left, which may be fewer.
+
+        `spoiled`: an evaluation was broken off, after which a recurrent state is worth nothing.
+        """
+        usable = length > 0 and not (spoiled and self.model.is_recurrent)
+        if usable and llama_cpp.llama_memory_seq_rm(self._memory, seq, length, -1):
             kept = length
         else:
-            llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
-            kept = 0
+            kept = self._go_back(seq, length)
         del self._mirrors[seq][kept:]
         for position in [position for position in self._rows[seq] if position >= kept]:
             del self._rows[seq][position]
+        return kept
+
+    def _go_back(self, seq: int, length: int) -> int:
+        """Make the sequence hold what a snapshot holds, at most `length` tokens, or nothing; return how many."""
+        snapshots = self._snapshots.get(seq)
+        kept = snapshots.restore(length) if snapshots is not None else 0
+        if kept == 0 or not llama_cpp.llama_memory_seq_rm(self._memory, seq, kept, -1):
+            llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
+            kept = 0
+        if length > 0:
+            way = f"back to a snapshot of {kept} tokens" if kept else "all is evaluated again"
+            LOGGER.info("%s: cannot go back to %d tokens: %s", self.model.name, length, way)
         return kept
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:

@@ -126,6 +126,11 @@ class Model:
         """Number of tokens in the vocabulary: length of a row of logits."""
         return int(llama_cpp.llama_vocab_n_tokens(self._vocab))
 
+    @cached_property
+    def is_recurrent(self) -> bool:
+        """Whether the model, or a part of it, keeps one state instead of a cache of tokens."""
+        return bool(llama_cpp.llama_model_is_recurrent(self.handle) or llama_cpp.llama_model_is_hybrid(self.handle))
+
     def require_generator(self) -> None:
         """Raise `ModelError` unless this model can write text."""
         causal = self.metadata(f"{self.architecture}.attention.causal")
