@@ -39,7 +39,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def scripted(context: Context, run: Decoding, pieces: list[bytes]) -> None:
     """A draft that says `pieces`, before a real base."""
-    sampler, left = Sampler(Sampling(), context.model.n_vocab), list(pieces)
+    sampler, left = Sampler(Sampling(), context.model), list(pieces)
     while (request := run.request()) is not None:
         if isinstance(request, Score):
             run.scored(context.logprobs(0, request.tokens, request.start))

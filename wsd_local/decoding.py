@@ -23,6 +23,8 @@ disagrees with checked tokens, the check is rolled back to the first difference.
 that ends before it can pass: draft token `k` once tokens `0 … k-1` are checked, the first `w` at once.
 Continuing is a phase of its own, because nothing behind the switch is ever checked.
 
+A block of thinking at the draft's beginning is never part of it (`text.without_thinking`).
+
 Indices count base tokens behind the prompt's own `n0` tokens. Where prompt and draft share a token, `n0` still
 counts the tokens of the prompt alone, and the text of the shared token is shown with the first token behind it.
 """
@@ -40,7 +42,7 @@ from typing import Literal
 from wsd_local.alignment import Aligned, Vocabulary, align, token_texts
 from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
 from wsd_local.switch import SwitchDetector, SwitchPolicy
-from wsd_local.text import Outlet, find_stop, possible_stop, settled_length, utf8_decoder
+from wsd_local.text import Outlet, find_stop, possible_stop, settled_length, utf8_decoder, without_thinking
 from wsd_local.tokens import common_prefix
 
 
@@ -197,10 +199,13 @@ class Decoding:
 
     # -- the draft -------------------------------------------------------------------------------------------
 
-    def drafted(self, piece: bytes) -> None:
-        """The draft model wrote a token that stands for these bytes."""
+    def drafted(self, piece: bytes, spelling: bytes = b"") -> None:
+        """The draft model wrote a token that stands for these bytes.
+
+        `spelling` is how a control token is written that opens or closes a block of thinking: text only there.
+        """
         self.counts.drafted_tokens += 1
-        self._raw += self._decoder.decode(piece)
+        self._raw += self._decoder.decode(piece if self._draft_text() else spelling or piece)
         if find_stop(self._draft_text(), self.limits.stops) is not None:
             self._close("stop")
         elif self.counts.drafted_tokens >= self.limits.draft_max_tokens:
@@ -242,14 +247,17 @@ class Decoding:
             self._switch("user", self._tokens_shown())
 
     def _draft_text(self) -> str:
-        return self._raw if self._verbatim else self._raw.lstrip()
+        text = without_thinking(self._raw, over=self._closed is not None)
+        return text if self._verbatim else text.lstrip()
 
     def _close(self, reason: SwitchReason) -> None:
         """No more draft text comes: all of it is settled."""
         self._raw += self._decoder.decode(b"", final=True)
-        cut = find_stop(self._draft_text(), self.limits.stops)
-        self._raw = self._draft_text()[:cut].rstrip()
-        self._closed = "draft_end" if reason == "draft_limit" and not self._raw else reason
+        self._closed = reason
+        text = self._draft_text()
+        self._raw = text[: find_stop(text, self.limits.stops)].rstrip()
+        if reason == "draft_limit" and not self._raw:
+            self._closed = "draft_end"
         self._look()
 
     def _look(self) -> None:

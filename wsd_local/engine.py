@@ -8,14 +8,17 @@ on where it stopped, because every request names the whole state it is about.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Request, Score
 from wsd_local.errors import CancelledError
-from wsd_local.events import Event, Source, Switched, Text
+from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.llama import Cancellation, Context, Sampler
+
+UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"
 
 
 @dataclass(slots=True)
@@ -63,15 +66,21 @@ class Stopwatch:
 
 @dataclass(slots=True)
 class Job:
-    """One reply in progress. `draft_tokens` is the draft's prompt and what it has written."""
+    """One reply in progress.
+
+    `draft_tokens` is the draft's prompt and what it has written, `spelled` how its control tokens are written that
+    mark a block of thinking.
+    """
 
     machine: Decoding
     base_sampler: Sampler
     draft_sampler: Sampler | None = None
     draft_tokens: list[int] = field(default_factory=list)
+    spelled: Mapping[int, bytes] = field(default_factory=dict)
     seq: int = 0
     probabilities: bool = False
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    notices: deque[Notice] = field(default_factory=deque)
 
 
 class Engine:
@@ -114,6 +123,8 @@ class Engine:
         for event in job.machine.take_events():
             job.stopwatch.saw(event, job.machine.shown_tokens)
             yield event
+        while job.notices:
+            yield job.notices.popleft()
 
     def _answer(self, job: Job, request: Request) -> None:
         if isinstance(request, NextDraftToken):
@@ -129,6 +140,7 @@ class Engine:
             job.machine.draft_exhausted()
             return
         begun = job.stopwatch.clock()
+        job.draft_sampler.begin(job.draft_tokens)
         token, _ = self._draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._drafting)
         if job.machine.counts.drafted_tokens:
             job.stopwatch.draft_s += job.stopwatch.clock() - begun
@@ -138,10 +150,13 @@ class Engine:
             job.machine.draft_ended()
         else:
             job.draft_tokens.append(token)
-            job.machine.drafted(model.piece(token))
+            job.machine.drafted(model.piece(token), job.spelled.get(token, b""))
 
     def _base_step(self, job: Job, request: NextBaseToken) -> None:
         begun = job.stopwatch.clock()
+        prompt = job.machine.prompt_length
+        if not job.base_sampler.begin(request.tokens[:prompt], request.tokens[prompt:]):
+            job.notices.append(Notice(UNGRAMMATICAL_OPENING))
         token, row = self._writer.sample(job.seq, request.tokens, job.base_sampler, self._writing)
         logprob = self._writer.logprob(row, token) if job.probabilities else None
         if job.stopwatch.base_steps:  # the first one may carry a prompt

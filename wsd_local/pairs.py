@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from wsd_local.catalog import model_path, pair_paths
+from wsd_local.catalog import model_path, named_pair
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source
 from wsd_local.hashing import file_sha256
@@ -36,13 +36,15 @@ def load(
     *,
     draft: str | Path | None = None,
     base: str | Path | None = None,
+    base_format: BaseFormat | None = None,
     progress: LoadProgress | None = None,
     **settings: Any,
 ) -> Pair:
     """Load a pair by name, or from two models by path or name; what is not given is the embedded pair's.
 
-    `progress` is told the role and the loaded fraction, and stops the loading by returning False. Other keyword
-    arguments are those of `ReplySettings` (defaults of every reply) and `LoadSettings`.
+    `base_format` replaces how the base is shown a conversation. `progress` is told the role and the loaded fraction,
+    and stops the loading by returning False. Other keyword arguments are those of `ReplySettings` (defaults of every
+    reply) and `LoadSettings`.
 
     Raises:
         UsageError: a name or a setting is wrong.
@@ -50,12 +52,13 @@ def load(
         FitError: memory is not enough.
     """
     reply, loading = split(settings)
-    paths = pair_paths(name or "demo")
+    entry = named_pair(name or "demo")
     pair = Pair(
-        draft=model_path(draft) if draft is not None else paths[0],
-        base=model_path(base) if base is not None else paths[1],
+        draft=model_path(draft) if draft is not None else entry.draft,
+        base=model_path(base) if base is not None else entry.base,
         reply=reply,
         loading=loading,
+        base_format=base_format or entry.base_format,
     )
     try:
         pair.warm(reply.mode, progress)
@@ -72,6 +75,7 @@ class Pair:
         draft, base: GGUF files.
         reply: defaults of every reply.
         loading: how the models are loaded.
+        base_format: how the base is shown a conversation.
         clock: tells the date that chat templates may ask for.
     """
 
@@ -90,7 +94,7 @@ class Pair:
         self.loading = loading or LoadSettings()
         self.base_format = base_format or BaseFormat()
         self.cancellation = Cancellation()
-        self.hashes: dict[Source, str] = {}
+        self.hashes: dict[str, str] = {}
         self._clock = clock
         self._closed = False
         self._models: dict[Source, Model] = {}
@@ -106,6 +110,8 @@ class Pair:
         missing = [role for role in self.roles(mode) if role not in self._contexts]
         for role in missing:
             look_at(self.paths[role])
+            if (lora := self.loading.lora(role)) is not None:
+                look_at(lora[0])
         for role in missing:
             self._load(role, progress)
 
@@ -151,6 +157,7 @@ class Pair:
             cache_type_k=loading.cache_type_k,
             cache_type_v=loading.cache_type_v,
             flash_attn=loading.flash_attn,
+            lora=loading.lora(role),
         )
         try:
             model.require_generator()
@@ -168,11 +175,20 @@ class Pair:
     def hash_models(self) -> None:
         """Put the SHA-256 of the loaded files into the provenance of later replies."""
         self.hashes = {role: file_sha256(self.paths[role]) for role in self._models}
+        adapters = {f"{role}_lora": self.loading.lora(role) for role in self._models}
+        self.hashes |= {name: file_sha256(adapter[0]) for name, adapter in adapters.items() if adapter is not None}
 
     # -- replies ---------------------------------------------------------------------------------------------
 
-    def start(self, prompt: Prompt, *, progress: ProgressCallback | None = None, **overrides: Any) -> Run:
-        """Prepare a reply; nothing is evaluated yet.
+    def start(
+        self,
+        prompt: Prompt,
+        *,
+        progress: ProgressCallback | None = None,
+        left_out: int | None = None,
+        **overrides: Any,
+    ) -> Run:
+        """Prepare a reply; nothing is evaluated yet. `left_out` is for sessions, see `Run`.
 
         Raises:
             UsageError: the prompt or a setting is wrong.
@@ -183,7 +199,7 @@ class Pair:
             raise WsdError("the pair is closed; load it again")
         self.warm(settings.mode)
         self.cancellation.clear()
-        return Run(self, conversation(prompt), settings, progress)
+        return Run(self, conversation(prompt), settings, progress, left_out)
 
     def stream(self, prompt: Prompt, **overrides: Any) -> Iterator[Event]:
         """Answer, event by event; the last one is `Finished` with the whole `Reply`."""

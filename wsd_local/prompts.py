@@ -6,12 +6,19 @@ the chat template of its own file, rendered in a sandbox. Message text is never 
 
 from __future__ import annotations
 
+import json
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Protocol, TypedDict
 
 from wsd_local.errors import ModelError, UsageError
+from wsd_local.text import THINKING
+
+NO_THINKING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0}
+"""How templates of thinking models are asked for none."""
 
 Role = Literal["system", "user", "assistant"]
 ROLES = ("system", "user", "assistant")
@@ -66,30 +73,67 @@ def supplied_prefix(messages: Sequence[Message]) -> str | None:
 # -- the base ------------------------------------------------------------------------------------------------
 
 
+def _sections() -> dict[str, str]:
+    return {role: f"\n\n[{role.capitalize()}]\n" for role in ROLES}
+
+
 @dataclass(frozen=True, slots=True)
 class BaseFormat:
-    """How a pretrained model is shown a conversation: a heading before each message, and where its turn ends."""
+    """How a pretrained model is shown a conversation.
 
-    headings: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "system": "\n\n[System]\n",
-            "user": "\n\n[User]\n",
-            "assistant": "\n\n[Assistant]\n",
-        }
-    )
+    Args:
+        headings: what stands before a message of each role.
+        stop: strings that end the reply; None: what begins another message, which is each heading's name bare, behind
+            one and behind two newlines.
+        prefix: text in front of everything, such as examples.
+
+    Raises:
+        UsageError: a role has no heading, or a stop string is empty.
+    """
+
+    headings: Mapping[str, str] = field(default_factory=_sections)
+    stop: tuple[str, ...] | None = None
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            if not isinstance(self.headings.get(role), str):
+                raise UsageError(f"the base format has no heading for the role {role}")
+        if unknown := set(self.headings) - set(ROLES):
+            raise UsageError(f"the base format has a heading for {min(unknown)!r}; roles are {', '.join(ROLES)}")
+        if self.stop is not None and not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise UsageError("the base format has a stop string that is empty or no text")
+        if not isinstance(self.prefix, str):
+            raise UsageError("the base format has a prefix that is no text")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> BaseFormat:
+        """A format from plain values: `headings`, `stop` and `prefix`, each of which may be left out.
+
+        Raises:
+            UsageError: a name is unknown or a value cannot be meant.
+        """
+        if unknown := set(values) - {"headings", "stop", "prefix"}:
+            raise UsageError(f"the base format has no {min(unknown)!r}; known are headings, stop and prefix")
+        headings, stop = values.get("headings", {}), values.get("stop")
+        if not isinstance(headings, Mapping) or not isinstance(stop, list | tuple | None):
+            raise UsageError("the base format must hold a table `headings` and a list `stop`")
+        return cls({**_sections(), **headings}, None if stop is None else tuple(stop), values.get("prefix", ""))
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Strings that begin another message: each heading's name bare, behind one and behind two newlines."""
-        names = [heading.strip() for heading in self.headings.values()]
+        """Strings that end the reply."""
+        if self.stop is not None:
+            return self.stop
+        names = [name for heading in self.headings.values() if (name := heading.strip())]
         return tuple(before + name for name in names for before in ("", "\n", "\n\n"))
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The prompt; it ends with the assistant's heading and the text that the caller supplied, if any."""
-        prefix = supplied_prefix(messages)
-        before = messages if prefix is None else messages[:-1]
+        supplied = supplied_prefix(messages)
+        before = messages if supplied is None else messages[:-1]
         sections = [self.headings[message["role"]] + message["content"].strip() for message in before]
-        return "".join(sections) + self.headings["assistant"] + (prefix or "")
+        return self.prefix + "".join(sections) + self.headings["assistant"] + (supplied or "")
 
 
 # -- the draft -----------------------------------------------------------------------------------------------
@@ -110,6 +154,10 @@ class TemplateVocabulary(Protocol):
 
 class DraftFormat:
     """The draft's prompt: the file's own chat template, or sections of plain text if it has none.
+
+    Templates are rendered as Hugging Face transformers renders them, without tools, and asked for no thinking; where
+    they open a block of thinking all the same, it is closed. A template that refuses system messages finds their text
+    in front of the first user message.
 
     Args:
         vocabulary: the draft model.
@@ -140,7 +188,7 @@ class DraftFormat:
             Message(role=message["role"], content=self._vocabulary.mask_controls(message["content"], mask))
             for message in (messages if prefix is None else messages[:-1])
         ]
-        text = self._render(shown) + self._vocabulary.mask_controls(prefix or "", mask)
+        text = _closed(self._render(shown)) + self._vocabulary.mask_controls(prefix or "", mask)
         return self._vocabulary.tokenize_template(text, mask)
 
     def _compile(self, source: str | None) -> Any:
@@ -150,29 +198,40 @@ class DraftFormat:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_block()]
         )
         environment.globals.update(raise_exception=_raise, strftime_now=self._strftime)
+        environment.filters["tojson"] = _tojson
         try:
             return environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ModelError(f"the draft's chat template is broken in line {error.lineno}: {error.message}") from error
+        except RecursionError as error:
+            raise ModelError("the draft's chat template is nested too deeply") from error
 
     def _render(self, messages: list[Message]) -> str:
         if self._template is None:
             return self._fallback.prompt(messages)
         try:
-            return str(
-                self._template.render(
-                    messages=messages,
-                    add_generation_prompt=True,
-                    enable_thinking=False,
-                    bos_token=self._vocabulary.special_spelling("bos"),
-                    eos_token=self._vocabulary.special_spelling("eos"),
-                )
-            )
+            return self._rendered(messages)
         except Exception as error:  # a template is a program: it can fail in any way
-            raise ModelError(f"the draft's chat template refuses this conversation: {error}") from error
+            if (merged := _without_system(messages)) != messages:
+                with suppress(Exception):
+                    return self._rendered(merged)
+            said = str(error) or type(error).__name__
+            line = _template_line(error)
+            where = "" if line is None else f" in line {line}"
+            raise ModelError(f"the draft's chat template refuses this conversation{where}: {said}") from error
+
+    def _rendered(self, messages: list[Message]) -> str:
+        return str(
+            self._template.render(
+                messages=messages,
+                add_generation_prompt=True,
+                **NO_THINKING,
+                **{f"{name}_token": self._vocabulary.special_spelling(name) for name in ("bos", "eos")},
+            )
+        )
 
     def _strftime(self, form: str) -> str:
         self.inserted_date = self._clock().strftime(form)
@@ -181,6 +240,53 @@ class DraftFormat:
 
 def _raise(message: str) -> NoReturn:
     raise ValueError(message)
+
+
+def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
+    """Plain JSON: Jinja's own filter escapes for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _generation_block() -> type:
+    """A Jinja extension for `{% generation %}`, which marks what an assistant wrote and prints it as it is."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+    class GenerationBlock(Extension):
+        tags = {"generation"}  # noqa: RUF012 - declared so by the library
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
+    return GenerationBlock
+
+
+def _template_line(error: Exception) -> int | None:
+    """The line of the template in which it failed."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return lines[-1] if lines else None
+
+
+def _without_system(messages: list[Message]) -> list[Message]:
+    """The conversation with the system's text in front of the first user message."""
+    said = [message["content"].strip() for message in messages if message["role"] == "system"]
+    others = [Message(role=m["role"], content=m["content"]) for m in messages if m["role"] != "system"]
+    first = next((message for message in others if message["role"] == "user"), None)
+    if said and first is not None:
+        first["content"] = "\n\n".join([*said, first["content"]])
+    return others
+
+
+def _closed(prompt: str) -> str:
+    """A prompt with the block of thinking closed that it opens at its end, if it does."""
+    opened = prompt.rstrip()
+    for left, right in THINKING:
+        if opened.endswith(left):
+            return f"{opened}\n\n{right}\n\n"
+    return prompt
 
 
 def _unused_character(messages: Sequence[Message]) -> str:

@@ -7,7 +7,7 @@ turns left out whole if need be), and that settings can be meant. A run that was
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
@@ -18,17 +18,20 @@ from wsd_local.decoding import Decoding, Phase
 from wsd_local.engine import Engine, Job, Stopwatch
 from wsd_local.errors import FitError
 from wsd_local.events import Event, Notice, Source
-from wsd_local.llama import Sampler
+from wsd_local.llama import Grammar, Sampler
 from wsd_local.prompts import Message, supplied_prefix
 from wsd_local.reply import Finished, Part, Reply, Switch, Timings
-from wsd_local.sampling import Sampling
 from wsd_local.settings import ReplySettings, plain
+from wsd_local.text import THINKING_MARKS
 
 if TYPE_CHECKING:
     from wsd_local.pairs import Pair
 
 RESERVE = 64
 """Tokens that must be left for the reply, beside one window, before any work begins."""
+
+ROOM_FOR_LATER = 0.5
+"""Share of the context that is freed when a session must leave out turns."""
 
 ProgressCallback = Callable[[Source, int, int], None]
 
@@ -45,10 +48,19 @@ class _Prompts:
 
 
 class Run:
-    """One reply, from its prompts to its `Reply`."""
+    """One reply, from its prompts to its `Reply`.
+
+    `left_out`: turns that an earlier reply of the same session has left out already; None outside sessions, where as
+    few as possible are.
+    """
 
     def __init__(
-        self, pair: Pair, messages: list[Message], settings: ReplySettings, progress: ProgressCallback | None
+        self,
+        pair: Pair,
+        messages: list[Message],
+        settings: ReplySettings,
+        progress: ProgressCallback | None,
+        left_out: int | None = None,
     ) -> None:
         watch = Stopwatch()
         watch.resume()
@@ -56,8 +68,13 @@ class Run:
         self.settings = settings
         self._pair = pair
         self._sampling = settings.sampling.seeded()
+        drafting = settings.draft_sampling
+        self._draft_sampling = (
+            drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
+        ).seeded()
         self._roles = pair.roles(settings.mode)
         self._writer: Source = self._roles[-1]
+        self._left_out = left_out
         self._prompts = self._fitted()
         drafts = len(self._roles) == 2
         self._room = pair.context(self._writer).n_ctx - self._prompts.base_length
@@ -71,12 +88,14 @@ class Run:
             drafting=drafts,
             verbatim=supplied_prefix(messages) is not None,
         )
-        model = pair.model(self._writer)
+        model, draft_model = pair.model(self._writer), pair.model("draft") if drafts else None
+        grammar = None if settings.gbnf is None else Grammar(settings.gbnf, model)
         self._job = Job(
             machine,
-            Sampler(self._sampling, model.n_vocab, model.eog_tokens if settings.ignore_eos else ()),
-            Sampler(Sampling(), pair.model("draft").n_vocab) if drafts else None,
+            Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, grammar=grammar),
+            None if draft_model is None else Sampler(self._draft_sampling, draft_model),
             list(self._prompts.draft),
+            {} if draft_model is None else draft_model.spelled(THINKING_MARKS),
             probabilities=settings.probabilities,
             stopwatch=watch,
         )
@@ -91,13 +110,18 @@ class Run:
         """The state machine, for steering and for looking."""
         return self._job.machine
 
+    @property
+    def left_out(self) -> int:
+        """Turns at the beginning of the conversation that do not fit into the context."""
+        return self._prompts.dropped
+
     def events(self) -> Iterator[Event]:
         """Work until the reply is done or cancelled. After a cancel, called again, it goes on."""
         contexts = {role: self._pair.context(role) for role in self._roles}
         before = {role: context.evaluated for role, context in contexts.items()}
-        if self._prompts.dropped and not self._told:
+        if self.left_out and not self._left_out and not self._told:
             self._told = True
-            yield Notice(f"{self._prompts.dropped} older turns do not fit into the context and were left out")
+            yield Notice(f"the context is full: older turns are left out from here on ({self.left_out} now)")
         try:
             yield from self._engine.drive(self._job)
         finally:
@@ -155,18 +179,23 @@ class Run:
 
     def _provenance(self) -> dict[str, Any]:
         settings = plain(self.settings, self._pair.loading)
-        settings["seed"] = self._sampling.seed
+        settings["seed"], settings["draft_seed"] = self._sampling.seed, self._draft_sampling.seed
         return {
             "version": __version__,
             "llama_cpp": llama_cpp.__version__,
             "draft_sha256": self._pair.hashes.get("draft"),
             "base_sha256": self._pair.hashes.get("base"),
+            "draft_lora_sha256": self._pair.hashes.get("draft_lora"),
+            "base_lora_sha256": self._pair.hashes.get("base_lora"),
             "settings": settings,
             "template_date": self._pair.draft_format.inserted_date if "draft" in self._roles else None,
         }
 
     def _fitted(self) -> _Prompts:
-        messages, dropped = trimmed(self.messages, self._fits)
+        if self._left_out is None:
+            messages, dropped = trimmed(self.messages, self._fits)
+        else:
+            messages, dropped = trimmed(self.messages, self._fits, self._is_roomy, self._left_out)
         prompts = self._prompted(messages)
         for role, length in self._lengths(prompts).items():
             room = self._pair.context(role).n_ctx
@@ -179,10 +208,17 @@ class Run:
         prompts.dropped = dropped
         return prompts
 
-    def _fits(self, messages: list[Message]) -> bool:
+    def _fits(self, messages: list[Message], share: float = 0.0) -> bool:
+        """Whether a reply has room behind the messages, and `share` of the context besides."""
         reserve = self.settings.window + RESERVE
-        lengths = self._lengths(self._prompted(messages))
-        return all(length + reserve <= self._pair.context(role).n_ctx for role, length in lengths.items())
+        for role, length in self._lengths(self._prompted(messages)).items():
+            n_ctx = self._pair.context(role).n_ctx
+            if length + reserve + share * n_ctx > n_ctx:
+                return False
+        return True
+
+    def _is_roomy(self, messages: list[Message]) -> bool:
+        return self._fits(messages, ROOM_FOR_LATER)
 
     def _lengths(self, prompts: _Prompts) -> dict[Source, int]:
         lengths: dict[Source, int] = {"draft": len(prompts.draft), "base": prompts.base_length}

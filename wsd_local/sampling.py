@@ -6,6 +6,7 @@ greedy, the paper's and the default.
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,10 @@ from wsd_local.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling settings. `top_k` 0, `top_p` 1 and `min_p` 0 are off; `seed` None draws one.
+    """Sampling settings. `top_k` 0, `top_p` 1, `min_p` 0 and penalties of 1, 0 and 0 are off; `seed` None draws one.
+
+    Penalties look at the last `repeat_last_n` tokens in front of the one to be chosen, those of the prompt included,
+    and count under greedy decoding too. All means what llama.cpp means by it.
 
     Raises:
         UsageError: a value is outside its range.
@@ -24,21 +28,38 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_last_n: int = 64
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise UsageError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError(f"temperature is {self.temperature}: it must be 0 (greedy) or more, and finite")
         if self.top_k < 0:
             raise UsageError(f"top-k is {self.top_k}: it must be 0 (off) or more")
         for name, value in (("top-p", self.top_p), ("min-p", self.min_p)):
             if not 0 <= value <= 1:
                 raise UsageError(f"{name} is {value}: it must lie between 0 and 1")
-        if self.seed is not None and not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed is {self.seed}: it must lie between 0 and 4294967295")
+        if not 0 < self.repeat_penalty < math.inf:
+            raise UsageError(f"repeat-penalty is {self.repeat_penalty}: it must be more than 0 (1 is off)")
+        for name, value in (("frequency", self.frequency_penalty), ("presence", self.presence_penalty)):
+            if not math.isfinite(value):
+                raise UsageError(f"{name}-penalty is {value}: it must be a number (0 is off)")
+        if not 0 <= self.repeat_last_n < 2**31:
+            raise UsageError(f"repeat-last-n is {self.repeat_last_n}: it counts tokens and must be 0 (off) or more")
+        if self.seed is not None and not 0 <= self.seed < 2**32 - 1:
+            raise UsageError(f"seed is {self.seed}: it must lie between 0 and 4294967294")
 
     def seeded(self) -> Sampling:
         """The same settings with the seed that will be used, so that it can be reported."""
         if self.temperature == 0 or self.seed is not None:
             return self
         return replace(self, seed=secrets.randbelow(2**32 - 1))
+
+    @property
+    def penalises(self) -> bool:
+        """Whether earlier tokens matter."""
+        neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
+        return self.repeat_last_n > 0 and not neutral

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Session:
-    """A conversation over a pair. What was shown stays in it, also of a cancelled reply."""
+    """A conversation over a pair. What was shown stays in it, also of a cancelled reply.
+
+    `messages` is all of it; the models do not see its first `left_out` turns, which the context has no room for.
+    """
 
     pair: Pair
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
     run: Run | None = None
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         if self.system is not None and not self.messages:
@@ -51,7 +55,8 @@ class Session:
         if self.messages and not self.messages[-1]["content"]:
             del self.messages[-2:]  # a question whose answer was stopped before its first word
         asked = [*self.messages, *conversation(text)]
-        self.run = self.pair.start(asked, **overrides)
+        self.run = self.pair.start(asked, left_out=self.left_out, **overrides)
+        self.left_out = self.run.left_out
         self.messages = [*asked, {"role": "assistant", "content": ""}]
         yield from self._events(self.run)
 

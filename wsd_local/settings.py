@@ -7,8 +7,11 @@ arguments of the Python API.
 from __future__ import annotations
 
 import difflib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from wsd_local.decoding import Limits
@@ -24,8 +27,11 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 class ReplySettings:
     """How one reply is made.
 
-    `mode` is `wsd`, `base` (the base alone), `draft` (the draft alone) or `fixed:K` (exactly K base tokens of the
-    draft are kept). `probabilities` also computes the probability of each token of the continuation.
+    The settings of `Sampling` are those of the model that continues; with `draft_` in front they are the drafting
+    model's, whose `draft_seed` None means the same seed. `grammar` (GBNF, its root rule is `root`) or `json_schema`
+    (JSON) holds for what the base writes, and for the kept opening too where that is its beginning. `mode` is `wsd`,
+    `base` (the base alone), `draft` (the draft alone) or `fixed:K` (exactly K base tokens of the draft are kept).
+    `probabilities` also computes the probability of each token of the continuation.
     """
 
     window: int = 6
@@ -37,7 +43,22 @@ class ReplySettings:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_last_n: int = 64
     seed: int | None = None
+    draft_temperature: float = 0.0
+    draft_top_k: int = 0
+    draft_top_p: float = 1.0
+    draft_min_p: float = 0.0
+    draft_repeat_penalty: float = 1.0
+    draft_frequency_penalty: float = 0.0
+    draft_presence_penalty: float = 0.0
+    draft_repeat_last_n: int = 64
+    draft_seed: int | None = None
+    grammar: str | None = None
+    json_schema: str | None = None
     check_chunk: int = 8
     ignore_eos: bool = False
     mode: str = "wsd"
@@ -46,11 +67,13 @@ class ReplySettings:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
-        _ = self.policy, self.sampling, self.fixed
+        _ = self.policy, self.sampling, self.draft_sampling, self.fixed, self.gbnf
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
             if value < 1:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
+        if self.ignore_eos and self.gbnf is not None:
+            raise UsageError("ignore-eos and a grammar are given: a grammar says where a text ends; leave one out")
         if "" in self.stop:
             raise UsageError("a stop string is empty: leave it out")
 
@@ -62,7 +85,25 @@ class ReplySettings:
     @property
     def sampling(self) -> Sampling:
         """How the model that continues chooses its tokens."""
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.seed)
+        return Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
+
+    @property
+    def draft_sampling(self) -> Sampling:
+        """How the drafting model chooses its tokens."""
+        own = {field.name: getattr(self, f"draft_{field.name}") for field in fields(Sampling)}
+        try:
+            return Sampling(**own)
+        except UsageError as error:
+            raise UsageError(f"draft-{error}") from None
+
+    @property
+    def gbnf(self) -> str | None:
+        """The grammar, also where it is given as a JSON schema."""
+        if self.json_schema is None:
+            return self.grammar
+        if self.grammar is not None:
+            raise UsageError("a grammar and a JSON schema are given: leave one out")
+        return _gbnf_of(self.json_schema)
 
     @property
     def fixed(self) -> int | None:
@@ -86,11 +127,25 @@ class ReplySettings:
         )
 
 
+def _gbnf_of(schema: str) -> str:
+    try:
+        json.loads(schema)
+    except ValueError as error:
+        raise UsageError(f"json-schema: is not JSON: {error}") from error
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return str(json_schema_to_gbnf(schema))
+    except Exception as error:  # the converter raises whatever a wrong schema makes it stumble over
+        raise UsageError(f"json-schema: cannot be made a grammar: {error or type(error).__name__}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
     """How both models are loaded. `ctx` None: 4096 tokens, or what the model was trained for if that is less.
 
     GPU layers of -1: all, if the build can offload. The `draft_` and `base_` values win over the common one.
+    `draft_lora` and `base_lora` are GGUF adapters, applied with their scale.
     """
 
     ctx: int | None = None
@@ -101,6 +156,10 @@ class LoadSettings:
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
     flash_attn: FlashAttention = "auto"
+    draft_lora: str | None = None
+    base_lora: str | None = None
+    draft_lora_scale: float = 1.0
+    base_lora_scale: float = 1.0
 
     def __post_init__(self) -> None:
         _require_kinds(self)
@@ -108,6 +167,16 @@ class LoadSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be at least 1")
+        for name in ("draft_lora_scale", "base_lora_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be a number")
+
+    def lora(self, role: Literal["draft", "base"]) -> tuple[Path, float] | None:
+        """Adapter of one model and its scale."""
+        path, scale = (
+            (self.draft_lora, self.draft_lora_scale) if role == "draft" else (self.base_lora, self.base_lora_scale)
+        )
+        return None if path is None else (Path(path), scale)
 
     def gpu_layers(self, role: Literal["draft", "base"]) -> int:
         """Layers of one model to put on accelerators."""
@@ -152,7 +221,14 @@ def changed(settings: Values, values: Mapping[str, Any]) -> Values:
         if name not in known:
             raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
     given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+    if isinstance(given.get("json_schema"), Mapping):
+        given["json_schema"] = json.dumps(given["json_schema"])
     return replace(settings, **given)
+
+
+def names() -> set[str]:
+    """Names of all settings."""
+    return {field.name for kind in (ReplySettings, LoadSettings) for field in fields(kind)}
 
 
 def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:

@@ -17,6 +17,19 @@ HOLD_BACK_CAP = 64
 RUN_CAP = 256
 """The same for a run of one repeated character, such as a ruler: long runs are tokenised as a whole."""
 
+THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
+)
+"""How models open and close a block of thinking."""
+
+THINKING_MARKS = frozenset(mark for pair in THINKING for mark in pair) | {"<|channel>"}
+"""Spellings that the way out of a thinking block is found by, also where they are control tokens."""
+
 _LAST_WORD = re.compile(r"\s*\S*\s*\Z")
 
 
@@ -53,6 +66,21 @@ def possible_stop(text: str, stops: Sequence[str]) -> int:
         if any(len(stop) > length and stop.startswith(end) for stop in stops):
             return length
     return 0
+
+
+def without_thinking(text: str, *, over: bool) -> str:
+    """A growing text without the thinking blocks at its beginning: nothing as long as one is open or may be opened.
+
+    `over`: the text does not grow any more, so that half a mark is text.
+    """
+    while begun := text.lstrip():
+        marks = next(((left, right) for left, right in THINKING if begun.startswith(left)), None)
+        if marks is None:
+            undecided = not over and any(left.startswith(begun) for left, _ in THINKING)
+            return "" if undecided else text
+        _, closed, text = begun.partition(marks[1])
+        text = text.lstrip() if closed else ""
+    return text
 
 
 def utf8_decoder() -> codecs.IncrementalDecoder:

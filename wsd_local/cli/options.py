@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-_MODELS, _RULE, _SAMPLING, _MACHINE = "Models", "Weak-to-Strong Decoding", "Continuation", "Machine"
+_MODELS, _RULE, _MACHINE = "Models", "Weak-to-Strong Decoding", "Machine"
+_SAMPLING, _DRAFTING = "Continuation", "Drafting"
 
 
 class OnDraftEnd(str, enum.Enum):
@@ -46,6 +48,18 @@ Draft = Annotated[
 Base = Annotated[
     str | None, typer.Option(help="Base model by path or name, instead of the pair's.", rich_help_panel=_MODELS)
 ]
+DraftLora = Annotated[
+    Path | None, typer.Option("--draft-lora", help="LoRA adapter (GGUF) for the draft.", rich_help_panel=_MODELS)
+]
+DraftLoraScale = Annotated[float, typer.Option("--draft-lora-scale", help="Its strength.", rich_help_panel=_MODELS)]
+BaseLora = Annotated[
+    Path | None, typer.Option("--base-lora", help="LoRA adapter (GGUF) for the base.", rich_help_panel=_MODELS)
+]
+BaseLoraScale = Annotated[float, typer.Option("--base-lora-scale", help="Its strength.", rich_help_panel=_MODELS)]
+BaseFormatFile = Annotated[
+    Path | None,
+    typer.Option("--base-format", help="TOML file: how the base is shown a conversation.", rich_help_panel=_MODELS),
+]
 Window = Annotated[int, typer.Option(help="Base tokens in the window.", rich_help_panel=_RULE)]
 Threshold = Annotated[
     float, typer.Option(help="Confidence at which the base takes over; above 1 it never does.", rich_help_panel=_RULE)
@@ -67,6 +81,37 @@ Temperature = Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel
 TopK = Annotated[int, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
 TopP = Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)]
 MinP = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
+RepeatPenalty = Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)]
+FrequencyPenalty = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
+PresencePenalty = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
+RepeatLastN = Annotated[
+    int, typer.Option(help="Tokens that penalties look at, the prompt's included.", rich_help_panel=_SAMPLING)
+]
+DraftTemperature = Annotated[float, typer.Option(help="For the draft: 0 is greedy.", rich_help_panel=_DRAFTING)]
+DraftTopK = Annotated[int, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
+DraftTopP = Annotated[float, typer.Option(help="For the draft: 1 is off.", rich_help_panel=_DRAFTING)]
+DraftMinP = Annotated[float, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
+DraftRepeatPenalty = Annotated[float, typer.Option(help="For the draft: 1 is off.", rich_help_panel=_DRAFTING)]
+DraftFrequencyPenalty = Annotated[float, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
+DraftPresencePenalty = Annotated[float, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
+DraftRepeatLastN = Annotated[
+    int, typer.Option(help="For the draft: tokens that penalties look at.", rich_help_panel=_DRAFTING)
+]
+DraftSeed = Annotated[
+    int | None, typer.Option(help="For the draft: the same as --seed if not given.", rich_help_panel=_DRAFTING)
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option("--stop", help="End the reply before this text; may be given again.", rich_help_panel=_SAMPLING),
+]
+GrammarFile = Annotated[
+    Path | None,
+    typer.Option("--grammar", help="GBNF file that the base's part must follow.", rich_help_panel=_SAMPLING),
+]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option("--json-schema", help="JSON schema file, instead of a grammar.", rich_help_panel=_SAMPLING),
+]
 Seed = Annotated[int | None, typer.Option(help="Drawn if not given; --json reports it.", rich_help_panel=_SAMPLING)]
 IgnoreEos = Annotated[
     bool, typer.Option("--ignore-eos", help="Continue until --max-tokens.", rich_help_panel=_SAMPLING)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +19,7 @@ from wsd_local.errors import CancelledError, UsageError, WsdError
 
 
 def run(
+    context: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt. Standard input follows it, if there is any.")
     ] = None,
@@ -32,6 +35,11 @@ def run(
     pair: options.Pair = "demo",
     draft: options.Draft = None,
     base: options.Base = None,
+    draft_lora: options.DraftLora = None,
+    draft_lora_scale: options.DraftLoraScale = 1.0,
+    base_lora: options.BaseLora = None,
+    base_lora_scale: options.BaseLoraScale = 1.0,
+    base_format: options.BaseFormatFile = None,
     window: options.Window = 6,
     threshold: options.Threshold = 0.8,
     draft_max_tokens: options.DraftMaxTokens = 512,
@@ -43,8 +51,24 @@ def run(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     min_p: options.MinP = 0.0,
+    repeat_penalty: options.RepeatPenalty = 1.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
+    presence_penalty: options.PresencePenalty = 0.0,
+    repeat_last_n: options.RepeatLastN = 64,
     seed: options.Seed = None,
+    stop: options.Stop = None,
+    grammar: options.GrammarFile = None,
+    json_schema: options.SchemaFile = None,
     ignore_eos: options.IgnoreEos = False,
+    draft_temperature: options.DraftTemperature = 0.0,
+    draft_top_k: options.DraftTopK = 0,
+    draft_top_p: options.DraftTopP = 1.0,
+    draft_min_p: options.DraftMinP = 0.0,
+    draft_repeat_penalty: options.DraftRepeatPenalty = 1.0,
+    draft_frequency_penalty: options.DraftFrequencyPenalty = 0.0,
+    draft_presence_penalty: options.DraftPresencePenalty = 0.0,
+    draft_repeat_last_n: options.DraftRepeatLastN = 64,
+    draft_seed: options.DraftSeed = None,
     ctx: options.Ctx = None,
     threads: options.Threads = None,
     n_gpu_layers: options.GpuLayers = -1,
@@ -61,56 +85,35 @@ def run(
         raise UsageError(f"timeout is {timeout}: it counts seconds and must be more than 0 and finite")
     asked = _conversation(prompt, file, messages, system)
     show_native_log(verbose)
+    from wsd_local.catalog import read_base_format
     from wsd_local.cli.output import Printer, reader_may_leave
     from wsd_local.events import Source
     from wsd_local.pairs import load
 
-    settings: dict[str, Any] = {
-        "window": window,
-        "threshold": threshold,
-        "draft_max_tokens": draft_max_tokens,
-        "on_draft_end": on_draft_end.value,
-        "check_chunk": check_chunk,
-        "mode": mode,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "seed": seed,
-        "ignore_eos": ignore_eos,
-        "probabilities": tokens,
-        "ctx": ctx,
-        "threads": threads,
-        "n_gpu_layers": n_gpu_layers,
-        "draft_n_gpu_layers": draft_n_gpu_layers,
-        "base_n_gpu_layers": base_n_gpu_layers,
-        "cache_type_k": cache_type_k.value,
-        "cache_type_v": cache_type_v.value,
-        "flash_attn": flash_attn.value,
-    }
+    settings = _settings(context.params) | {"probabilities": tokens}
     printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
     with ExitStack() as stack:
         stack.enter_context(reader_may_leave())
         stack.callback(printer.close)
-        stop = stack.enter_context(interruptible())
+        interrupt = stack.enter_context(interruptible())
 
         def loading(role: Source, fraction: float) -> bool:
             printer.loading(role, fraction)
-            return not stop.asked
+            return not interrupt.asked
 
-        loaded = stack.enter_context(load(pair, draft=draft, base=base, progress=loading, **settings))
+        form = None if base_format is None else read_base_format(base_format)
+        loaded = stack.enter_context(load(pair, draft=draft, base=base, base_format=form, progress=loading, **settings))
         if as_json or tokens:
             loaded.hash_models()
         reply = loaded.start(asked, progress=printer.progress)
-        stop.calls(loaded.cancel)
+        interrupt.calls(loaded.cancel)
         if timeout is not None:
             timer = threading.Timer(timeout, loaded.cancel)
             timer.start()
             stack.callback(timer.cancel)
         for event in reply.events():
             printer.show(event)
-        if stop.asked:
+        if interrupt.asked:
             raise CancelledError("interrupted")
         if reply.reply.finish_reason == "cancelled":
             raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
@@ -129,6 +132,19 @@ def show_native_log(verbose: bool) -> None:
         import logging
 
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that are settings, as the settings want them."""
+    from wsd_local.settings import names
+
+    settings = {name: value for name, value in values.items() if name in names()}
+    for name, value in settings.items():
+        if isinstance(value, enum.Enum):
+            settings[name] = value.value
+        elif isinstance(value, Path):
+            settings[name] = _decoded(_read(value), str(value)) if name in ("grammar", "json_schema") else str(value)
+    return settings | {"stop": tuple(settings["stop"] or ())}
 
 
 # -- the prompt ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
@@ -34,7 +35,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ContextOptions:
-    """How a context is made. `n_ctx` and `n_batch` count tokens, `n_rows` rows of logits per evaluation."""
+    """How a context is made. `n_ctx` and `n_batch` count tokens, `n_rows` rows of logits per evaluation.
+
+    `lora` is an adapter's file and its scale.
+    """
 
     n_ctx: int = 4096
     n_batch: int = 512
@@ -43,6 +47,7 @@ class ContextOptions:
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
     flash_attn: FlashAttention = "auto"
+    lora: tuple[Path, float] | None = None
 
 
 class Context:
@@ -50,6 +55,7 @@ class Context:
 
     Raises:
         FitError: llama.cpp could not make it; the reason is its own.
+        ModelError: the adapter cannot be used with this model.
     """
 
     def __init__(self, model: Model, options: ContextOptions, cancellation: Cancellation) -> None:
@@ -69,10 +75,14 @@ class Context:
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
         params.swa_full = True
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
+        adapter = None if options.lora is None else model.adapter(options.lora[0])
         with captured() as lines:
             self._handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise FitError(f"{model.path}: no context of {options.n_ctx} tokens: {cause(lines)}")
+        if options.lora is not None:
+            adapters, scales = (ctypes.c_void_p * 1)(adapter), (ctypes.c_float * 1)(options.lora[1])
+            llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, scales)
         llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
         self.n_ctx = int(llama_cpp.llama_n_ctx_seq(self._handle))
         self._memory = llama_cpp.llama_get_memory(self._handle)

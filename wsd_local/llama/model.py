@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -72,7 +72,8 @@ class Model:
         return self._handle
 
     @property
-    def _vocab(self) -> Any:
+    def vocab(self) -> Any:
+        """The native vocabulary."""
         if self._handle is None:
             raise RuntimeError(f"{self.path} is closed")
         return self._vocabulary
@@ -124,7 +125,20 @@ class Model:
     @property
     def n_vocab(self) -> int:
         """Number of tokens in the vocabulary: length of a row of logits."""
-        return int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        return int(llama_cpp.llama_vocab_n_tokens(self.vocab))
+
+    def adapter(self, path: Path) -> Any:
+        """A LoRA adapter for this model, freed with it.
+
+        Raises:
+            ModelError: the file is missing, damaged, or an adapter of another model.
+        """
+        look_at(path)
+        with captured() as lines:
+            adapter = llama_cpp.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        if not adapter:
+            raise ModelError(f"{path}: is no adapter for {self.name}: {cause(lines)}")
+        return adapter
 
     @cached_property
     def is_recurrent(self) -> bool:
@@ -150,7 +164,7 @@ class Model:
     @property
     def bos(self) -> int | None:
         """The BOS token, None if the vocabulary asks for none."""
-        return int(llama_cpp.llama_vocab_bos(self._vocab)) if llama_cpp.llama_vocab_get_add_bos(self._vocab) else None
+        return int(llama_cpp.llama_vocab_bos(self.vocab)) if llama_cpp.llama_vocab_get_add_bos(self.vocab) else None
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens of `text` behind BOS (if the vocabulary asks for it). Control tokens' spellings stay text."""
@@ -166,7 +180,7 @@ class Model:
         while count < 0:  # a negative count is the room that is needed
             buffer = np.empty(-count, dtype=np.int32)
             pointer = buffer.ctypes.data_as(llama_cpp.llama_token_p)
-            count = llama_cpp.llama_tokenize(self._vocab, data, len(data), pointer, len(buffer), False, False)
+            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), pointer, len(buffer), False, False)
         return list(map(int, buffer[:count].tolist()))
 
     def tokenize_template(self, text: str, mask: str) -> list[int]:
@@ -192,14 +206,14 @@ class Model:
         return self._control_pattern.sub(lambda match: match[0][0] + mask + match[0][1:], text)
 
     def _attributes(self, spelling: str) -> int:
-        return int(llama_cpp.llama_vocab_get_attr(self._vocab, self._control_tokens[spelling]))
+        return int(llama_cpp.llama_vocab_get_attr(self.vocab, self._control_tokens[spelling]))
 
     @cached_property
     def _control_tokens(self) -> dict[str, int]:
         attribute = llama_cpp.llama_vocab_get_attr
         text = llama_cpp.llama_vocab_get_text
-        found = (token for token in range(self.n_vocab) if attribute(self._vocab, token) & _CONTROL)
-        return {spelling.decode(errors="replace"): token for token in found if (spelling := text(self._vocab, token))}
+        found = (token for token in range(self.n_vocab) if attribute(self.vocab, token) & _CONTROL)
+        return {spelling.decode(errors="replace"): token for token in found if (spelling := text(self.vocab, token))}
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
@@ -212,30 +226,39 @@ class Model:
             self._pieces[token] = self._piece(token, special=False)
         return self._pieces[token]
 
+    def spelled(self, spellings: Collection[str]) -> dict[int, bytes]:
+        """Those control tokens that are written in one of these ways, and how."""
+        return {token: text.encode() for text, token in self._control_tokens.items() if text in spellings}
+
     def spelling(self, token: int) -> str:
         """How a token is written, control tokens too."""
         return self._piece(token, special=True).decode(errors="replace")
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
-        size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
 
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a generation."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
     @cached_property
     def eog_tokens(self) -> tuple[int, ...]:
         """All tokens that end a generation."""
         return tuple(token for token in range(self.n_vocab) if self.is_eog(token))
 
+    @cached_property
+    def control_tokens(self) -> tuple[int, ...]:
+        """All control tokens that do not end a generation."""
+        return tuple(token for token in self._control_tokens.values() if not self.is_eog(token))
+
     def special_spelling(self, name: str) -> str:
         """Spelling of the `bos` or `eos` token as templates use it; empty if there is none."""
-        token = getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab)
+        token = getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab)
         return self.spelling(token) if token >= 0 else ""
 
 
