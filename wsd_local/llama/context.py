@@ -175,10 +175,10 @@ class Context:
             status = llama_cpp.llama_decode(self._handle, self._batch.native)
             self._mirrors[seq] += tokens
         except BaseException:  # a KeyboardInterrupt is raised here, when the tokens are in the cache already
-            self._truncate(seq, start, spoiled=True)
+            self._truncate(seq, start)
             raise
         if status != 0:
-            self._truncate(seq, start, spoiled=True)
+            self._truncate(seq, start)
             if self._cancellation.is_set:
                 raise CancelledError("stopped")
             if status == 1:
@@ -188,13 +188,9 @@ class Context:
         outputs = range(max(0, first_row - start), len(tokens))
         self._rows[seq].update((start + i, i) for i in outputs)
 
-    def _truncate(self, seq: int, length: int, *, spoiled: bool = False) -> int:
-        """Remove positions from `length` on; return the number of tokens that are left, which may be fewer.
-
-        `spoiled`: an evaluation was broken off, after which a recurrent state is worth nothing.
-        """
-        usable = length > 0 and not (spoiled and self.model.is_recurrent)
-        if usable and llama_cpp.llama_memory_seq_rm(self._memory, seq, length, -1):
+    def _truncate(self, seq: int, length: int) -> int:
+        """Remove positions from `length` on; return the number of tokens that are left, which may be fewer."""
+        if length > 0 and llama_cpp.llama_memory_seq_rm(self._memory, seq, length, -1):
             kept = length
         else:
             kept = self._go_back(seq, length)
