@@ -81,8 +81,8 @@ class Context:
         if not self._handle:
             raise FitError(f"{model.path}: no context of {options.n_ctx} tokens: {cause(lines)}")
         if options.lora is not None:
-            adapters, scales = (ctypes.c_void_p * 1)(adapter), (ctypes.c_float * 1)(options.lora[1])
-            llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, scales)
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
+            llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, (ctypes.c_float * 1)(options.lora[1]))
         llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
         self.n_ctx = int(llama_cpp.llama_n_ctx_seq(self._handle))
         self._memory = llama_cpp.llama_get_memory(self._handle)
@@ -160,11 +160,10 @@ class Context:
         Taken back are checked tokens behind the switch, and what stands behind a prompt when another turn follows.
         """
         snapshots = self._snapshots.setdefault(seq, Snapshots(self._handle, seq))
-        if start < first_row:
-            return min(end, first_row)
-        if end - start > 1 or start - snapshots.newest >= STRIDE or snapshots.newest == 0:
+        wanted = start >= first_row and (end - start > 1 or snapshots.newest == 0)
+        if wanted or start - snapshots.newest >= STRIDE:
             snapshots.take(start)
-        return end
+        return min(end, first_row) if start < first_row else end
 
     def _decode(self, seq: int, tokens: Sequence[int], start: int, first_row: int) -> None:
         self._cancellation.check()

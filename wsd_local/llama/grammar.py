@@ -36,6 +36,8 @@ class Grammar:
 
     def __init__(self, gbnf: str, model: Model) -> None:
         self._model = model
+        if not gbnf.strip():
+            raise UsageError("the grammar is empty")
         with _standard_error() as said, captured() as logged:
             native = llama_cpp.llama_sampler_init_grammar(model.vocab, gbnf.encode(), b"root")
         if not native:

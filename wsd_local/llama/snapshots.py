@@ -17,7 +17,7 @@ SNAPSHOTS = 8
 """Snapshots kept per sequence. The newest always stays; of the others the one nearest to its predecessor goes first."""
 
 STRIDE = 64
-"""Tokens written one by one between two snapshots."""
+"""Tokens between two snapshots where nothing else asks for one."""
 
 _FLAGS = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 
