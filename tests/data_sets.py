@@ -18,6 +18,7 @@ Conversation = list[dict[str, str]]
 
 FIXTURES = Path(__file__).parent / "fixtures"
 _DEFAULT = Path(__file__).parents[2] / "shared" / "data"
+_LLAMA_CPP = Path(__file__).parents[1] / ".venv" / "llama.cpp"
 _SYSTEM_MESSAGES = (
     "Answer in one short paragraph.",
     "You help people who are new to the subject. Avoid jargon.",
@@ -112,6 +113,14 @@ def vocab_cases(vocab: Path) -> list[tuple[str, list[int]]]:
     if len(texts) == len(lines) + 1 and not texts[-1]:
         texts.pop()
     return [(text, [int(token) for token in line.split()]) for text, line in zip(texts, lines, strict=True)]
+
+
+def llama_cpp_templates() -> list[Path]:
+    """Chat templates in the source archive of the pinned llama-cpp-python."""
+    folder = Path(os.environ.get("WSD_TEST_LLAMA_CPP") or _LLAMA_CPP) / "models" / "templates"
+    if not folder.is_dir():
+        pytest.skip(f"expected: no source of llama.cpp at {folder.parents[1]} (set WSD_TEST_LLAMA_CPP)")
+    return sorted(folder.glob("*.jinja"))
 
 
 # --- our own -------------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from conftest import Tell
+from data_sets import llama_cpp_templates
 
 from wsd_local.conversation import trimmed, turns
 from wsd_local.errors import ModelError, UsageError
 from wsd_local.prompts import BaseFormat, DraftFormat, Message, conversation
+from wsd_local.text import THINKING
 
 
 class Template:
@@ -128,3 +131,158 @@ def test_turns_go_whole_oldest_first() -> None:
         assert kept[-1] == messages[-1]
         assert len(kept) == {6: 6, 5: 4, 4: 4}.get(room, 2)
         assert dropped == {6: 0, 5: 1, 4: 1}.get(room, 2)
+
+
+# --- templates of real families, and what they must not do ------------------------------------------------
+
+GEMMA_LIKE = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+)
+THINKER = "{% for m in messages %}{{ m.content }}|{% endfor %}" + (
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
+FORCED_THINKER = "{{ messages[0].content }}|<think>\n"
+
+
+def test_a_system_message_that_the_template_refuses_stands_before_the_first_question() -> None:
+    messages = conversation("hi", system=" Be kind. ")
+    assert shown(DraftFormat(Template(GEMMA_LIKE)).tokens(messages)) == "<user>Be kind.\n\nhi<model>"
+    assert [message["content"] for message in messages] == [" Be kind. ", "hi"]
+
+
+def test_thinking_drafts_are_asked_not_to_think() -> None:
+    assert shown(DraftFormat(Template(THINKER)).tokens(conversation("hi"))) == "hi|<think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize(("left", "right"), THINKING)
+def test_a_block_of_thinking_that_the_template_opens_is_closed(left: str, right: str) -> None:
+    template = FORCED_THINKER.replace("<think>", left)
+    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == f"hi|{left}\n\n{right}\n\n"
+
+
+def test_nothing_is_said_of_tools() -> None:
+    template = "{{ tools is defined }} {% for tool in tools %}{{ tool }}{% endfor %}{{ documents is defined }}"
+    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == "False False"
+
+
+def test_blocks_and_filters_that_transformers_knows() -> None:
+    template = (
+        "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"
+        "{% generation %}{{ {'a': m.content} | tojson }}{% endgeneration %}{% endfor %}{{ [1] | tojson(indent=1) }}"
+    )
+    assert shown(DraftFormat(Template(template)).tokens(conversation("<ü>"))) == '{"a": "<ü>"}[\n 1\n]'
+
+
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        ("a\n\n{{ raise_exception('no') }}", 3),
+        ("{% for m in messages %}\n{{ m.content.nothing.more }}\n{% endfor %}", 2),
+        ("\n\n\n{% for x in 3 %}{% endfor %}", 4),
+    ],
+)
+def test_a_template_that_fails_names_its_line(template: str, line: int) -> None:
+    with pytest.raises(ModelError, match=f"in line {line}: "):
+        DraftFormat(Template(template)).tokens(conversation("hi"))
+
+
+@pytest.mark.parametrize("template", ["\n{{ x | no_such_filter }}", "\n{% endfor %}", "\n{{ 'open }}", "\n{% wat %}"])
+def test_a_template_that_cannot_be_parsed_names_its_line(template: str) -> None:
+    with pytest.raises(ModelError, match="broken in line 2"):
+        DraftFormat(Template(template))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__base__.__subclasses__() }}",
+        "{{ raise_exception.__globals__['json'] }}",
+        "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{% for i in range(999999999) %}{% endfor %}",
+    ],
+)
+def test_a_template_gets_out_of_no_sandbox(template: str) -> None:
+    with pytest.raises(ModelError, match="chat template"):
+        DraftFormat(Template(template)).tokens(conversation("hi"))
+
+
+REAL_TEMPLATES = [
+    "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
+    "HuggingFaceTB-SmolLM3-3B",
+    "Mistral-Small-3.2-24B-Instruct-2506",
+    "Qwen-Qwen2.5-7B-Instruct",
+    "Qwen-Qwen3-0.6B",
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B",
+    "google-gemma-2-2b-it",
+    "google-gemma-4-31B-it",
+    "ibm-granite-granite-3.3-2B-Instruct",
+    "meta-llama-Llama-3.1-8B-Instruct",
+    "meta-llama-Llama-3.2-3B-Instruct",
+    "microsoft-Phi-3.5-mini-instruct",
+    "mistralai-Mistral-Nemo-Instruct-2407",
+]
+FUNCTIONS_ONLY = {"fireworks-ai-llama-3-firefunction-v2"}
+
+
+def test_every_template_of_llama_cpp_is_rendered(tell: Tell) -> None:
+    found = {path.stem: path.read_text(encoding="utf-8") for path in llama_cpp_templates()}
+    assert set(REAL_TEMPLATES) <= set(found)
+    messages = conversation(
+        [
+            {"role": "user", "content": "Frage 1"},
+            {"role": "assistant", "content": "Antwort 1"},
+            {"role": "user", "content": "Frage 2"},
+        ],
+        system="Sei kurz.",
+    )
+    refused = []
+    for name, template in found.items():
+        form = DraftFormat(Template(template), clock=lambda: datetime(2020, 2, 3))
+        try:
+            text = shown(form.tokens(messages))
+        except ModelError:
+            refused.append(name)
+            continue
+        places = [text.find(message["content"]) for message in messages]
+        assert places[1:] == sorted(places[1:]) and min(places) >= 0, name
+        assert not any(text.rstrip().endswith(left) for left, _ in THINKING), name
+        assert ("03 Feb 2020" in text) == (form.inserted_date == "03 Feb 2020"), name
+    tell(f"templates of llama.cpp: {len(found)} rendered but {refused}")
+    assert set(refused) == FUNCTIONS_ONLY
+
+
+# --- the base's format is a value -------------------------------------------------------------------------
+
+
+def test_a_base_format_can_be_replaced() -> None:
+    form = BaseFormat.of(
+        {
+            "headings": {"user": "\n# Query:\n", "assistant": "\n# Answer:\n"},
+            "stop": ["# Query"],
+            "prefix": "Below are conversations.\n",
+        }
+    )
+    messages = conversation([{"role": "user", "content": " hi "}, {"role": "assistant", "content": "So "}], system="S")
+    assert form.prompt(messages) == "Below are conversations.\n\n\n[System]\nS\n# Query:\nhi\n# Answer:\nSo "
+    assert form.stops == ("# Query",)
+    derived = BaseFormat.of({"headings": {"user": "\n# Query:\n"}}).stops
+    assert {"# Query:", "\n# Query:", "\n\n# Query:", "[Assistant]"} <= set(derived)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"heading": {}}, "no 'heading'"),
+        ({"headings": {"wizard": "x"}}, "'wizard'"),
+        ({"headings": {"user": 3}}, "role user"),
+        ({"headings": 3}, "table"),
+        ({"stop": ["a", ""]}, "empty"),
+        ({"stop": "a"}, "list"),
+        ({"prefix": 3}, "prefix"),
+    ],
+)
+def test_base_formats_that_cannot_be_meant(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        BaseFormat.of(wrong)
