@@ -143,3 +143,47 @@ def fixture_texts() -> Iterator[str]:
         yield from (record["prompt"], record["reply"])
     for _, messages in fixture_conversations():
         yield from (message["content"] for message in messages)
+
+
+def texts_by_script() -> dict[str, list[str]]:
+    """Short texts of our own, by what makes them hard to cut into tokens."""
+    family, flag, scientist = "👨‍👩‍👧‍👦", "🏳️‍🌈", "👩🏽‍🔬"
+    return {
+        "Chinese": [
+            "面包应该放在纸袋里，不要放进冰箱。冰箱会让它更快变硬。切开以后，把切面朝下放在木板上。",
+            "好的，我来解释一下。首先，把水烧开；然后，加入面条，煮八分钟。最后关火，盖上盖子等一等。",
+            "一二三四五六七八九十百千万亿，这些都是数字。「你好！」他说。……",
+        ],
+        "Japanese": [
+            "パンは紙の袋に入れて、涼しい所に置いてください。冷蔵庫に入れると、早く固くなります。",
+            "もちろんです！まず、お湯を沸かします。次に、卵をそっと入れて、八分待ちます。",
+            "ヴァイオリンとチェロとコントラバスは、どれも弦楽器です。ーーーーーー",
+        ],
+        "Arabic": [
+            "احفظ الخبز في كيس من الورق في مكان بارد وجاف، ولا تضعه في الثلاجة لأنه يجف بسرعة.",
+            "بالتأكيد! أولاً، اغلِ الماء، ثم ضع البيضة فيه ثماني دقائق، وبعد ذلك بردها بالماء البارد.",
+            "قَرَأَ الطَّالِبُ كِتَابًا طَوِيلًا فِي المَكْتَبَةِ. ١٢٣٤٥٦",
+        ],
+        "Indic, Thai": [
+            "रोटी को कागज़ के थैले में रखें और फ्रिज में न रखें, क्योंकि वहाँ वह जल्दी सूख जाती है।",
+            "เก็บขนมปังไว้ในถุงกระดาษในที่เย็นและแห้ง อย่าใส่ในตู้เย็นเพราะจะแข็งเร็ว",
+        ],
+        "emoji": [
+            f"A family {family} and a flag {flag} met {scientist} on a boat {'🚣🏿‍♀️' * 3}, then left. {family * 4}",
+            f"{flag * 6} {scientist * 6} 1️⃣2️⃣3️⃣ ❤️‍🔥 done!",
+        ],
+        "code, tabs": [
+            "Sure:\n\n```python\ndef f(x):\n\tif x:\n\t\treturn [\n\t\t\t1,\n\t\t\t2,\n\t\t]\n\treturn None\n```",
+            '```c\n#include <stdio.h>\n\nint main(void)\n{\n\t\tprintf("%d\\n", 0xFF);\n\t\treturn 0;\n}\n```',
+            "a\tb\t\tc\t\t\td\n1\t2\t\t3\t\t\t4\n" + "\t" * 20 + "end of the table.",
+        ],
+        "blank lines": [
+            "First.\n\n\nSecond.\n\n\n\n\nThird.\n \n \n\nFourth.\r\n\r\nFifth.\n\n\n\n\n\n\n\n\nLast.",
+            "One" + "\n" * 30 + "two" + " " * 30 + "three" + "\n \n" * 10 + "four.",
+        ],
+        "no spaces": [
+            "https://example.org/a/very/long/path/without/any/space?query=0123456789abcdef&other=" + "xyz" * 25,
+            "-" * 90 + "|" + "=" * 90,
+            "thequickbrownfoxjumpsoverthelazydog" * 5 + "!" + "ha" * 60,
+        ],
+    }

@@ -137,19 +137,26 @@ class Answer:
     finish: str
 
 
-def cut(text: str) -> tuple[str, bool]:
+def cut(text: str, stops: Sequence[str] = STOPS) -> tuple[str, bool]:
     """`text` before the stop string that is completed first, and whether there was one."""
-    ends = [text.find(stop) + len(stop) for stop in STOPS if stop in text]
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
     if not ends:
         return text, False
-    return text[: min(text[: min(ends)].rfind(stop) for stop in STOPS if text[: min(ends)].endswith(stop))], True
+    return text[: min(text[: min(ends)].rfind(stop) for stop in stops if text[: min(ends)].endswith(stop))], True
 
 
 def plain_answer(
-    vocabulary: Words, prompt: str, draft: str, pair: Pair, window: int, threshold: float, max_tokens: int
+    vocabulary: Words,
+    prompt: str,
+    draft: str,
+    pair: Pair,
+    window: int,
+    threshold: float,
+    max_tokens: int,
+    stops: Sequence[str] = STOPS,
 ) -> Answer:
     """Draft whole, score whole, continue: without a stream."""
-    text, stopped = cut(draft.lstrip())
+    text, stopped = cut(draft.lstrip(), stops)
     n0 = len(vocabulary.tokenize(prompt))
     tokens = vocabulary.tokenize(prompt + text.rstrip())
     within = tokens[n0 : n0 + max_tokens]
@@ -167,6 +174,6 @@ def plain_answer(
     follows = [] if reason in ("length", "stop") else list(pair.continuation)[: max_tokens - len(kept)]
     before = b"".join(vocabulary.piece(token) for token in tokens[: n0 + len(kept)])[len(prompt.encode()) :]
     whole = before + b"".join(vocabulary.piece(token) for token in follows)
-    reply, cut_off = cut(whole.decode(errors="replace"))
+    reply, cut_off = cut(whole.decode(errors="replace"), stops)
     full = len(kept) + len(follows) >= max_tokens
     return Answer(kept, index, reason, reply, "length" if full and not cut_off else "stop")

@@ -61,6 +61,90 @@ def test_stream_equals_the_whole_text(
     assert "".join(token.text for token in tokens) == run.text
 
 
+USER_STOPS = ("é!", "👩‍💻", "\n\nthe", " fox fox", "💻")
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    draft=st.lists(st.sampled_from(["the", " fox", "é", "!", "\n\n", "👩", "‍", "💻", "[Us", "er]"]), max_size=30).map(
+        "".join
+    ),
+    cuts=st.lists(st.integers(0, 400), max_size=60),
+    threshold=st.sampled_from([0.0, 0.6, 2.0]),
+    chunk=st.sampled_from([1, 8, 512]),
+    follows=st.lists(st.sampled_from(["the", " fox", "é", "!", "\n\n", "👩‍💻", "[User]", "\xa9"]), max_size=9).map(
+        "".join
+    ),
+)
+def test_nothing_of_a_stop_string_is_ever_shown(
+    draft: str, cuts: list[int], threshold: float, chunk: int, follows: str
+) -> None:
+    """Users' stop strings beside the base's: over tokens, over draft and continuation, over halves of characters."""
+    stops = STOPS + USER_STOPS
+    pair = Pair(split_at(draft.encode(), cuts), list(follows.encode()))
+    run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=Limits(check_chunk=chunk, stops=stops))
+    shown = ""
+    for event in pair.drive(run):
+        shown += event.text if isinstance(event, Text) else ""
+        assert not any(stop in shown for stop in stops)
+    expected = plain_answer(CALM, PROMPT, draft, pair, 3, threshold, 2048, stops)
+    assert (shown, run.switch_index, run.finish_reason) == (expected.text, expected.index, expected.finish)
+
+
+thoughts = st.sampled_from(
+    [
+        "<think>hm [User] the fox</think>",
+        "<think>\n\n</think>\n\n",
+        " <think>a</think><think>b</think> ",
+        "[THINK]x[/THINK]",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    thought=thoughts,
+    draft=drafts,
+    cuts=st.lists(st.integers(0, 400), max_size=60),
+    threshold=st.sampled_from([0.0, 0.6, 2.0]),
+    chunk=st.sampled_from([1, 8, 512]),
+)
+def test_a_block_of_thinking_is_never_part_of_the_opening(
+    thought: str, draft: str, cuts: list[int], threshold: float, chunk: int
+) -> None:
+    """The reply is that of the same draft without the block, and nothing of it is shown on the way."""
+    limits = Limits(check_chunk=chunk, stops=STOPS)
+    thinking = machine(CALM, PROMPT, window=3, threshold=threshold, limits=limits)
+    shown = ""
+    for event in Pair(split_at((thought + draft).encode(), cuts), list(b"!")).drive(thinking):
+        shown += event.text if isinstance(event, Text) else ""
+    plain = machine(CALM, PROMPT, window=3, threshold=threshold, limits=limits)
+    list(Pair(split_at(draft.encode(), cuts), list(b"!")).drive(plain))
+    assert (shown, thinking.switch_index) == (plain.text, plain.switch_index)
+    assert (thinking.tokens(), thinking.switch_reason) == (plain.tokens(), plain.switch_reason)
+
+
+@pytest.mark.parametrize("draft_ends", [True, False])
+def test_a_draft_that_only_thinks_leaves_the_answer_to_the_base(draft_ends: bool) -> None:
+    run = finished([b"<think>", b"and more ", b"and more"], "alone", draft_ends, draft_max_tokens=99)
+    assert (run.text, run.switch_reason, run.kept_tokens) == ("alone", "draft_end", 0)
+
+
+def test_what_only_looks_like_thinking_is_text() -> None:
+    assert finished([b"<thi", b"rd> the fox"], "!").text == "<third> the fox!"
+    assert finished([b"<thi"], "!").text == "<thi!"
+    assert finished([b"the <think>fox</think>"], "!").text == "the <think>fox</think>!"
+
+
+def test_thinking_marks_that_are_control_tokens_count_only_at_the_beginning() -> None:
+    run = machine(CALM, PROMPT, limits=Limits(stops=STOPS))
+    for piece, spelling in ((b"", b"<think>"), (b"the", b""), (b"", b"</think>"), (b" fox", b""), (b"", b"<think>")):
+        run.drafted(piece, spelling)
+    run.draft_ended()
+    list(Pair([], list(b"!"), logprob=lambda tokens: UNSURE).drive(run))
+    assert run.text == "fox!"
+
+
 unruly = st.lists(st.text("ab -\n", min_size=1, max_size=9), max_size=25)
 
 
