@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from wsd_local.alignment import Vocabulary
 from wsd_local.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
 from wsd_local.events import Event
+from wsd_local.llama import Model
 from wsd_local.switch import SwitchPolicy
 
 STOPS = ("[User]", "\n[User]", "\n\n[User]")
@@ -177,3 +178,16 @@ def plain_answer(
     reply, cut_off = cut(whole.decode(errors="replace"), stops)
     full = len(kept) + len(follows) >= max_tokens
     return Answer(kept, index, reason, reply, "length" if full and not cut_off else "stop")
+
+
+class Says:
+    """A sampler that says given tokens, and then that the text ends."""
+
+    def __init__(self, model: Model, tokens: Sequence[int]) -> None:
+        self._left = [*tokens, model.eog_tokens[0]]
+
+    def begin(self, *_: object) -> bool:
+        return True
+
+    def sample(self, *_: object) -> int:
+        return self._left.pop(0)

@@ -9,14 +9,17 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from compare import Tally, exact_oracle, exact_pair
+from compare import Tally, difference, exact_oracle, exact_pair
 from data_sets import fixture_conversations, fixture_prompts
-from oracle import Oracle
+from oracle import BASE_STOPS, Oracle
+from scripted import Says
 
+from wsd_local.decoding import NextDraftToken, Score
 from wsd_local.errors import FitError
 from wsd_local.events import Notice, Text
 from wsd_local.pairs import Pair
 from wsd_local.reply import Finished
+from wsd_local.running import Run
 from wsd_local.settings import LoadSettings
 
 PROMPTS = [record["prompt"] for record in fixture_prompts() if record.get("prompt", "").strip()]
@@ -157,6 +160,56 @@ def test_cancel_from_another_thread_inside_an_evaluation(kin: tuple[Path, Path])
             assert run.reply.text == fresh.reply(long, max_tokens=20).text
 
 
+def phase(run: Run) -> str:
+    """What the engine is about to evaluate."""
+    request = run.machine.request()
+    if isinstance(request, NextDraftToken):
+        return "drafting" if run.machine.counts.drafted_tokens else "draft prefill"
+    if isinstance(request, Score):
+        return "check" if run.machine.counts.checked_tokens else "base prefill"
+    return "continuing"
+
+
+@pytest.mark.parametrize("when", ["draft prefill", "drafting", "base prefill", "check", "continuing"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_cancel_from_another_thread_in_every_phase(
+    kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, when: str, times: int
+) -> None:
+    """The stop arrives when the evaluation has begun. What was shown stays, and whatever follows is exact."""
+    settings: dict[str, Any] = {"threshold": 0.3, "max_tokens": 60, "draft_max_tokens": 60, "check_chunk": 2}
+    question, other = PROMPTS[1], PROMPTS[4]
+    with exact_pair(kin) as fresh:
+        whole = fresh.reply(question, **settings)
+        assert whole.switch.reason == "threshold" and whole.counts.checked_tokens > 8
+    with exact_pair(kin) as pair, pair.session() as chat:
+        real, left = llama_cpp.llama_decode, [times]
+
+        def decode(*arguments: object) -> int:
+            if chat.run is not None and phase(chat.run) == when:
+                left[0] -= 1
+                if left[0] == 0 or "prefill" in when:
+                    thread = threading.Thread(target=pair.cancel)
+                    thread.start()
+                    thread.join()
+            return int(real(*arguments))
+
+        monkeypatch.setattr(llama_cpp, "llama_decode", decode)
+        shown = "".join(event.text for event in chat.stream(question, **settings) if isinstance(event, Text))
+        monkeypatch.undo()
+        assert chat.run is not None
+        partial = chat.run.reply
+        assert (partial.finish_reason, partial.text) == ("cancelled", shown)
+        assert whole.text.startswith(shown)
+        assert (when == "continuing") == (partial.switch.reason == "threshold")
+        if times == 1:
+            chat.send(other, **settings)
+            with exact_pair(kin) as fresh:
+                assert chat.messages[-1]["content"] == fresh.reply(chat.messages[:-1], **settings).text
+        else:
+            shown += "".join(event.text for event in chat.resume() if isinstance(event, Text))
+            assert (shown, chat.run.reply.tokens) == (whole.text, whole.tokens)
+
+
 def test_a_cancel_before_the_first_event_counts(pair: Pair) -> None:
     run = pair.start(PROMPTS[0], max_tokens=20)
     pair.cancel()
@@ -216,6 +269,70 @@ def test_a_question_stopped_before_its_first_word_leaves_the_session(pair: Pair)
         chat.send("And now?", max_tokens=5)
         assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
         assert "Never" not in str(chat.messages)
+
+
+def test_a_session_says_once_that_turns_are_left_out_and_evaluates_little(kin: tuple[Path, Path]) -> None:
+    """A context that fills up: a turn costs what is new, but for the few at which older turns must go."""
+    loading = LoadSettings(ctx=512, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
+    with Pair(draft=kin[0], base=kin[1], loading=loading) as pair, pair.session("Be brief.") as chat:
+        notices, costs, left_out = 0, [], []
+        for turn in range(24):
+            events = list(chat.stream(f"{turn} word word word word", max_tokens=16, draft_max_tokens=16))
+            notices += sum(1 for event in events if isinstance(event, Notice) and "left out" in event.message)
+            assert chat.run is not None
+            reply = chat.run.reply
+            costs.append(reply.timings.base_evaluated_tokens + reply.timings.draft_evaluated_tokens)
+            left_out.append(chat.left_out)
+            assert reply.messages[0] == {"role": "system", "content": "Be brief."}
+            assert reply.messages[1]["content"].startswith(f"{chat.left_out} word")
+        assert notices == 1
+        assert len(chat.messages) == 1 + 2 * 24
+        moved = [turn for turn in range(1, 24) if left_out[turn] != left_out[turn - 1]]
+        assert 1 <= len(moved) <= 4
+        usual = max(cost for turn, cost in enumerate(costs) if turn and turn not in moved)
+        assert usual < 3 * costs[0]
+
+
+def test_the_decision_of_a_turn_is_that_of_its_messages_alone(kin: tuple[Path, Path]) -> None:
+    settings: dict[str, Any] = {"threshold": 0.5, "max_tokens": 30, "draft_max_tokens": 30}
+    with exact_pair(kin) as pair, pair.session("Be kind.") as chat:
+        for prompt in PROMPTS[:5]:
+            reply = chat.send(prompt, **settings)
+            with exact_pair(kin) as fresh:
+                alone = fresh.reply(chat.messages[:-1], **settings)
+            assert (reply.text, reply.switch.index) == (alone.text, alone.switch.index)
+
+
+def test_stop_strings_of_the_user_beside_the_bases(pair: Pair, oracle: Oracle) -> None:
+    """Taken from the middle of the replies: in the draft, in the continuation, and over both."""
+    own = 0
+    for prompt in PROMPTS[:6]:
+        messages = [{"role": "user", "content": prompt}]
+        whole = pair.reply(prompt, threshold=0.5, draft_max_tokens=60, max_tokens=60)
+        border = len(whole.draft.text)
+        for start in (3, border - 2, border + 5):
+            stop = whole.text[max(0, start) : max(0, start) + 4]
+            if not stop.strip():
+                continue
+            ours = pair.reply(prompt, threshold=0.5, draft_max_tokens=60, max_tokens=60, stop=(stop,))
+            theirs = oracle.reply(messages, threshold=0.5, draft_max_tokens=60, max_tokens=60, stop=(*BASE_STOPS, stop))
+            assert difference(ours, theirs) is None
+            assert stop not in ours.text
+            own += 1
+    assert own >= 12
+
+
+def test_a_draft_that_thinks_in_control_tokens_opens_with_what_follows(pair: Pair) -> None:
+    model = pair.model("draft")
+    marks = {model.spelling(token): token for token in model.control_tokens}
+    left, right = marks["<|im_start|>"], marks["<|begin|>"]
+    asked: dict[str, Any] = {"threshold": 2.0, "max_tokens": 40, "on_draft_end": "stop"}
+    run = pair.start(PROMPTS[0], **asked)
+    run._job.spelled = {left: b"<think>", right: b"</think>"}
+    thought = model.tokenize_text("Let me see. [User]")
+    run._job.draft_sampler = Says(model, [left, *thought, right, *model.tokenize_text("\n\nHello the answer")])  # type: ignore[assignment]
+    shown = "".join(event.text for event in run.events() if isinstance(event, Text))
+    assert shown == run.reply.text == "Hello the answer"
 
 
 def test_old_turns_go_whole_the_system_message_stays_and_it_is_said_once(pair: Pair) -> None:

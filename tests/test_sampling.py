@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from makers import kin_pair, random_llama
 from makers_more import merged, random_lora
+from scripted import Says
 
 from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.events import Notice
@@ -179,23 +180,11 @@ def test_a_schema_is_a_grammar(pair: Pair) -> None:
     assert value["n"] in (1, 2)
 
 
-class Says:
-    """A draft sampler that says a text."""
-
-    def __init__(self, model: Model, text: str) -> None:
-        self._left = [*model.tokenize_text(text), next(iter(model.eog_tokens))]
-
-    def begin(self, *_: object) -> bool:
-        return True
-
-    def sample(self, *_: object) -> int:
-        return self._left.pop(0)
-
-
 def scripted(pair: Pair, text: str, **asked: Any) -> tuple[Any, list[str]]:
     """A reply whose draft says `text`, and the notices on the way."""
     run = pair.start(PROMPTS[1], **asked)
-    run._job.draft_sampler = Says(pair.model("draft"), text)  # type: ignore[assignment]
+    model = pair.model("draft")
+    run._job.draft_sampler = Says(model, model.tokenize_text(text))  # type: ignore[assignment]
     notices = [event.message for event in run.events() if isinstance(event, Notice)]
     return run.reply, notices
 
