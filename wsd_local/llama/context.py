@@ -30,6 +30,10 @@ from wsd_local.settings import CacheType, FlashAttention
 from wsd_local.tokens import common_prefix
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+CANCELLABLE = 32
+"""Tokens evaluated together by each CPU thread. A stop waits for one matrix product, which took up to 0.5 s for 512
+tokens of an 8B shape on two threads and 0.06 s for 64; reading a prompt was as fast either way."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -66,10 +70,12 @@ class Context:
         self._cancellation = cancellation
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.n_ctx
-        params.n_batch = params.n_ubatch = min(options.n_batch, options.n_ctx)
+        threads = options.threads or default_threads()
+        params.n_batch = min(options.n_batch, options.n_ctx)
+        params.n_ubatch = params.n_batch if model.may_offload else min(params.n_batch, CANCELLABLE * threads)
         params.n_seq_max = 1
         params.n_outputs_max = options.n_rows
-        params.n_threads = params.n_threads_batch = options.threads or default_threads()
+        params.n_threads = params.n_threads_batch = threads
         params.type_k = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type_k.upper()}")
         params.type_v = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type_v.upper()}")
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]

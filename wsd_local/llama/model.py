@@ -59,6 +59,7 @@ class Model:
         if not self._handle:
             raise ModelError(f"{path}: cannot be loaded: {cause(lines)}")
         self.path = path
+        self.may_offload = n_gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._handle)
         self._pieces: dict[int, bytes] = {}
 
