@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from makers import damaged, embedding_model
+from makers_more import random_lfm2
 
+EGG = "How do I boil an egg?"
 LONG = ["--mode", "draft", "--ignore-eos", "--max-tokens", "1800"]
 """Settings of a reply that goes on for a while."""
 
@@ -285,6 +287,58 @@ def test_timeout_keeps_the_partial_reply() -> None:
     assert b"--timeout" in done.stderr
 
 
+# -- what the continuation must be, and what the base reads ---------------------------------------------------
+
+
+def test_stop_strings_end_the_reply_and_are_not_shown() -> None:
+    whole = wsd("run", EGG).stdout.decode().strip()
+    words = whole.split()
+    for stop in (words[2], words[-3], "\u00e9"):
+        done = wsd("run", EGG, "--stop", "never written", "--stop", stop)
+        assert done.returncode == 0
+        assert done.stdout.decode().rstrip() == whole.split(stop)[0].rstrip()
+
+
+def test_a_grammar_and_a_schema_hold_for_the_base(tmp_path: Path) -> None:
+    grammar, schema = tmp_path / "yes.gbnf", tmp_path / "schema.json"
+    grammar.write_text('root ::= "yes" | "no, never"')
+    schema.write_text('{"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}')
+    assert wsd("run", EGG, "--mode", "base", "--grammar", str(grammar)).stdout in (b"yes\n", b"no, never\n")
+    value = json.loads(wsd("run", EGG, "--mode", "base", "--json-schema", str(schema), "--max-tokens", "99").stdout)
+    assert value["n"] in (1, 2)
+    done = wsd("run", EGG, "--grammar", str(grammar))
+    assert done.returncode == 0
+    assert done.stdout.decode().strip().endswith(("yes", "no, never"))
+    assert b"continuation alone" in done.stderr
+
+
+def test_the_same_seed_gives_the_same_reply() -> None:
+    asked = ("run", EGG, "--temperature", "1.2", "--draft-temperature", "1.2", "--repeat-penalty", "1.1", "--tokens")
+    replies = [json.loads(wsd(*asked, "--seed", seed).stdout) for seed in ("5", "5", "6")]
+    assert replies[0]["text"] == replies[1]["text"] != replies[2]["text"]
+    assert replies[0]["provenance"]["settings"]["draft_seed"] == 5
+
+
+def test_the_base_reads_the_format_that_a_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "sections.toml"
+    file.write_text('prefix = "Some text.\\n"\nstop = ["egg"]\n[headings]\nuser = "\\n\\n# Query:\\n"\n')
+    done = wsd("run", EGG, "--base-format", str(file), "--json")
+    plain = json.loads(wsd("run", EGG, "--json").stdout)
+    reply = json.loads(done.stdout)
+    assert "egg" not in reply["text"]
+    assert reply["timings"]["base_prompt_tokens"] != plain["timings"]["base_prompt_tokens"]
+
+
+def test_a_hybrid_base_says_how_it_goes_back(tmp_path: Path) -> None:
+    base = random_lfm2(tmp_path / "hybrid.gguf")
+    done = wsd(
+        "run", EGG, "--base", str(base), "--threshold", "0", "--check-chunk", "16", "--max-tokens", "30", "--verbose"
+    )
+    assert done.returncode == 0
+    assert b"snapshots are taken to go back to" in done.stderr
+    assert b"back to a snapshot of" in done.stderr
+
+
 # -- wrong input ---------------------------------------------------------------------------------------------
 
 
@@ -299,6 +353,9 @@ def test_model_files_that_cannot_be_used(tmp_path: Path, demo_q8: tuple[Path, Pa
     complains(wsd("run", "hi", "--base", "demo-bose"), 3, "did you mean 'demo-base'")
     complains(wsd("run", "hi", "--base", "~nosuchuser/x.gguf"), 3, "no such file")
     complains(wsd("run", "hi", "--pair", "dmo"), 2, "did you mean 'demo'")
+    complains(wsd("run", "hi", "--draft-lora", str(tmp_path / "none.gguf")), 3, "none.gguf", "no such file")
+    complains(wsd("run", "hi", "--base-lora", str(demo_q8[0])), 3, "is no adapter for WSD demo base")
+    complains(wsd("run", "hi", "--base-lora", str(files["truncated"])), 3, "is no adapter")
 
 
 def test_an_embedding_model_is_no_base(tmp_path: Path) -> None:
@@ -329,6 +386,15 @@ def test_a_prompt_beyond_the_context() -> None:
         (["--no-such-option"], ["--no-such-option"]),
         (["--messages", "nowhere.json"], ["nowhere.json", "cannot be read"]),
         (["--file", "nowhere.txt"], ["nowhere.txt", "cannot be read"]),
+        (["--grammar", "nowhere.gbnf"], ["nowhere.gbnf", "cannot be read"]),
+        (["--json-schema", "nowhere.json"], ["nowhere.json", "cannot be read"]),
+        (["--json-schema", "pyproject.toml"], ["json-schema", "is not JSON"]),
+        (["--grammar", "pyproject.toml"], ["the grammar cannot be used"]),
+        (["--base-format", "nowhere.toml"], ["nowhere.toml", "cannot be read"]),
+        (["--base-format", "LICENSE"], ["LICENSE", "is not TOML"]),
+        (["--base-format", "pyproject.toml"], ["pyproject.toml", "headings, stop and prefix"]),
+        (["--stop", ""], ["stop string is empty"]),
+        (["--draft-top-k", "-1"], ["draft-top-k"]),
     ],
 )
 def test_options_that_cannot_be_meant(arguments: list[str], words: list[str]) -> None:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from wsd_local.errors import FitError, ModelError, UsageError, WsdError
     from wsd_local.events import Checked, Event, Notice, Switched, Text
     from wsd_local.pairs import Pair, load
+    from wsd_local.prompts import BaseFormat
     from wsd_local.reply import Finished, Reply
     from wsd_local.running import Run
     from wsd_local.session import Session
 
 __all__ = [
+    "BaseFormat",
     "Checked",
     "Event",
     "Finished",
@@ -43,6 +45,7 @@ _MODULES = {
     "errors": ("FitError", "ModelError", "UsageError", "WsdError"),
     "events": ("Checked", "Event", "Notice", "Switched", "Text"),
     "pairs": ("Pair", "load"),
+    "prompts": ("BaseFormat",),
     "reply": ("Finished", "Reply"),
     "running": ("Run",),
     "session": ("Session",),
