@@ -17,7 +17,11 @@ Tell = Callable[..., None]
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the files of the person who runs it."""
-    monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    own = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("WSD_LOCAL_CACHE", str(own / "cache"))
+    monkeypatch.setenv("WSD_LOCAL_DATA", str(own / "data"))
+    monkeypatch.setenv("WSD_LOCAL_CONFIG", str(own / "config.toml"))
+    monkeypatch.setenv("HF_HOME", str(own / "hub"))
 
 
 @pytest.fixture(scope="session")

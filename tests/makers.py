@@ -78,12 +78,12 @@ def raw_entries(path: Path) -> dict[str, bytes]:
     return entries
 
 
-def _packed_string(text: str) -> bytes:
+def packed_string(text: str) -> bytes:
     encoded = text.encode()
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _packed(value: bool | int | float | str | Sequence[str] | Sequence[int]) -> bytes:
+def packed(value: bool | int | float | str | Sequence[str] | Sequence[int]) -> bytes:
     if isinstance(value, bool):
         return struct.pack("<I?", GGUFValueType.BOOL, value)
     if isinstance(value, int):
@@ -91,8 +91,8 @@ def _packed(value: bool | int | float | str | Sequence[str] | Sequence[int]) -> 
     if isinstance(value, float):
         return struct.pack("<If", GGUFValueType.FLOAT32, value)
     if isinstance(value, str):
-        return struct.pack("<I", GGUFValueType.STRING) + _packed_string(value)
-    strings = [_packed_string(item) for item in value if isinstance(item, str)]
+        return struct.pack("<I", GGUFValueType.STRING) + packed_string(value)
+    strings = [packed_string(item) for item in value if isinstance(item, str)]
     numbers = [struct.pack("<i", item) for item in value if isinstance(item, int)]
     kind = GGUFValueType.STRING if strings else GGUFValueType.INT32
     return struct.pack("<IIQ", GGUFValueType.ARRAY, kind, len(value)) + b"".join(strings or numbers)
@@ -109,7 +109,7 @@ class _File:
         """Add metadata; a double underscore in a name stands for the dot in the key."""
         for name, value in values.items():
             key = name.replace("__", ".")
-            self.entries[key] = _packed_string(key) + _packed(value)
+            self.entries[key] = packed_string(key) + packed(value)
 
     def write(self, path: Path) -> Path:
         with path.open("wb") as out:
@@ -117,7 +117,7 @@ class _File:
             out.writelines(self.entries.values())
             offset = 0
             for name, tensor in self.tensors.items():
-                out.write(_packed_string(name) + struct.pack("<I", tensor.ndim))
+                out.write(packed_string(name) + struct.pack("<I", tensor.ndim))
                 out.write(struct.pack(f"<{tensor.ndim}Q", *reversed(tensor.shape)))
                 out.write(struct.pack("<IQ", GGMLQuantizationType.F32, offset))
                 offset += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT

@@ -37,7 +37,7 @@ def test_the_wheel_answers_outside_the_tree(wheel: Path, tmp_path: Path) -> None
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(target)
     environment = {**os.environ, "PYTHONPATH": str(target)}
-    code = "import wsd_local, wsd_local.paths as p; print(wsd_local.__file__, p.data_dir())"
+    code = "import wsd_local, wsd_local.paths as p; print(wsd_local.__file__, p.package_models_dir())"
     place = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert place.stdout.decode().split() == [str(target / "wsd_local/__init__.py"), str(target / "wsd_local/models")]
     done = subprocess.run(

@@ -9,29 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from wsd_local.atomic import write_text
 from wsd_local.paths import cache_dir
 
+HashProgress = Callable[[int, int], None]
 
-def file_sha256(path: Path, cache: Path | None = None) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+
+def file_sha256(path: Path, cache: Path | None = None, progress: HashProgress | None = None) -> str:
+    """Hexadecimal SHA-256 of a file's bytes. `progress` is told the bytes read and their total."""
     cache = cache or cache_dir() / "sha256.json"
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     known = _read(cache)
     if key not in known:
         with path.open("rb") as file:
-            known[key] = _digest(file.fileno())
+            known[key] = _digest(file.fileno(), status.st_size, progress)
         _write(cache, known)
     return known[key]
 
 
-def _digest(descriptor: int) -> str:
-    digest = hashlib.sha256()
+def _digest(descriptor: int, total: int, progress: HashProgress | None) -> str:
+    digest, done = hashlib.sha256(), 0
     while block := os.read(descriptor, 1 << 20):
         digest.update(block)
+        done += len(block)
+        if progress is not None:
+            progress(done, total)
     return digest.hexdigest()
 
 
@@ -45,9 +51,6 @@ def _read(cache: Path) -> dict[str, str]:
 
 def _write(cache: Path, known: dict[str, str]) -> None:
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
-            json.dump(known, file)
-        Path(file.name).replace(cache)
+        write_text(cache, json.dumps(known))
     except OSError:
         return

@@ -15,18 +15,21 @@ from types import TracebackType
 from typing import Any, cast
 
 from wsd_local.catalog import model_path, named_pair
+from wsd_local.config import read_config
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source
-from wsd_local.hashing import file_sha256
+from wsd_local.hashing import HashProgress, file_sha256
+from wsd_local.header import is_mappable, look_at
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
-from wsd_local.llama.model import look_at
+from wsd_local.offload import DEFAULT_CTX, Plan, load_mode
+from wsd_local.placing import fitted
 from wsd_local.prompts import BaseFormat, DraftFormat, conversation
 from wsd_local.reply import Reply
 from wsd_local.running import ProgressCallback, Run
 from wsd_local.session import Session
-from wsd_local.settings import LoadSettings, ReplySettings, changed, split
+from wsd_local.settings import CacheType, LoadSettings, ReplySettings, changed, split
+from wsd_local.vetting import vet
 
-DEFAULT_CTX = 4096
 LoadProgress = Callable[[Source, float], bool]
 Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -52,15 +55,19 @@ def load(
         FitError: memory is not enough.
     """
     reply, loading = split(settings)
-    entry = named_pair(name or "demo")
+    entry = named_pair(name or "demo", read_config().pairs)
     pair = Pair(
-        draft=model_path(draft) if draft is not None else entry.draft,
-        base=model_path(base) if base is not None else entry.base,
+        draft=model_path(draft if draft is not None else entry.draft),
+        base=model_path(base if base is not None else entry.base),
         reply=reply,
         loading=loading,
         base_format=base_format or entry.base_format,
     )
     try:
+        for role in pair.roles(reply.mode):
+            vet(pair.paths[role], None if progress is None else partial(progress, role, 0.0))
+        if loading.planned:
+            pair.plan = fitted({role: pair.paths[role] for role in pair.roles(reply.mode)}, loading)
         pair.warm(reply.mode, progress)
     except BaseException:
         pair.close()
@@ -95,6 +102,7 @@ class Pair:
         self.base_format = base_format or BaseFormat()
         self.cancellation = Cancellation()
         self.hashes: dict[str, str] = {}
+        self.plan: Plan | None = None
         self._clock = clock
         self._closed = False
         self._models: dict[Source, Model] = {}
@@ -148,17 +156,8 @@ class Pair:
     def _load(self, role: Source, progress: LoadProgress | None) -> None:
         if self._closed:
             raise WsdError("the pair is closed; load it again")
-        loading = self.loading
-        report = None if progress is None else partial(progress, role)
-        model = Model(self.paths[role], n_gpu_layers=loading.gpu_layers(role), progress=report)
-        options = ContextOptions(
-            n_ctx=loading.ctx or min(DEFAULT_CTX, model.n_ctx_train),
-            threads=loading.threads,
-            cache_type_k=loading.cache_type_k,
-            cache_type_v=loading.cache_type_v,
-            flash_attn=loading.flash_attn,
-            lora=loading.lora(role),
-        )
+        model = self._load_model(role, progress)
+        options = self._options(role, model)
         try:
             model.require_generator()
             self._contexts[role] = Context(model, options, self.cancellation)
@@ -167,16 +166,44 @@ class Pair:
             raise
         self._models[role] = model
 
+    def _load_model(self, role: Source, progress: LoadProgress | None) -> Model:
+        report = None if progress is None else partial(progress, role)
+        path, loading = self.paths[role], self.loading
+        placement = None if self.plan is None else self.plan.placements.get(role)
+        if placement is None:
+            mode = loading.load_mode if is_mappable(path) else "none"
+            return Model(path, n_gpu_layers=loading.gpu_layers(role), load_mode=mode, progress=report)
+        return Model(
+            path,
+            n_gpu_layers=placement.gpu_layers,
+            split=dict(zip(placement.devices, placement.split, strict=True)),
+            load_mode=load_mode(placement) if loading.load_mode in ("auto", "mmap") else loading.load_mode,
+            progress=report,
+        )
+
+    def _options(self, role: Source, model: Model) -> ContextOptions:
+        loading, planned = self.loading, self.plan
+        placement = None if planned is None else planned.placements.get(role)
+        return ContextOptions(
+            n_ctx=placement.ctx if placement else loading.ctx or min(DEFAULT_CTX, model.n_ctx_train),
+            threads=loading.threads,
+            cache_type_k=cast(CacheType, planned.cache_type_k) if planned else loading.cache_type_k,
+            cache_type_v=cast(CacheType, planned.cache_type_v) if planned else loading.cache_type_v,
+            flash_attn=loading.flash_attn,
+            lora=loading.lora(role),
+        )
+
     @cached_property
     def draft_format(self) -> DraftFormat:
         """The draft's prompt format."""
         return DraftFormat(self.model("draft"), self.base_format, self._clock)
 
-    def hash_models(self) -> None:
+    def hash_models(self, progress: HashProgress | None = None) -> None:
         """Put the SHA-256 of the loaded files into the provenance of later replies."""
-        self.hashes = {role: file_sha256(self.paths[role]) for role in self._models}
+        files: dict[str, Path] = {role: self.paths[role] for role in self._models}
         adapters = {f"{role}_lora": self.loading.lora(role) for role in self._models}
-        self.hashes |= {name: file_sha256(adapter[0]) for name, adapter in adapters.items() if adapter is not None}
+        files |= {name: adapter[0] for name, adapter in adapters.items() if adapter is not None}
+        self.hashes = {name: file_sha256(path, progress=progress) for name, path in files.items()}
 
     # -- replies ---------------------------------------------------------------------------------------------
 

@@ -188,6 +188,7 @@ class Run:
             "draft_lora_sha256": self._pair.hashes.get("draft_lora"),
             "base_lora_sha256": self._pair.hashes.get("base_lora"),
             "settings": settings,
+            "plan": None if self._pair.plan is None else self._pair.plan.as_dict(),
             "template_date": self._pair.draft_format.inserted_date if "draft" in self._roles else None,
         }
 

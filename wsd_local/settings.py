@@ -6,6 +6,7 @@ arguments of the Python API.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -20,7 +21,8 @@ from wsd_local.sampling import Sampling
 from wsd_local.switch import SwitchPolicy
 
 FlashAttention = Literal["on", "off", "auto"]
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
+CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,18 +146,21 @@ def _gbnf_of(schema: str) -> str:
 class LoadSettings:
     """How both models are loaded. `ctx` None: 4096 tokens, or what the model was trained for if that is less.
 
-    GPU layers of -1: all, if the build can offload. The `draft_` and `base_` values win over the common one.
+    With `n_gpu_layers` of `auto` both models are placed together by `wsd_local.offload`, which then also chooses what
+    else is `auto`, and a smaller context where memory is short. A number counts layers, -1 all of them, and nothing is
+    planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names.
     `draft_lora` and `base_lora` are GGUF adapters, applied with their scale.
     """
 
     ctx: int | None = None
     threads: int | None = None
-    n_gpu_layers: int = -1
+    n_gpu_layers: int | Literal["auto"] = "auto"
     draft_n_gpu_layers: int | None = None
     base_n_gpu_layers: int | None = None
-    cache_type_k: CacheType = "f16"
-    cache_type_v: CacheType = "f16"
+    cache_type_k: CacheType = "auto"
+    cache_type_v: CacheType = "auto"
     flash_attn: FlashAttention = "auto"
+    load_mode: LoadMode = "auto"
     draft_lora: str | None = None
     base_lora: str | None = None
     draft_lora_scale: float = 1.0
@@ -178,10 +183,16 @@ class LoadSettings:
         )
         return None if path is None else (Path(path), scale)
 
+    @property
+    def planned(self) -> bool:
+        """Whether the models are placed by a plan, and not by numbers that were given."""
+        return self.n_gpu_layers == "auto" and self.draft_n_gpu_layers is None and self.base_n_gpu_layers is None
+
     def gpu_layers(self, role: Literal["draft", "base"]) -> int:
-        """Layers of one model to put on accelerators."""
+        """Layers of one model to put on accelerators where nothing is planned; -1 is all."""
         own = self.draft_n_gpu_layers if role == "draft" else self.base_n_gpu_layers
-        return self.n_gpu_layers if own is None else own
+        common = -1 if self.n_gpu_layers == "auto" else int(self.n_gpu_layers)
+        return common if own is None else own
 
 
 Values = TypeVar("Values", ReplySettings, LoadSettings)
@@ -194,8 +205,15 @@ def _require_kinds(settings: ReplySettings | LoadSettings) -> None:
         value = getattr(settings, name)
         if not _is_of(value, kind):
             choices = get_args(kind) if get_origin(kind) is Literal else ()
-            wanted = f"one of {', '.join(choices)}" if choices else getattr(kind, "__name__", str(kind))
+            wanted = f"one of {', '.join(choices)}" if choices else _kind_name(kind)
             raise UsageError(f"{name.replace('_', '-')} is {value!r}: it must be {wanted}")
+
+
+def _kind_name(kind: Any) -> str:
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, parts))
+    return " or ".join(map(_kind_name, parts)) if parts else getattr(kind, "__name__", str(kind))
 
 
 def _is_of(value: object, kind: Any) -> bool:
@@ -226,9 +244,28 @@ def changed(settings: Values, values: Mapping[str, Any]) -> Values:
     return replace(settings, **given)
 
 
-def names() -> set[str]:
+def names() -> list[str]:
     """Names of all settings."""
-    return {field.name for kind in (ReplySettings, LoadSettings) for field in fields(kind)}
+    return [field.name for kind in (ReplySettings, LoadSettings) for field in fields(kind)]
+
+
+def read_text(name: str, text: str) -> Any:
+    """The value of a setting that is given as text, as in an environment variable.
+
+    Raises:
+        UsageError: it is not of the setting's kind.
+    """
+    kind = {**get_type_hints(ReplySettings), **get_type_hints(LoadSettings)}[name]
+    if get_origin(kind) is tuple:
+        return (text,)
+    readings: list[Any] = []
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            readings.append(read(text))
+    for value in [{"true": True, "false": False}.get(text.lower(), text), *readings, text]:
+        if _is_of(value, kind):
+            return value
+    return text
 
 
 def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:

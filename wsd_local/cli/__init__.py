@@ -8,6 +8,7 @@ unusable, 4 does not fit in memory or context, 130 interrupted.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 
 from wsd_local import __version__
-from wsd_local.cli import evaluate, run
+from wsd_local.cli import configuration, doctor, evaluate, fit, models, run
 from wsd_local.cli.interrupt import EXIT_INTERRUPTED
 from wsd_local.errors import CancelledError, WsdError
 
@@ -27,6 +28,10 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("chat")(run.chat)
+app.add_typer(models.app, name="models")
+app.command("fit")(fit.fit)
+app.add_typer(configuration.app, name="config")
+app.command("doctor")(doctor.doctor)
 app.add_typer(evaluate.app, name="eval")
 
 
@@ -59,6 +64,7 @@ def _root(
 def main() -> None:
     """Entry point of `wsd-local`."""
     debug = "--debug" in sys.argv[1:]
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
     try:

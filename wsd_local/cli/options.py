@@ -27,9 +27,21 @@ class FlashAttn(str, enum.Enum):
     AUTO = "auto"
 
 
+class LoadKind(str, enum.Enum):
+    """Ways of loading, by llama.cpp's names."""
+
+    AUTO = "auto"
+    NONE = "none"
+    MMAP = "mmap"
+    MLOCK = "mlock"
+    MMAP_MLOCK = "mmap+mlock"
+    DIO = "dio"
+
+
 class CacheKind(str, enum.Enum):
     """KV cache types."""
 
+    AUTO = "auto"
     F32 = "f32"
     F16 = "f16"
     BF16 = "bf16"
@@ -41,7 +53,10 @@ class CacheKind(str, enum.Enum):
     IQ4_NL = "iq4_nl"
 
 
-Pair = Annotated[str, typer.Option(help="Pair by name.", rich_help_panel=_MODELS)]
+Pair = Annotated[
+    str | None,
+    typer.Option(help="Pair by name. [default: the configuration's, else demo]", rich_help_panel=_MODELS),
+]
 Draft = Annotated[
     str | None, typer.Option(help="Draft model by path or name, instead of the pair's.", rich_help_panel=_MODELS)
 ]
@@ -122,7 +137,16 @@ Ctx = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel=_MACHINE)]
 GpuLayers = Annotated[
-    int, typer.Option("--n-gpu-layers", help="Layers of each model on a GPU; -1 all.", rich_help_panel=_MACHINE)
+    str,
+    typer.Option(
+        "--n-gpu-layers",
+        help="Layers of each model on GPUs: a number, -1 all, or auto: as wsd-local fit shows.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+Load = Annotated[
+    LoadKind,
+    typer.Option("--load-mode", help="How files come into memory.", rich_help_panel=_MACHINE),
 ]
 DraftGpuLayers = Annotated[
     int | None, typer.Option("--draft-n-gpu-layers", help="The same for the draft alone.", rich_help_panel=_MACHINE)
@@ -135,3 +159,4 @@ CacheV = Annotated[CacheKind, typer.Option("--cache-type-v", help="Type of cache
 Flash = Annotated[FlashAttn, typer.Option("--flash-attn", help="Flash attention.", rich_help_panel=_MACHINE)]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log on standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.style import Style
 
 from wsd_local.events import Event, Notice, Source, Switched, Text
+from wsd_local.hashing import HashProgress
+from wsd_local.offload import Plan
 from wsd_local.reply import Finished, Reply
 
 
@@ -29,6 +31,17 @@ def reader_may_leave() -> Iterator[None]:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None
+
+
+@contextmanager
+def hashing_bar() -> Iterator[HashProgress]:
+    """A progress bar for hashing files, on standard error if that is a terminal."""
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("hashing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 STYLES = {"draft": Style(color="cyan", italic=True), "base": Style()}
@@ -49,6 +62,17 @@ class Printer:
     def loading(self, role: Source, fraction: float) -> None:
         """A model is being loaded."""
         self._wait(f"loading the {role} model: {fraction:.0%}")
+
+    def hashing(self, done: int, total: int) -> None:
+        """A file is being hashed."""
+        self._wait(f"hashing the models, once: {done / max(total, 1):.0%}")
+
+    def planned(self, plan: Plan | None) -> None:
+        """Say what was given up to fit into memory: always if it changes replies, else with `--trace`."""
+        if plan is not None:
+            self._quiet()
+            for line in (*plan.given_up, *(plan.speed_given_up if self._trace else ())):
+                self._err.print(f"wsd-local: {line}")
 
     def progress(self, role: Source, done: int, total: int) -> None:
         """A prompt is being read; shown until the first text."""

@@ -6,7 +6,6 @@ import enum
 import json
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,7 @@ def run(
     tokens: Annotated[bool, typer.Option("--tokens", help="JSON with every token and its probability.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Show who wrote what, and a summary line.")] = False,
     timeout: Annotated[float | None, typer.Option(help="Stop after this many seconds; what is there stays.")] = None,
-    pair: options.Pair = "demo",
+    pair: options.Pair = None,
     draft: options.Draft = None,
     base: options.Base = None,
     draft_lora: options.DraftLora = None,
@@ -71,12 +70,13 @@ def run(
     draft_seed: options.DraftSeed = None,
     ctx: options.Ctx = None,
     threads: options.Threads = None,
-    n_gpu_layers: options.GpuLayers = -1,
+    n_gpu_layers: options.GpuLayers = "auto",
     draft_n_gpu_layers: options.DraftGpuLayers = None,
     base_n_gpu_layers: options.BaseGpuLayers = None,
-    cache_type_k: options.CacheK = options.CacheKind.F16,
-    cache_type_v: options.CacheV = options.CacheKind.F16,
+    cache_type_k: options.CacheK = options.CacheKind.AUTO,
+    cache_type_v: options.CacheV = options.CacheKind.AUTO,
     flash_attn: options.Flash = options.FlashAttn.AUTO,
+    load_mode: options.Load = options.LoadKind.AUTO,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
@@ -87,10 +87,12 @@ def run(
     show_native_log(verbose)
     from wsd_local.catalog import read_base_format
     from wsd_local.cli.output import Printer, reader_may_leave
+    from wsd_local.config import read_config
     from wsd_local.events import Source
     from wsd_local.pairs import load
 
-    settings = _settings(context.params) | {"probabilities": tokens}
+    config = read_config()
+    settings = {**config.settings, **given_settings(context)} | {"probabilities": tokens}
     printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
     with ExitStack() as stack:
         stack.enter_context(reader_may_leave())
@@ -102,9 +104,12 @@ def run(
             return not interrupt.asked
 
         form = None if base_format is None else read_base_format(base_format)
-        loaded = stack.enter_context(load(pair, draft=draft, base=base, base_format=form, progress=loading, **settings))
+        loaded = stack.enter_context(
+            load(pair or config.pair, draft=draft, base=base, base_format=form, progress=loading, **settings)
+        )
+        printer.planned(loaded.plan)
         if as_json or tokens:
-            loaded.hash_models()
+            loaded.hash_models(printer.hashing)
         reply = loaded.start(asked, progress=printer.progress)
         interrupt.calls(loaded.cancel)
         if timeout is not None:
@@ -134,17 +139,22 @@ def show_native_log(verbose: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options that are settings, as the settings want them."""
-    from wsd_local.settings import names
+def given_settings(context: typer.Context) -> dict[str, Any]:
+    """Those settings that were given as options, as the settings want them."""
+    from wsd_local.settings import names, read_text
 
-    settings = {name: value for name, value in values.items() if name in names()}
-    for name, value in settings.items():
+    settings: dict[str, Any] = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name not in names() or source is None or source.name == "DEFAULT":
+            continue
         if isinstance(value, enum.Enum):
             settings[name] = value.value
         elif isinstance(value, Path):
             settings[name] = _decoded(_read(value), str(value)) if name in ("grammar", "json_schema") else str(value)
-    return settings | {"stop": tuple(settings["stop"] or ())}
+        else:
+            settings[name] = read_text(name, value) if name == "n_gpu_layers" else value
+    return settings
 
 
 # -- the prompt ----------------------------------------------------------------------------------------------

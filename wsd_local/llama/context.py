@@ -26,11 +26,12 @@ from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler
 from wsd_local.llama.snapshots import STRIDE, Snapshots
+from wsd_local.offload import CPU_UBATCH_PER_THREAD, GPU_UBATCH, ROWS
 from wsd_local.settings import CacheType, FlashAttention
 from wsd_local.tokens import common_prefix
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-CANCELLABLE = 32
+CANCELLABLE = CPU_UBATCH_PER_THREAD
 """Tokens evaluated together by each CPU thread. A stop waits for one matrix product, which took up to 0.5 s for 512
 tokens of an 8B shape on two threads and 0.06 s for 64; reading a prompt was as fast either way."""
 
@@ -45,8 +46,8 @@ class ContextOptions:
     """
 
     n_ctx: int = 4096
-    n_batch: int = 512
-    n_rows: int = 32
+    n_batch: int = GPU_UBATCH
+    n_rows: int = ROWS
     threads: int | None = None
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
@@ -76,8 +77,8 @@ class Context:
         params.n_seq_max = 1
         params.n_outputs_max = options.n_rows
         params.n_threads = params.n_threads_batch = threads
-        params.type_k = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type_k.upper()}")
-        params.type_v = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type_v.upper()}")
+        params.type_k = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_k)}")
+        params.type_v = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_v)}")
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
         params.swa_full = True
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
@@ -219,6 +220,10 @@ class Context:
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         pointer = llama_cpp.llama_get_logits_ith(self._handle, row)
         return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
+
+
+def _named(kind: CacheType) -> str:
+    return "F16" if kind == "auto" else kind.upper()
 
 
 class _Batch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,9 @@ import llama_cpp
 import numpy as np
 
 from wsd_local.errors import CancelledError, ModelError
+from wsd_local.header import look_at
 from wsd_local.llama.logs import captured, cause, forward_logs
+from wsd_local.settings import LoadMode
 
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _LSTRIP, _RSTRIP = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP, llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP
@@ -31,18 +33,34 @@ class Model:
     Args:
         path: the file.
         n_gpu_layers: layers to put on accelerators; -1 all of them, if the build can offload at all.
+        split: names of the accelerators to use and how many of these layers each gets; empty leaves it to llama.cpp.
         progress: called with the loaded fraction, 0 to 1; returning False stops the loading.
+        load_mode: how the file comes into memory, by llama.cpp's names.
+        repack: let the CPU back end keep weights in the order that its kernels like best; with a mapped file that is
+            a second copy.
 
     Raises:
         ModelError: the file is missing, not GGUF, damaged, or refused by llama.cpp.
     """
 
-    def __init__(self, path: Path, *, n_gpu_layers: int = -1, progress: Callable[[float], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        split: Mapping[str, int] | None = None,
+        progress: Callable[[float], bool] | None = None,
+        load_mode: LoadMode = "auto",
+        repack: bool = True,
+    ) -> None:
         self._handle: ctypes.c_void_p | None = None
         look_at(path)
         forward_logs()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
+        params.load_mode = llama_cpp.llama_load_mode_from_str(load_mode.encode())
+        params.use_extra_bufts = repack
+        chosen = _chosen(params, split or {})
         stopped = False
 
         def report(fraction: float, _data: ctypes.c_void_p) -> bool:
@@ -53,6 +71,7 @@ class Model:
         params.progress_callback = llama_cpp.llama_progress_callback(report)
         with captured() as lines:
             self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        del chosen
         if stopped:
             self.close()
             raise CancelledError("stopped while loading")
@@ -263,18 +282,14 @@ class Model:
         return self.spelling(token) if token >= 0 else ""
 
 
-def look_at(path: Path) -> None:
-    """Raise `ModelError` unless `path` is a readable file that begins like GGUF."""
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; check the path, or leave it out to use the embedded pair")
-    if not path.is_file():
-        raise ModelError(f"{path}: is not a file; name a .gguf file")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    if not magic:
-        raise ModelError(f"{path}: is empty; fetch or copy it again")
-    if magic != b"GGUF":
-        raise ModelError(f"{path}: is not a GGUF file (it begins with {magic!r}); convert the model to GGUF first")
+def _chosen(params: Any, split: Mapping[str, int]) -> tuple[Any, ...]:
+    """Name the devices and their shares in `params`; the arrays must live until the model is loaded."""
+    if not split:
+        return ()
+    from wsd_local.llama.devices import handle_of
+
+    devices = (ctypes.c_void_p * (len(split) + 1))(*map(handle_of, split), None)
+    shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*map(float, split.values()))
+    params.devices = ctypes.cast(devices, ctypes.c_void_p)
+    params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+    return devices, shares

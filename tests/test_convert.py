@@ -1,0 +1,558 @@
+"""Converting a checkpoint: the same tokens and the same logits as its own library, and every refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import random
+import shutil
+import tarfile
+import threading
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+from makers import Floats
+from test_command import complains, wsd
+
+from wsd_local import convert as making
+from wsd_local.convert import Checkpoint, convert, converter, fetched, local, weights
+from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
+from wsd_local.header import read_header
+from wsd_local.llama import Cancellation, Context, Model
+from wsd_local.llama.context import ContextOptions
+from wsd_local.paths import made_models_dir
+from wsd_local.registry import known
+
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+CORPUS = (
+    "the bread stays fresh in a paper bag keep it away from damp air boil an egg for eight minutes and cool it under "
+    "running water user assistant system answer question why how what is it good to know that snow falls in winter"
+)
+WORDS = CORPUS.split()
+TEXTS = (
+    "Keep the bread in a paper bag, away from damp air.",
+    " two  spaces,\ttabs\n\nand lines\n",
+    "How do I boil an egg? Eight minutes: 8 x 60 = 480 s.",
+    "Straße, 你好, 🙂 and a family 👨‍👩‍👧",
+    "",
+    "</s> is text here",
+)
+LONG = " ".join(random.Random(1).choices(WORDS, k=150))
+"""Longer than what the model's positions were made for before they were stretched."""
+Usage = namedtuple("Usage", "total used free")
+ROOT = Path(__file__).parents[1]
+
+
+def needed(name: str) -> Any:
+    """A module of the extra, or a skip."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        pytest.skip(f"expected: {name} is not installed (pip install 'wsd-local[convert]')")
+
+
+@pytest.fixture
+def llama_cpp_source(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the converter is, named to the program."""
+    for name in making.EXTRA:
+        needed(name)
+    folder = Path(os.environ.get("WSD_TEST_LLAMA_CPP") or ROOT / ".venv" / "llama.cpp")
+    if not (folder / "convert_hf_to_gguf.py").is_file():
+        pytest.skip(f"expected: no source of llama.cpp at {folder} (set WSD_TEST_LLAMA_CPP)")
+    monkeypatch.setenv("WSD_LOCAL_LLAMA_CPP", str(folder))
+    return folder
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """A random Llama like Llama 3.2 in shape (tied embeddings, grouped queries, stretched positions), in F32."""
+    torch, transformers, sentencepiece = map(needed, ("torch", "transformers", "sentencepiece"))
+    folder.mkdir()
+    text = folder / "text.txt"
+    choose = random.Random(0)
+    text.write_text("".join(" ".join(choose.choices(WORDS, k=12)).capitalize() + ".\n" for _ in range(400)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=420,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        pad_id=-1,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    text.unlink()
+    (folder / "tokenizer.vocab").unlink()
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "legacy": False,
+        "chat_template": TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    positions = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    config = transformers.LlamaConfig(
+        vocab_size=sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model")).vocab_size(),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        rope_parameters=positions,
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.float32)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 1.5 * weight.shape[1] ** -0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "Tiny-Llama")
+
+
+@pytest.fixture
+def hand_made(tmp_path: Path) -> Path:
+    """What reads like a checkpoint before the converter sees it; made without torch."""
+    folder = tmp_path / "Hand-Made"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architectures": ["NoSuchForCausalLM"], "model_type": "nosuch"}))
+    write_safetensors(folder / "model.safetensors", {"w": np.zeros((4, 8), dtype=np.float32)})
+    return folder
+
+
+def write_safetensors(path: Path, tensors: dict[str, Floats], dtype: str = "F32") -> None:
+    """A file of weights; `dtype` is what its header says."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    data = b"".join(tensor.tobytes() for tensor in tensors.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+# -- the same model ------------------------------------------------------------------------------------------
+
+
+def logprobs(path: Path, text: str) -> tuple[list[int], Floats]:
+    """Tokens of a text as llama.cpp sees them, and the log-probability of each behind those before it."""
+    with Model(path) as model:
+        options = ContextOptions(n_ctx=1024, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
+        context = Context(model, options, Cancellation())
+        tokens = model.tokenize(text)
+        found = context.logprobs(0, tokens, 1)
+        context.close()
+    return tokens, np.array(found, dtype=np.float32)
+
+
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_a_converted_checkpoint_is_the_same_model(checkpoint: Path, tmp_path: Path) -> None:
+    torch, transformers = needed("torch"), needed("transformers")
+    done = wsd("models", "convert", str(checkpoint), "--type", "f32")
+    assert done.returncode == 0, done.stderr
+    name, path, size = done.stdout.decode().rstrip("\n").split("\t")
+    made = made_models_dir() / "tiny-llama-f32.gguf"
+    assert (name, Path(path), size) == ("tiny-llama-f32", made, f"{made.stat().st_size / 1e6:.1f} MB")
+    assert "wsd-local models quantize tiny-llama-f32 Q4_K_M" in done.stderr.decode()
+    assert (known()[name].path, known()[name].origin, known()[name].repo) == (made, "made", None)
+    assert [file.name for file in made.parent.glob("*tiny*")] == [made.name]
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    pieces = needed("sentencepiece").SentencePieceProcessor(str(checkpoint / "tokenizer.model"))
+    with Model(made) as model:
+        assert model.chat_template == TEMPLATE
+        assert (model.name, model.n_ctx_train) == ("Tiny-Llama", 2048)
+        for text in TEXTS:
+            assert model.tokenize(text) == pieces.encode(text, add_bos=True)
+            # transformers alone puts no space before a leading space.
+            if not text.startswith(" "):
+                assert model.tokenize(text) == tokenizer(text, split_special_tokens=True).input_ids
+
+    tokens, ours = logprobs(made, LONG)
+    assert tokens == tokenizer(LONG).input_ids
+    assert len(tokens) > 128
+    with torch.inference_mode():
+        theirs = transformers.LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+        rows = torch.log_softmax(theirs(torch.tensor([tokens])).logits[0].double(), -1)
+    wanted = rows[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].numpy()
+    assert np.abs(ours - wanted).max() < 1e-3
+    assert wanted.std() > 0.5
+
+    for kind, nearness in (("Q8_0", 0.1), ("Q4_K_M", 2.0)):
+        small = tmp_path / f"{kind}.gguf"
+        done = wsd("models", "quantize", name, kind, "--output", str(small), "--threads", "1")
+        assert done.returncode == 0, done.stderr
+        again, near = logprobs(small, LONG)
+        assert again == tokens
+        assert 1e-5 < np.abs(near - wanted).mean() < nearness
+
+
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_types_names_and_outputs(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a folder" / "made {x}.gguf"
+    done = wsd("models", "convert", str(checkpoint), "--as", "my-draft", "--output", str(output), "--type", "q8_0")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert known()["my-draft"].path == output
+    assert {tensor.type for tensor in read_header(output).tensors} == {"F32", "Q8_0"}
+    auto = convert(Checkpoint(checkpoint, "Owner/Some-Model"), tmp_path / "auto.gguf")
+    header = read_header(auto)
+    assert {tensor.type for tensor in header.tensors} == {"F32", "F16"}
+    assert header.text("general.name") == "Some-Model"
+
+
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_a_stopped_conversion_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    stops: list[Callable[[], None]] = []
+    seen: list[tuple[str, float]] = []
+
+    def progress(what: str, fraction: float) -> None:
+        seen.append((what, fraction))
+        if what == "converting":
+            stops[-1]()
+
+    with pytest.raises(CancelledError):
+        convert(Checkpoint(checkpoint), tmp_path / "made.gguf", progress=progress, stoppable=stops.append)
+    assert seen[-1][0] == "converting"
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- what the converter refuses ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_an_architecture_that_llama_cpp_does_not_know_is_named(hand_made: Path) -> None:
+    done = wsd("models", "convert", str(hand_made))
+    complains(done, 3, str(hand_made), "cannot be converted", "NoSuchForCausalLM is not supported")
+    assert not (made_models_dir() / "hand-made-f16.gguf").exists()
+
+
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_no_code_of_a_checkpoint_is_run(checkpoint: Path, tmp_path: Path) -> None:
+    """The converter, left alone, has transformers run it."""
+    folder, marker = tmp_path / "With-Code", tmp_path / "was-here"
+    shutil.copytree(checkpoint, folder)
+    (folder / "tokenizer.model").unlink()
+    code: dict[str, dict[str, Any]] = {
+        "tokenizer_config.json": {
+            "tokenizer_class": "OwnTokenizer",
+            "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]},
+        },
+        "config.json": {"architectures": ["LLaDAModelLM"]},
+    }
+    for name, changes in code.items():
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**settings, **changes}))
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass OwnTokenizer: pass\n")
+    with pytest.raises(ModelError, match=r"With-Code: cannot be converted: it brings code of its own, and no code"):
+        convert(Checkpoint(folder), tmp_path / "made.gguf")
+    assert not marker.exists()
+    assert not (tmp_path / "made.gguf").exists()
+
+
+# -- what is refused before ----------------------------------------------------------------------------------
+
+
+def test_a_missing_extra_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "EXTRA", ("json", "no_such_module_a", "no_such_module_b"))
+    with pytest.raises(
+        WsdError, match=r'needs no_such_module_a, no_such_module_b; .*pip install "wsd-local\[convert\]"'
+    ) as no:
+        making.require_extra()
+    assert no.value.exit_code == 1
+
+
+def test_the_command_says_what_is_no_checkpoint(tmp_path: Path) -> None:
+    complains(wsd("models", "convert", str(tmp_path / "none")), 3, "none: no such folder", "OWNER/NAME")
+    complains(wsd("models", "convert", "a/b/c"), 3, "a/b/c: no such folder")
+    complains(wsd("models", "convert", str(tmp_path)), 3, str(tmp_path), "holds no config.json")
+    (tmp_path / "model.gguf").touch()
+    complains(wsd("models", "convert", str(tmp_path / "model.gguf")), 3, "is a file", "models quantize")
+    complains(wsd("models", "convert", str(tmp_path), "--type", "q4_0"), 2, "q4_0")
+
+
+@pytest.fixture
+def no_converter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The extra is there, and a folder that looks like llama.cpp's."""
+    monkeypatch.setattr(making, "EXTRA", ())
+    folder = tmp_path / "llama.cpp"
+    for name in ("conversion", "gguf-py"):
+        (folder / name).mkdir(parents=True)
+    (folder / "convert_hf_to_gguf.py").touch()
+    monkeypatch.setenv("WSD_LOCAL_LLAMA_CPP", str(folder))
+
+
+@pytest.mark.usefixtures("no_converter")
+def test_nothing_is_overwritten_without_force(hand_made: Path, tmp_path: Path) -> None:
+    output = tmp_path / "made.gguf"
+    output.write_text("mine")
+    with pytest.raises(UsageError, match=r"made\.gguf: exists already; --force"):
+        convert(local(str(hand_made)), output)
+    assert output.read_text() == "mine"
+    with pytest.raises(UsageError, match="is a folder"):
+        convert(local(str(hand_made)), tmp_path, force=True)
+
+
+@pytest.mark.usefixtures("no_converter")
+def test_a_full_disk_is_seen_before(hand_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(1000, 937, 63))
+    with pytest.raises(WsdError, match="64 B are needed and 63 B are free"):
+        convert(local(str(hand_made)), tmp_path / "deep" / "made.gguf")
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.usefixtures("no_converter")
+def test_an_unknown_type_is_refused(hand_made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no type 'q4_0'; known are auto, f32"):
+        convert(local(str(hand_made)), tmp_path / "made.gguf", "q4_0")  # type: ignore[arg-type]
+
+
+def test_the_16_bit_type_is_that_of_most_weights(hand_made: Path) -> None:
+    assert making.chosen_kind("auto", weights(hand_made)) == "f16"
+    halves = np.zeros((100, 100), dtype=np.float16)
+    write_safetensors(hand_made / "model-2.safetensors", {"v": halves}, "BF16")  # type: ignore[dict-item]
+    assert weights(hand_made) == {"F32": 32, "BF16": 10000}
+    assert making.chosen_kind("auto", weights(hand_made)) == "bf16"
+    assert making.chosen_kind("f32", weights(hand_made)) == "f32"
+
+
+def test_weights_that_are_missing_or_damaged_are_named(hand_made: Path) -> None:
+    path = hand_made / "model.safetensors"
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:20], b"", b"\xff" * 40, (4).to_bytes(8, "little") + b"[{}]"):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.safetensors: is damaged"):
+            weights(hand_made)
+    path.write_bytes(whole)
+    index = hand_made / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
+    with pytest.raises(ModelError, match=r"1 parts of the weights are missing: model-2\.safetensors"):
+        weights(hand_made)
+    index.write_text("{}")
+    with pytest.raises(ModelError, match=r"index\.json: is damaged"):
+        weights(hand_made)
+    index.unlink()
+    path.unlink()
+    with pytest.raises(ModelError, match="holds no weights"):
+        weights(hand_made)
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [("songff/Pilot-3B", True), ("a/b/c", False), ("./a/b", False), ("/a/b", False), ("name", False), ("a/..", False)],
+)
+def test_names_of_repositories_are_told_from_paths(
+    source: str, meant: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert making.is_repo(source) == meant
+    if meant:
+        (tmp_path / source).mkdir(parents=True)
+        assert not making.is_repo(source)
+
+
+# -- the Hub -------------------------------------------------------------------------------------------------
+
+
+def hub_with(monkeypatch: pytest.MonkeyPatch, folder: Path, names: list[str]) -> list[str]:
+    """A repository of these files; the result lists what is fetched."""
+    asked: list[str] = []
+
+    def model_info(_self: object, repo: str, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=10) for name in names], sha="0" * 40)
+
+    def snapshot_download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_only_what_the_converter_reads_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["config.json", "chat_template.jinja", "tokenizer.json", "tokenizer.model", "merges.txt"]
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    others = [
+        "own.py",
+        "README.md",
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+        "original/model.safetensors",
+        "x.pth",
+    ]
+    asked = hub_with(monkeypatch, tmp_path, [*wanted, *shards, *others])
+    assert fetched("owner/Name") == Checkpoint(tmp_path, "owner/Name", "0" * 40)
+    assert asked == [*wanted, *shards]
+    asked = hub_with(monkeypatch, tmp_path, [*wanted, "pytorch_model.bin", "training_args.bin"])
+    fetched("owner/Name")
+    assert asked == [*wanted, "pytorch_model.bin"]
+
+
+def test_repositories_without_a_checkpoint_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_with(monkeypatch, tmp_path, ["model-Q4_K_M.gguf", "config.json"])
+    with pytest.raises(ModelError, match="owner/Name: holds no checkpoint"):
+        fetched("owner/Name")
+    hub_with(monkeypatch, tmp_path, ["config.json", "model.safetensors"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(100, 81, 19))
+    with pytest.raises(WsdError, match="20 B are needed and 19 B are free"):
+        fetched("owner/Name")
+
+
+def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model_info(_self: object, repo: str, **_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    with pytest.raises(WsdError, match="owner/Name: is not on this machine, and the Hub cannot be reached"):
+        fetched("owner/Name")
+
+
+# -- llama.cpp's source --------------------------------------------------------------------------------------
+
+
+class Index:
+    """A package index on this machine with one source archive."""
+
+    def __init__(self, version: str) -> None:
+        self.archive = source_archive(version)
+        self.sha = hashlib.sha256(self.archive).hexdigest()
+        self.asked: list[str] = []
+        name = f"llama_cpp_python-{version}.tar.gz"
+        index = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                index.asked.append(self.path)
+                link = f'<a href="../../files/{name}#sha256={index.sha}" data-requires-python="&gt;=3.8">{name}</a>'
+                pages = {"/simple/llama-cpp-python/": link.encode(), f"/files/{name}": index.archive}
+                page = pages.get(self.path)
+                self.send_response(200 if page is not None else 404)
+                self.send_header("Content-Length", str(len(page or b"")))
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(page or b"")
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Tests are quiet."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/simple"
+
+
+def source_archive(version: str) -> bytes:
+    """Like llama-cpp-python's, and with members that must not be unpacked."""
+    inside = f"llama_cpp_python-{version}/vendor/llama.cpp"
+    members = {
+        f"{inside}/convert_hf_to_gguf.py": b"print('converter')",
+        f"{inside}/conversion/llama.py": b"# llama",
+        f"{inside}/gguf-py/gguf/__init__.py": b"",
+        f"{inside}/LICENSE": b"MIT",
+        f"{inside}/src/llama.cpp": b"int main;",
+        f"{inside}/conversion/../../../outside.py": b"evil",
+        f"llama_cpp_python-{version}/llama_cpp/llama.py": b"",
+    }
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo(f"{inside}/conversion/link.py")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return packed.getvalue()
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
+    found = Index(importlib.metadata.version("llama-cpp-python"))
+    monkeypatch.setenv("PIP_INDEX_URL", found.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("WSD_LOCAL_LLAMA_CPP", raising=False)
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+def test_the_converter_is_fetched_once(index: Index, tmp_path: Path) -> None:
+    folder = converter()
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    assert files == {"convert_hf_to_gguf.py", "conversion/llama.py", "gguf-py/gguf/__init__.py", "LICENSE"}
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+    assert not list(tmp_path.rglob("outside.py"))
+    asked = len(index.asked)
+    assert converter() == folder
+    assert len(index.asked) == asked == 2
+
+
+def test_a_wrong_hash_leaves_nothing(index: Index, tmp_path: Path) -> None:
+    index.archive += b"x"
+    with pytest.raises(WsdError, match=r"is not what its hash promises.*WSD_LOCAL_LLAMA_CPP"):
+        converter()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_index_without_the_version_or_out_of_reach_is_named(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.sha = "none"
+    with pytest.raises(WsdError, match=r"lists no llama_cpp_python-.*\.tar\.gz.*WSD_LOCAL_LLAMA_CPP"):
+        converter()
+    monkeypatch.setenv("PIP_INDEX_URL", f"{index.url}/nowhere")
+    with pytest.raises(WsdError, match=r"cannot be fetched from .*/nowhere/llama-cpp-python/: .*404"):
+        converter()
+
+
+def test_an_archive_without_the_converter_is_refused(index: Index, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz"):
+        pass
+    index.archive = packed.getvalue()
+    index.sha = hashlib.sha256(index.archive).hexdigest()
+    with pytest.raises(WsdError, match=r"holds no convert_hf_to_gguf\.py"):
+        converter()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_folder_that_is_not_llama_cpps_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSD_LOCAL_LLAMA_CPP", str(tmp_path))
+    with pytest.raises(WsdError, match=r"holds no convert_hf_to_gguf\.py: WSD_LOCAL_LLAMA_CPP must name"):
+        converter()

@@ -1,0 +1,55 @@
+"""`wsd-local config`: where the configuration is, and what holds."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.tables import plain_table, print_json, print_tables
+
+app = typer.Typer(help="Configuration: path, show.", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    """A default pair, settings, and pairs of your own, in config.toml.
+
+    Environment variables WSD_LOCAL_PAIR and WSD_LOCAL_<SETTING> go over the file, options over both.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("path")
+def show_path(debug: Debug = False) -> None:
+    """Print where config.toml is, or would be."""
+    from wsd_local.paths import config_file
+
+    sys.stdout.write(f"{config_file()}\n")
+
+
+@app.command("show")
+def show(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Print what holds, and where it is said."""
+    from wsd_local.config import read_config
+    from wsd_local.settings import LoadSettings, ReplySettings, plain
+
+    config = read_config()
+    defaults = plain(ReplySettings(), LoadSettings())
+    if as_json:
+        print_json(config.as_dict() | {"settings": {**defaults, **config.settings}})
+        return
+    settings = plain_table(f"{config.path}{'' if config.path.exists() else ' (not there)'}", ("", "value", "from"))
+    settings.add_row("pair", config.pair or "demo", config.sources.get("pair", "default"))
+    for name, default in defaults.items():
+        value = config.settings.get(name, default)
+        source = config.sources.get(name, "default")
+        settings.add_row(
+            name, "" if value in (None, ()) else str(value), source, style=None if source != "default" else "dim"
+        )
+    pairs = plain_table("Your pairs", ("name", "draft", "base", "for"))
+    for entry in config.pairs.values():
+        pairs.add_row(entry.name, entry.draft, entry.base, entry.description)
+    print_tables(settings, *([pairs] if config.pairs else []))

@@ -1,0 +1,160 @@
+"""`wsd-local models convert` and `quantize`: models made on this machine."""
+
+from __future__ import annotations
+
+import enum
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsd_local.cli.interrupt import interruptible
+from wsd_local.cli.options import Debug
+
+if TYPE_CHECKING:
+    from wsd_local.convert import Progress
+
+
+class Kind(str, enum.Enum):
+    """Types that the converter writes."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+    AUTO = "auto"
+
+
+As = Annotated[str | None, typer.Option("--as", help="Name of the new model.")]
+Output = Annotated[Path | None, typer.Option(help="File to make; by default one in the data folder.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file or a name that is there already.")]
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="HF-REPO|DIR", help="A checkpoint's folder, or its repository on the Hub.")
+    ],
+    name: As = None,
+    output: Output = None,
+    kind: Annotated[
+        Kind, typer.Option("--type", help="Type of the weights; auto: the 16-bit type that is nearest to the source.")
+    ] = Kind.AUTO,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Convert a checkpoint (safetensors) to a GGUF file, with llama.cpp's own converter."""
+    from wsd_local import convert as making
+    from wsd_local.catalog import catalog_models
+
+    entry = catalog_models().get(source)
+    repo = entry.repo if entry is not None and entry.file is None else None
+    if repo is None and making.is_repo(source):
+        repo = source
+    checkpoint = making.local(source) if repo is None else None
+    making.require_extra()
+    if name is not None or output is not None:
+        _free(name, output, force)
+    with _shown("converting") as progress:
+        making.converter(progress)
+    if repo is not None:
+        checkpoint = making.fetched(repo)
+    assert checkpoint is not None
+    chosen = making.chosen_kind(kind.value, making.weights(checkpoint.folder))
+    name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
+    path = _free(name, output, force)
+    with interruptible() as stop, _shown("converting") as progress:
+        making.convert(checkpoint, path, chosen, force=force, progress=progress, stoppable=stop.calls)
+    _remember(name, path, checkpoint.repo, checkpoint.revision)
+    if chosen != "q8_0":
+        print(f"quantise it with: wsd-local models quantize {name} Q4_K_M", file=sys.stderr)
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A model, best one of 16 or 32 bits.")],
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="Q4_K_M, Q8_0, IQ4_XS, BF16, ...; any case.")],
+    name: As = None,
+    output: Output = None,
+    force: Force = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Quantise a quantised model again, which loses more.")
+    ] = False,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="Importance matrix, a GGUF file; types below 3 bits need one.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make a model smaller: a GGUF file of fewer bits per weight."""
+    from wsd_local import convert as making
+    from wsd_local.catalog import catalog_models, model_path
+    from wsd_local.llama.quantize import file_type, file_types
+    from wsd_local.registry import known
+    from wsd_local.units import gb
+
+    path = model_path(source)
+    kind = file_type(kind)
+    origin = known().get(source)
+    stem = source if origin is not None or source in catalog_models() else path.stem
+    types = "|".join(file_types())
+    stem = re.sub(rf"(-\d{{5}}-of-\d{{5}})?([-.](?:{types}))?$", "", stem, flags=re.IGNORECASE) or stem
+    name = name or (output.stem if output is not None else f"{stem}-{kind}")
+    target = _free(name, output, force)
+    with interruptible() as stop, _shown("quantising") as progress:
+        made = making.quantize(
+            path,
+            target,
+            kind,
+            threads=threads,
+            allow_requantize=allow_requantize,
+            imatrix=imatrix,
+            force=force,
+            progress=progress,
+            stoppable=stop.calls,
+        )
+    _remember(name, made.path, *((origin.repo, origin.revision) if origin else (None, None)))
+    print(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight", file=sys.stderr)
+
+
+def _free(name: str | None, output: Path | None, force: bool) -> Path:
+    """The file to make, if neither it nor the name is taken by another model."""
+    from wsd_local.convert import check_free, check_name
+    from wsd_local.errors import UsageError
+    from wsd_local.paths import made_models_dir
+    from wsd_local.registry import known
+
+    if name is not None:
+        check_name(name)
+    path = (output.expanduser() if output is not None else made_models_dir() / f"{name}.gguf").absolute()
+    check_free(path, force)
+    if name in known() and known()[name].path != path and not force:
+        raise UsageError(f"there is a model {name} already ({known()[name].path}); choose another --as, or add --force")
+    return path
+
+
+def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> None:
+    from wsd_local.registry import Known, remember
+    from wsd_local.units import gb
+
+    remember(Known(name, (path,), "made", repo, revision))
+    print(f"{name}\t{path}\t{gb(path.stat().st_size)}", flush=True)
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[Progress]:
+    """A bar on standard error while it is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=1.0)
+
+        def progress(now: str, fraction: float) -> None:
+            bar.update(task, description=now, completed=fraction)
+
+        yield progress

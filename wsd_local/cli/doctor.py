@@ -1,0 +1,25 @@
+"""`wsd-local doctor`: what is installed here and whether it works, as text for a bug report."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.tables import print_json
+
+
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Tell what is installed and what this machine has, and let the embedded pair answer. For bug reports."""
+    from wsd_local.cli.output import reader_may_leave
+    from wsd_local.diagnosis import diagnose
+
+    found = diagnose()
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        with reader_may_leave():
+            sys.stdout.write(found.text())
+    if found.problems:
+        raise typer.Exit(1)

@@ -1,0 +1,80 @@
+"""`wsd-local fit`: where the models of a pair would go on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsd_local.cli import options
+from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.tables import plain_table, print_json, print_tables
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wsd_local.offload import Plan
+
+
+def fit(
+    context: typer.Context,
+    pair: Annotated[str | None, typer.Argument(help="Pair by name. [default: the configuration's, else demo]")] = None,
+    draft: options.Draft = None,
+    base: options.Base = None,
+    draft_lora: options.DraftLora = None,
+    base_lora: options.BaseLora = None,
+    ctx: options.Ctx = None,
+    threads: options.Threads = None,
+    cache_type_k: options.CacheK = options.CacheKind.AUTO,
+    cache_type_v: options.CacheV = options.CacheKind.AUTO,
+    flash_attn: options.Flash = options.FlashAttn.AUTO,
+    load_mode: options.Load = options.LoadKind.AUTO,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show whether a pair fits, where its layers go, and what is given up. Reads headers only; nothing is loaded."""
+    from wsd_local.catalog import named_pair
+    from wsd_local.cli.run import given_settings
+    from wsd_local.config import read_config
+    from wsd_local.events import Source
+    from wsd_local.placing import expected, placed
+    from wsd_local.settings import split
+
+    config = read_config()
+    _, loading = split({**config.settings, **given_settings(context)})
+    entry = named_pair(pair or config.pair or "demo", config.pairs)
+    names: dict[Source, str] = {"draft": draft or entry.draft, "base": base or entry.base}
+    models = {role: expected(name) for role, name in names.items()}
+    missing = [names[role] for role, (_, is_estimated) in models.items() if is_estimated]
+    if missing:
+        typer.echo(f"not on this machine, estimated from the catalog: {', '.join(missing)}", err=True)
+    plan = placed({role: model for role, (model, _) in models.items()}, loading)
+    if as_json:
+        print_json(plan.as_dict())
+    else:
+        print_tables(*tables(plan))
+        for line in (*plan.speed_given_up, *plan.given_up):
+            typer.echo(f"given up: {line}", err=True)
+
+
+def tables(plan: Plan) -> tuple[Table, ...]:
+    """A plan as people read it."""
+    from wsd_local.offload import HOST, load_mode
+    from wsd_local.units import GIB, gib
+
+    models = plain_table("Models", ("", "layers on GPU", "context", "cached k/v", "loaded by"), {2})
+    names = list(dict.fromkeys(part for one in plan.placements.values() for use in one.use.values() for part in use))
+    parts = plain_table("Memory by part, GiB", ("", "where", *names, "sum"), range(2, len(names) + 3))
+    for role, placement in plan.placements.items():
+        layers = f"{placement.gpu_layers} of {placement.n_layers + 1}"
+        caches = f"{plan.cache_type_k}/{plan.cache_type_v}"
+        models.add_row(role, layers, f"{placement.ctx:,}", caches, load_mode(placement))
+        for place, use in placement.use.items():
+            sizes = [f"{use[part] / GIB:.2f}" if use.get(part) else "" for part in names]
+            parts.add_row(role, place, *sizes, f"{placement.bytes_on(place) / GIB:.2f}")
+    machine = plain_table("Memory", ("", "used", "free now", "total", ""), {1, 2, 3})
+    for device in plan.machine.devices:
+        cells = (device.name, gib(plan.used(device.name)), gib(device.free), gib(device.total), device.description)
+        machine.add_row(*cells)
+    machine.add_row(HOST, gib(plan.used(HOST)), gib(plan.machine.free), gib(plan.machine.total), "the machine's own")
+    return models, parts, machine

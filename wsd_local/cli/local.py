@@ -1,0 +1,176 @@
+"""`wsd-local models list|show|import|rm`: what is on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.tables import plain_table, print_json, print_tables
+from wsd_local.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wsd_local.description import Description
+
+
+def list_models(
+    as_json: AsJson = False,
+    elsewhere: Annotated[
+        bool, typer.Option("--elsewhere", help="Also files that Ollama, LM Studio and llama.cpp keep.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """List the models on this machine, and what the catalog offers."""
+    from wsd_local.inventory import inventory
+    from wsd_local.local_models import found_elsewhere
+
+    found = inventory()
+    others = found_elsewhere() if elsewhere or as_json else []
+    if as_json:
+        rows = [{"program": other.program, "name": other.name, "path": str(other.path)} for other in others]
+        print_json(found.as_dict() | {"elsewhere": rows})
+        return
+    table = plain_table(
+        "Models", ("name", "role", "on disk", "quant.", "size", "licence", "params", "context"), {4, 6, 7}
+    )
+    for model in found.models:
+        size, context = _gb(model.size), "" if model.context is None else f"{model.context:,}"
+        here = {None: "", True: "yes", False: "damaged"}[model.usable]
+        cells = (model.name, model.role, here, model.quantization, size, model.licence, model.parameters, context)
+        table.add_row(*cells, style="" if model.usable else "dim")
+    pairs = plain_table("Pairs", ("name", "draft", "base", "on disk", "size", "for"), {4})
+    for pair in found.pairs:
+        ready = "yes" if pair.ready else ""
+        row = (pair.name, pair.draft, pair.base, ready, _gb(pair.size), pair.description)
+        pairs.add_row(*row, style="" if pair.ready else "dim")
+    print_tables(table, pairs)
+    if others:
+        kept = plain_table("Kept by other programs", ("program", "name", "file"), set())
+        for other in others:
+            kept.add_row(other.program, other.name, str(other.path))
+        print_tables(kept)
+    hint = "fetch one: wsd-local models pull NAME · have a file: wsd-local models import FILE --as NAME"
+    print(hint, file=sys.stderr)
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
+    ctx: Annotated[int | None, typer.Option(help="Tokens of context to count memory for.")] = None,
+    template: Annotated[bool, typer.Option("--template", help="Print the chat template alone.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a model file is: architecture, quantisation, vocabulary, memory. Reads its header only."""
+    if ctx is not None and ctx < 1:
+        raise UsageError(f"ctx is {ctx}: it counts tokens and must be at least 1")
+    from wsd_local.catalog import model_path
+    from wsd_local.description import describe
+    from wsd_local.header import read_model
+    from wsd_local.llama.devices import cpu_features
+
+    shown = describe(read_model(model_path(model)), ctx, cpu_features())
+    if template:
+        if shown.template is None:
+            raise UsageError(f"{shown.path}: has no chat template")
+        sys.stdout.write(shown.template + "\n")
+    elif as_json:
+        print_json(shown.as_dict())
+    else:
+        print_tables(*_shown(shown))
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(help="GGUF file; of a split model the first part.")],
+    name: Annotated[str, typer.Option("--as", help="What the model is to be called here.")],
+    debug: Debug = False,
+) -> None:
+    """Give a model file that is here already a name, without copying it."""
+    from wsd_local.cli.output import hashing_bar
+    from wsd_local.local_models import import_model
+
+    with hashing_bar() as progress:
+        entry = import_model(path, name, progress)
+    sys.stdout.write(f"{entry.name}\t{entry.path}\n")
+
+
+def rm(
+    name: Annotated[str, typer.Argument(help="Name of a model that was pulled, imported or made here.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Forget a model; delete its files only if this program fetched or made them."""
+    from wsd_local.local_models import removal, remove
+    from wsd_local.units import gb
+
+    planned = removal(name)
+    for path in planned.deleted:
+        sys.stderr.write(f"deletes {path}\n")
+    for path in planned.kept:
+        sys.stderr.write(f"keeps {path}\n")
+    if dry_run:
+        sys.stdout.write(f"{name}: would free {gb(planned.freed)}\n")
+        return
+    if planned.deleted and not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"{name}: {gb(planned.freed)} would be deleted; confirm with --yes")
+        typer.confirm(f"Free {gb(planned.freed)}?", abort=True, err=True)
+    done = remove(name)
+    sys.stdout.write(f"{name}: forgotten, {gb(done.freed)} freed\n")
+
+
+# -- printing -------------------------------------------------------------------------------------------------
+
+
+def _gb(size: int | None) -> str:
+    from wsd_local.units import gb
+
+    return "" if size is None else gb(size)
+
+
+def _shown(shown: Description) -> tuple[Table, ...]:
+    from wsd_local.units import amount, gb, gib
+
+    facts = plain_table(shown.name, ("", ""), set())
+    facts.show_header = False
+    parts = "" if shown.parts == 1 else f", {shown.parts} parts"
+    mix = ", ".join(f"{kind} {size / max(sum(shown.types.values()), 1):.0%}" for kind, size in shown.types.items())
+    template = "none" if shown.template is None else f"{len(shown.template)} characters (--template prints it)"
+    for label, text in (
+        ("file", f"{shown.path} ({gb(shown.size)}{parts})"),
+        ("architecture", f"{shown.architecture}, {shown.n_layers} layers of width {shown.n_embd}"),
+        ("parameters", amount(shown.parameters)),
+        ("quantisation", f"{shown.quantization}, {shown.bits:.2f} bits per parameter ({mix})"),
+        ("vocabulary", f"{shown.n_vocab:,} tokens, {shown.vocabulary}, fingerprint {shown.fingerprint}"),
+        ("chat template", template),
+        ("context", f"{shown.n_ctx_train:,} tokens"),
+        ("licence", shown.licence or "not said"),
+    ):
+        facts.add_row(label, text)
+    memory = plain_table(f"Memory on the CPU at {shown.memory_ctx:,} tokens", ("part", "size"), {1})
+    for part, size in shown.memory.items():
+        memory.add_row(part, gib(size))
+    layers = plain_table("Tensors per layer", ("layer", "tensors", "size"), {1, 2})
+    for label, count, size in _grouped(shown):
+        layers.add_row(label, str(count), gib(size))
+    return facts, memory, layers
+
+
+def _grouped(shown: Description) -> list[tuple[str, int, int]]:
+    """Neighbouring layers of the same size as one row."""
+    rows: list[tuple[str, int, int]] = []
+    first = 0
+    items = list(shown.per_layer.items())
+    for index, (layer, content) in enumerate(items):
+        if index + 1 < len(items) and layer is not None and items[index + 1][1] == content:
+            continue
+        begin, end = items[first][0], layer
+        label = "outside" if layer is None else f"{begin}" if begin == end else f"{begin}-{end}"
+        rows.append((label, *content))
+        first = index + 1
+    return rows

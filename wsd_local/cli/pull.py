@@ -1,0 +1,69 @@
+"""`wsd-local models pull`: fetch models from the Hub."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsd_local.cli.options import Debug
+
+if TYPE_CHECKING:
+    from wsd_local.hub import Download, Progress
+
+
+def pull(
+    what: Annotated[
+        str,
+        typer.Argument(help="A pair, a model of the catalog, OWNER/NAME, OWNER/NAME:Q4_K_M or OWNER/NAME:FILE.gguf."),
+    ],
+    name: Annotated[str | None, typer.Option("--as", help="What the model is to be called here.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch a pair or a model from the Hugging Face Hub. Interrupted, the same command goes on."""
+    from wsd_local.catalog import how_to_get
+    from wsd_local.cli.output import reader_may_leave
+    from wsd_local.errors import ModelError
+    from wsd_local.hub import Hub
+    from wsd_local.units import gb
+
+    hub = Hub()
+    plan = hub.plan(what, name)
+    hub.require_space(plan.downloads)
+    with reader_may_leave():
+        for ready in plan.ready:
+            where = "is part of the program" if ready.packaged else f"is here already: {ready.path}"
+            sys.stdout.write(f"{ready.name} {where}\n")
+        for download in plan.downloads:
+            with _shown(download) as progress:
+                entry = hub.fetch(download, progress)
+            sys.stdout.write(f"{entry.name}  {entry.path}  {gb(download.size)}\n")
+            sys.stdout.flush()
+    if plan.to_convert:
+        raise ModelError("; ".join(f"{entry.name} is still missing: {how_to_get(entry)}" for entry in plan.to_convert))
+
+
+@contextmanager
+def _shown(download: Download) -> Iterator[Progress | None]:
+    """A bar on the terminal, nothing where there is none."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bars:
+        tasks = {}
+
+        def show(done: int, total: int, phase: str) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(f"{download.name}: {phase}", total=total, completed=done)
+            bars.update(tasks[phase], completed=done)
+
+        yield show

@@ -1,0 +1,112 @@
+"""The user's configuration: a default pair, settings, and pairs of one's own.
+
+Contract: `config.toml` (see `paths.config_file`), over it environment variables `WSD_LOCAL_PAIR` and
+`WSD_LOCAL_<SETTING>`; command-line options go over both. A key that nobody knows is an error with a suggestion.
+
+    pair = "mine"
+    [settings]
+    threshold = 0.7
+    [pairs.mine]
+    draft = "llama-3.2-3b-instruct"
+    base = "~/models/base.gguf"
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsd_local.catalog import PairEntry, catalog_pairs, read_toml
+from wsd_local.errors import UsageError
+from wsd_local.paths import config_file
+from wsd_local.settings import names, nearest, read_text, split
+
+PREFIX = "WSD_LOCAL_"
+_OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is configured. `sources` tells for each name whether the file or the environment says so."""
+
+    path: Path
+    pair: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Mapping[str, PairEntry] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": str(self.path),
+            "pair": self.pair,
+            "settings": dict(self.settings),
+            "pairs": {name: {"draft": entry.draft, "base": entry.base} for name, entry in self.pairs.items()},
+            "sources": dict(self.sources),
+        }
+
+
+def read_config(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """Read the configuration; without a file it is empty.
+
+    Raises:
+        UsageError: the file is not TOML, a key or variable is unknown, or a value is of the wrong kind.
+    """
+    path = path or config_file()
+    tables = read_toml(path) if path.exists() else {}
+    try:
+        config = _from_tables(path, tables)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return _over(config, os.environ if environment is None else environment)
+
+
+def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
+    keys = ["pair", "settings", "pairs"]
+    for key in tables:
+        if key not in keys:
+            hint = "; it is a setting: put it under [settings]" if _plain(key) in names() else nearest(key, keys)
+            raise UsageError(f"there is no key {key!r}{hint}")
+    settings, pairs = tables.get("settings", {}), tables.get("pairs", {})
+    for key, table in (("settings", settings), ("pairs", pairs)):
+        if not isinstance(table, dict) or (key == "pairs" and not all(isinstance(row, dict) for row in table.values())):
+            raise UsageError(f"{key} must be a table: [{key}{'.NAME' if key == 'pairs' else ''}]")
+    pair = tables.get("pair")
+    if pair is not None and not isinstance(pair, str):
+        raise UsageError(f"pair is {pair!r}: it must be the name of a pair")
+    settings = {_plain(name): value for name, value in settings.items()}
+    split(settings)
+    own = {name: PairEntry.of(name, table) for name, table in pairs.items()}
+    if pair is not None and pair not in catalog_pairs() | own:
+        raise UsageError(f"pair: there is no pair {pair!r}{nearest(pair, [*catalog_pairs(), *own])}")
+    sources = dict.fromkeys([*settings, *(["pair"] if pair else [])], "file")
+    return Config(path, pair, settings, own, sources)
+
+
+def _over(config: Config, environment: Mapping[str, str]) -> Config:
+    """The configuration with environment variables over it."""
+    pair, settings, sources = config.pair, dict(config.settings), dict(config.sources)
+    known = {f"{PREFIX}{name.upper()}": name for name in names()}
+    others = [f"{PREFIX}{name}" for name in _OTHER_VARIABLES]
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or not text:
+            continue
+        if variable == f"{PREFIX}PAIR":
+            pair, sources["pair"] = text, "environment"
+        elif variable in known:
+            name = known[variable]
+            settings[name], sources[name] = read_text(name, text), "environment"
+            try:
+                split({name: settings[name]})
+            except UsageError as error:
+                raise UsageError(f"{variable}: {error}") from error
+        elif variable not in others:
+            raise UsageError(f"there is no environment variable {variable}{nearest(variable, [*known, *others])}")
+    return Config(config.path, pair, settings, config.pairs, sources)
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")

@@ -1,0 +1,111 @@
+"""Accelerators, the CPU's features, and free memory, as llama.cpp and the system report them."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from wsd_local.llama.logs import forward_logs
+from wsd_local.offload import Device, Machine
+
+_CPU, _GPU, _IGPU = 0, 1, 2
+
+
+def machine(threads: int) -> Machine:
+    """This machine, now."""
+    free, total = host_memory()
+    return Machine(tuple(devices()), free, total, threads)
+
+
+def devices() -> list[Device]:
+    """Accelerators that llama.cpp can offload to, in its order."""
+    forward_logs()
+    found = []
+    for handle in _handles():
+        kind = _ggml("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle)
+        if kind not in (_GPU, _IGPU):
+            continue
+        name, text = (
+            str(_ggml(f"ggml_backend_dev_{what}", ctypes.c_char_p, ctypes.c_void_p)(handle).decode(errors="replace"))
+            for what in ("name", "description")
+        )
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        _ggml("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
+            handle, ctypes.byref(free), ctypes.byref(total)
+        )
+        found.append(Device(name, text, free.value, total.value, shared=kind == _IGPU or sys.platform == "darwin"))
+    return found
+
+
+def handle_of(name: str) -> Any:
+    """The native device of that name."""
+    return _ggml("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)(name.encode())
+
+
+def backends() -> list[str]:
+    """Names of the back ends that the installed library was built with."""
+    forward_logs()
+    handles = _handles()
+    register = _ggml("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)
+    name = _ggml("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    return list(dict.fromkeys(name(register(handle)).decode(errors="replace") for handle in handles))
+
+
+def supports_offload() -> bool:
+    """Whether the installed library can use an accelerator at all."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def cpu_features() -> frozenset[str]:
+    """The CPU's features, by llama.cpp's names (AVX2, NEON, …)."""
+    said = llama_cpp.llama_print_system_info().decode(errors="replace")
+    return frozenset(re.findall(r"(\w+) = 1", said))
+
+
+def library_version() -> str:
+    """Versions of the binding and of llama.cpp's tensor library."""
+    ggml = _ggml("ggml_version", ctypes.c_char_p)().decode(errors="replace")
+    return f"llama-cpp-python {version('llama-cpp-python')}, ggml {ggml}"
+
+
+def host_memory() -> tuple[int, int]:
+    """Free and total bytes of the machine's own memory; a container's limit counts."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    free, total = int(memory.available), int(memory.total)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used -= int(statistics.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return free, total
+    return min(free, max(limit - used, 0)), min(total, limit)
+
+
+def _handles() -> list[Any]:
+    count = _ggml("ggml_backend_dev_count", ctypes.c_size_t)()
+    get = _ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return [get(index) for index in range(count)]
+
+
+def _ggml(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml's public interface, which the binding does not wrap."""
+    library = Path(llama_cpp.__file__).parent / "lib"
+    candidates = [llama_cpp.llama_cpp._lib, *sorted(library.glob("*ggml*.dll"))]
+    for candidate in candidates:
+        found = ctypes.CDLL(str(candidate)) if isinstance(candidate, Path) else candidate
+        if hasattr(found, name):
+            # A prototype of our own: the library's attribute is shared, its types would be too.
+            address = ctypes.cast(getattr(found, name), ctypes.c_void_p).value
+            assert address is not None
+            return ctypes.CFUNCTYPE(result, *arguments)(address)
+    raise AttributeError(f"the installed llama.cpp has no {name}")

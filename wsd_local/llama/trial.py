@@ -1,0 +1,62 @@
+"""`python -m wsd_local.llama.trial FILE SIZE MODE`: load a model, evaluate two tokens, print what failed.
+
+Contract: run in a process of its own by `wsd_local.vetting`, because llama.cpp ends the process where some damaged
+files contradict themselves. Exit code 0: the file can be used. Memory beyond the file's size is limited where the
+system can do so.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import cast
+
+from wsd_local.errors import WsdError
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model
+from wsd_local.settings import LoadMode
+from wsd_local.units import GIB
+
+_ROOM = GIB
+"""Bytes of memory of its own that a trial may take beside the file: a large vocabulary needs some hundred MiB."""
+
+
+def trial(path: Path, mode: LoadMode) -> None:
+    """Load the model in this way and evaluate two tokens.
+
+    Raises:
+        WsdError: it cannot be loaded or used.
+    """
+    with Model(path, n_gpu_layers=0, load_mode=mode, repack=False) as model:
+        model.require_generator()
+        context = Context(model, ContextOptions(n_ctx=64, n_batch=8, n_rows=2, threads=1), Cancellation())
+        try:
+            context.logprobs(0, [model.bos or 0, 0], 1)
+        finally:
+            context.close()
+
+
+def _limit_memory(size: int) -> None:
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size + _ROOM, size + _ROOM))
+
+
+def main() -> int:
+    """Entry point."""
+    path, size = Path(sys.argv[1]), int(sys.argv[2])
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.DEBUG, handlers=[handler], format="%(message)s")
+    _limit_memory(size)
+    try:
+        trial(path, cast(LoadMode, sys.argv[3]))
+    except WsdError as error:
+        sys.stdout.write(str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Models that are on this machine already: in our registry, and where other programs keep theirs.
+
+Contract: nothing is copied or moved. `import_model` gives a file a name; `remove` forgets one, and deletes files only
+that this program itself fetched or made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsd_local.description import gguf_files
+from wsd_local.errors import UsageError
+from wsd_local.hashing import HashProgress, file_sha256
+from wsd_local.header import read_model
+from wsd_local.paths import made_models_dir
+from wsd_local.registry import Known, forget, known, remember
+from wsd_local.settings import nearest
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OLLAMA_MODEL = "application/vnd.ollama.image.model"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model file that another program keeps."""
+
+    program: str
+    name: str
+    path: Path
+
+
+def found_elsewhere() -> list[Found]:
+    """Models of Ollama, LM Studio and llama.cpp, and GGUF files in the Hub's cache."""
+    return [*_ollama(), *_folders()]
+
+
+def import_model(path: Path, name: str, progress: HashProgress | None = None) -> Known:
+    """Give a model file a name, without copying it. Its whole-file hash is made now.
+
+    Raises:
+        UsageError: the name is taken, or cannot be a name.
+        ModelError: the file is missing or damaged.
+    """
+    from wsd_local.catalog import catalog_models
+
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be a model's name: use letters, digits, dots, hyphens and underscores")
+    if name in known() or name in catalog_models():
+        raise UsageError(f"there is a model {name!r} already; choose another name with --as")
+    path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would turn a Hub link into its blob
+    paths = tuple(header.path for header in read_model(path))
+    from wsd_local.vetting import vet
+
+    vet(path)
+    for part in paths:
+        file_sha256(part, progress=progress)
+    entry = Known(name, paths, "imported")
+    remember(entry)
+    return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What removing a name does: which files go, and how many bytes that frees."""
+
+    name: str
+    deleted: tuple[Path, ...]
+    kept: tuple[Path, ...]
+    freed: int
+
+
+def removal(name: str) -> Removal:
+    """What `remove` would do.
+
+    Raises:
+        UsageError: there is no such name, or the model is a part of the program.
+    """
+    from wsd_local.catalog import catalog_models
+
+    entries = known()
+    if name not in entries:
+        entry = catalog_models().get(name)
+        if entry is not None and entry.path is not None:
+            raise UsageError(f"{name} is a part of the program and stays")
+        raise UsageError(f"there is no model {name!r} to remove{nearest(name, list(entries))}")
+    entry_paths, others = (
+        entries[name].paths,
+        {path for other in entries.values() if other.name != name for path in other.paths},
+    )
+    ours = [path for path in entry_paths if path not in others and _is_ours(entries[name], path)]
+    deleted = [file for path in ours for file in _with_blob(path)]
+    freed = sum(file.stat().st_size for file in deleted if not file.is_symlink())
+    return Removal(name, tuple(deleted), tuple(path for path in entry_paths if path not in ours), freed)
+
+
+def remove(name: str) -> Removal:
+    """Forget a name, and delete the files that this program fetched or made for it."""
+    planned = removal(name)
+    for path in planned.deleted:
+        path.unlink(missing_ok=True)
+    forget(name)
+    return planned
+
+
+def _is_ours(entry: Known, path: Path) -> bool:
+    if entry.origin == "pulled":
+        return path.exists()
+    return entry.origin == "made" and path.exists() and path.resolve().is_relative_to(made_models_dir().resolve())
+
+
+def _with_blob(path: Path) -> Iterator[Path]:
+    """In the Hub's cache a file is a link to a blob, which other revisions may share."""
+    yield path
+    if path.is_symlink():
+        blob = path.resolve()
+        folder = next((above for above in path.parents if above.name == "snapshots"), path.parent)
+        links = [link for link in folder.rglob("*") if link.is_symlink() and link.resolve() == blob]
+        if blob.exists() and len(links) <= 1:
+            yield blob
+
+
+# -- other programs -----------------------------------------------------------------------------------------------
+
+
+def _ollama() -> Iterator[Found]:
+    root = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
+    system = Path("/usr/share/ollama/.ollama/models")
+    for folder in dict.fromkeys((root, system)):
+        for manifest in _files(folder / "manifests"):
+            try:
+                layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+                digests = [layer["digest"] for layer in layers if layer["mediaType"] == _OLLAMA_MODEL]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            for digest in digests:
+                blob = folder / "blobs" / str(digest).replace(":", "-")
+                if blob.is_file():
+                    yield Found("Ollama", f"{manifest.parent.name}:{manifest.name}", blob)
+
+
+def _folders() -> Iterator[Found]:
+    home = Path.home()
+    cache = Path(os.environ.get("LLAMA_CACHE") or home / ".cache" / "llama.cpp")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home / ".cache/huggingface") / "hub")
+    folders = [
+        ("LM Studio", home / ".lmstudio" / "models"),
+        ("LM Studio", home / ".cache" / "lm-studio" / "models"),
+        ("llama.cpp", cache),
+        ("llama.cpp", home / "Library" / "Caches" / "llama.cpp"),
+        ("Hub cache", hub),
+    ]
+    for program, folder in folders:
+        try:
+            paths = gguf_files(folder)
+        except OSError:
+            continue
+        for path in paths:
+            yield Found(program, path.stem, path)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError:
+        return []

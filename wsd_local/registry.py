@@ -1,0 +1,91 @@
+"""Models on this machine that are known by a name: pulled, imported, or made here.
+
+Contract: `models.json` in the data folder, changed under a lock and replaced as a whole, so that two programs can
+use it at once. It says where files are; it never holds them. The catalog's names are not in it until they are pulled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsd_local.atomic import write_text
+from wsd_local.errors import WsdError
+from wsd_local.paths import data_dir
+
+Origin = Literal["pulled", "imported", "made"]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One model by name.
+
+    `paths` are its files: one, or the parts of a split model in their order; the first is the one to load.
+    `origin`: `pulled` from the Hub into its cache, `imported` from where somebody else keeps it, or `made` here by
+    converting or quantising. `repo` and `revision` tell where it came from.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    origin: Origin
+    repo: str | None = None
+    revision: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file to load."""
+        return self.paths[0]
+
+
+def known() -> dict[str, Known]:
+    """All models by name.
+
+    Raises:
+        WsdError: the file that lists them is damaged.
+    """
+    path = _file()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise WsdError(f"{path}: cannot be read: {error}") from error
+    try:
+        rows = json.loads(text)["models"]
+        entries = [Known(**{**row, "paths": tuple(map(Path, row["paths"]))}) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WsdError(f"{path}: is damaged ({error}); move it away, and pull or import the models again") from error
+    return {entry.name: entry for entry in entries}
+
+
+def remember(entry: Known) -> None:
+    """Add a model, or replace the one of that name."""
+    _change(lambda entries: entries.update({entry.name: entry}))
+
+
+def forget(name: str) -> None:
+    """Drop a name; nothing happens to the files."""
+    _change(lambda entries: entries.pop(name, None))
+
+
+def _change(change: Callable[[dict[str, Known]], object]) -> None:
+    from filelock import FileLock
+
+    path = _file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        entries = known()
+        change(entries)
+        rows = [_row(entry) for _, entry in sorted(entries.items())]
+        write_text(path, json.dumps({"models": rows}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _row(entry: Known) -> dict[str, Any]:
+    return asdict(entry) | {"paths": [str(path) for path in entry.paths]}
+
+
+def _file() -> Path:
+    return data_dir() / "models.json"

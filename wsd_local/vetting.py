@@ -1,0 +1,172 @@
+"""A look at a model file before it is loaded for the first time.
+
+Contract: `vet` returns if the file can be loaded, else it raises `ModelError` in one line with the cause. The header is
+checked here, then a child process loads the file, because llama.cpp ends the process for some damaged files. What was
+found good is remembered by path, size, time and a hash of the header; a memory that cannot be read or written costs
+another look, never an error. The files of the package need none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wsd_local.atomic import write_text
+from wsd_local.errors import CancelledError, ModelError
+from wsd_local.header import MAPPABLE, Header, damage, read_model
+from wsd_local.paths import cache_dir, package_models_dir
+from wsd_local.units import MIB
+
+Waiting = Callable[[], bool]
+_SHORTEST, _SLOWEST = 60.0, 20 * MIB
+"""A trial has this many seconds, and one more for as many bytes of the file."""
+_LARGEST = {"block_count": 1 << 14, "embedding_length": 1 << 24, "context_length": 1 << 30, "expert_count": 1 << 14}
+_TENSORS_OF_NONE = "it holds no weights, only a vocabulary; name the model itself"
+
+
+def vet(path: Path, waiting: Waiting | None = None) -> None:
+    """Make sure that the model in `path` can be loaded; quick where that is known already.
+
+    `waiting` is called now and then while the child process works; returning False stops it.
+
+    Raises:
+        ModelError: the file, or a part of a split model, is missing, damaged, or refused by llama.cpp.
+        CancelledError: `waiting` returned False.
+    """
+    if path.resolve().is_relative_to(package_models_dir().resolve()):
+        return
+    verdicts = _read()
+    key = str(path.resolve())
+    if path.is_file() and _still_true(verdicts.get(key)):
+        return
+    headers = read_model(path)
+    check(headers)
+    _try(headers, waiting)
+    _write(_read() | {key: _verdict(headers)})
+
+
+def check(headers: tuple[Header, ...]) -> None:
+    """Raise `ModelError` for what cannot be true of a text model, and is better said than found by llama.cpp."""
+    first = headers[0]
+    if first.text("general.architecture") is None:
+        raise damage(first.path, "it names no architecture")
+    if first.text("general.type") == "adapter":
+        raise ModelError(f"{first.path}: is a LoRA adapter; name it with --draft-lora or --base-lora")
+    if not any(header.tensors for header in headers):
+        raise ModelError(f"{first.path}: {_TENSORS_OF_NONE}")
+    for name, largest in _LARGEST.items():
+        value = first.integer(f"{first.architecture}.{name}")
+        if value is not None and not 0 <= value <= largest:
+            raise damage(first.path, f"{first.architecture}.{name} is {value}")
+
+
+# -- the child process -----------------------------------------------------------------------------------------
+
+
+def _try(headers: Sequence[Header], waiting: Waiting | None) -> None:
+    path, size = headers[0].path, sum(header.file_size for header in headers)
+    mode = "mmap" if all(header.alignment % MAPPABLE == 0 for header in headers) else "none"
+    command = [sys.executable, "-m", "wsd_local.llama.trial", str(path), str(size), mode]
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    patience = _SHORTEST + size / _SLOWEST
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
+        try:
+            code = _wait(child, patience, waiting)
+        finally:
+            child.kill()
+            child.wait()
+        said, log = (_text_of(file) for file in (out, err))
+    if code == 0:
+        return
+    if said:
+        raise ModelError(said)
+    if code is None:
+        raise ModelError(f"{path}: llama.cpp did not finish loading it within {patience:.0f} s; {_ADVICE}")
+    raise ModelError(f"{path}: llama.cpp gave up on it: {crash_cause(log) or f'exit code {code}'}; {_ADVICE}")
+
+
+_ADVICE = "the file is damaged, or this version of llama.cpp cannot load it"
+
+
+def _wait(child: subprocess.Popen[bytes], patience: float, waiting: Waiting | None) -> int | None:
+    step = 0.05
+    for _ in range(int(patience / step)):
+        try:
+            return child.wait(step)
+        except subprocess.TimeoutExpired:
+            if waiting is not None and not waiting():
+                raise CancelledError("stopped while a model was looked at") from None
+    return None
+
+
+def _text_of(file: Any) -> str:
+    file.seek(0)
+    return str(file.read(1 << 20).decode(errors="replace")).strip()
+
+
+def crash_cause(log: str) -> str:
+    """The most telling line of a process that ended itself: a failed assertion, an exception, else its last error."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for mark in ("GGML_ASSERT(", "what():", "MemoryError", "bad_alloc", "rror", ""):
+        for line in reversed(lines):
+            if mark in line:
+                return (
+                    line[line.index("GGML_ASSERT(") :]
+                    if mark == "GGML_ASSERT("
+                    else line.removeprefix("what():").strip()
+                )
+    return ""
+
+
+# -- what is known already ---------------------------------------------------------------------------------------
+
+
+def _verdict(headers: tuple[Header, ...]) -> dict[str, Any]:
+    files = [[str(h.path.resolve()), h.file_size, h.path.stat().st_mtime_ns, h.size, h.sha256] for h in headers]
+    return {"llama_cpp": version("llama-cpp-python"), "files": files}
+
+
+def _still_true(verdict: Any) -> bool:
+    try:
+        return verdict["llama_cpp"] == version("llama-cpp-python") and all(
+            _unchanged(*file) for file in verdict["files"]
+        )
+    except (OSError, TypeError, ValueError, KeyError):
+        return False
+
+
+def _unchanged(name: str, size: int, modified: int, header_size: int, sha256: str) -> bool:
+    path = Path(name)
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (size, modified):
+        return False
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(header_size)).hexdigest() == sha256
+
+
+def _file() -> Path:
+    return cache_dir() / "checked.json"
+
+
+def _read() -> dict[str, Any]:
+    try:
+        verdicts = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return verdicts if isinstance(verdicts, dict) else {}
+
+
+def _write(verdicts: dict[str, Any]) -> None:
+    try:
+        write_text(_file(), json.dumps(verdicts))
+    except OSError:
+        return
