@@ -60,7 +60,10 @@ class Fault:
 
 @dataclass
 class Repo:
-    """Files by path. A `gated` one shows its metadata to everybody, and its files to those with the good token."""
+    """Files by path. A `gated` one shows its metadata to everybody, and its files to those with the good token.
+
+    Files whose names end in one of `in_git`, and all if not `lfs`, are kept in git: no SHA-256 of them is stated.
+    """
 
     files: dict[str, bytes]
     gated: bool = False
@@ -68,6 +71,11 @@ class Repo:
     commit: str = COMMIT
     lfs: bool = True
     xet: bool = False
+    in_git: tuple[str, ...] = (".json", ".md", ".txt")
+
+    def large(self, path: str) -> bool:
+        """Whether a file is stored beside git."""
+        return self.lfs and not path.endswith(self.in_git)
 
 
 class HubStandIn:
@@ -166,13 +174,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _details(self, path: str, repo: Repo) -> dict[str, Any]:
         data = repo.files[path]
         row: dict[str, Any] = {"size": len(data), "blobId": _sha1(data)}
-        if repo.lfs:
+        if repo.large(path):
             row["lfs"] = {"sha256": _sha256(data), "size": len(data), "pointerSize": 134}
         return row
 
     def _tree_row(self, path: str, repo: Repo) -> dict[str, Any]:
         data = repo.files[path]
-        lfs = {"lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 134}} if repo.lfs else {}
+        lfs = {"lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 134}} if repo.large(path) else {}
         return {"type": "file", "path": path, "size": len(data), "oid": _sha1(data)} | lfs
 
     def _file(self, name: str, revision: str, path: str) -> None:
@@ -193,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         data = repo.files[path]
         headers = {"X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes", "ETag": f'"{_sha1(data)}"'}
-        if not repo.lfs:
+        if not repo.large(path):
             if kind == "get":
                 self._bytes(data)
             else:

@@ -348,7 +348,7 @@ def test_model_files_that_cannot_be_used(tmp_path: Path, demo_q8: tuple[Path, Pa
     complains(wsd("run", "hi", "--base", str(files["empty"])), 3, "is empty")
     complains(wsd("run", "hi", "--base", str(files["text"])), 3, "not a GGUF file")
     complains(wsd("run", "hi", "--base", str(files["wrong_magic"])), 3, "not a GGUF file")
-    complains(wsd("run", "hi", "--draft", str(files["truncated"])), 3, "cannot be loaded", "corrupted or incomplete")
+    complains(wsd("run", "hi", "--draft", str(files["truncated"])), 3, "is damaged", "the end is missing")
     complains(wsd("run", "hi", "--base", str(tmp_path)), 3, "is not a file")
     complains(wsd("run", "hi", "--base", "demo-bose"), 3, "did you mean 'demo-base'")
     complains(wsd("run", "hi", "--base", "~nosuchuser/x.gguf"), 3, "no such file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import importlib
@@ -11,22 +12,24 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pytest
+from hub_stand_in import COMMIT, Fault, HubStandIn, Repo
 from makers import Floats
 from test_command import complains, wsd
 
 from wsd_local import convert as making
-from wsd_local.convert import Checkpoint, convert, converter, fetched, local, weights
+from wsd_local.checkpoint import Checkpoint, chosen_kind, local, weights
+from wsd_local.convert import convert, converter
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.header import read_header
 from wsd_local.llama import Cancellation, Context, Model
@@ -154,6 +157,15 @@ def hand_made(tmp_path: Path) -> Path:
     (folder / "config.json").write_text(json.dumps({"architectures": ["NoSuchForCausalLM"], "model_type": "nosuch"}))
     write_safetensors(folder / "model.safetensors", {"w": np.zeros((4, 8), dtype=np.float32)})
     return folder
+
+
+def started_command(*arguments: str, stderr: int) -> subprocess.Popen[bytes]:
+    """The command with its standard error on a terminal."""
+    command = [sys.executable, "-m", "wsd_local", *arguments]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "300"}
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
+    )
 
 
 def write_safetensors(path: Path, tensors: dict[str, Floats], dtype: str = "F32") -> None:
@@ -345,12 +357,12 @@ def test_an_unknown_type_is_refused(hand_made: Path, tmp_path: Path) -> None:
 
 
 def test_the_16_bit_type_is_that_of_most_weights(hand_made: Path) -> None:
-    assert making.chosen_kind("auto", weights(hand_made)) == "f16"
+    assert chosen_kind("auto", weights(hand_made)) == "f16"
     halves = np.zeros((100, 100), dtype=np.float16)
     write_safetensors(hand_made / "model-2.safetensors", {"v": halves}, "BF16")  # type: ignore[dict-item]
     assert weights(hand_made) == {"F32": 32, "BF16": 10000}
-    assert making.chosen_kind("auto", weights(hand_made)) == "bf16"
-    assert making.chosen_kind("f32", weights(hand_made)) == "f32"
+    assert chosen_kind("auto", weights(hand_made)) == "bf16"
+    assert chosen_kind("f32", weights(hand_made)) == "f32"
 
 
 def test_weights_that_are_missing_or_damaged_are_named(hand_made: Path) -> None:
@@ -374,75 +386,68 @@ def test_weights_that_are_missing_or_damaged_are_named(hand_made: Path) -> None:
         weights(hand_made)
 
 
-@pytest.mark.parametrize(
-    ("source", "meant"),
-    [("songff/Pilot-3B", True), ("a/b/c", False), ("./a/b", False), ("/a/b", False), ("name", False), ("a/..", False)],
-)
-def test_names_of_repositories_are_told_from_paths(
-    source: str, meant: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert making.is_repo(source) == meant
-    if meant:
-        (tmp_path / source).mkdir(parents=True)
-        assert not making.is_repo(source)
-
-
 # -- the Hub -------------------------------------------------------------------------------------------------
 
 
-def hub_with(monkeypatch: pytest.MonkeyPatch, folder: Path, names: list[str]) -> list[str]:
-    """A repository of these files; the result lists what is fetched."""
-    asked: list[str] = []
-
-    def model_info(_self: object, repo: str, **_: object) -> SimpleNamespace:
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, size=10) for name in names], sha="0" * 40)
-
-    def snapshot_download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
-        asked.extend(allow_patterns)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return asked
-
-
-def test_only_what_the_converter_reads_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["config.json", "chat_template.jinja", "tokenizer.json", "tokenizer.model", "merges.txt"]
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    others = [
-        "own.py",
-        "README.md",
-        "pytorch_model.bin",
-        "consolidated.safetensors",
-        "original/model.safetensors",
-        "x.pth",
-    ]
-    asked = hub_with(monkeypatch, tmp_path, [*wanted, *shards, *others])
-    assert fetched("owner/Name") == Checkpoint(tmp_path, "owner/Name", "0" * 40)
-    assert asked == [*wanted, *shards]
-    asked = hub_with(monkeypatch, tmp_path, [*wanted, "pytorch_model.bin", "training_args.bin"])
-    fetched("owner/Name")
-    assert asked == [*wanted, "pytorch_model.bin"]
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_a_checkpoint_of_the_hub_is_fetched_and_converted(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = needed("transformers")
+    sharded = tmp_path / "sharded"
+    shutil.copytree(checkpoint, sharded)
+    (sharded / "model.safetensors").unlink()
+    transformers.LlamaForCausalLM.from_pretrained(checkpoint).save_pretrained(sharded, max_shard_size="2MB")
+    files = {path.name: path.read_bytes() for path in sharded.iterdir()}
+    assert len([name for name in files if name.endswith(".safetensors")]) > 1
+    with HubStandIn(**{"owner/Tiny": Repo({**files, "own.py": b"evil"})}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        hub.next["get"] += [*(Fault() for name in files if not name.endswith(".safetensors")), Fault(cut=1000)]
+        done = wsd("models", "convert", "owner/Tiny", "--as", "tiny")
+        assert done.returncode == 0, done.stderr
+        assert "bytes=1000-" in hub.ranges()
+        entry = known()["tiny"]
+        assert (entry.origin, entry.repo, entry.revision) == ("made", "owner/Tiny", COMMIT)
+        asked = len(hub.log)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        again = tmp_path / "again.gguf"
+        done = wsd("models", "convert", "owner/Tiny", "--as", "tiny-again", "--output", str(again))
+        assert done.returncode == 0, done.stderr
+        assert again.read_bytes() == entry.path.read_bytes()
+        assert len(hub.log) == asked
+        complains(wsd("models", "convert", "owner/Other"), 1, "owner/Other is not in the cache", "HF_HUB_OFFLINE")
 
 
-def test_repositories_without_a_checkpoint_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub_with(monkeypatch, tmp_path, ["model-Q4_K_M.gguf", "config.json"])
-    with pytest.raises(ModelError, match="owner/Name: holds no checkpoint"):
-        fetched("owner/Name")
-    hub_with(monkeypatch, tmp_path, ["config.json", "model.safetensors"])
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(100, 81, 19))
-    with pytest.raises(WsdError, match="20 B are needed and 19 B are free"):
-        fetched("owner/Name")
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_a_terminal_shows_what_is_fetched(hand_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pty = pytest.importorskip("pty", reason="expected: no pseudo-terminals here")
+    with HubStandIn(**{"owner/Name": Repo({path.name: path.read_bytes() for path in hand_made.iterdir()})}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        ours, theirs = pty.openpty()
+        running = started_command("models", "convert", "owner/Name", stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so when nobody holds the other end any more.
+            while block := os.read(ours, 1 << 16):
+                shown += block
+        os.close(ours)
+        assert running.wait() == 3
+    assert b"Name: download" in shown
+    assert b"NoSuchForCausalLM is not supported" in shown
 
 
-def test_a_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def model_info(_self: object, repo: str, **_: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
-    with pytest.raises(WsdError, match="owner/Name: is not on this machine, and the Hub cannot be reached"):
-        fetched("owner/Name")
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_names_that_the_catalog_has(hand_made: Path) -> None:
+    """One is free for the checkpoint that the catalog means by it."""
+    for name in ("pilot-3b", "laptop"):
+        complains(wsd("models", "convert", str(hand_made), "--as", name), 2, f"something named '{name}' already")
+    with HubStandIn() as hub:
+        done = wsd(
+            "models", "convert", "songff/Pilot-3B", "--as", "pilot-3b", env={**os.environ, "HF_ENDPOINT": hub.url}
+        )
+    complains(done, 3, "songff/Pilot-3B does not exist, or is private or gated")
 
 
 # -- llama.cpp's source --------------------------------------------------------------------------------------

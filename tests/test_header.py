@@ -46,14 +46,15 @@ def test_real_vocabularies_are_read(vocab: Path) -> None:
 
 def test_only_the_header_is_read(tmp_path: Path) -> None:
     """Forty gigabytes of which only the beginning is on the disk."""
-    huge = _huge(tmp_path / "huge.gguf")
-    assert huge.stat().st_size > 40_000_000_000
-    header = read_header(huge)
+    path = huge(tmp_path / "huge.gguf")
+    assert path.stat().st_size > 40_000_000_000
+    header = read_header(path)
     assert header.size < 4096
     assert header.tensors[-1].size > 39_000_000_000
 
 
-def _huge(path: Path) -> Path:
+def huge(path: Path) -> Path:
+    """A file of forty gigabytes of which only the header takes room on the disk."""
     values: dict[str, str | int] = {"general.architecture": "llama", "llama.block_count": 1}
     tensors = [("token_embd.weight", (4096, 1000)), ("blk.0.ffn_up.weight", (4096, 2_450_000))]
     with path.open("wb") as out:

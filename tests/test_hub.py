@@ -23,9 +23,10 @@ from hub_stand_in import COMMIT, GOOD_TOKEN, STRANGER_TOKEN, Fault, HubStandIn, 
 
 from wsd_local.catalog import PairEntry, catalog_models
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
-from wsd_local.hub import Download, Hub, Phase, RemoteFile, choose, models_in
+from wsd_local.hub import Download, Hub
 from wsd_local.prompts import BaseFormat
 from wsd_local.registry import Known, known, remember
+from wsd_local.transfer import Phase, RemoteFile
 
 SIZE = 300_000
 REPO = "owner/Name-GGUF"
@@ -280,6 +281,18 @@ def test_the_users_own_pairs(hub: Hub, tmp_path: Path) -> None:
     assert [download.repo for download in plan.downloads] == [REPO]
 
 
+def test_the_command_knows_the_users_pairs(stand_in: HubStandIn, tmp_path: Path) -> None:
+    file, config = tmp_path / "sha256-blob", tmp_path / "config.toml"
+    file.write_bytes(b"GGUF")
+    config.write_text(f'[pairs.mine]\ndraft = "{REPO}"\nbase = "{file.as_posix()}"\n')
+    done = pull(stand_in, tmp_path, "mine", WSD_LOCAL_CONFIG=str(config))
+    path = known()["name.q4_k_m"].path
+    assert done == (0, f"{file} is here already\nname.q4_k_m  {path}  300.0 kB\n", "")
+    config.write_text(f'[pairs.mine]\ndraft = "{REPO}"\nbase = "{tmp_path.as_posix()}/gone.gguf"\n')
+    complains(pull(stand_in, tmp_path, "mine", WSD_LOCAL_CONFIG=str(config)), 3, "gone.gguf: no such file")
+    complains(pull(stand_in, tmp_path, "min", WSD_LOCAL_CONFIG=str(config)), 3, "did you mean 'mine'")
+
+
 def test_a_model_that_was_converted_here_is_ready(hub: Hub, stand_in: HubStandIn, tmp_path: Path) -> None:
     made = tmp_path / "pilot.gguf"
     made.write_bytes(b"GGUF")
@@ -296,72 +309,7 @@ def test_what_names_no_repository(hub: Hub, stand_in: HubStandIn, what: str) -> 
     assert stand_in.log == []
 
 
-# -- choice --------------------------------------------------------------------------------------------------
-
-MANY = ["m.Q2_K.gguf", "m.Q4_K_S.gguf", "m.Q4_K_M.gguf", "m.Q8_0.gguf", "m.f16.gguf"]
-
-
-@pytest.mark.parametrize(
-    ("paths", "wanted", "files"),
-    [
-        (["x.gguf", "README.md"], None, ["x.gguf"]),
-        (["x-F16.gguf", "mmproj-x-F16.gguf", "x.imatrix.gguf", "imatrix_a.gguf"], None, ["x-F16.gguf"]),
-        (MANY, None, ["m.Q4_K_M.gguf"]),
-        (["a-Q8_0.gguf", "a-Q4_0.gguf"], None, ["a-Q4_0.gguf"]),
-        (["a-Q8_0.gguf", "a-BF16.gguf"], None, ["a-Q8_0.gguf"]),
-        (MANY, "q8_0", ["m.Q8_0.gguf"]),
-        (MANY, "F16", ["m.f16.gguf"]),
-        (MANY, "m.Q2_K.gguf", ["m.Q2_K.gguf"]),
-        (["d/m-Q8_0.gguf", "d/m-Q4_0.gguf"], "m-Q4_0.gguf", ["d/m-Q4_0.gguf"]),
-        (["m-UD-Q4_K_XL.gguf", "m-Q4_K_M.gguf"], "Q4_K_XL", ["m-UD-Q4_K_XL.gguf"]),
-        (["m.i1-IQ3_XXS.gguf", "m.i1-Q4_K_M.gguf"], "IQ3_XXS", ["m.i1-IQ3_XXS.gguf"]),
-        (
-            ["Q8_0/m-Q8_0-00002-of-00002.gguf", "Q8_0/m-Q8_0-00001-of-00002.gguf", "m-Q2_K.gguf"],
-            "Q8_0",
-            ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"],
-        ),
-        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], "m-00002-of-00002.gguf", None),
-    ],
-)
-def test_the_model_that_is_meant(paths: list[str], wanted: str | None, files: list[str] | None) -> None:
-    assert choose(REPO, paths, wanted).files == tuple(files or paths)
-
-
-def test_the_catalogs_choice_goes_before_the_usual_one() -> None:
-    repo = "QuantFactory/Llama-3.2-3B-GGUF"
-    ours = next(str(entry.file) for entry in catalog_models().values() if entry.repo == repo)
-    assert choose(repo, [ours, "a.Q4_K_M.gguf", "b.Q8_0.gguf"]).files == (ours,)
-
-
-@pytest.mark.parametrize(
-    ("paths", "wanted", "said"),
-    [
-        (MANY, "Q8", "has no 'Q8'; it has Q8_0, "),
-        (["a-F16.gguf", "a-BF16.gguf"], None, "several models; name one.* BF16, F16"),
-        (["a-Q4_K_M.gguf", "b-Q4_K_M.gguf"], None, "a-Q4_K_M.gguf, b-Q4_K_M.gguf"),
-        (["a-Q4_K_M.gguf", "b-Q4_K_M.gguf"], "Q4_K_M", "could be a-Q4_K_M.gguf, b-Q4_K_M.gguf"),
-        (["m-00001-of-00003.gguf", "m-00003-of-00003.gguf"], None, "3 parts, and some are not there"),
-        (["m.Q8_0.gguf.part1of2", "m.Q8_0.gguf.part2of2"], None, "pieces"),
-        (["m.Q8_0.gguf.part1of2", "m.Q8_0.gguf.part2of2", "m.Q2_K.gguf"], "Q8_0", "pieces .* another: Q2_K"),
-        (["m.Q8_0.gguf.part1of2", "m.Q2_K.gguf"], "m.Q8_0.gguf.part1of2", "pieces"),
-        (["model.safetensors", "config.json"], None, f"wsd-local models convert {REPO}"),
-        (["README.md"], "Q4_K_M", "holds no GGUF file"),
-        (["mmproj-F16.gguf", "a-Q4_0.gguf"], "mmproj-F16.gguf", "it has Q4_0"),
-    ],
-)
-def test_nothing_that_could_be_meant(paths: list[str], wanted: str | None, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        choose(REPO, paths, wanted)
-
-
-def test_pieces_of_one_quantisation_do_not_hinder_another() -> None:
-    assert choose(REPO, ["m.Q8_0.gguf.part1of2", "m.Q4_K_M.gguf"]).files == ("m.Q4_K_M.gguf",)
-
-
-def test_a_long_list_is_cut() -> None:
-    with pytest.raises(ModelError, match="and 25 more"):
-        choose(REPO, [f"m{i}.gguf" for i in range(40)])
-    assert len(models_in([f"m{i}.gguf" for i in range(40)])) == 40
+# -- names that are not trusted -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["../x.gguf", "a/../../x.gguf", "/x.gguf", "C:/x.gguf", "a\\x.gguf", "a\x1b[2J.gguf"])
@@ -519,7 +467,7 @@ def test_a_server_that_asks_for_a_wait_is_waited_for(
     hub: Hub, stand_in: HubStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("wsd_local.hub._pause", lambda seconds, _tell: waited.append(seconds))
+    monkeypatch.setattr("wsd_local.transfer._pause", lambda seconds, _tell: waited.append(seconds))
     stand_in.next["get"] += [Fault(status=429, headers={"Retry-After": "30"}), Fault(cut=3)]
     hub.fetch(only(hub))
     assert waited == [30.0, 0.0]
@@ -724,9 +672,104 @@ def test_a_disk_that_becomes_full(hub: Hub, stand_in: HubStandIn, monkeypatch: p
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wsd_local.hub._append", full)
+    monkeypatch.setattr("wsd_local.transfer._append", full)
     with pytest.raises(WsdError, match=r"is full: .* goes on"):
         hub.fetch(only(hub))
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------
+
+SHARDS = {f"model-0000{i}-of-00002.safetensors": random.Random(i).randbytes(SIZE) for i in (1, 2)}
+WANTED = {"config.json": b"{}", "tokenizer.json": b"{} ", "model.safetensors.index.json": b"[]", **SHARDS}
+OTHERS = {"own.py": b"evil", "README.md": b"hello", "pytorch_model.bin": b"old", "original/model.safetensors": b"1"}
+SOURCE = "owner/Name"
+
+
+@pytest.fixture
+def with_checkpoint(stand_in: HubStandIn) -> Repo:
+    """The files of a checkpoint and others in a repository."""
+    stand_in.repos[SOURCE] = Repo({**WANTED, **OTHERS})
+    return stand_in.repos[SOURCE]
+
+
+def test_a_checkpoint_is_fetched_and_gets_no_name(hub: Hub, stand_in: HubStandIn, with_checkpoint: Repo) -> None:
+    download = hub.checkpoint(SOURCE)
+    assert {file.path: file.size for file in download.files} == {name: len(data) for name, data in WANTED.items()}
+    assert [file.sha256 is not None for file in download.files] == [name in SHARDS for name in WANTED]
+    size = sum(map(len, WANTED.values()))
+    assert (download.name, download.repo, download.revision) == ("Name", SOURCE, COMMIT)
+    assert (download.size, download.missing) == (size, size)
+    assert stand_in.ranges() == []
+    paths = hub.obtain(download)
+    assert {path.name: path.read_bytes() for path in paths} == WANTED
+    assert {path.parent for path in paths} == {paths[0].parent}
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(WANTED)
+    assert known() == {}
+    asked = len(stand_in.log)
+    assert hub.checkpoint(SOURCE).already_there
+    assert hub.obtain(hub.checkpoint(SOURCE)) == paths
+    assert {one.kind for one in stand_in.log[asked:]} == {"api"}
+
+
+def test_a_checkpoint_is_gone_on_with(hub: Hub, stand_in: HubStandIn, with_checkpoint: Repo) -> None:
+    small = len(WANTED) - len(SHARDS)
+    stand_in.next["get"] += [*(Fault() for _ in range(small + 1)), Fault(cut=777)]
+    stand_in.always["get"] = Fault(cut=0)
+    with pytest.raises(WsdError, match="goes on from what is there"):
+        hub.obtain(hub.checkpoint(SOURCE))
+    stand_in.always.clear()
+    before = len(stand_in.ranges())
+    again = Hub(hub.endpoint, hub.cache)
+    assert again.checkpoint(SOURCE).missing == SIZE - 777
+    assert {path.name: path.read_bytes() for path in again.obtain(again.checkpoint(SOURCE))} == WANTED
+    assert stand_in.ranges()[before:] == ["bytes=777-"]
+
+
+def test_wrong_weights_are_removed(hub: Hub, stand_in: HubStandIn, with_checkpoint: Repo) -> None:
+    stand_in.next["get"] += [*(Fault() for _ in WANTED), Fault()]
+    stand_in.next["get"][len(WANTED) - 1] = Fault(content=gguf(8))
+    with pytest.raises(WsdError, match=r"model-00002-of-00002\.safetensors: the bytes are wrong"):
+        hub.obtain(hub.checkpoint(SOURCE))
+    assert hub.checkpoint(SOURCE).missing == SIZE
+
+
+def test_checkpoints_that_cannot_be_had(hub: Hub, stand_in: HubStandIn, with_checkpoint: Repo) -> None:
+    with pytest.raises(ModelError, match="owner/nothing does not exist, or is private"):
+        hub.checkpoint("owner/nothing")
+    with pytest.raises(ModelError, match=f"{REPO}: holds no checkpoint"):
+        hub.checkpoint(REPO)
+    with pytest.raises(UsageError, match="names no repository"):
+        hub.checkpoint("name")
+    with_checkpoint.gated = True
+    with pytest.raises(ModelError, match=r"is gated: open .*accept the licence"):
+        hub.checkpoint(SOURCE)
+    with HubStandIn() as gone:
+        pass
+    with pytest.raises(WsdError, match=r"cannot be reached .*check the network"):
+        Hub(gone.url, hub.cache, waits=()).checkpoint(SOURCE)
+
+
+def test_a_disk_too_small_for_a_checkpoint(
+    hub: Hub, stand_in: HubStandIn, with_checkpoint: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: types.SimpleNamespace(free=SIZE))
+    with pytest.raises(WsdError, match=r"600.0 kB must be fetched .* 300.0 kB are free"):
+        hub.obtain(hub.checkpoint(SOURCE))
+    assert stand_in.ranges() == []
+
+
+def test_a_checkpoint_without_the_network(
+    hub: Hub, stand_in: HubStandIn, with_checkpoint: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = hub.obtain(hub.checkpoint(SOURCE))
+    asked = len(stand_in.log)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = hub.checkpoint(SOURCE)
+    assert (found.revision, found.missing) == (COMMIT, 0)
+    assert sorted(hub.obtain(found)) == sorted(paths)
+    with pytest.raises(WsdError, match=r"owner/other is not in the cache, and HF_HUB_OFFLINE is set"):
+        hub.checkpoint("owner/other")
+    assert len(stand_in.log) == asked
 
 
 # -- refusals ------------------------------------------------------------------------------------------------
@@ -825,7 +868,7 @@ def test_chunk_storage_goes_on_too(hub: Hub, stand_in: HubStandIn, monkeypatch: 
     stand_in.repos[REPO].xet = True
     xet = FakeXet(DATA)
     monkeypatch.setitem(sys.modules, "hf_xet", xet.module())
-    monkeypatch.setattr("wsd_local.hub._xet_is_there", lambda: True)
+    monkeypatch.setattr("wsd_local.transfer._xet_is_there", lambda: True)
     asking = Hub(hub.endpoint, hub.cache, GOOD_TOKEN, hub.waits)
     download = only(asking)
     part_of(hub, download).parent.mkdir(parents=True)
@@ -842,7 +885,7 @@ def test_where_chunk_storage_fails_http_goes_on(
 ) -> None:
     stand_in.repos[REPO].xet = True
     monkeypatch.setitem(sys.modules, "hf_xet", FakeXet(DATA, stops=100_000).module())
-    monkeypatch.setattr("wsd_local.hub._xet_is_there", lambda: True)
+    monkeypatch.setattr("wsd_local.transfer._xet_is_there", lambda: True)
     assert hub.fetch(only(hub)).path.read_bytes() == DATA
     assert stand_in.ranges() == ["bytes=100000-"]
 

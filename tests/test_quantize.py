@@ -18,7 +18,6 @@ import pytest
 from makers import damaged, random_llama
 from test_command import complains, wsd
 
-from wsd_local.convert import quantize
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.header import read_header
 from wsd_local.llama import Cancellation, Context, Model
@@ -27,6 +26,7 @@ from wsd_local.llama.logs import forward_logs
 from wsd_local.llama.quantize import Job, file_type, file_types, read_imatrix
 from wsd_local.llama.quantize import quantize as in_this_process
 from wsd_local.paths import made_models_dir
+from wsd_local.quantizing import quantize
 from wsd_local.registry import forget, known
 
 NEED_MATRIX = {"IQ1_M", "IQ1_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_XS", "IQ3_XXS", "Q2_K_S"}

@@ -246,6 +246,15 @@ class Decoding:
                 self._now = Aligned(self._prompt_tokens[:])
             self._switch("user", self._tokens_shown())
 
+    @property
+    def policy(self) -> SwitchPolicy:
+        """The rule that holds now."""
+        return self._detector.policy
+
+    def steer(self, threshold: float) -> None:
+        """Windows that are checked from here on must reach another threshold; above 1 the draft goes on to its end."""
+        self._detector.policy = SwitchPolicy(self.policy.window, threshold)
+
     def _draft_text(self) -> str:
         text = without_thinking(self._raw, over=self._closed is not None)
         return text if self._verbatim else text.lstrip()

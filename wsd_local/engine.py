@@ -69,7 +69,7 @@ class Job:
     """One reply in progress.
 
     `draft_tokens` is the draft's prompt and what it has written, `spelled` how its control tokens are written that
-    mark a block of thinking.
+    mark a block of thinking. What is put into `steering`, from any thread, is done to the machine between two requests.
     """
 
     machine: Decoding
@@ -81,6 +81,7 @@ class Job:
     probabilities: bool = False
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     notices: deque[Notice] = field(default_factory=deque)
+    steering: deque[Callable[[Decoding], None]] = field(default_factory=deque)
 
 
 class Engine:
@@ -109,7 +110,7 @@ class Engine:
         job.stopwatch.resume()
         try:
             yield from self._events(job)
-            while (request := job.machine.request()) is not None:
+            while (request := self._next(job)) is not None:
                 self._cancellation.check()
                 self._answer(job, request)
                 yield from self._events(job)
@@ -118,6 +119,11 @@ class Engine:
             yield from self._events(job)
         finally:
             job.stopwatch.now()
+
+    def _next(self, job: Job) -> Request | None:
+        while job.steering:
+            job.steering.popleft()(job.machine)
+        return job.machine.request()
 
     def _events(self, job: Job) -> Iterator[Event]:
         for event in job.machine.take_events():

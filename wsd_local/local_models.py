@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,9 @@ from wsd_local.errors import UsageError
 from wsd_local.hashing import HashProgress, file_sha256
 from wsd_local.header import read_model
 from wsd_local.paths import made_models_dir
-from wsd_local.registry import Known, forget, known, remember
+from wsd_local.registry import Known, checked_name, forget, known, remember
 from wsd_local.settings import nearest
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 
@@ -46,12 +44,7 @@ def import_model(path: Path, name: str, progress: HashProgress | None = None) ->
         UsageError: the name is taken, or cannot be a name.
         ModelError: the file is missing or damaged.
     """
-    from wsd_local.catalog import catalog_models
-
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be a model's name: use letters, digits, dots, hyphens and underscores")
-    if name in known() or name in catalog_models():
-        raise UsageError(f"there is a model {name!r} already; choose another name with --as")
+    checked_name(name)
     path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would turn a Hub link into its blob
     paths = tuple(header.path for header in read_model(path))
     from wsd_local.vetting import vet

@@ -7,16 +7,18 @@ use it at once. It says where files are; it never holds them. The catalog's name
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from wsd_local.atomic import write_text
-from wsd_local.errors import WsdError
+from wsd_local.errors import UsageError, WsdError
 from wsd_local.paths import data_dir
 
 Origin = Literal["pulled", "imported", "made"]
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,29 @@ def known() -> dict[str, Known]:
     except (ValueError, KeyError, TypeError) as error:
         raise WsdError(f"{path}: is damaged ({error}); move it away, and pull or import the models again") from error
     return {entry.name: entry for entry in entries}
+
+
+def checked_name(name: str, repo: str | None = None, *, replace: bool = False) -> str:
+    """The name, if a model can be given it. `repo` is where the model comes from.
+
+    A model that was pulled from `repo` may have it already, and so may any known model if `replace` is true. A name of
+    the catalog is free only for what is made of the checkpoint in `repo` that the catalog means by it.
+
+    Raises:
+        UsageError: it could be taken for a path, or a model or a pair has it.
+    """
+    from wsd_local.catalog import catalog_models, catalog_pairs
+
+    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf"):
+        raise UsageError(f"{name!r} cannot be a model's name: give --as letters, digits and . _ + -, without .gguf")
+    meant = catalog_models().get(name)
+    ours = meant is not None and meant.repo is not None and meant.file is None and (replace or meant.repo == repo)
+    if name in catalog_pairs() or (meant is not None and not ours):
+        raise UsageError(f"the catalog has something named {name!r} already; choose another name with --as")
+    taken = known().get(name)
+    if taken is not None and not replace and (taken.origin != "pulled" or taken.repo != repo):
+        raise UsageError(f"there is a model {name!r} already ({taken.path}); choose another name with --as")
+    return name
 
 
 def remember(entry: Known) -> None:

@@ -22,6 +22,7 @@ from wsd_local.llama import Grammar, Sampler
 from wsd_local.prompts import Message, supplied_prefix
 from wsd_local.reply import Finished, Part, Reply, Switch, Timings
 from wsd_local.settings import ReplySettings, plain
+from wsd_local.switch import SwitchPolicy
 from wsd_local.text import THINKING_MARKS
 
 if TYPE_CHECKING:
@@ -110,6 +111,32 @@ class Run:
         """The state machine, for steering and for looking."""
         return self._job.machine
 
+    def hand_over(self) -> None:
+        """Let the base continue from what is shown. From any thread; it is done before the next evaluation."""
+        self._job.steering.append(Decoding.hand_over)
+
+    def steer(self, threshold: float) -> None:
+        """Let another threshold hold from here on, above 1 none at all. From any thread, as `hand_over`.
+
+        Raises:
+            UsageError: it is negative or not a number.
+        """
+        SwitchPolicy(threshold=threshold)
+        self._job.steering.append(lambda machine: machine.steer(threshold))
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that the context of the model that continues holds."""
+        return self._pair.context(self._writer).n_ctx
+
+    def preread(self) -> Iterator[tuple[Source, list[int]]]:
+        """What both models would read first: for sessions that prepare their next turn."""
+        tokens = {"draft": self._prompts.draft}
+        if "base" in self._roles:
+            tokens["base"] = self._pair.model("base").tokenize(self._prompts.base)
+        for role in self._roles:
+            yield role, tokens[role]
+
     @property
     def left_out(self) -> int:
         """Turns at the beginning of the conversation that do not fit into the context."""
@@ -144,7 +171,9 @@ class Run:
             finish_reason=machine.finish_reason or "cancelled",
             draft=Part(self._name("draft"), machine.draft_text, kept, self._drafted(kept)),
             base=Part(self._name("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
-            switch=Switch(machine.switch_index, reason, machine.switch_confidence, settings.window, settings.threshold),
+            switch=Switch(
+                machine.switch_index, reason, machine.switch_confidence, settings.window, machine.policy.threshold
+            ),
             timings=self._timings(),
             tokens=tokens,
             discarded=machine.discarded,

@@ -89,6 +89,8 @@ def _try(headers: Sequence[Header], waiting: Waiting | None) -> None:
         return
     if said:
         raise ModelError(said)
+    if code == -9:
+        raise ModelError(f"{path}: its trial was killed, probably for want of memory; close other programs")
     if code is None:
         raise ModelError(f"{path}: llama.cpp did not finish loading it within {patience:.0f} s; {_ADVICE}")
     raise ModelError(f"{path}: llama.cpp gave up on it: {crash_cause(log) or f'exit code {code}'}; {_ADVICE}")

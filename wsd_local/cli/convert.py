@@ -16,7 +16,8 @@ from wsd_local.cli.interrupt import interruptible
 from wsd_local.cli.options import Debug
 
 if TYPE_CHECKING:
-    from wsd_local.convert import Progress
+    from wsd_local.checkpoint import Checkpoint
+    from wsd_local.child import Progress
 
 
 class Kind(str, enum.Enum):
@@ -49,23 +50,25 @@ def convert(
     """Convert a checkpoint (safetensors) to a GGUF file, with llama.cpp's own converter."""
     from wsd_local import convert as making
     from wsd_local.catalog import catalog_models
+    from wsd_local.checkpoint import chosen_kind, local, weights
+    from wsd_local.repository import names_repository
 
     entry = catalog_models().get(source)
     repo = entry.repo if entry is not None and entry.file is None else None
-    if repo is None and making.is_repo(source):
+    if repo is None and not Path(source).exists() and names_repository(source):
         repo = source
-    checkpoint = making.local(source) if repo is None else None
+    checkpoint = local(source) if repo is None else None
     making.require_extra()
     if name is not None or output is not None:
-        _free(name, output, force)
+        _free(name, output, force, repo)
     with _shown("converting") as progress:
         making.converter(progress)
-    if repo is not None:
-        checkpoint = making.fetched(repo)
-    assert checkpoint is not None
-    chosen = making.chosen_kind(kind.value, making.weights(checkpoint.folder))
+    if checkpoint is None:
+        assert repo is not None
+        checkpoint = _fetched(repo)
+    chosen = chosen_kind(kind.value, weights(checkpoint.folder))
     name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
-    path = _free(name, output, force)
+    path = _free(name, output, force, repo)
     with interruptible() as stop, _shown("converting") as progress:
         making.convert(checkpoint, path, chosen, force=force, progress=progress, stoppable=stop.calls)
     _remember(name, path, checkpoint.repo, checkpoint.revision)
@@ -89,7 +92,7 @@ def quantize(
     debug: Debug = False,
 ) -> None:
     """Make a model smaller: a GGUF file of fewer bits per weight."""
-    from wsd_local import convert as making
+    from wsd_local import quantizing
     from wsd_local.catalog import catalog_models, model_path
     from wsd_local.llama.quantize import file_type, file_types
     from wsd_local.registry import known
@@ -102,9 +105,10 @@ def quantize(
     types = "|".join(file_types())
     stem = re.sub(rf"(-\d{{5}}-of-\d{{5}})?([-.](?:{types}))?$", "", stem, flags=re.IGNORECASE) or stem
     name = name or (output.stem if output is not None else f"{stem}-{kind}")
-    target = _free(name, output, force)
+    repo, revision = (origin.repo, origin.revision) if origin is not None else (None, None)
+    target = _free(name, output, force, repo)
     with interruptible() as stop, _shown("quantising") as progress:
-        made = making.quantize(
+        made = quantizing.quantize(
             path,
             target,
             kind,
@@ -115,19 +119,32 @@ def quantize(
             progress=progress,
             stoppable=stop.calls,
         )
-    _remember(name, made.path, *((origin.repo, origin.revision) if origin else (None, None)))
+    _remember(name, made.path, repo, revision)
     print(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight", file=sys.stderr)
 
 
-def _free(name: str | None, output: Path | None, force: bool) -> Path:
+def _fetched(repo: str) -> Checkpoint:
+    """A checkpoint of the Hub, in the Hub's own cache."""
+    from wsd_local.checkpoint import Checkpoint
+    from wsd_local.cli.pull import transfer_bar
+    from wsd_local.hub import Hub
+
+    hub = Hub()
+    download = hub.checkpoint(repo)
+    with transfer_bar(download) as progress:
+        paths = hub.obtain(download, progress)
+    return Checkpoint(paths[0].parent, repo, download.revision)
+
+
+def _free(name: str | None, output: Path | None, force: bool, repo: str | None) -> Path:
     """The file to make, if neither it nor the name is taken by another model."""
-    from wsd_local.convert import check_free, check_name
     from wsd_local.errors import UsageError
     from wsd_local.paths import made_models_dir
-    from wsd_local.registry import known
+    from wsd_local.registry import checked_name, known
+    from wsd_local.target import check_free
 
     if name is not None:
-        check_name(name)
+        checked_name(name, repo, replace=True)
     path = (output.expanduser() if output is not None else made_models_dir() / f"{name}.gguf").absolute()
     check_free(path, force)
     if name in known() and known()[name].path != path and not force:

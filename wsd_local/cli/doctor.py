@@ -11,7 +11,10 @@ from wsd_local.cli.tables import print_json
 
 
 def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Tell what is installed and what this machine has, and let the embedded pair answer. For bug reports."""
+    """Tell what is installed and whether it works.
+
+    Text for a bug report: versions, back ends, devices, folders, models, and a reply of the embedded pair.
+    """
     from wsd_local.cli.output import reader_may_leave
     from wsd_local.diagnosis import diagnose
 

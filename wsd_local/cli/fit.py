@@ -32,7 +32,10 @@ def fit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show whether a pair fits, where its layers go, and what is given up. Reads headers only; nothing is loaded."""
+    """Show whether a pair fits, and where its layers go.
+
+    Reads headers only, and estimates from the catalog what is not here yet; nothing is loaded or fetched.
+    """
     from wsd_local.catalog import named_pair
     from wsd_local.cli.run import given_settings
     from wsd_local.config import read_config

@@ -35,15 +35,13 @@ def list_models(
         rows = [{"program": other.program, "name": other.name, "path": str(other.path)} for other in others]
         print_json(found.as_dict() | {"elsewhere": rows})
         return
-    table = plain_table(
-        "Models", ("name", "role", "on disk", "quant.", "size", "licence", "params", "context"), {4, 6, 7}
-    )
+    table = plain_table("Models", ("name", "role", "here", "quant.", "size", "licence", "params", "ctx"), {4, 6, 7})
     for model in found.models:
-        size, context = _gb(model.size), "" if model.context is None else f"{model.context:,}"
+        size, context = _gb(model.size), "" if model.context is None else f"{model.context // 1024}k"
         here = {None: "", True: "yes", False: "damaged"}[model.usable]
         cells = (model.name, model.role, here, model.quantization, size, model.licence, model.parameters, context)
         table.add_row(*cells, style="" if model.usable else "dim")
-    pairs = plain_table("Pairs", ("name", "draft", "base", "on disk", "size", "for"), {4})
+    pairs = plain_table("Pairs", ("name", "draft", "base", "here", "size", "for"), {4})
     for pair in found.pairs:
         ready = "yes" if pair.ready else ""
         row = (pair.name, pair.draft, pair.base, ready, _gb(pair.size), pair.description)

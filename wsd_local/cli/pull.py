@@ -26,19 +26,21 @@ def pull(
     """Fetch a pair or a model from the Hugging Face Hub. Interrupted, the same command goes on."""
     from wsd_local.catalog import how_to_get
     from wsd_local.cli.output import reader_may_leave
+    from wsd_local.config import read_config
     from wsd_local.errors import ModelError
     from wsd_local.hub import Hub
     from wsd_local.units import gb
 
     hub = Hub()
-    plan = hub.plan(what, name)
+    plan = hub.plan(what, name, read_config().pairs)
     hub.require_space(plan.downloads)
     with reader_may_leave():
         for ready in plan.ready:
             where = "is part of the program" if ready.packaged else f"is here already: {ready.path}"
-            sys.stdout.write(f"{ready.name} {where}\n")
+            own = ready.name.endswith(str(ready.path))  # a pair of the user's names it by its path
+            sys.stdout.write(f"{ready.path} is here already\n" if own else f"{ready.name} {where}\n")
         for download in plan.downloads:
-            with _shown(download) as progress:
+            with transfer_bar(download) as progress:
                 entry = hub.fetch(download, progress)
             sys.stdout.write(f"{entry.name}  {entry.path}  {gb(download.size)}\n")
             sys.stdout.flush()
@@ -47,8 +49,8 @@ def pull(
 
 
 @contextmanager
-def _shown(download: Download) -> Iterator[Progress | None]:
-    """A bar on the terminal, nothing where there is none."""
+def transfer_bar(download: Download) -> Iterator[Progress | None]:
+    """A bar for what is fetched and one for what is checked, on a terminal; nothing where there is none."""
     from rich.console import Console
 
     console = Console(stderr=True)

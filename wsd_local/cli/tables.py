@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
     from rich.table import Table
 
 _PIPE_WIDTH = 240
@@ -41,10 +42,11 @@ def print_tables(*tables: Table) -> None:
 
 
 def plain_table(title: str, columns: Sequence[str], right: Collection[int] = ()) -> Table:
-    """A table without lines; columns with an index in `right` are numbers."""
+    """A table without lines; columns with an index in `right` are numbers. Only the last column wraps."""
     from rich.table import Table
 
     table = Table(title=title, box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if index in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=index + 1 < len(columns))
     return table

@@ -117,6 +117,11 @@ class Context:
                 found.append(log_softmax_at(self._logits(row), tokens[position + 1]))
         return found
 
+    def read(self, seq: int, tokens: Sequence[int], progress: Progress | None = None) -> None:
+        """Make the sequence hold `tokens`, for a later question that begins with them."""
+        for _ in self._evaluate(seq, tokens, len(tokens) - 1, progress):
+            pass
+
     def sample(
         self, seq: int, tokens: Sequence[int], sampler: Sampler, progress: Progress | None = None
     ) -> tuple[int, int]:

@@ -1,0 +1,135 @@
+"""The configuration file, the environment over it, and options over both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_command import complains, wsd
+
+from wsd_local.config import read_config
+from wsd_local.errors import UsageError
+from wsd_local.paths import config_file
+from wsd_local.settings import LoadSettings, ReplySettings, names, plain, read_text, split
+
+EXAMPLE = """
+pair = "mine"
+[settings]
+threshold = 0.7
+draft-max-tokens = 64
+stop = ["END"]
+n_gpu_layers = 0
+[pairs.mine]
+draft = "demo-draft"
+base = "demo-base"
+description = "a pair of one's own"
+[pairs.mine.base_format]
+stop = ["# Query"]
+"""
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A configuration of its own, for this process and those it starts."""
+    path = tmp_path / "config.toml"
+    path.write_text(EXAMPLE, encoding="utf-8")
+    monkeypatch.setenv("WSD_LOCAL_CONFIG", str(path))
+    return path
+
+
+def test_without_a_file_it_is_empty() -> None:
+    found = read_config(environment={})
+    assert (found.pair, dict(found.settings), dict(found.pairs)) == (None, {}, {})
+
+
+def test_a_file_is_read(config: Path) -> None:
+    found = read_config(environment={})
+    assert found.pair == "mine"
+    assert found.settings == {"threshold": 0.7, "draft_max_tokens": 64, "stop": ["END"], "n_gpu_layers": 0}
+    assert found.pairs["mine"].base_format.stop == ("# Query",)
+    reply, loading = split(found.settings)
+    assert (reply.threshold, reply.stop, loading.n_gpu_layers) == (0.7, ("END",), 0)
+
+
+def test_the_environment_goes_over_the_file(config: Path) -> None:
+    environment = {"WSD_LOCAL_THRESHOLD": "0.9", "WSD_LOCAL_PAIR": "demo", "WSD_LOCAL_IGNORE_EOS": "true", "HOME": "/"}
+    found = read_config(environment=environment)
+    assert (found.pair, found.settings["threshold"], found.settings["ignore_eos"]) == ("demo", 0.9, True)
+    assert found.sources["threshold"] == found.sources["pair"] == "environment"
+    assert found.sources["draft_max_tokens"] == "file"
+
+
+def test_options_go_over_both(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings(*options: str) -> dict[str, object]:
+        reply = json.loads(wsd("run", "hi", "--json", "--max-tokens", "3", *options).stdout)
+        found: dict[str, object] = reply["provenance"]["settings"]
+        return found
+
+    assert settings()["threshold"] == 0.7
+    monkeypatch.setenv("WSD_LOCAL_THRESHOLD", "0.9")
+    assert settings()["threshold"] == 0.9
+    assert settings("--threshold", "0.8")["threshold"] == 0.8, "also where the option is the default"
+    assert settings("--stop", "X")["stop"] == ["X"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("pear = 'x'", "there is no key 'pear'; did you mean 'pair'?"),
+        ("threshold = 0.5", "put it under [settings]"),
+        ("[settings]\nthreshhold = 0.5", "did you mean 'threshold'?"),
+        ("[settings]\nthreshold = 'high'", "threshold is 'high'"),
+        ("[settings]\nwindow = 0", "window"),
+        ("pair = 'demmo'", "did you mean 'demo'?"),
+        ("pair = 3", "must be the name of a pair"),
+        ("settings = 3", "must be a table: [settings]"),
+        ("[pairs]\nmine = 3", "must be a table: [pairs.NAME]"),
+        ("[pairs.mine]\ndraft = 'x'", "base is missing"),
+        ("[pairs.mine]\ndraft = 'x'\nbase = 'y'\nbasis = 1", "there is no key 'basis'; did you mean 'base'?"),
+        ("[pairs.mine]\ndraft = 1\nbase = 'y'", "must be text"),
+        ("pair = [", "is not TOML"),
+    ],
+)
+def test_mistakes_are_named_with_the_file(config: Path, text: str, words: str) -> None:
+    config.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read_config(environment={})
+    assert words in str(error.value) and str(config) in str(error.value)
+    complains(wsd("run", "hi"), 2, words)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("WSD_LOCAL_THRESHHOLD", "1", "did you mean 'WSD_LOCAL_THRESHOLD'?"),
+        ("WSD_LOCAL_WINDOW", "six", "WSD_LOCAL_WINDOW: window is 'six'"),
+        ("WSD_LOCAL_MODE", "both", "WSD_LOCAL_MODE: mode is 'both'"),
+    ],
+)
+def test_mistakes_in_the_environment_are_named(variable: str, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read_config(environment={variable: text})
+    assert words in str(error.value)
+
+
+def test_every_setting_can_be_given_as_text() -> None:
+    defaults = plain(ReplySettings(), LoadSettings())
+    for name in names():
+        value = defaults[name]
+        if value not in (None, ()):
+            assert read_text(name, str(value)) == value
+    assert read_text("n_gpu_layers", "auto") == "auto" and read_text("n_gpu_layers", "7") == 7
+    assert read_text("stop", "END") == ("END",)
+
+
+def test_path_and_show(config: Path) -> None:
+    assert wsd("config", "path").stdout.decode().strip() == str(config) == str(config_file())
+    shown = wsd("config", "show").stdout.decode()
+    assert "a pair of one's own" in shown
+    assert [line.split() for line in shown.splitlines() if line.startswith("threshold")] == [
+        ["threshold", "0.7", "file"]
+    ]
+    told = json.loads(wsd("config", "show", "--json").stdout)
+    assert told["settings"]["threshold"] == 0.7 and told["settings"]["window"] == 6
+    assert told["pairs"]["mine"]["base"] == "demo-base"
