@@ -29,7 +29,7 @@ def test_what_is_no_name(name: str) -> None:
         checked_name(name, replace=True)
 
 
-@pytest.mark.parametrize("name", ["laptop", "llama-3-70b", "demo-base", "pilot-3b"])
+@pytest.mark.parametrize("name", ["laptop", "llama-3-70b", "demo-base"])
 def test_names_of_the_catalog(name: str) -> None:
     for repo in (None, "owner/Name", "QuantFactory/Meta-Llama-3-70B-GGUF"):
         with pytest.raises(UsageError, match="the catalog has something named"):
@@ -38,6 +38,9 @@ def test_names_of_the_catalog(name: str) -> None:
 
 def test_the_checkpoint_that_the_catalog_means_may_have_its_name() -> None:
     assert checked_name("pilot-3b", "songff/Pilot-3B") == "pilot-3b"
+    assert checked_name("pilot-3b", replace=True) == "pilot-3b", "made of a folder"
+    with pytest.raises(UsageError, match="the catalog has something named"):
+        checked_name("pilot-3b", "owner/Name")
 
 
 def test_a_name_that_another_model_has(tmp_path: Path) -> None:

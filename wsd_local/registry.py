@@ -67,7 +67,7 @@ def checked_name(name: str, repo: str | None = None, *, replace: bool = False) -
     """The name, if a model can be given it. `repo` is where the model comes from.
 
     A model that was pulled from `repo` may have it already, and so may any known model if `replace` is true. A name of
-    the catalog is free only for what is made of the checkpoint in `repo` that the catalog means by it.
+    the catalog is free only where it means a checkpoint, for what is made here or comes from that checkpoint's `repo`.
 
     Raises:
         UsageError: it could be taken for a path, or a model or a pair has it.
