@@ -16,7 +16,7 @@ chat: $(VENV)/.run
 	$(BIN)/wsd-chat
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -87,20 +87,20 @@ class Job:
 class Engine:
     """Drives jobs over a draft context and the context of the model that continues.
 
-    In draft-only runs the draft's context is the one that continues (`writes`). `progress` is called from inside long
-    evaluations with the model's role, the tokens done and their total.
+    Contexts are asked for when they are needed, because there may be room for only one of them. In draft-only runs the
+    draft's context is the one that continues (`writes`). `progress` is called from inside long evaluations with the
+    model's role, the tokens done and their total.
     """
 
     def __init__(
         self,
-        draft: Context | None,
-        writer: Context,
+        context: Callable[[Source], Context],
         cancellation: Cancellation,
         progress: Callable[[Source, int, int], None] | None = None,
         writes: Source = "base",
     ) -> None:
-        self._draft = draft
-        self._writer = writer
+        self._context = context
+        self._writes: Source = writes
         self._cancellation = cancellation
         self._drafting = partial(progress, "draft") if progress else None
         self._writing = partial(progress, writes) if progress else None
@@ -136,22 +136,24 @@ class Engine:
         if isinstance(request, NextDraftToken):
             self._draft_step(job)
         elif isinstance(request, Score):
-            job.machine.scored(self._writer.logprobs(job.seq, request.tokens, request.start, self._writing))
+            writer = self._context(self._writes)
+            job.machine.scored(writer.logprobs(job.seq, request.tokens, request.start, self._writing))
         else:
             self._base_step(job, request)
 
     def _draft_step(self, job: Job) -> None:
-        assert self._draft is not None and job.draft_sampler is not None
-        if len(job.draft_tokens) >= self._draft.n_ctx:
+        assert job.draft_sampler is not None
+        draft = self._context("draft")
+        if len(job.draft_tokens) >= draft.n_ctx:
             job.machine.draft_exhausted()
             return
         begun = job.stopwatch.clock()
         job.draft_sampler.begin(job.draft_tokens)
-        token, _ = self._draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._drafting)
+        token, _ = draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._drafting)
         if job.machine.counts.drafted_tokens:
             job.stopwatch.draft_s += job.stopwatch.clock() - begun
             job.stopwatch.draft_steps += 1
-        model = self._draft.model
+        model = draft.model
         if model.is_eog(token):
             job.machine.draft_ended()
         else:
@@ -159,16 +161,17 @@ class Engine:
             job.machine.drafted(model.piece(token), job.spelled.get(token, b""))
 
     def _base_step(self, job: Job, request: NextBaseToken) -> None:
+        writer = self._context(self._writes)
         begun = job.stopwatch.clock()
         prompt = job.machine.prompt_length
         if not job.base_sampler.begin(request.tokens[:prompt], request.tokens[prompt:]):
             job.notices.append(Notice(UNGRAMMATICAL_OPENING))
-        token, row = self._writer.sample(job.seq, request.tokens, job.base_sampler, self._writing)
-        logprob = self._writer.logprob(row, token) if job.probabilities else None
+        token, row = writer.sample(job.seq, request.tokens, job.base_sampler, self._writing)
+        logprob = writer.logprob(row, token) if job.probabilities else None
         if job.stopwatch.base_steps:  # the first one may carry a prompt
             job.stopwatch.base_s += job.stopwatch.clock() - begun
         job.stopwatch.base_steps += 1
-        if self._writer.model.is_eog(token):
+        if writer.model.is_eog(token):
             job.machine.base_ended()
         else:
             job.machine.continued(token, logprob)

@@ -8,7 +8,7 @@ given up in this order: f16 caches, then context. `FitError` says how much is mi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from wsd_local.errors import FitError
@@ -81,7 +81,7 @@ class Placement:
 class Plan:
     """A placement for each model, the caches' types, and what was given up, one line each.
 
-    `speed_given_up` changes time only, `given_up` replies too.
+    `speed_given_up` changes time only, `given_up` replies too. `together`: both models are in memory at once.
     """
 
     placements: Mapping[Role, Placement]
@@ -90,10 +90,12 @@ class Plan:
     cache_type_v: str
     speed_given_up: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
+    together: bool = True
 
     def used(self, device: str) -> int:
-        """Bytes that both models take on one device, or in memory. What shared devices take is in memory."""
-        total = sum(placement.bytes_on(device) for placement in self.placements.values())
+        """Bytes that the models take on one device, or in memory. What shared devices take is in memory."""
+        taken = [placement.bytes_on(device) for placement in self.placements.values()]
+        total = sum(taken) if self.together else max(taken, default=0)
         if device == HOST:
             total += sum(self.used(other.name) for other in self.machine.devices if other.shared)
         return total
@@ -150,6 +152,28 @@ def plan(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None =
         f"not enough memory: {gib(smallest[0])} are missing with {smallest[1]} ({gib(machine.free)} are free, "
         f"{gib(MARGIN)} of it kept as a margin); close other programs, or choose smaller models or quantisations; "
         "--n-gpu-layers 0 tries all the same"
+    )
+
+
+def plan_apart(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+    """Place models of which only one is in memory at a time; the cached types are those that the larger one needs.
+
+    Raises:
+        FitError: one of them does not fit.
+    """
+    wish = wish or Wish()
+    order = sorted(models, key=lambda role: -models[role].weights)
+    first = plan({order[0]: models[order[0]]}, machine, wish)
+    same = replace(wish, cache_type_k=first.cache_type_k, cache_type_v=first.cache_type_v)
+    plans = [first, *(plan({role: models[role]}, machine, same) for role in order[1:])]
+    return Plan(
+        {role: one.placements[role] for role, one in zip(order, plans, strict=True)},
+        machine,
+        first.cache_type_k,
+        first.cache_type_v,
+        tuple(line for one in plans for line in one.speed_given_up),
+        tuple(line for one in plans for line in one.given_up),
+        together=False,
     )
 
 

@@ -107,6 +107,7 @@ class Pair:
         self._closed = False
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
+        self._evaluated: dict[Source, int] = {}
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -115,13 +116,16 @@ class Pair:
 
         `progress` is told the role and the loaded fraction, and stops the loading by returning False.
         """
-        missing = [role for role in self.roles(mode) if role not in self._contexts]
+        missing = [role for role in self.roles(mode) if role not in self._models]
         for role in missing:
             look_at(self.paths[role])
             if (lora := self.loading.lora(role)) is not None:
                 look_at(lora[0])
         for role in missing:
-            self._load(role, progress)
+            if self.loading.resident == "one":
+                self._vocabulary(role)
+            else:
+                self._load(role, progress)
 
     @staticmethod
     def roles(mode: str) -> tuple[Source, ...]:
@@ -131,8 +135,8 @@ class Pair:
     def close(self) -> None:
         """Free both models. A closed pair stays closed."""
         self._closed = True
-        for context in self._contexts.values():
-            context.close()
+        for role in list(self._contexts):
+            self._release(role)
         for model in self._models.values():
             model.close()
 
@@ -143,7 +147,9 @@ class Pair:
         self.close()
 
     def model(self, role: Source) -> Model:
-        """The draft or the base model."""
+        """The draft or the base model; its vocabulary alone if only one model is in memory at a time."""
+        if self.loading.resident == "one":
+            return self._vocabulary(role)
         self.context(role)
         return self._models[role]
 
@@ -153,9 +159,30 @@ class Pair:
             self._load(role, None)
         return self._contexts[role]
 
+    def n_ctx(self, role: Source) -> int:
+        """Tokens that the context of one model holds; the model is not loaded for this if only one may be."""
+        if role in self._contexts or self.loading.resident == "both":
+            return self.context(role).n_ctx
+        return self._options(role, self._vocabulary(role)).n_ctx
+
+    def evaluated(self, role: Source) -> int:
+        """Tokens that one model has evaluated so far."""
+        now = self._contexts[role].evaluated if role in self._contexts else 0
+        return self._evaluated.get(role, 0) + now
+
+    def _vocabulary(self, role: Source) -> Model:
+        if self._closed:
+            raise WsdError("the pair is closed; load it again")
+        if role not in self._models:
+            self._models[role] = Model(self.paths[role], n_gpu_layers=0, vocab_only=True)
+        return self._models[role]
+
     def _load(self, role: Source, progress: LoadProgress | None) -> None:
         if self._closed:
             raise WsdError("the pair is closed; load it again")
+        if self.loading.resident == "one":
+            for other in list(self._contexts):
+                self._release(other)
         model = self._load_model(role, progress)
         options = self._options(role, model)
         try:
@@ -164,7 +191,16 @@ class Pair:
         except BaseException:
             model.close()
             raise
-        self._models[role] = model
+        if self.loading.resident == "both":
+            self._models[role] = model
+
+    def _release(self, role: Source) -> None:
+        """Free the context of one model, and its weights if they are not the pair's to keep."""
+        context = self._contexts.pop(role)
+        self._evaluated[role] = self._evaluated.get(role, 0) + context.evaluated
+        context.close()
+        if context.model is not self._models.get(role):
+            context.model.close()
 
     def _load_model(self, role: Source, progress: LoadProgress | None) -> Model:
         report = None if progress is None else partial(progress, role)

@@ -15,7 +15,7 @@ from wsd_local.header import read_model
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.devices import cpu_features, machine
 from wsd_local.memory import Footprint, estimated, footprint
-from wsd_local.offload import Plan, Wish, plan
+from wsd_local.offload import Plan, Wish, plan, plan_apart
 from wsd_local.settings import LoadSettings
 
 
@@ -56,4 +56,5 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         mapped=None if loading.load_mode == "auto" else loading.load_mode.startswith("mmap"),
         extra=sum(path.stat().st_size for path in adapters if path.is_file()),
     )
-    return plan(models, machine(loading.threads or default_threads()), wish)
+    here = machine(loading.threads or default_threads())
+    return plan(models, here, wish) if loading.resident == "both" else plan_apart(models, here, wish)

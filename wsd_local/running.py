@@ -78,13 +78,13 @@ class Run:
         self._left_out = left_out
         self._prompts = self._fitted()
         drafts = len(self._roles) == 2
-        self._room = pair.context(self._writer).n_ctx - self._prompts.base_length
+        self._room = pair.n_ctx(self._writer) - self._prompts.base_length
         stops = pair.base_format.stops
         machine = Decoding(
             pair.model(self._writer),
             self._prompts.draft if self._writer == "draft" else self._prompts.base,
             settings.policy,
-            settings.limits(self._room, stops),
+            settings.limits(self._room, stops, whole_draft=pair.loading.resident == "one"),
             writer=self._writer,
             drafting=drafts,
             verbatim=supplied_prefix(messages) is not None,
@@ -100,8 +100,7 @@ class Run:
             probabilities=settings.probabilities,
             stopwatch=watch,
         )
-        draft = pair.context("draft") if drafts else None
-        self._engine = Engine(draft, pair.context(self._writer), pair.cancellation, progress, self._writer)
+        self._engine = Engine(pair.context, pair.cancellation, progress, self._writer)
         self._evaluated = dict.fromkeys(self._roles, 0)
         self._told = False
         watch.now()
@@ -127,7 +126,7 @@ class Run:
     @property
     def n_ctx(self) -> int:
         """Tokens that the context of the model that continues holds."""
-        return self._pair.context(self._writer).n_ctx
+        return self._pair.n_ctx(self._writer)
 
     def preread(self) -> Iterator[tuple[Source, list[int]]]:
         """What both models would read first: for sessions that prepare their next turn."""
@@ -144,16 +143,15 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Work until the reply is done or cancelled. After a cancel, called again, it goes on."""
-        contexts = {role: self._pair.context(role) for role in self._roles}
-        before = {role: context.evaluated for role, context in contexts.items()}
+        before = {role: self._pair.evaluated(role) for role in self._roles}
         if self.left_out and not self._left_out and not self._told:
             self._told = True
             yield Notice(f"the context is full: older turns are left out from here on ({self.left_out} now)")
         try:
             yield from self._engine.drive(self._job)
         finally:
-            for role, context in contexts.items():
-                self._evaluated[role] += context.evaluated - before[role]
+            for role in self._roles:
+                self._evaluated[role] += self._pair.evaluated(role) - before[role]
         if self.machine.finish_reason == "length" and self._room < self.settings.max_tokens:
             yield Notice(f"the context is full: the reply was cut after {self._room} tokens; raise --ctx")
         yield Finished(self.reply)
@@ -228,7 +226,7 @@ class Run:
             messages, dropped = trimmed(self.messages, self._fits, self._is_roomy, self._left_out)
         prompts = self._prompted(messages)
         for role, length in self._lengths(prompts).items():
-            room = self._pair.context(role).n_ctx
+            room = self._pair.n_ctx(role)
             need = length + self.settings.window + RESERVE
             if need > room:
                 raise FitError(
@@ -242,7 +240,7 @@ class Run:
         """Whether a reply has room behind the messages, and `share` of the context besides."""
         reserve = self.settings.window + RESERVE
         for role, length in self._lengths(self._prompted(messages)).items():
-            n_ctx = self._pair.context(role).n_ctx
+            n_ctx = self._pair.n_ctx(role)
             if length + reserve + share * n_ctx > n_ctx:
                 return False
         return True

@@ -85,7 +85,12 @@ class Session:
         Meant for the time in which a person reads. `Pair.cancel` stops it, once `stopped` tells so, and what was read
         until then stays useful. Returns whether it came to its end.
         """
-        if not self.messages or self.messages[-1]["role"] != "assistant" or not self.messages[-1]["content"]:
+        if (
+            self.pair.loading.resident == "one"
+            or not self.messages
+            or self.messages[-1]["role"] != "assistant"
+            or not self.messages[-1]["content"]
+        ):
             return True
         try:
             probes = [self.pair.start([*self.messages, *conversation(text)], left_out=self.left_out) for text in "ab"]

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -117,12 +118,12 @@ class ReplySettings:
             raise UsageError(f"mode is {self.mode!r}: it must be wsd, base, draft or fixed:K with K of at least 1")
         return int(count)
 
-    def limits(self, room: int, stops: tuple[str, ...]) -> Limits:
-        """Limits of a reply for which `room` tokens are left in the context."""
+    def limits(self, room: int, stops: tuple[str, ...], *, whole_draft: bool = False) -> Limits:
+        """Limits of a reply for which `room` tokens are left in the context; a whole draft is checked at its end."""
         return Limits(
             max_tokens=min(self.max_tokens, room),
             draft_max_tokens=self.draft_max_tokens,
-            check_chunk=self.check_chunk,
+            check_chunk=sys.maxsize if whole_draft else self.check_chunk,
             on_draft_end=self.on_draft_end,
             fixed=self.fixed,
             stops=stops + self.stop,
@@ -148,7 +149,9 @@ class LoadSettings:
 
     With `n_gpu_layers` of `auto` both models are placed together by `wsd_local.offload`, which then also chooses what
     else is `auto`, and a smaller context where memory is short. A number counts layers, -1 all of them, and nothing is
-    planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names.
+    planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names. With `resident`
+    of `one` only one model is in memory at a time: the draft is written whole, then the base is loaded; the reply is
+    the same.
     `draft_lora` and `base_lora` are GGUF adapters, applied with their scale.
     """
 
@@ -161,6 +164,7 @@ class LoadSettings:
     cache_type_v: CacheType = "auto"
     flash_attn: FlashAttention = "auto"
     load_mode: LoadMode = "auto"
+    resident: Literal["both", "one"] = "both"
     draft_lora: str | None = None
     base_lora: str | None = None
     draft_lora_scale: float = 1.0

@@ -14,9 +14,10 @@ import traceback
 from typing import Annotated
 
 import typer
+from wsd_chat.__main__ import chat
 
 from wsd_local import __version__
-from wsd_local.cli import configuration, doctor, evaluate, fit, models, run
+from wsd_local.cli import chats, configuration, doctor, evaluate, fit, models, run
 from wsd_local.cli.interrupt import EXIT_INTERRUPTED
 from wsd_local.errors import CancelledError, WsdError
 
@@ -27,7 +28,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
-app.command("chat")(run.chat)
+app.command("chat")(chat)
+app.add_typer(chats.app, name="chats")
 app.add_typer(models.app, name="models")
 app.command("fit")(fit.fit)
 app.add_typer(configuration.app, name="config")
@@ -63,28 +65,33 @@ def _root(
 
 def main() -> None:
     """Entry point of `wsd-local`."""
+    run_app(app, "wsd-local")
+
+
+def run_app(commands: typer.Typer, name: str) -> None:
+    """Run a command line; every error is one line, with its exit code."""
     debug = "--debug" in sys.argv[1:]
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
     try:
-        code = app(standalone_mode=False, prog_name="wsd-local") or 0
+        code = commands(standalone_mode=False, prog_name=name) or 0
     except (CancelledError, KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     except WsdError as error:
-        code = _complain(error, error.exit_code, debug)
+        code = _complain(name, error, error.exit_code, debug)
     except OSError as error:
-        code = _complain(error, 1, debug)
+        code = _complain(name, error, 1, debug)
     except Exception as error:
         if hasattr(error, "format_message"):
-            code = _complain(f"{error.format_message().rstrip('.')}. See wsd-local --help.", 2, debug)
+            code = _complain(name, f"{error.format_message().rstrip('.')}. See {name} --help.", 2, debug)
         else:
-            code = _complain(f"internal error: {error!r}; --debug shows where", 1, debug)
+            code = _complain(name, f"internal error: {error!r}; --debug shows where", 1, debug)
     sys.exit(code)
 
 
-def _complain(error: object, code: int, debug: bool) -> int:
+def _complain(name: str, error: object, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print("wsd-local:", " ".join(str(error).split()), file=sys.stderr)
+    print(f"{name}:", " ".join(str(error).split()), file=sys.stderr)
     return code

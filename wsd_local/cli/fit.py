@@ -29,6 +29,7 @@ def fit(
     cache_type_v: options.CacheV = options.CacheKind.AUTO,
     flash_attn: options.Flash = options.FlashAttn.AUTO,
     load_mode: options.Load = options.LoadKind.AUTO,
+    resident: options.Resident = options.Residency.BOTH,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

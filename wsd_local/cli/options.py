@@ -38,6 +38,13 @@ class LoadKind(str, enum.Enum):
     DIO = "dio"
 
 
+class Residency(str, enum.Enum):
+    """Models in memory at the same time."""
+
+    BOTH = "both"
+    ONE = "one"
+
+
 class CacheKind(str, enum.Enum):
     """KV cache types."""
 
@@ -153,6 +160,10 @@ DraftGpuLayers = Annotated[
 ]
 BaseGpuLayers = Annotated[
     int | None, typer.Option("--base-n-gpu-layers", help="The same for the base alone.", rich_help_panel=_MACHINE)
+]
+Resident = Annotated[
+    Residency,
+    typer.Option("--resident", help="Models in memory: one of them at a time is slower.", rich_help_panel=_MACHINE),
 ]
 CacheK = Annotated[CacheKind, typer.Option("--cache-type-k", help="Type of cached keys.", rich_help_panel=_MACHINE)]
 CacheV = Annotated[CacheKind, typer.Option("--cache-type-v", help="Type of cached values.", rich_help_panel=_MACHINE)]

@@ -77,6 +77,7 @@ def run(
     cache_type_v: options.CacheV = options.CacheKind.AUTO,
     flash_attn: options.Flash = options.FlashAttn.AUTO,
     load_mode: options.Load = options.LoadKind.AUTO,
+    resident: options.Resident = options.Residency.BOTH,
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
@@ -122,13 +123,6 @@ def run(
             raise CancelledError("interrupted")
         if reply.reply.finish_reason == "cancelled":
             raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
-
-
-def chat() -> None:
-    """Chat in the terminal (the same as wsd-chat)."""
-    from wsd_chat.__main__ import main
-
-    main()
 
 
 def show_native_log(verbose: bool) -> None:

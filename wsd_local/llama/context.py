@@ -10,6 +10,7 @@ the logger `wsd_local.llama` says so.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,16 @@ class Context:
         for position, row in self._evaluate(seq, tokens, start - 1, progress):
             if position + 1 < len(tokens):
                 found.append(log_softmax_at(self._logits(row), tokens[position + 1]))
+        return found
+
+    def favourites(self, seq: int, tokens: Sequence[int], start: int) -> list[tuple[int, float]]:
+        """The most probable token and its probability (temperature 1) at the place of each of `tokens[start:]`."""
+        found: list[tuple[int, float]] = []
+        for position, row in self._evaluate(seq, tokens, start - 1, None):
+            if position + 1 < len(tokens):
+                logits = self._logits(row)
+                best = int(logits.argmax())
+                found.append((best, math.exp(log_softmax_at(logits, best))))
         return found
 
     def read(self, seq: int, tokens: Sequence[int], progress: Progress | None = None) -> None:

@@ -38,6 +38,7 @@ class Model:
         load_mode: how the file comes into memory, by llama.cpp's names.
         repack: let the CPU back end keep weights in the order that its kernels like best; with a mapped file that is
             a second copy.
+        vocab_only: load the header and the vocabulary, and no weights.
 
     Raises:
         ModelError: the file is missing, not GGUF, damaged, or refused by llama.cpp.
@@ -52,6 +53,7 @@ class Model:
         progress: Callable[[float], bool] | None = None,
         load_mode: LoadMode = "auto",
         repack: bool = True,
+        vocab_only: bool = False,
     ) -> None:
         self._handle: ctypes.c_void_p | None = None
         look_at(path)
@@ -60,6 +62,7 @@ class Model:
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
         params.load_mode = llama_cpp.llama_load_mode_from_str(load_mode.encode())
         params.use_extra_bufts = repack
+        params.vocab_only = vocab_only
         chosen = _chosen(params, split or {})
         stopped = False
 
@@ -140,7 +143,9 @@ class Model:
     @property
     def n_ctx_train(self) -> int:
         """Context length the model was trained for, in tokens."""
-        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
+        known = int(llama_cpp.llama_model_n_ctx_train(self.handle))
+        # A model that is its vocabulary alone does not know.
+        return known or int(self.metadata(f"{self.architecture}.context_length") or 0)
 
     @property
     def n_vocab(self) -> int:

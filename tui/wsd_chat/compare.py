@@ -1,0 +1,89 @@
+"""Base alone, draft alone and both, side by side, on the same question."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from wsd_chat.book import label
+from wsd_chat.markdown import SWITCH, ReplyMarkdown
+from wsd_chat.worker import Worker
+from wsd_local.events import Switched, Text
+from wsd_local.prompts import Message
+from wsd_local.reply import Finished
+
+MODES = (("base", "base alone"), ("draft", "draft alone"), ("wsd", "draft, then base"))
+
+
+class CompareScreen(Screen[None]):
+    """Three replies one after the other, each in its column."""
+
+    DEFAULT_CSS = """
+    CompareScreen Horizontal { height: 1fr; }
+    CompareScreen VerticalScroll { width: 1fr; border: round $panel; padding: 0 1; }
+    CompareScreen .name { text-style: bold; }
+    CompareScreen .took { color: $text-muted; }
+    .-narrow CompareScreen Horizontal { layout: vertical; }
+    """
+    BINDINGS: ClassVar[list[Any]] = [Binding("escape", "close", "stop and close")]
+
+    def __init__(self, models: Worker, messages: list[Message], overrides: dict[str, Any]) -> None:
+        super().__init__()
+        self.models, self.messages, self.overrides = models, messages, overrides
+        self.replies: dict[str, str] = {}
+        self._pending = dict.fromkeys((mode for mode, _ in MODES), "")
+        self._closed = False
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            for mode, name in MODES:
+                with VerticalScroll(id=f"column-{mode}"):
+                    yield Static(name, classes="name", markup=False)
+                    yield ReplyMarkdown(drafted=mode != "base")
+                    yield Static("waits", classes="took", markup=False)
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Ask."""
+        self.models.do(self._job)
+        self.set_interval(1 / 20, self._flush)
+
+    def _job(self, worker: Worker) -> None:
+        assert worker.pair is not None
+        for mode, _ in MODES:
+            if self._closed:
+                return
+            for event in worker.pair.stream(self.messages, **{**self.overrides, "mode": mode}):
+                if isinstance(event, Text):
+                    self._pending[mode] += event.text.replace(SWITCH, "")
+                elif isinstance(event, Switched) and mode == "wsd":
+                    self.app.call_from_thread(self._label, label(event.reason, event.confidence))
+                    self._pending[mode] += SWITCH
+                elif isinstance(event, Finished):
+                    self.replies[mode] = event.reply.text
+                    timings = event.reply.timings
+                    first = "" if timings.first_text_s is None else f", first text {timings.first_text_s:.2f} s"
+                    self.app.call_from_thread(self._took, mode, f"{timings.total_s:.1f} s{first}")
+
+    def _label(self, text: str) -> None:
+        self.query_one("#column-wsd ReplyMarkdown", ReplyMarkdown).label = text
+
+    def _took(self, mode: str, text: str) -> None:
+        self.query_one(f"#column-{mode} .took", Static).update(text)
+
+    async def _flush(self) -> None:
+        for mode, _ in MODES:
+            text, self._pending[mode] = self._pending[mode], ""
+            if text:
+                await self.query_one(f"#column-{mode} ReplyMarkdown", ReplyMarkdown).append(text)
+
+    def action_close(self) -> None:
+        """Stop, and back to the chat."""
+        self._closed = True
+        self.models.stop()
+        self.dismiss()

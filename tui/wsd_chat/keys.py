@@ -1,0 +1,64 @@
+"""Every key and every slash command, said once: bindings, the help screen and the palette are made from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that can be done: by key, by slash command, from the palette."""
+
+    name: str
+    keys: str
+    action: str
+    help: str
+    slash: str = ""
+    shown: bool = False
+
+
+COMMANDS = (
+    Command("stop", "escape", "stop", "stop the reply and keep what is there"),
+    Command("new chat", "ctrl+n", "new_chat", "begin a new chat", "new", shown=True),
+    Command("chats", "ctrl+b", "chats", "show or hide the list of chats", "chats", shown=True),
+    Command("search", "alt+f", "search", "search in all chats", "search"),
+    Command("help", "f1", "help", "this help", "help", shown=True),
+    Command("switch view", "f2", "switch_view", "token by token: probabilities, window, threshold", "why", shown=True),
+    Command("hand over", "f3", "hand_over", "let the base go on from here, now", "over", shown=True),
+    Command("keep drafting", "f4", "keep_drafting", "let the draft write to its end", "keep"),
+    Command("regenerate", "f5", "regenerate", "answer the last question anew, as another branch", "again", shown=True),
+    Command("continue", "f6", "go_on", "go on with a stopped reply", "continue"),
+    Command("edit", "f7", "edit", "edit your last message and send it as another branch", "edit"),
+    Command("models", "f8", "models", "choose a pair, or fetch one", "models", shown=True),
+    Command("settings", "f9", "settings", "threshold, sampling, system prompt, presets", "settings"),
+    Command("compare", "alt+v", "compare", "base alone, draft alone and both, side by side", "compare"),
+    Command("branch left", "alt+left", "branch(-1)", "the branch before", "left"),
+    Command("branch right", "alt+right", "branch(1)", "the branch behind", "right"),
+    Command("copy", "alt+c", "copy", "copy the chosen message, else the last reply", "copy"),
+    Command("copy code", "alt+k", "copy_code", "copy the last code block of that message", "code"),
+    Command("export", "ctrl+s", "export", "write the chat to a Markdown file", "export"),
+    Command("rename", "alt+r", "rename", "rename the chat", "rename"),
+    Command("delete", "alt+x", "delete", "delete the chat; Alt+Z brings it back", "delete"),
+    Command("undo delete", "alt+z", "undo", "bring the chat back that was deleted last", "undo"),
+    Command("off the record", "", "off_record", "a chat that is not kept", "offrecord"),
+    Command("log", "f12", "log", "what llama.cpp said", "log"),
+    Command("quit", "ctrl+q", "quit", "leave", "quit"),
+)
+
+
+def bindings() -> list[Binding]:
+    """Bindings of the chat screen."""
+    return [
+        Binding(command.keys, command.action, command.name, show=command.shown, priority=command.keys != "escape")
+        for command in COMMANDS
+        if command.keys
+    ]
+
+
+def slash(name: str) -> Command | None:
+    """The command that `/name` means; a beginning is enough if only one command has it."""
+    exact = [command for command in COMMANDS if command.slash == name]
+    begun = [command for command in COMMANDS if command.slash and command.slash.startswith(name)]
+    return exact[0] if exact else begun[0] if len(begun) == 1 else None

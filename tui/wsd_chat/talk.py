@@ -1,0 +1,180 @@
+"""Jobs for the models' thread: load a pair, answer, compare, prepare the next turn.
+
+Contract: functions of the worker and plain values in, news (dataclasses below, and events of `wsd_local`) out. Nothing
+here knows the screen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wsd_chat.worker import Worker
+from wsd_local.decoding import Phase
+from wsd_local.errors import CancelledError
+from wsd_local.events import Event, Source
+from wsd_local.pairs import load
+from wsd_local.prompts import Message
+from wsd_local.reply import Finished
+from wsd_local.running import Run
+from wsd_local.session import Session
+
+PULSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A model is being loaded; the fraction that is there."""
+
+    role: Source
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A pair can answer. `notes` is what was given up to fit into memory."""
+
+    name: str
+    draft: str
+    base: str
+    n_ctx: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A model reads a prompt."""
+
+    role: Source
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """An answer began; `key` names it in all that follows."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Something happened in an answer."""
+
+    key: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How an answer goes: phase, tokens per second of each model, context used, seconds to the first text."""
+
+    phase: str
+    draft_rate: float | None
+    base_rate: float | None
+    used: int
+    n_ctx: int
+    first_text_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing more comes of an answer."""
+
+    key: str
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What to load: a pair's name, or models by name or path, and settings."""
+
+    pair: str | None
+    draft: str | None
+    base: str | None
+    settings: Mapping[str, Any]
+    prepare: bool = True
+
+
+def load_job(worker: Worker, wanted: Wanted) -> None:
+    """Load a pair in place of the one that is there."""
+    if worker.pair is not None:
+        worker.pair.close()
+        worker.pair = None
+
+    def progress(role: Source, fraction: float) -> bool:
+        worker.tell(Loading(role, fraction))
+        return not worker.stopping.is_set()
+
+    pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.settings)
+    worker.pair = pair
+    n_ctx = min(pair.context("draft").n_ctx, pair.context("base").n_ctx)
+    notes = () if pair.plan is None else pair.plan.given_up
+    name = wanted.pair or "demo"
+    worker.tell(Loaded(name, pair.model("draft").name, pair.model("base").name, n_ctx, notes))
+
+
+class Answering:
+    """Answers of one conversation; keeps the session, so that a stopped reply can be gone on with."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.run: Run | None = None
+        self.key = ""
+
+    def answer(self, worker: Worker, key: str, messages: list[Message], overrides: dict[str, Any]) -> None:
+        """Answer the last message. News carry `key`."""
+        assert worker.pair is not None
+        left_out = self.session.left_out if self.session is not None else 0
+        session = Session(worker.pair, messages=list(messages), left_out=left_out)
+        self.session, self.key = session, key
+        self._follow(worker, key, session, session.regenerate(progress=self._reader(worker), **overrides))
+
+    def go_on(self, worker: Worker, key: str) -> bool:
+        """Go on with the reply that was stopped; False if it is not the last one of this session."""
+        session = self.session
+        if session is None or self.key != key or session.run is None:
+            return False
+        self._follow(worker, key, session, session.resume())
+        return True
+
+    def prepare(self, worker: Worker) -> None:
+        """Read what was said so far, while nobody asks."""
+        if self.session is not None:
+            self.session.prepare(lambda: worker.waits)
+
+    @staticmethod
+    def _reader(worker: Worker) -> Any:
+        return lambda role, done, total: worker.tell(Reading(role, done, total))
+
+    def _follow(self, worker: Worker, key: str, session: Session, events: Iterator[Event]) -> None:
+        worker.tell(Began(key))
+        last = 0.0
+        try:
+            for event in events:
+                self.run = session.run
+                worker.tell(Said(key, event))
+                now = time.monotonic()
+                if self.run is not None and (now - last > PULSE_S or isinstance(event, Finished)):
+                    last = now
+                    worker.tell(pulse(self.run))
+        except CancelledError:
+            pass
+        finally:
+            self.run = None
+            worker.tell(Ended(key))
+
+
+def pulse(run: Run) -> Pulse:
+    """How a run goes."""
+    timings, machine = run.reply.timings, run.machine
+    phase = {Phase.DRAFT: "drafting", Phase.CONTINUE: "continuing", Phase.DONE: "ready"}[machine.phase]
+    return Pulse(
+        phase=phase,
+        draft_rate=timings.draft_tokens_per_s,
+        base_rate=timings.base_tokens_per_s,
+        used=machine.prompt_length + machine.reply_length,
+        n_ctx=run.n_ctx,
+        first_text_s=timings.first_text_s,
+    )

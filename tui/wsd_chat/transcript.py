@@ -1,0 +1,206 @@
+"""The conversation on the screen: messages as widgets, the last ones mounted, older ones on scrolling up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widgets import Button, Static
+
+from wsd_chat.markdown import SWITCH, ReplyMarkdown
+
+WINDOW = 20
+"""Messages mounted at first, and with each step upwards: mounted Markdown slows a stream down."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One message as the screen needs it.
+
+    `drafted` characters at its beginning are the draft's; `alone`: all of it is the base's. `report` is the reply's
+    JSON object without its texts, as far as there is one. `place` is its number among its siblings, and their number.
+    """
+
+    id: int
+    parent: int | None
+    role: str
+    text: str
+    state: str = "finished"
+    drafted: int = 0
+    label: str = ""
+    alone: bool = False
+    place: tuple[int, int] = (1, 1)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """Markdown with the mark where the base took over."""
+        text = self.text.replace(SWITCH, "")
+        if self.role != "assistant" or not self.label:
+            return text
+        return text[: self.drafted] + SWITCH + text[self.drafted :]
+
+
+class MessageView(Vertical):
+    """One message. Clicking it chooses it."""
+
+    DEFAULT_CSS = """
+    MessageView {
+        height: auto; padding: 0 1; margin: 0 0 1 0; border-left: wide $surface-lighten-2;
+        & > .head { color: $text-muted; height: 1; }
+        & > .foot { color: $text-muted; height: auto; }
+        &.user { border-left: wide $primary; }
+        &.user > .body { color: $text; }
+        &.assistant { border-left: wide $success; }
+        &.notice { border-left: wide $warning; color: $warning; }
+        &.error { border-left: wide $error; color: $error; }
+        &.chosen { background: $boost; }
+    }
+    """
+
+    class Chosen(Message):
+        """A person clicked a message."""
+
+        def __init__(self, entry: Entry) -> None:
+            super().__init__()
+            self.entry = entry
+
+    def __init__(self, entry: Entry, names: tuple[str, str] = ("draft", "base")) -> None:
+        super().__init__(classes=entry.role)
+        self.entry = entry
+        self.names = names
+        self._pending = ""
+        self._markdown: ReplyMarkdown | None = None
+
+    def compose(self) -> ComposeResult:
+        if self.entry.role == "assistant":
+            self._markdown = ReplyMarkdown(self.entry.source, label=self.entry.label, drafted=not self.entry.alone)
+            yield self._markdown
+            yield Static(self._foot(), classes="foot", markup=False)
+        else:
+            yield Static(self.entry.text, classes="body", markup=False)
+            if self.entry.place[1] > 1:
+                yield Static(self._foot(), classes="foot", markup=False)
+
+    def say(self, text: str) -> None:
+        """Add text; shown with the next `flush`."""
+        self.entry.text += text
+        self._pending += text.replace(SWITCH, "")
+
+    def switch(self, label: str) -> None:
+        """The base takes over here."""
+        self.entry.label, self.entry.drafted = label, len(self.entry.text)
+        if self._markdown is not None:
+            self._markdown.label = label
+        self._pending += SWITCH
+
+    async def flush(self) -> None:
+        """Show what was said since the last time."""
+        if self._pending and self._markdown is not None and self._markdown.is_mounted:
+            pending, self._pending = self._pending, ""
+            await self._markdown.append(pending)
+
+    def close(self, entry: Entry) -> None:
+        """Nothing more comes."""
+        self.entry = entry
+        self.query_one(".foot", Static).update(self._foot())
+
+    def _foot(self) -> str:
+        entry, parts = self.entry, []
+        if entry.place[1] > 1:
+            parts.append(f"‹ {entry.place[0]}/{entry.place[1]} ›")
+        if entry.role == "assistant" and "draft" in entry.report:
+            draft, base = entry.report["draft"], entry.report["base"]
+            if draft["model"] and base["model"]:
+                parts.append(f"opened by {draft['model']} ({draft['kept_tokens']} tokens)")
+                parts.append(f"continued by {base['model']} ({base['tokens']})")
+            else:
+                parts.append(f"{draft['model'] or base['model']} alone")
+            parts.append(f"{entry.report['timings']['total_s']:.1f} s")
+        if entry.state == "cancelled":
+            parts.append("stopped — F6 goes on")
+        elif entry.state == "failed":
+            parts.append("failed")
+        elif entry.report.get("finish_reason") == "length":
+            parts.append("cut at the length limit")
+        return " · ".join(parts)
+
+    def on_click(self) -> None:
+        """Choose this message."""
+        self.post_message(self.Chosen(self.entry))
+
+
+class Transcript(VerticalScroll):
+    """The branch that is shown. Follows new text unless a person has scrolled away."""
+
+    DEFAULT_CSS = """
+    Transcript { padding: 1 2 0 2; scrollbar-gutter: stable; }
+    Transcript > #earlier { width: 100%; margin: 0 0 1 0; display: none; }
+    Transcript > #empty { color: $text-muted; width: 100%; height: auto; text-align: center; padding: 2 0; }
+    """
+
+    can_focus = True
+    first: reactive[int] = reactive(0)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.entries: list[Entry] = []
+        self.greeting = ""
+
+    def compose(self) -> ComposeResult:
+        yield Button("earlier messages", id="earlier")
+        yield Static(self.greeting, id="empty", markup=False)
+
+    async def show(self, entries: Iterable[Entry]) -> None:
+        """Show another branch, its end first."""
+        self.entries = list(entries)
+        self.first = max(0, len(self.entries) - WINDOW)
+        with self.app.batch_update():
+            await self.query(MessageView).remove()
+            await self.mount_all([MessageView(entry) for entry in self.entries[self.first :]])
+        self._note()
+        self.anchor()
+        self.scroll_end(animate=False)
+
+    async def add(self, entry: Entry) -> MessageView:
+        """Put a message at the end."""
+        self.entries.append(entry)
+        view = MessageView(entry)
+        await self.mount(view)
+        self._note()
+        self.anchor()
+        return view
+
+    def view_of(self, entry_id: int) -> MessageView | None:
+        """The widget of a message, if it is mounted."""
+        return next((view for view in self.query(MessageView) if view.entry.id == entry_id), None)
+
+    @on(Button.Pressed, "#earlier")
+    async def earlier(self) -> None:
+        """Mount older messages above; what is read stays where it is."""
+        if not self.first:
+            return
+        begin = max(0, self.first - WINDOW)
+        older = [MessageView(entry) for entry in self.entries[begin : self.first]]
+        below = self.virtual_size.height - self.scroll_y
+        await self.mount_all(older, after=self.query_one("#empty"))
+        self.first = begin
+        self._note()
+        self.call_after_refresh(lambda: self.scroll_to(y=self.virtual_size.height - below, animate=False))
+
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Scrolling to the top brings older messages."""
+        super().watch_scroll_y(old, new)
+        if new <= 0 < old and self.first:
+            self.run_worker(self.earlier(), exclusive=True, group="earlier")
+
+    def _note(self) -> None:
+        self.query_one("#earlier", Button).display = self.first > 0
+        self.query_one("#earlier", Button).label = f"{self.first} earlier messages"
+        self.query_one("#empty", Static).display = not self.entries

@@ -1,0 +1,197 @@
+"""`wsd-local chats list|show|search|export|rm`: what was said in `wsd-chat`."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.tables import plain_table, print_json, print_tables
+from wsd_local.errors import UsageError, WsdError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.text import Text
+
+    from wsd_local.store import ChatRow, Store
+
+ChatId = Annotated[int, typer.Argument(metavar="ID", help="Number of the chat, as `chats list` shows it.")]
+
+app = typer.Typer(help="Chats: list, show, search, export, rm.", rich_markup_mode=None)
+
+
+class ExportFormat(str, enum.Enum):
+    """Formats of a chat as a file."""
+
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    """What was said in wsd-chat, kept on this machine in chats.db in the data folder (WSD_LOCAL_DATA).
+
+    Chats off the record are in no file, and not here.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("list")
+def list_chats(
+    query: Annotated[str, typer.Argument(help="Only chats with this in their title or messages.")] = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List chats, newest first."""
+    from wsd_local.store import Store
+
+    with Store() as store:
+        found = store.chats(query)
+    if as_json:
+        print_json({"chats": [chat.as_dict() for chat in found]})
+        return
+    if not found:
+        print("there are no chats" + (" with this" if query else ": wsd-chat begins one"), file=sys.stderr)
+        return
+    table = plain_table("Chats", ("id", "changed", "messages", "pair", "title"), {0, 2})
+    for chat in found:
+        cells = (str(chat.id), _day(chat.updated), str(chat.messages), _printable(chat.pair), _printable(chat.title))
+        table.add_row(*map(_verbatim, cells))
+    print_tables(table)
+
+
+@app.command("show")
+def show(chat_id: ChatId, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Print a chat: the branch that was shown last. With --json all that is known of it."""
+    from wsd_local.cli.output import reader_may_leave
+    from wsd_local.store import Store
+
+    with Store() as store:
+        _existing(store, chat_id)
+        text = store.export(chat_id, "json" if as_json else "markdown")
+    with reader_may_leave():
+        sys.stdout.write(text if as_json else _printable(text))
+
+
+@app.command("search")
+def search(
+    text: Annotated[str, typer.Argument(help='Beginnings of words; "in quotes" whole words in this order.')],
+    limit: Annotated[int, typer.Option(help="Messages at most.", min=1)] = 50,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Find messages, best first."""
+    from wsd_local.store import Store
+
+    if not text.strip():
+        raise UsageError("there is nothing to search for: give a word")
+    with Store() as store:
+        found = store.search(text, limit)
+    if as_json:
+        print_json({"hits": [hit.as_dict() for hit in found]})
+        return
+    if not found:
+        print("nothing was found", file=sys.stderr)
+        return
+    table = plain_table("Messages", ("chat", "message", "said", "by", "text"), {0, 1})
+    for hit in found:
+        snippet = _verbatim(_printable(hit.snippet))
+        for start, end in hit.marks:
+            snippet.stylize("bold underline", start, end)
+        table.add_row(str(hit.chat), str(hit.message), _day(hit.created), hit.role, snippet)
+    print_tables(table)
+
+
+@app.command("export")
+def export(
+    chat_id: Annotated[int | None, typer.Argument(metavar="[ID]", help="Number of the chat.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All chats.")] = False,
+    kind: Annotated[
+        ExportFormat, typer.Option("--format", help="markdown is to be read, json has every field.")
+    ] = ExportFormat.MARKDOWN,
+    branches: Annotated[
+        bool, typer.Option("--branches", help="All branches, and not only the one that was shown last.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File, instead of standard output.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a chat, or with --all every chat, as Markdown or JSON."""
+    import json
+
+    from wsd_local.cli.output import reader_may_leave
+    from wsd_local.store import Store
+
+    form: Literal["markdown", "json"] = "json" if kind is ExportFormat.JSON else "markdown"
+    if (chat_id is None) != every:
+        raise UsageError("say which chat: its number, or --all")
+    with Store() as store:
+        chats = [_existing(store, chat_id)] if chat_id is not None else store.chats()
+        texts = [store.export(chat.id, form, all_branches=branches) for chat in chats]
+    if not every:
+        text = texts[0]
+    elif form == "json":
+        text = json.dumps({"chats": [json.loads(text) for text in texts]}, ensure_ascii=False) + "\n"
+    else:
+        text = "\n---\n\n".join(texts)
+    if output is None:
+        with reader_may_leave():
+            sys.stdout.write(text)
+        return
+    from wsd_local.atomic import write_text
+
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise WsdError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+@app.command("rm")
+def rm(
+    chat_id: ChatId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Delete a chat for good: nothing brings it back."""
+    from wsd_local.store import Store
+
+    with Store() as store:
+        chat = store.chat(chat_id)
+        what = f"chat {chat_id} ({_printable(chat.title) or 'untitled'}, {chat.messages} messages)"
+        if not yes:
+            if not sys.stdin.isatty():
+                raise UsageError(f"{what} would be deleted; confirm with --yes")
+            typer.confirm(f"Delete {what}?", abort=True, err=True)
+        store.erase(chat_id)
+    sys.stdout.write(f"{what}: deleted\n")
+
+
+# -- printing -------------------------------------------------------------------------------------------------
+
+
+def _existing(store: Store, chat_id: int) -> ChatRow:
+    chat = store.chat(chat_id)
+    if chat.deleted is not None:
+        raise UsageError(f"chat {chat_id} is in the bin: restore it in wsd-chat first")
+    return chat
+
+
+def _day(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _printable(text: str) -> str:
+    """Text that cannot steer the terminal."""
+    return "".join("�" if (c < " " and c not in "\n\t") or "\x7f" <= c < "\xa0" else c for c in text)
+
+
+def _verbatim(text: str) -> Text:
+    """No brackets in it are markup."""
+    from rich.text import Text
+
+    return Text(text)

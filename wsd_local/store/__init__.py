@@ -1,0 +1,27 @@
+"""The chat store: everything said, in one SQLite file.
+
+Contract: see `Store`; `file` tells what survives, `schema` what the tables are, `finding` how search reads a query.
+"""
+
+from __future__ import annotations
+
+from wsd_local.store.chats import Store, default_path
+from wsd_local.store.file import StoreError
+from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, ReplyRow, Role, Span, State
+from wsd_local.store.writer import FLUSH_S, ReplyWriter
+
+__all__ = [
+    "FLUSH_S",
+    "ChatRow",
+    "Hit",
+    "MessageRow",
+    "Preset",
+    "ReplyRow",
+    "ReplyWriter",
+    "Role",
+    "Span",
+    "State",
+    "Store",
+    "StoreError",
+    "default_path",
+]

@@ -1,0 +1,216 @@
+"""What the chat store gives out, and how values are written into columns.
+
+Contract: frozen plain values; `as_dict` is for JSON. Times are aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from wsd_local.decoding import ReplyToken
+from wsd_local.store.finding import clean
+
+Role = Literal["system", "user", "assistant"]
+State = Literal["writing", "finished", "cancelled", "failed"]
+Writer = Literal["draft", "base", "given"]
+"""Who wrote a part of a reply; `given` is what a person put into the assistant's mouth."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow:
+    """A chat. `messages` counts all branches, `head` is the message shown last, `deleted` when it went to the bin."""
+
+    id: int
+    title: str
+    pair: str
+    system: str | None
+    preset: str | None
+    created: datetime
+    updated: datetime
+    messages: int
+    head: int | None
+    deleted: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The next `length` characters of a reply, and who wrote them."""
+
+    source: Writer
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRow:
+    """How a reply was made. `report` is `Reply.as_dict` without texts: switch, timings, counts, provenance …
+
+    While a reply is written, and if that ended early, `report` has instead `switch` (reason, index, kept_tokens,
+    confidence), `checked` (probs and windows by base token) and `pieces` (length, source, prob of each text), each as
+    far as it was known; if it was gone on with, over the report of what was stopped.
+    """
+
+    pair: str
+    settings: Mapping[str, Any]
+    spans: tuple[Span, ...]
+    finish_reason: str | None
+    error: str | None
+    report: Mapping[str, Any]
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A message. `parent` is what it answers; `reply` tells how it was made, if models wrote it."""
+
+    id: int
+    chat: int
+    parent: int | None
+    role: Role
+    text: str
+    state: State
+    created: datetime
+    reply: ReplyRow | None = None
+
+    @property
+    def parts(self) -> list[tuple[Writer, str]]:
+        """The text by who wrote it; empty if models did not."""
+        found, start = [], 0
+        for span in () if self.reply is None else self.reply.spans:
+            found.append((span.source, self.text[start : start + span.length]))
+            start += span.length
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A message that was found. `marks` are the places found, as (start, end) in `snippet`."""
+
+    chat: int
+    message: int
+    title: str
+    role: Role
+    created: datetime
+    snippet: str
+    marks: tuple[tuple[int, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A pair, a system prompt and settings under a name."""
+
+    name: str
+    pair: str = "demo"
+    system: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def chat_row(row: sqlite3.Row) -> ChatRow:
+    """A chat from its columns and `messages`."""
+    names = ("id", "title", "pair", "system", "preset", "messages", "head")
+    return ChatRow(
+        **{name: row[name] for name in names},
+        created=_at(row["created"]),
+        updated=_at(row["updated"]),
+        deleted=_time(row["deleted"]),
+    )
+
+
+def message_row(row: sqlite3.Row, state: State) -> MessageRow:
+    """A message from its columns and those of its reply."""
+    reply = None
+    if row["spans"] is not None:
+        reply = ReplyRow(
+            pair=row["pair"],
+            settings=json.loads(row["settings"]),
+            spans=spans_of(row["spans"]),
+            finish_reason=row["finish_reason"],
+            error=row["error"],
+            report=json.loads(row["report"]),
+            ended=_time(row["ended"]),
+        )
+    names = ("id", "chat", "parent", "role", "text")
+    return MessageRow(**{name: row[name] for name in names}, state=state, created=_at(row["created"]), reply=reply)
+
+
+def hit(row: sqlite3.Row, snippet: str, marks: tuple[tuple[int, int], ...]) -> Hit:
+    """What was found."""
+    return Hit(row["chat"], row["id"], row["title"], row["role"], _at(row["created"]), snippet, marks)
+
+
+# -- columns --------------------------------------------------------------------------------------------------
+
+
+def as_json(value: Any) -> str:
+    """A JSON column."""
+    return clean(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str))
+
+
+def spans_of(column: str) -> tuple[Span, ...]:
+    """The spans of a column."""
+    return tuple(Span(source, length) for source, length in json.loads(column))
+
+
+def spans_column(spans: Iterable[Span]) -> str:
+    """Spans as a column, neighbours of the same writer as one."""
+    merged: list[tuple[Writer, int]] = []
+    for span in spans:
+        if merged and merged[-1][0] == span.source:
+            merged[-1] = (span.source, merged[-1][1] + span.length)
+        elif span.length:
+            merged.append((span.source, span.length))
+    return as_json(merged)
+
+
+_TOKEN = ("id", "text", "source", "prob", "window")
+
+
+def packed(tokens: Sequence[ReplyToken]) -> bytes:
+    """Tokens as a column: compressed JSON with one list per field."""
+    return zlib.compress(as_json({name: [getattr(token, name) for token in tokens] for name in _TOKEN}).encode())
+
+
+def unpacked(column: bytes | None) -> tuple[ReplyToken, ...]:
+    """The tokens of a column."""
+    if column is None:
+        return ()
+    lists = json.loads(zlib.decompress(column))
+    return tuple(ReplyToken(*values) for values in zip(*(lists[name] for name in _TOKEN), strict=True))
+
+
+def moment(time: datetime) -> str:
+    """A time as a column: of equal length, so that it sorts."""
+    return time.isoformat(timespec="microseconds")
+
+
+def _time(column: str | None) -> datetime | None:
+    return None if column is None else datetime.fromisoformat(column)
+
+
+def _at(column: str) -> datetime:
+    return datetime.fromisoformat(column)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return moment(value) if isinstance(value, datetime) else value

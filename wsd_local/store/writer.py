@@ -1,0 +1,333 @@
+"""A reply on its way into the store.
+
+Contract: what a reply says is written `flush_s` seconds after it was said, by a timer of its own, so that the thread
+that makes the reply waits for no disk and no other program, and silence delays nothing. Only `finish`, `fail`, `close`
+and `flush` wait. A reply whose program was killed has a beginning of what was said, and counts as cancelled.
+
+Whether the program lives is told by process id and start time. A wrong guess does no harm: the next flush or the end
+of the reply says again what it is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsd_local import events
+from wsd_local.errors import WsdError
+from wsd_local.store import rows
+from wsd_local.store.file import ChatFile, StoreError
+from wsd_local.store.finding import clean, words
+from wsd_local.store.rows import Span, State, Writer
+
+if TYPE_CHECKING:
+    from wsd_local.decoding import ReplyToken
+    from wsd_local.reply import Reply
+
+FLUSH_S = 0.5
+"""Seconds from what was said to the beginning of its write."""
+
+
+class Timer(Protocol):
+    """What `threading.Timer` does, as far as it is needed."""
+
+    daemon: bool
+
+    def start(self) -> None:
+        """Call back once, later, in another thread."""
+
+    def cancel(self) -> None:
+        """Do not."""
+
+
+MakeTimer = Callable[[float, Callable[[], None]], Timer]
+
+
+@dataclass(slots=True)
+class Said:
+    """What is known of a reply that is being written."""
+
+    text: str = ""
+    spans: list[Span] = field(default_factory=list)
+    pieces: list[tuple[int, Writer, float | None]] = field(default_factory=list)
+    probs: list[float | None] = field(default_factory=list)
+    windows: list[float | None] = field(default_factory=list)
+    switch: dict[str, Any] | None = None
+
+    def add(self, text: str, source: Writer, prob: float | None = None) -> None:
+        """More text."""
+        text = clean(text)
+        self.text += text
+        self.pieces.append((len(text), source, prob))
+        if self.spans and self.spans[-1].source == source:
+            self.spans[-1] = Span(source, self.spans[-1].length + len(text))
+        else:
+            self.spans.append(Span(source, len(text)))
+
+    def check(self, event: events.Checked) -> None:
+        """What the base thinks of the draft; of what it read before a stop nothing is known here."""
+        missing = [None] * (event.start - len(self.probs))
+        self.probs[event.start :] = [*missing, *event.probs]
+        self.windows[event.start :] = [*missing, *event.windows]
+
+    def report(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """For the column, over what an earlier run said there."""
+        checked = {"probs": self.probs, "windows": self.windows}
+        switch = {} if self.switch is None else {"switch": self.switch}
+        return {**before, "checked": checked, "pieces": self.pieces, **switch}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Which reply is written, and what was there when that began."""
+
+    id: int
+    chat: int
+    text: str = ""
+    spans: tuple[Span, ...] = ()
+    tokens: tuple[ReplyToken, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ReplyWriter:
+    """Writes one reply. Made by `Store.begin_reply` and `Store.continue_reply`.
+
+    Its methods may be called from any thread. `trouble` is why the last timed write failed, None if it did not: what
+    was not written is written with the next one.
+    """
+
+    def __init__(
+        self,
+        file: ChatFile,
+        reference: Reference,
+        clock: Callable[[], datetime],
+        flush_s: float = FLUSH_S,
+        timer: MakeTimer = threading.Timer,
+        closed: Callable[[ReplyWriter], None] = lambda writer: None,
+    ) -> None:
+        self.id = reference.id
+        self.trouble: WsdError | None = None
+        self._file, self._before, self._clock = file, reference, clock
+        self._flush_s, self._make_timer, self._closed = flush_s, timer, closed
+        self._said = Said(reference.text, list(reference.spans))
+        self._said.pieces = [(span.length, span.source, None) for span in reference.spans]
+        self._timer: Timer | None = None
+        self._dirty = self._done = False
+        self._buffer = threading.Lock()  # over what was said: held for moments
+        self._write = threading.RLock()  # over writing it: an older state never comes after a newer one
+
+    def __enter__(self) -> ReplyWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # -- what a reply emits ------------------------------------------------------------------------------------------
+
+    def text(self, event: events.Text) -> None:
+        """More of the reply."""
+        with self._buffer:
+            self._said.add(event.text, event.source, event.prob)
+            self._changed()
+
+    def checked(self, event: events.Checked) -> None:
+        """The base has read more of the draft."""
+        with self._buffer:
+            self._said.check(event)
+            self._changed()
+
+    def switched(self, event: events.Switched) -> None:
+        """Drafting is over."""
+        with self._buffer:
+            values = event.as_dict()
+            del values["event"]
+            self._said.switch = values
+            self._changed()
+
+    # -- to the disk -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what was said so far.
+
+        Raises:
+            StoreError: it cannot be written, or the chat is gone.
+        """
+        with self._write:
+            with self._buffer:
+                if self._done or not self._dirty:
+                    return
+                self._dirty = False
+                text, spans, report = self._now()
+            try:
+                with self._file.changing() as db:
+                    self._put(db, text, "writing", spans, report=report)
+            except BaseException:
+                with self._buffer:
+                    self._dirty = True
+                raise
+
+    def finish(self, reply: Reply) -> None:
+        """The reply as it came out, whole or stopped. It may begin again at what the assistant was given to say.
+
+        Raises:
+            StoreError: it cannot be written, or the chat is gone.
+        """
+        given, spans, tokens = self._given(reply)
+        report = reply.as_dict()
+        del report["messages"], report["text"], report["draft"]["text"], report["base"]["text"]
+        spans += [Span("draft", len(reply.draft.text)), Span("base", len(reply.base.text))]
+        self._end(
+            given + reply.text,
+            "cancelled" if reply.finish_reason == "cancelled" else "finished",
+            spans,
+            finish_reason=reply.finish_reason,
+            report=rows.as_json(report | {"discarded": reply.discarded}),
+            tokens=rows.packed((*tokens, *reply.tokens)),
+        )
+
+    def fail(self, message: str) -> None:
+        """The reply ended with an error; what was said stays.
+
+        Raises:
+            StoreError: it cannot be written, or the chat is gone.
+        """
+        self._end_early("failed", error=clean(message))
+
+    def close(self) -> None:
+        """Nothing more comes. A reply that was not finished counts as cancelled.
+
+        Raises:
+            StoreError: it cannot be written, or the chat is gone.
+        """
+        self._end_early("cancelled", finish_reason="cancelled")
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """Under `_buffer`: something must be written soon."""
+        if not self._done:
+            self._dirty = True
+            self._wait()
+
+    def _now(self) -> tuple[str, list[Span], str]:
+        """Under `_buffer`: text, spans and report as far as they are known."""
+        said = self._said
+        return said.text, list(said.spans), rows.as_json(said.report(self._before.report))
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            self._timer = self._make_timer(self._flush_s, self._tick)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _tick(self) -> None:
+        with self._buffer:
+            self._timer = None
+        try:
+            self.flush()
+            self.trouble = None
+        except WsdError as error:
+            self.trouble = error
+            with self._buffer:
+                if self._dirty and not self._done:
+                    self._wait()
+
+    def _given(self, reply: Reply) -> tuple[str, list[Span], tuple[ReplyToken, ...]]:
+        """What stood in front of this reply's own text, who wrote it, and its tokens as far as they are known."""
+        from wsd_local.prompts import supplied_prefix
+
+        given = clean(supplied_prefix(reply.messages) or "" if reply.messages else "")
+        before = self._before
+        if not before.text.startswith(given):
+            return given, [Span("given", len(given))], ()
+        spans, left = [], len(given)
+        for span in before.spans:
+            spans.append(Span(span.source, min(span.length, left)))
+            left -= spans[-1].length
+        whole = "".join(token.text for token in before.tokens) == given
+        return given, spans, before.tokens if whole else ()
+
+    def _end_early(self, state: State, **columns: str | None) -> None:
+        with self._buffer:
+            text, spans, report = self._now()
+        self._end(text, state, spans, report=report, **columns)
+
+    def _end(self, text: str, state: State, spans: list[Span], **columns: str | bytes | None) -> None:
+        with self._write:
+            if self._done:
+                return
+            now = rows.moment(self._clock())
+            with self._file.changing() as db:
+                self._put(db, text, state, spans, ended=now, **columns)
+                db.execute("UPDATE chats SET updated = ? WHERE id = ?", (now, self._before.chat))
+            with self._buffer:
+                self._done = True
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+        self._closed(self)
+
+    def _put(
+        self, db: sqlite3.Connection, text: str, state: State, spans: list[Span], **columns: str | bytes | None
+    ) -> None:
+        text = clean(text)
+        index = None if state == "writing" else words(text)
+        found = db.execute(
+            "UPDATE messages SET text = ?, words = ?, state = ? WHERE id = ?", (text, index, state, self.id)
+        )
+        if not found.rowcount:
+            raise StoreError(f"message {self.id}: its chat was deleted while the reply was written")
+        names = ", ".join(f"{name} = ?" for name in ("spans", *columns))
+        values = (rows.spans_column(spans), *columns.values(), self.id)
+        db.execute(f"UPDATE replies SET {names} WHERE message = ?", values)
+
+
+# -- who writes -----------------------------------------------------------------------------------------------
+
+
+def insert_reply(
+    db: sqlite3.Connection, message: int, pair: str, settings: Mapping[str, Any], spans: tuple[Span, ...]
+) -> None:
+    """The row of a reply that this process begins, or goes on with."""
+    pid, started = _this_process()
+    db.execute(
+        "INSERT INTO replies (message, pair, settings, spans, report, writer_pid, writer_started) "
+        "VALUES (?, ?, ?, ?, '{}', ?, ?) ON CONFLICT (message) DO UPDATE SET pair = excluded.pair, "
+        "settings = excluded.settings, finish_reason = NULL, error = NULL, ended = NULL, "
+        "writer_pid = excluded.writer_pid, writer_started = excluded.writer_started",
+        (message, pair, rows.as_json(dict(settings)), rows.spans_column(spans), pid, started),
+    )
+
+
+def is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether the process that writes a reply is there."""
+    if pid is None or started is None:
+        return False
+    import psutil
+
+    try:
+        # The start is computed from the clock, which may have been set since.
+        return abs(psutil.Process(pid).create_time() - started) < 2.0
+    except psutil.AccessDenied:
+        return True
+    except (psutil.Error, ValueError):
+        return False
+
+
+def _this_process() -> tuple[int, float]:
+    import os
+
+    return os.getpid(), _started(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _started(pid: int) -> float:
+    import psutil
+
+    return float(psutil.Process(pid).create_time())
