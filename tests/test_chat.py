@@ -22,7 +22,7 @@ from wsd_chat.screens import HelpScreen, LogScreen, ModelPicker, SettingsScreen
 from wsd_chat.status import StatusLine
 from wsd_chat.steps import SwitchView
 from wsd_chat.talk import Said, Wanted
-from wsd_chat.transcript import MessageView, Transcript
+from wsd_chat.transcript import WINDOW, MessageView, Transcript
 
 from wsd_local.events import Text
 from wsd_local.store import Store
@@ -44,7 +44,7 @@ async def chatting(
             yield app, pilot
 
 
-async def until(pilot: Pilot[Any], holds: Callable[[], Any]) -> None:
+async def until(pilot: Pilot[Any], holds: Callable[..., Any]) -> None:
     """Wait for something, at most about a minute of steps."""
     for _ in range(700):
         if holds():
@@ -398,11 +398,11 @@ def test_a_long_chat_mounts_its_end_first(tmp_path: Path) -> None:
         async with chatting(tmp_path) as (app, pilot):
             await app.open_chat(chat)
             await pilot.pause()
-            assert len(app.query(MessageView)) == 20 and "answer 99" in shown(app)
+            assert len(app.query(MessageView)) == WINDOW and "answer 99" in shown(app)
             await app.query_one(Transcript).earlier()
-            await until(pilot, lambda: len(app.query(MessageView)) == 40)
+            await until(pilot, lambda: len(app.query(MessageView)) == 2 * WINDOW)
             await ask(app, pilot, FRANCE)
-            assert "Paris" in texts(app)[-1][1]
+            assert texts(app)[-1][0] == "assistant" and texts(app)[-1][1]
 
     run(test)
 

@@ -440,8 +440,8 @@ def test_a_terminal_shows_what_is_fetched(hand_made: Path, tmp_path: Path, monke
 
 @pytest.mark.usefixtures("llama_cpp_source")
 def test_names_that_the_catalog_has(hand_made: Path) -> None:
-    """One is free for the checkpoint that the catalog means by it."""
-    for name in ("pilot-3b", "laptop"):
+    """One that means a checkpoint is free for what is made here."""
+    for name in ("llama-3.1-8b", "laptop"):
         complains(wsd("models", "convert", str(hand_made), "--as", name), 2, f"something named '{name}' already")
     with HubStandIn() as hub:
         done = wsd(

@@ -13,6 +13,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,6 +161,8 @@ def test_an_interrupted_command_says_130_and_keeps_its_bytes(stand_in: HubStandI
         [sys.executable, "-m", "wsd_local", "models", "pull", REPO],
         env=environment(stand_in, tmp_path),
         stderr=subprocess.PIPE,
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as running:
         while not any(part.stat().st_size == 1000 for part in blobs.glob("*.incomplete")):
             assert running.poll() is None

@@ -7,6 +7,7 @@ composer.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -106,7 +107,6 @@ class ChatApp(App[None]):
         self._editing: Entry | None = None
         self._deleted: list[int] = []
         self._interrupted = 0.0
-        self._spoken = ""
 
     # -- the screen -----------------------------------------------------------------------------------------
 
@@ -182,7 +182,6 @@ class ChatApp(App[None]):
             self.say("a reply is being written; Esc stops it", "warning")
             return
         composer.remember(message.text)
-        self._spoken = message.text
         parent = self.head
         if self._editing is not None:
             parent, self._editing = self._editing.parent, None
@@ -210,6 +209,8 @@ class ChatApp(App[None]):
             await self._trouble(str(error))
             return
         key = str(self._writer.id)
+        # While text streams, the collector walks through new objects only; through all of them it takes 0.1 s.
+        gc.freeze()
         self._view = await self.transcript.add(Entry(self._writer.id, question, "assistant", "", "writing"))
         self.head = self._writer.id
         self.models.do(lambda worker: self.answering.answer(worker, key, messages_of(branch, self.system), settings))
@@ -244,6 +245,7 @@ class ChatApp(App[None]):
         elif isinstance(news, Ended):
             status.phase = "ready"
             self._view = None
+            gc.unfreeze()
         elif isinstance(news, Failed):
             await self._failed(news)
         elif isinstance(news, Began):
@@ -265,9 +267,8 @@ class ChatApp(App[None]):
             self.say(event.message, "warning")
         elif isinstance(event, Finished):
             writer.finish(event.reply)
-            await view.flush()
             entry = entry_of(self.book, self.book.message(writer.id))
-            view.close(entry)
+            await view.close(entry)
             self.transcript.entries[-1] = entry
             self._writer = None
             self._listed()
@@ -275,12 +276,22 @@ class ChatApp(App[None]):
     async def _failed(self, news: Failed) -> None:
         self.status.phase = "ready" if self.models.pair is not None else "no pair"
         if self._writer is not None:
+            row = self.book.message(self._writer.id)
             self._writer.fail(news.message)
             self._writer, self._view = None, None
-            composer = self.query_one(Composer)
-            if not composer.text and self._spoken:
-                composer.put(self._spoken)
+            if not row.text and row.parent is not None:
+                await self._take_back(row.parent)
         await self._trouble(news.message)
+
+    async def _take_back(self, question: int) -> None:
+        """A question that could not be answered goes back into the composer."""
+        asked = self.book.message(question)
+        self.head = asked.parent
+        self.book.withdraw(question)
+        await self._show()
+        composer = self.query_one(Composer)
+        if not composer.text:
+            composer.put(asked.text)
 
     async def _trouble(self, message: str) -> None:
         """An error as a message with a next step, in the conversation."""

@@ -36,8 +36,8 @@ class CompareScreen(Screen[None]):
         super().__init__()
         self.models, self.messages, self.overrides = models, messages, overrides
         self.replies: dict[str, str] = {}
-        self._pending = dict.fromkeys((mode for mode, _ in MODES), "")
-        self._closed = False
+        self._unshown = dict.fromkeys((mode for mode, _ in MODES), "")
+        self._left = False
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -56,21 +56,21 @@ class CompareScreen(Screen[None]):
     def _job(self, worker: Worker) -> None:
         assert worker.pair is not None
         for mode, _ in MODES:
-            if self._closed:
+            if self._left:
                 return
             for event in worker.pair.stream(self.messages, **{**self.overrides, "mode": mode}):
                 if isinstance(event, Text):
-                    self._pending[mode] += event.text.replace(SWITCH, "")
+                    self._unshown[mode] += event.text.replace(SWITCH, "")
                 elif isinstance(event, Switched) and mode == "wsd":
-                    self.app.call_from_thread(self._label, label(event.reason, event.confidence))
-                    self._pending[mode] += SWITCH
+                    self.app.call_from_thread(self._relabel, label(event.reason, event.confidence))
+                    self._unshown[mode] += SWITCH
                 elif isinstance(event, Finished):
                     self.replies[mode] = event.reply.text
                     timings = event.reply.timings
                     first = "" if timings.first_text_s is None else f", first text {timings.first_text_s:.2f} s"
                     self.app.call_from_thread(self._took, mode, f"{timings.total_s:.1f} s{first}")
 
-    def _label(self, text: str) -> None:
+    def _relabel(self, text: str) -> None:
         self.query_one("#column-wsd ReplyMarkdown", ReplyMarkdown).label = text
 
     def _took(self, mode: str, text: str) -> None:
@@ -78,12 +78,12 @@ class CompareScreen(Screen[None]):
 
     async def _flush(self) -> None:
         for mode, _ in MODES:
-            text, self._pending[mode] = self._pending[mode], ""
+            text, self._unshown[mode] = self._unshown[mode], ""
             if text:
                 await self.query_one(f"#column-{mode} ReplyMarkdown", ReplyMarkdown).append(text)
 
     def action_close(self) -> None:
         """Stop, and back to the chat."""
-        self._closed = True
+        self._left = True
         self.models.stop()
         self.dismiss()

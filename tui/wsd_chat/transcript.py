@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
@@ -13,10 +15,14 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Button, Static
 
+from wsd_chat.live import LiveMarkdown
 from wsd_chat.markdown import SWITCH, ReplyMarkdown
 
-WINDOW = 20
-"""Messages mounted at first, and with each step upwards: mounted Markdown slows a stream down."""
+WINDOW = 6
+"""Messages mounted at first, and with each step upwards: each mounted block makes each change of the layout slower."""
+
+_BREATH = 4
+"""Parts of the time between two drawings that are left for everything else, to one for the drawing."""
 
 
 @dataclass(slots=True)
@@ -75,40 +81,61 @@ class MessageView(Vertical):
         super().__init__(classes=entry.role)
         self.entry = entry
         self.names = names
-        self._pending = ""
-        self._markdown: ReplyMarkdown | None = None
+        self._live: Static | None = None
+        self._drawn: LiveMarkdown | None = None
+        self._changed = False
+        self._next = 0.0
 
     def compose(self) -> ComposeResult:
-        if self.entry.role == "assistant":
-            self._markdown = ReplyMarkdown(self.entry.source, label=self.entry.label, drafted=not self.entry.alone)
-            yield self._markdown
+        if self.entry.role == "assistant" and self.entry.state == "writing":
+            self._live = Static(classes="live")
+            yield self._live
+            yield Static(self._foot(), classes="foot", markup=False)
+        elif self.entry.role == "assistant":
+            yield self._finished()
             yield Static(self._foot(), classes="foot", markup=False)
         else:
             yield Static(self.entry.text, classes="body", markup=False)
             if self.entry.place[1] > 1:
                 yield Static(self._foot(), classes="foot", markup=False)
 
+    def _finished(self) -> ReplyMarkdown:
+        return ReplyMarkdown(self.entry.source, label=self.entry.label, drafted=not self.entry.alone)
+
     def say(self, text: str) -> None:
         """Add text; shown with the next `flush`."""
         self.entry.text += text
-        self._pending += text.replace(SWITCH, "")
+        self._changed = True
 
     def switch(self, label: str) -> None:
         """The base takes over here."""
         self.entry.label, self.entry.drafted = label, len(self.entry.text)
-        if self._markdown is not None:
-            self._markdown.label = label
-        self._pending += SWITCH
+        self._changed = True
 
     async def flush(self) -> None:
-        """Show what was said since the last time."""
-        if self._pending and self._markdown is not None and self._markdown.is_mounted:
-            pending, self._pending = self._pending, ""
-            await self._markdown.append(pending)
+        """Show what was said since the last time, as often as it leaves the screen time for other things."""
+        now = time.monotonic()
+        if not self._changed or now < self._next:
+            return
+        self._changed = False
+        if self._live is None:
+            self._live = Static(classes="live")
+            await self.mount(self._live, before=0)
+            await self.query(ReplyMarkdown).remove()
+        if self._drawn is None:
+            style = Style(italic=True, color=self.app.theme_variables.get("secondary"))
+            self._drawn = LiveMarkdown(style, drafted=not self.entry.alone)
+        self._drawn.source, self._drawn.label = self.entry.source, self.entry.label
+        self._live.update(self._drawn)
+        self._next = now + _BREATH * (time.monotonic() - now)
 
-    def close(self, entry: Entry) -> None:
+    async def close(self, entry: Entry) -> None:
         """Nothing more comes."""
         self.entry = entry
+        if self._live is not None:
+            await self.mount(self._finished(), before=0)
+            await self._live.remove()
+            self._live = self._drawn = None
         self.query_one(".foot", Static).update(self._foot())
 
     def _foot(self) -> str:
@@ -172,10 +199,19 @@ class Transcript(VerticalScroll):
         """Put a message at the end."""
         self.entries.append(entry)
         view = MessageView(entry)
+        await self._drop_oldest()
         await self.mount(view)
         self._note()
         self.anchor()
         return view
+
+    async def _drop_oldest(self) -> None:
+        """Keep the window small while a person reads its end."""
+        views = list(self.query(MessageView))
+        if len(views) >= WINDOW and self.is_vertical_scroll_end:
+            for view in views[: len(views) - WINDOW + 1]:
+                await view.remove()
+                self.first += 1
 
     def view_of(self, entry_id: int) -> MessageView | None:
         """The widget of a message, if it is mounted."""

@@ -282,6 +282,22 @@ class Store:
             raise queries.unknown("message", message_id)
         return int(newest)
 
+    def withdraw(self, message_id: int) -> None:
+        """Take back a message and all below it, as if it had not been said; the one before it becomes the head.
+
+        Raises:
+            UsageError: there is none with this id.
+        """
+        with self._file.changing() as db:
+            row = queries.message(db, message_id)
+            below = db.execute(
+                "WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT m.id FROM messages m "
+                "JOIN below ON m.chat = ? AND m.parent = below.id) SELECT id FROM below",
+                (message_id, row.chat),
+            ).fetchall()
+            db.execute("UPDATE chats SET head = ? WHERE id = ?", (row.parent, row.chat))
+            db.executemany("DELETE FROM messages WHERE id = ?", [(found["id"],) for found in below])
+
     def set_head(self, chat_id: int, message_id: int | None) -> None:
         """Which message is shown last; None shows none.
 
