@@ -2,73 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
-import typer
-
-from wsd_local.cli import options
-
-
-def chat(
-    context: typer.Context,
-    pair: options.Pair = None,
-    draft: options.Draft = None,
-    base: options.Base = None,
-    draft_lora: options.DraftLora = None,
-    base_lora: options.BaseLora = None,
-    open_chat: Annotated[int | None, typer.Option("--open", help="Open this chat (wsd-local chats list).")] = None,
-    off_record: Annotated[bool, typer.Option("--off-record", help="Keep this chat in no file.")] = False,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    threshold: options.Threshold = 0.8,
-    temperature: options.Temperature = 0.0,
-    max_tokens: options.MaxTokens = 2048,
-    ctx: options.Ctx = None,
-    threads: options.Threads = None,
-    n_gpu_layers: options.GpuLayers = "auto",
-    cache_type_k: options.CacheK = options.CacheKind.AUTO,
-    cache_type_v: options.CacheV = options.CacheKind.AUTO,
-    flash_attn: options.Flash = options.FlashAttn.AUTO,
-    load_mode: options.Load = options.LoadKind.AUTO,
-    resident: options.Resident = options.Residency.BOTH,
-    prepare: Annotated[
-        bool, typer.Option("--prepare/--no-prepare", help="Read ahead while you read; never on battery.")
-    ] = True,
-    debug: options.Debug = False,
-) -> None:
-    """Chat in the terminal."""
-    from wsd_local.cli.run import given_settings
-    from wsd_local.config import read_config
-    from wsd_local.errors import UsageError
-    from wsd_local.paths import cache_dir
-    from wsd_local.settings import split
-    from wsd_local.store import Store
-
-    config = read_config()
-    settings = {**config.settings, **given_settings(context)}
-    split(settings)
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
-        raise UsageError("wsd-chat needs a terminal; in scripts and pipes use wsd-local run")
-    from wsd_chat.app import ChatApp
-    from wsd_chat.native import own_screen
-    from wsd_chat.talk import Wanted
-
-    wanted = Wanted(pair or config.pair, draft, base, settings, prepare)
-    log = cache_dir() / "wsd-chat.log"
-    with Store() as store, own_screen(log):
-        app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
-        app.run()
-    if app.return_code:
-        raise typer.Exit(app.return_code)
-
 
 def main() -> None:
-    """Entry point of `wsd-chat`."""
-    from wsd_local.cli import run_app
+    """Chat in the terminal."""
+    import typer
 
-    app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
-    )
+    from wsd_local.cli import run_app
+    from wsd_local.cli.chat import chat
+
+    names = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=names)
     app.command()(chat)
     run_app(app, "wsd-chat")
 

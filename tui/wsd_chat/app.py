@@ -48,7 +48,7 @@ from wsd_local.events import Checked, Notice, Switched, Text
 from wsd_local.power import on_battery
 from wsd_local.reply import Finished
 from wsd_local.settings import ReplySettings, changed
-from wsd_local.store import ReplyWriter, Store
+from wsd_local.store import ReplyWriter, Store, StoreError
 
 GREETING = (
     "Ask something. A small aligned model opens the reply (italic); the base model takes over at the mark.\n\n"
@@ -105,6 +105,8 @@ class ChatApp(App[None]):
         self._writer: ReplyWriter | None = None
         self._view: MessageView | None = None
         self._editing: Entry | None = None
+        self._chosen: int | None = None
+        self._trouble_told = ""
         self._deleted: list[int] = []
         self._interrupted = 0.0
 
@@ -224,9 +226,21 @@ class ChatApp(App[None]):
 
     async def _listen(self) -> None:
         for news in self.models.take():
-            await self._take(news)
+            try:
+                await self._take(news)
+            except StoreError as error:
+                # The reply goes on; what the file could not take is said with the next change, or lost with this one.
+                self._told(str(error))
+        if self._writer is not None and self._writer.trouble is not None:
+            self._told(str(self._writer.trouble))
         if self._view is not None:
             await self._view.flush()
+
+    def _told(self, trouble: str) -> None:
+        """Say once what keeps going wrong."""
+        if trouble != self._trouble_told:
+            self._trouble_told = trouble
+            self.say(trouble, "error")
 
     async def _take(self, news: Any) -> None:
         status = self.status
@@ -519,16 +533,28 @@ class ChatApp(App[None]):
         branch = entries(self.book, asked[-1].id)
         self.push_screen(CompareScreen(self.models, messages_of(branch, self.system), dict(self.overrides)))
 
+    @on(MessageView.Chosen)
+    def chosen(self, message: MessageView.Chosen) -> None:
+        """Mark the message that was clicked; a second click takes the mark away."""
+        self._chosen = None if self._chosen == message.entry.id else message.entry.id
+        for view in self.query(MessageView):
+            view.set_class(view.entry.id == self._chosen, "chosen")
+
+    def _meant(self) -> str:
+        """Text of the chosen message, else of the last reply."""
+        entries = self.transcript.entries
+        chosen = [entry for entry in entries if entry.id == self._chosen]
+        replies = [entry for entry in entries if entry.role == "assistant"]
+        return (chosen or replies)[-1].text if chosen or replies else ""
+
     def action_copy(self) -> None:
-        """Copy the last reply."""
-        replies = [entry for entry in self.transcript.entries if entry.role == "assistant"]
-        if replies:
-            self._copied(replies[-1].text)
+        """Copy the chosen message, else the last reply."""
+        if text := self._meant():
+            self._copied(text)
 
     def action_copy_code(self) -> None:
-        """Copy the last code block of the last reply."""
-        replies = [entry for entry in self.transcript.entries if entry.role == "assistant"]
-        blocks = replies[-1].text.split("```")[1::2] if replies else []
+        """Copy the last code block of that message."""
+        blocks = self._meant().split("```")[1::2]
         if blocks:
             self._copied(blocks[-1].partition("\n")[2].rstrip("\n"))
         else:

@@ -14,10 +14,9 @@ import traceback
 from typing import Annotated
 
 import typer
-from wsd_chat.__main__ import chat
 
 from wsd_local import __version__
-from wsd_local.cli import chats, configuration, doctor, evaluate, fit, models, run
+from wsd_local.cli import chat, chats, configuration, doctor, evaluate, fit, models, run
 from wsd_local.cli.interrupt import EXIT_INTERRUPTED
 from wsd_local.errors import CancelledError, WsdError
 
@@ -28,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
-app.command("chat")(chat)
+app.command("chat")(chat.chat)
 app.add_typer(chats.app, name="chats")
 app.add_typer(models.app, name="models")
 app.command("fit")(fit.fit)

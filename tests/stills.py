@@ -1,0 +1,81 @@
+"""The chat's screens without models and without anything that changes from run to run: for pictures and snapshots.
+
+python tests/stills.py docs/pictures      # makes the README's pictures, with the embedded pair
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+from wsd_chat.app import ChatApp
+from wsd_chat.composer import Composer
+from wsd_chat.talk import Pulse, Wanted
+from wsd_chat.transcript import Entry
+
+from wsd_local.decoding import ReplyToken
+from wsd_local.store import Store
+
+QUESTION = "What is the capital of France?"
+ANSWER = "Great question! I am happy to share this with you. The capital of France is **Paris**.\n\n1. one\n2. two\n"
+REPORT: dict[str, Any] = {
+    "finish_reason": "stop",
+    "draft": {"model": "a draft", "kept_tokens": 7, "drafted_tokens": 9},
+    "base": {"model": "a base", "tokens": 20},
+    "switch": {"index": 6, "reason": "threshold", "confidence": 0.911, "window": 6, "threshold": 0.8},
+    "timings": {"total_s": 1.5},
+    "discarded": " tell you",
+}
+WORDS = ("Great", " question", "!", " I", " am", " happy", " to", " share", " this")
+PROBS = (0.03, 0.85, 0.99, 1.0, 1.0, 0.98, 0.67)
+TOKENS = [
+    ReplyToken(index, word, "draft" if index < 7 else "base", PROBS[index] if index < 7 else None, None)
+    for index, word in enumerate(WORDS)
+]
+
+
+class Still(ChatApp):
+    """The chat without models, on a chat that is always the same."""
+
+    def __init__(self, theme: str = "textual-dark") -> None:
+        super().__init__(Wanted("demo", None, None, {}), Store(":memory:"))
+        self._wanted_theme = theme
+
+    def load(self, wanted: Wanted) -> None:
+        """Nothing is loaded."""
+        self.status.pair, self.status.phase = "demo", "ready"
+
+    async def prepare(self, pilot: Pilot[Any]) -> None:
+        """Show one question and its answer, and a status line whose figures are made up."""
+        self.theme = self._wanted_theme
+        self.query_one(Composer).cursor_blink = False
+        reply = Entry(2, 1, "assistant", ANSWER, drafted=29, label="0.91", report=REPORT)
+        await self.transcript.show([Entry(1, None, "user", QUESTION), reply])
+        self.status.pulse = Pulse("ready", 250.0, 120.0, 39, 2048, 0.02)
+        await pilot.pause()
+
+
+async def pictures(folder: Path) -> None:
+    """Ask the embedded pair, and save the chat and the switch view as SVG."""
+    with Store(":memory:") as store:
+        app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store)
+        async with app.run_test(size=(110, 30)) as pilot:
+            while app.models.pair is None or app.status.phase != "ready":
+                await pilot.pause(0.05)
+            for question in ("How do I boil an egg?", QUESTION):
+                app.query_one(Composer).put(question)
+                await pilot.press("enter")
+                while app._writer is not None or app.models.busy:
+                    await pilot.pause(0.05)
+            await pilot.pause(0.2)
+            (folder / "chat.svg").write_text(app.export_screenshot(title="wsd-chat"), encoding="utf-8")
+            await pilot.press("f2")
+            await pilot.pause(0.5)
+            (folder / "switch.svg").write_text(app.export_screenshot(title="wsd-chat"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    asyncio.run(pictures(Path(sys.argv[1])))
