@@ -7,7 +7,7 @@ PROMPT ?= How do I boil an egg?
 # Processes for the tests; each loads its own models.
 JOBS ?= 2
 
-.PHONY: run chat test lint demo train clean
+.PHONY: run chat test lint demo pictures train clean
 
 run: $(VENV)/.run
 	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
@@ -25,6 +25,10 @@ lint: $(VENV)/.dev
 
 demo: $(VENV)/.run
 	$(BIN)/wsd-local eval demo
+
+# Draws the README's pictures of the chat again.
+pictures: $(VENV)/.dev
+	$(BIN)/python tests/stills.py docs/pictures
 
 # Trains the embedded pair again; torch is needed for nothing else.
 train: $(VENV)/.dev

@@ -21,7 +21,7 @@ class ReplyMarkdown(Markdown):
     DEFAULT_CSS = """
     ReplyMarkdown {
         padding: 0;
-        & > MarkdownBlock > .s, & MarkdownBlock > .s { text-style: italic; color: $secondary; }
+        & > MarkdownBlock > .s, & MarkdownBlock > .s { text-style: italic; color: $text-primary; }
         & MarkdownParagraph:last-child { margin: 0; }
     }
     """

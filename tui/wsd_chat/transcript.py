@@ -123,7 +123,7 @@ class MessageView(Vertical):
             await self.mount(self._live, before=0)
             await self.query(ReplyMarkdown).remove()
         if self._drawn is None:
-            style = Style(italic=True, color=self.app.theme_variables.get("secondary"))
+            style = Style(italic=True, color=self.app.theme_variables.get("text-primary"))
             self._drawn = LiveMarkdown(style, drafted=not self.entry.alone)
         self._drawn.source, self._drawn.label = self.entry.source, self.entry.label
         self._live.update(self._drawn)
