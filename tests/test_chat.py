@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_stand_in import HubStandIn, Repo
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, OptionList, Static
 from wsd_chat.app import ChatApp
@@ -24,6 +25,7 @@ from wsd_chat.steps import SwitchView
 from wsd_chat.talk import Said, Wanted
 from wsd_chat.transcript import WINDOW, MessageView, Transcript
 
+from wsd_local.catalog import catalog_models, catalog_pairs
 from wsd_local.events import Text
 from wsd_local.store import Store
 
@@ -358,6 +360,38 @@ def test_another_pair_from_the_picker(tmp_path: Path) -> None:
             assert "Paris" in texts(app)[1][1]
 
     run(test)
+
+
+def test_a_pair_is_fetched_from_inside(
+    tmp_path: Path, demo_q8: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files behind the catalog's names are the embedded pair's here."""
+    monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path / "data"))
+    models, pair = catalog_models(), catalog_pairs()["edge"]
+
+    async def test(hub: HubStandIn) -> None:
+        for name, path in zip((pair.draft, pair.base), demo_q8, strict=True):
+            entry = models[name]
+            assert entry.repo is not None and entry.file is not None
+            hub.repos[entry.repo] = Repo({entry.file: path.read_bytes()})
+        async with chatting(tmp_path, (120, 45)) as (app, pilot):
+            await pilot.press("f8")
+            await until(pilot, lambda: isinstance(app.screen, ModelPicker))
+            options = app.screen.query_one(OptionList)
+            await until(pilot, lambda: options.option_count)
+            options.highlighted = options.get_option_index("edge")
+            await pilot.press("enter")
+            await until(pilot, lambda: " here " in str(options.get_option("edge").prompt))
+            options.highlighted = options.get_option_index("edge")
+            await pilot.press("enter")
+            await until(pilot, lambda: app.status.pair == "edge" and app.status.phase == "ready")
+            await ask(app, pilot, FRANCE)
+            assert "Paris" in texts(app)[1][1]
+
+    with HubStandIn() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        run(lambda: test(hub))
 
 
 def test_a_model_that_cannot_be_loaded_is_a_message(tmp_path: Path) -> None:

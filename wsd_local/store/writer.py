@@ -313,7 +313,7 @@ def is_alive(pid: int | None, started: float | None) -> bool:
 
     try:
         # The start is computed from the clock, which may have been set since.
-        return abs(psutil.Process(pid).create_time() - started) < 2.0
+        return bool(abs(psutil.Process(pid).create_time() - started) < 2.0)
     except psutil.AccessDenied:
         return True
     except (psutil.Error, ValueError):
