@@ -95,7 +95,7 @@ def test_a_closed_pair_says_so() -> None:
     events = pair.stream(EGG)
     next(events)
     pair.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(wsd.WsdError, match="closed"):
         list(events)
     with pytest.raises(wsd.WsdError, match="closed"):
         pair.reply(EGG)

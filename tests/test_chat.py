@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from wsd_chat.transcript import WINDOW, MessageView, Transcript
 
 from wsd_local.catalog import catalog_models, catalog_pairs
 from wsd_local.events import Text
+from wsd_local.hub import Hub
 from wsd_local.store import Store
 
 FRANCE = "What is the capital of France?"
@@ -389,8 +391,7 @@ def test_a_pair_is_fetched_from_inside(
             assert "Paris" in texts(app)[1][1]
 
     with HubStandIn() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("wsd_local.hub.Hub", partial(Hub, hub.url, tmp_path / "hub"))
         run(lambda: test(hub))
 
 

@@ -135,6 +135,7 @@ class ModelPicker(Box):
         super().__init__()
         self._current = current
         self._pulling = False
+        self._trouble = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
@@ -171,7 +172,7 @@ class ModelPicker(Box):
         options.add_options([Option(text, id=name) for name, text in rows])
         if rows:
             options.highlighted = 0
-        self._say("Enter loads a pair that is here and fetches one that is not · Esc closes")
+        self._say(self._trouble or "Enter loads a pair that is here and fetches one that is not · Esc closes")
 
     def _say(self, text: str) -> None:
         self.query_one("#said", Static).update(text)
@@ -217,9 +218,8 @@ class ModelPicker(Box):
         self.query_one(ProgressBar).update(total=total, progress=done)
 
     def _ended(self, trouble: str) -> None:
-        self._pulling = False
+        self._pulling, self._trouble = False, trouble
         self.query_one(ProgressBar).display = False
-        self._say(trouble)
         self._look()
 
     def action_dismiss_nothing(self) -> None:
