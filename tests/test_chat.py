@@ -29,7 +29,7 @@ from wsd_chat.transcript import WINDOW, MessageView, Transcript
 from wsd_local.catalog import catalog_models, catalog_pairs
 from wsd_local.events import Text
 from wsd_local.hub import Hub
-from wsd_local.store import Store
+from wsd_local.store import ReplyWriter, Store, StoreError
 
 FRANCE = "What is the capital of France?"
 EGG = "How do I boil an egg?"
@@ -150,6 +150,50 @@ def test_escape_stops_and_keeps_and_the_reply_goes_on(tmp_path: Path) -> None:
             await answered(app, pilot)
             assert texts(app)[1][1].startswith(part)
             assert len(texts(app)) == 2
+
+    run(test)
+
+
+def test_a_stopped_reply_goes_on_after_a_restart(tmp_path: Path) -> None:
+    part = ""
+
+    async def stop() -> None:
+        nonlocal part
+        async with chatting(tmp_path, **LONG) as (app, pilot):
+            app.query_one(Composer).put(FRANCE)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
+            await pilot.press("escape")
+            await answered(app, pilot)
+            part = texts(app)[1][1]
+
+    async def go_on() -> None:
+        async with chatting(tmp_path, mode="draft", max_tokens=40, ignore_eos=True) as (app, pilot):
+            await app.open_chat(app.store.chats()[0].id)
+            await pilot.press("f6")
+            await until(pilot, lambda: len(texts(app)[1][1]) > len(part))
+            await answered(app, pilot)
+            assert len(texts(app)) == 2 and texts(app)[1][1].startswith(part)
+            head = app.store.chats()[0].head
+            assert head is not None and app.store.message(head).text == texts(app)[1][1]
+
+    run(stop)
+    run(go_on)
+
+
+def test_a_store_that_takes_no_more_loses_no_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    async def test() -> None:
+        async with chatting(tmp_path) as (app, pilot):
+            monkeypatch.setattr(ReplyWriter, "finish", full)
+            await ask(app, pilot, FRANCE)
+            assert "Paris" in texts(app)[1][1]
+            assert any("the disk is full" in notice.message for notice in app._notifications)
+            monkeypatch.undo()
+            await ask(app, pilot, EGG)
+            assert len(texts(app)) == 4
 
     run(test)
 

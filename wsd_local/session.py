@@ -27,6 +27,7 @@ class Session:
     """A conversation over a pair. What was shown stays in it, also of a cancelled reply.
 
     `messages` is all of it; the models do not see its first `left_out` turns, which the context has no room for.
+    `given` is the beginning of the last answer that the models did not write in this session.
     """
 
     pair: Pair
@@ -34,6 +35,7 @@ class Session:
     messages: list[Message] = field(default_factory=list)
     run: Run | None = None
     left_out: int = 0
+    given: str = ""
 
     def __post_init__(self) -> None:
         if self.system is not None and not self.messages:
@@ -66,6 +68,14 @@ class Session:
         """
         asked = self.messages[:-1] if self.messages and self.messages[-1]["role"] == "assistant" else self.messages
         yield from self._answer(asked, overrides)
+
+    def complete(self, **overrides: Any) -> Iterator[Event]:
+        """Go on with an answer of which only the text is left: the last message is its beginning; events of the rest.
+
+        Raises:
+            UsageError: there is nothing to answer.
+        """
+        yield from self._answer(self.messages, overrides)
 
     def resume(self) -> Iterator[Event]:
         """Go on with a cancelled reply, in the phase in which it stopped."""
@@ -111,11 +121,15 @@ class Session:
     def _answer(self, asked: list[Message], overrides: dict[str, Any]) -> Iterator[Event]:
         self.run = self.pair.start(asked, left_out=self.left_out, **overrides)
         self.left_out = self.run.left_out
-        self.messages = [*asked, {"role": "assistant", "content": ""}]
+        self.given = ""
+        if asked[-1]["role"] == "assistant":
+            *asked, last = asked
+            self.given = last["content"]
+        self.messages = [*asked, {"role": "assistant", "content": self.given}]
         yield from self._events(self.run)
 
     def _events(self, run: Run) -> Iterator[Event]:
         try:
             yield from run.events()
         finally:
-            self.messages[-1] = {"role": "assistant", "content": run.reply.text}
+            self.messages[-1] = {"role": "assistant", "content": self.given + run.reply.text}

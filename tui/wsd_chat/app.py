@@ -280,11 +280,15 @@ class ChatApp(App[None]):
         elif isinstance(event, Notice):
             self.say(event.message, "warning")
         elif isinstance(event, Finished):
-            writer.finish(event.reply)
-            entry = entry_of(self.book, self.book.message(writer.id))
+            self._writer = None
+            try:
+                writer.finish(event.reply)
+                entry = entry_of(self.book, self.book.message(writer.id))
+            except StoreError as error:
+                self._told(f"this reply could not be kept: {error}")
+                entry = replace(view.entry, state="finished")
             await view.close(entry)
             self.transcript.entries[-1] = entry
-            self._writer = None
             self._listed()
 
     async def _failed(self, news: Failed) -> None:

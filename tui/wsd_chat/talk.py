@@ -124,12 +124,12 @@ class Answering:
         self.key = ""
 
     def answer(self, worker: Worker, key: str, messages: list[Message], overrides: dict[str, Any]) -> None:
-        """Answer the last message. News carry `key`."""
+        """Answer the last message, or go on with it if it is an answer. News carry `key`."""
         assert worker.pair is not None
         left_out = self.session.left_out if self.session is not None else 0
         session = Session(worker.pair, messages=list(messages), left_out=left_out)
         self.session, self.key = session, key
-        self._follow(worker, key, session, session.regenerate(progress=self._reader(worker), **overrides))
+        self._follow(worker, key, session, session.complete(progress=self._reader(worker), **overrides))
 
     def go_on(self, worker: Worker, key: str) -> bool:
         """Go on with the reply that was stopped; False if it is not the last one of this session."""
