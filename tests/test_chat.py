@@ -234,11 +234,54 @@ def test_steering_by_key(tmp_path: Path) -> None:
             entry = app.query(MessageView).last().entry
             assert entry.report["switch"]["reason"] == "user" and "▐you▌" in shown(app)
             await ask(app, pilot, "/threshold 0.3")
-            assert app.threshold == 0.3 and "γ 0.3" in shown(app)
+            assert app.threshold == 0.3 and "━━●───── 0.3" in shown(app)
             await ask(app, pilot, FRANCE)
             assert app.query(MessageView).last().entry.report["switch"]["threshold"] == 0.3
             await ask(app, pilot, "/threshold high")
             assert app.threshold == 0.3
+            await pilot.press("alt+up", "alt+up", "alt+down")
+            assert app.threshold == 0.35
+
+    run(test)
+
+
+def test_letting_the_draft_go_on_by_key(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with chatting(tmp_path, check_chunk=1) as (app, pilot):
+            goes_on = hold_at_the_first_text(app)
+            app.query_one(Composer).put(FRANCE)
+            await pilot.press("enter")
+            await until(pilot, lambda: app.answering.run is not None)
+            await pilot.press("f4")
+            goes_on.set()
+            await answered(app, pilot)
+            switch = app.query(MessageView).last().entry.report["switch"]
+            assert (switch["reason"], switch["threshold"]) == ("draft_end", 2.0) and "▐end▌" in shown(app)
+
+    run(test)
+
+
+def test_copy_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def copy(text: str) -> str:
+        taken.append(text)
+        return "a program"
+
+    async def test() -> None:
+        async with chatting(tmp_path) as (app, pilot):
+            monkeypatch.setattr("wsd_chat.clipboard.copy", copy)
+            await ask(app, pilot, FRANCE)
+            await pilot.press("alt+c")
+            await pilot.click(next(iter(app.query(MessageView))))
+            await pilot.press("alt+c")
+            assert taken == [texts(app)[1][1], FRANCE]
+            assert any("copied" in notice.message for notice in app._notifications)
+            await pilot.press("alt+r")
+            await until(pilot, lambda: app.screen.query(Input))
+            app.screen.query_one(Input).value = "Cities"
+            await pilot.press("enter")
+            await until(pilot, lambda: app.store.chats()[0].title == "Cities")
 
     run(test)
 

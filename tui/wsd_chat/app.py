@@ -437,6 +437,10 @@ class ChatApp(App[None]):
             run.steer(2.0)
             self.say("the draft goes on to its end")
 
+    def action_slide(self, by: float) -> None:
+        """Move the threshold."""
+        self.set_threshold(round(min(max(self.threshold + by, 0.0), 1.05), 2))
+
     async def action_regenerate(self) -> None:
         """Answer the last question anew."""
         if self._writer is not None or self.head is None:

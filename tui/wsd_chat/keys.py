@@ -28,6 +28,8 @@ COMMANDS = (
     Command("switch view", "f2", "switch_view", "token by token: probabilities, window, threshold", "why", shown=True),
     Command("hand over", "f3", "hand_over", "let the base go on from here, now", "over", shown=True),
     Command("keep drafting", "f4", "keep_drafting", "let the draft write to its end", "keep"),
+    Command("threshold up", "alt+up", "slide(0.05)", "a higher threshold, also for the reply that is being drafted"),
+    Command("threshold down", "alt+down", "slide(-0.05)", "a lower one: the base takes over earlier"),
     Command("regenerate", "f5", "regenerate", "answer the last question anew, as another branch", "again", shown=True),
     Command("continue", "f6", "go_on", "go on with a stopped reply", "continue"),
     Command("edit", "f7", "edit", "edit your last message and send it as another branch", "edit"),

@@ -39,5 +39,13 @@ class StatusLine(Static):
             parts.append(f"context {pulse.used}/{pulse.n_ctx}")
             if pulse.first_text_s is not None:
                 parts.append(f"first text {pulse.first_text_s:.2f} s")
-        parts.append(f"γ {self.threshold:g}")
+        parts.insert(2, f"γ {slider(self.threshold)} {self.threshold:g}")
         return Text(" │ ".join(parts), no_wrap=True, overflow="ellipsis")
+
+
+def slider(value: float, width: int = 8) -> str:
+    """A number between 0 and 1 as a bar; above 1 the bar is full and marked."""
+    if value > 1:
+        return "━" * width + "▸"
+    at = round(value * (width - 1))
+    return "━" * at + "●" + "─" * (width - 1 - at)
