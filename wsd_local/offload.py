@@ -162,6 +162,8 @@ def plan_apart(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | 
         FitError: one of them does not fit.
     """
     wish = wish or Wish()
+    if not all(model.head % 32 == 0 for model in models.values()):
+        wish = replace(wish, cache_type_k=wish.cache_type_k or "f16", cache_type_v=wish.cache_type_v or "f16")
     order = sorted(models, key=lambda role: -models[role].weights)
     first = plan({order[0]: models[order[0]]}, machine, wish)
     same = replace(wish, cache_type_k=first.cache_type_k, cache_type_v=first.cache_type_v)

@@ -96,7 +96,7 @@ class ChatApp(App[None]):
         self.store = store
         self.passing: Store | None = Store(":memory:") if off_record else None
         self.log_file = log
-        self.system = system
+        self.system = self._first_system = system
         self.overrides: dict[str, Any] = {}
         self.chat_id = chat
         self.head: int | None = None
@@ -107,6 +107,8 @@ class ChatApp(App[None]):
         self._editing: Entry | None = None
         self._chosen: int | None = None
         self._trouble_told = ""
+        self._key = ""
+        self._kept_in: Store = store
         self._deleted: list[int] = []
         self._interrupted = 0.0
 
@@ -163,7 +165,7 @@ class ChatApp(App[None]):
     def load(self, wanted: Wanted) -> None:
         """Load a pair in the worker."""
         self.wanted = wanted
-        self.status.pair, self.status.phase, self.status.pulse = wanted.pair or "demo", "loading", None
+        self.status.pair, self.status.phase, self.status.pulse = wanted.name, "loading", None
         self.status.threshold = self.threshold
         self.models.do(partial(load_job, wanted=wanted))
 
@@ -210,12 +212,17 @@ class ChatApp(App[None]):
         except WsdError as error:
             await self._trouble(str(error))
             return
-        key = str(self._writer.id)
+        key = self._key = self._key_of(self._writer.id)
         # While text streams, the collector walks through new objects only; through all of them it takes 0.1 s.
         gc.freeze()
         self._view = await self.transcript.add(Entry(self._writer.id, question, "assistant", "", "writing"))
         self.head = self._writer.id
         self.models.do(lambda worker: self.answering.answer(worker, key, messages_of(branch, self.system), settings))
+
+    def _key_of(self, message: int) -> str:
+        """A reply's name in news; a chat off the record counts its messages anew."""
+        self._kept_in = self.book
+        return f"{id(self.book)}:{message}"
 
     def _chat(self) -> int:
         if self.chat_id is None:
@@ -225,15 +232,17 @@ class ChatApp(App[None]):
     # -- news ------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
+        if not self.is_running or not self.screen_stack[0].query(StatusLine):
+            return
         for news in self.models.take():
             try:
                 await self._take(news)
-            except StoreError as error:
+            except WsdError as error:
                 # The reply goes on; what the file could not take is said with the next change, or lost with this one.
                 self._told(str(error))
         if self._writer is not None and self._writer.trouble is not None:
             self._told(str(self._writer.trouble))
-        if self._view is not None:
+        if self._view is not None and self._view.is_attached:
             await self._view.flush()
 
     def _told(self, trouble: str) -> None:
@@ -266,15 +275,18 @@ class ChatApp(App[None]):
             status.phase = "drafting"
 
     async def _heard(self, news: Said) -> None:
-        event, writer, view = news.event, self._writer, self._view
-        if writer is None or view is None or news.key != str(writer.id):
+        event, writer = news.event, self._writer
+        view = self._view if self._view is not None and self._view.is_attached else None
+        if writer is None or news.key != self._key:
             return
         if isinstance(event, Text):
             writer.text(event)
-            view.say(event.text)
+            if view is not None:
+                view.say(event.text)
         elif isinstance(event, Switched):
             writer.switched(event)
-            view.switch(label(event.reason, event.confidence))
+            if view is not None:
+                view.switch(label(event.reason, event.confidence))
         elif isinstance(event, Checked):
             writer.checked(event)
         elif isinstance(event, Notice):
@@ -283,21 +295,35 @@ class ChatApp(App[None]):
             self._writer = None
             try:
                 writer.finish(event.reply)
-                entry = entry_of(self.book, self.book.message(writer.id))
             except StoreError as error:
                 self._told(f"this reply could not be kept: {error}")
-                entry = replace(view.entry, state="finished")
-            await view.close(entry)
-            self.transcript.entries[-1] = entry
-            self._listed()
+                if view is not None:
+                    await self._closed_with(view, replace(view.entry, state="finished"))
+                return
+            await self._settled(writer.id, view)
+
+    async def _settled(self, message: int, view: MessageView | None) -> None:
+        """Show a reply as it was kept, if it is on the screen still."""
+        if view is not None:
+            await self._closed_with(view, entry_of(self._kept_in, self._kept_in.message(message)))
+        self._listed()
+
+    async def _closed_with(self, view: MessageView, entry: Entry) -> None:
+        await view.close(entry)
+        shown = self.transcript.entries
+        if shown and shown[-1].id == entry.id:
+            shown[-1] = entry
 
     async def _failed(self, news: Failed) -> None:
         self.status.phase = "ready" if self.models.pair is not None else "no pair"
-        if self._writer is not None:
-            row = self.book.message(self._writer.id)
-            self._writer.fail(news.message)
-            self._writer, self._view = None, None
-            if not row.text and row.parent is not None:
+        writer, view = self._writer, self._view
+        self._writer, self._view = None, None
+        if writer is not None:
+            writer.fail(news.message)
+            row = self._kept_in.message(writer.id)
+            if row.text:
+                await self._settled(writer.id, view if view is not None and view.is_attached else None)
+            elif row.parent is not None and self._kept_in is self.book and self.head == writer.id:
                 await self._take_back(row.parent)
         await self._trouble(news.message)
 
@@ -324,6 +350,7 @@ class ChatApp(App[None]):
         self.action_stop()
         self.passing = None
         self.chat_id, self.head, self._editing = chat_id, None, None
+        self.system, self.sub_title = self._first_system, ""
         if chat_id is not None:
             row = self.store.chat(chat_id)
             self.head, self.system, self.sub_title = row.head, row.system, row.title
@@ -340,7 +367,10 @@ class ChatApp(App[None]):
     @on(ChatList.Opened)
     async def opened(self, message: ChatList.Opened) -> None:
         """A chat was chosen in the list."""
-        await self.open_chat(message.chat_id)
+        try:
+            await self.open_chat(message.chat_id)
+        except WsdError as error:
+            self.say(str(error), "error")
         self.remove_class("-listed")
 
     async def _slash(self, line: str) -> None:
@@ -351,7 +381,7 @@ class ChatApp(App[None]):
             if name == "threshold":
                 self.set_threshold(argument)
             elif name == "system":
-                self.system = argument
+                self._set_system(argument)
                 self.say("the system prompt holds for the next questions")
             elif self.chat_id is not None:
                 self.book.rename(self.chat_id, argument)
@@ -363,6 +393,11 @@ class ChatApp(App[None]):
             return
         composer.remember(f"/{line}")
         await self.run_action(command.action)
+
+    def _set_system(self, system: str | None) -> None:
+        self.system = system
+        if self.chat_id is not None:
+            self.book.configure(self.chat_id, pair=self.status.pair, system=system, preset=None)
 
     def set_threshold(self, value: float | str) -> None:
         """Let another threshold hold, for the reply that is being drafted too."""
@@ -377,10 +412,28 @@ class ChatApp(App[None]):
         if (run := self.answering.run) is not None:
             run.steer(threshold)
 
+    async def run_action(self, *arguments: Any, **named: Any) -> bool:
+        """Do something; what the store or a model cannot do is said, and ends nothing."""
+        try:
+            return await super().run_action(*arguments, **named)
+        except WsdError as error:
+            self.say(str(error), "error")
+            return True
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While another screen is over the chat, its keys do nothing to the chat below."""
+        names = {command.action.partition("(")[0] for command in keys.COMMANDS} - {"quit"}
+        if len(self.screen_stack) > 1 and action in names:
+            return False
+        return super().check_action(action, parameters)
+
     # -- actions -----------------------------------------------------------------------------------------------
 
     def action_stop(self) -> None:
-        """Stop the reply; what is there stays."""
+        """Stop the reply; what is there stays. Otherwise leave off editing."""
+        if self._editing is not None and self._writer is None:
+            self._editing = None
+            self.query_one(Composer).put("")
         if self._writer is not None or self.status.phase.startswith("loading"):
             self.models.stop()
 
@@ -462,7 +515,8 @@ class ChatApp(App[None]):
         if row.role != "assistant" or row.state == "finished" or view is None:
             self.say("the last reply is complete", "warning")
             return
-        key, branch = str(row.id), entries(self.book, row.id)
+        key, branch = self._key_of(row.id), entries(self.book, row.id)
+        self._key = key
         self._writer, self._view = (
             self.book.continue_reply(row.id, pair=self.status.pair, settings=self.overrides),
             view,
@@ -499,7 +553,9 @@ class ChatApp(App[None]):
 
     def action_switch_view(self) -> None:
         """Look into the last reply, token by token."""
-        replies = [entry for entry in self.transcript.entries if entry.role == "assistant" and "switch" in entry.report]
+        replies = [
+            entry for entry in self.transcript.entries if entry.role == "assistant" and "timings" in entry.report
+        ]
         if replies and self._writer is None:
             last = replies[-1]
             branch = entries(self.book, last.parent)
@@ -523,7 +579,7 @@ class ChatApp(App[None]):
         def chosen(values: dict[str, Any] | None) -> None:
             if values is None:
                 return
-            self.system = values.pop("system") or None
+            self._set_system(values.pop("system") or None)
             self.overrides = values
             self.set_threshold(values.get("threshold", self.threshold))
 
@@ -593,6 +649,8 @@ class ChatApp(App[None]):
                 self.say(f"written to {name}")
             except OSError as error:
                 self.say(f"{name}: cannot be written: {error.strerror}", "error")
+            except WsdError as error:
+                self.say(str(error), "error")
 
         self.push_screen(Ask("Export to (.md or .json)", f"chat-{self.chat_id}.md"), named)
 
@@ -602,10 +660,14 @@ class ChatApp(App[None]):
             return
 
         def named(title: str | None) -> None:
-            if title:
+            if not title:
+                return
+            try:
                 self.book.rename(chat, title)
                 self.sub_title = title
                 self._listed()
+            except WsdError as error:
+                self.say(str(error), "error")
 
         self.push_screen(Ask("Title", self.book.chat(chat).title), named)
 

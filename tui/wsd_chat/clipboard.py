@@ -33,7 +33,7 @@ def copy(text: str) -> str | None:
         try:
             done = subprocess.run(
                 command,
-                input=text.encode(),
+                input=text.encode("utf-16" if command == ["clip"] else "utf-8"),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=_PATIENCE_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -12,6 +13,7 @@ from textual.widgets import Footer, Static
 
 from wsd_chat.book import label
 from wsd_chat.markdown import SWITCH, ReplyMarkdown
+from wsd_chat.talk import loaded
 from wsd_chat.worker import Worker
 from wsd_local.events import Switched, Text
 from wsd_local.prompts import Message
@@ -36,7 +38,7 @@ class CompareScreen(Screen[None]):
         super().__init__()
         self.models, self.messages, self.overrides = models, messages, overrides
         self.replies: dict[str, str] = {}
-        self._unshown = dict.fromkeys((mode for mode, _ in MODES), "")
+        self._news: deque[tuple[str, str]] = deque()
         self._left = False
 
     def compose(self) -> ComposeResult:
@@ -54,21 +56,21 @@ class CompareScreen(Screen[None]):
         self.set_interval(1 / 20, self._flush)
 
     def _job(self, worker: Worker) -> None:
-        assert worker.pair is not None
+        pair = loaded(worker)
         for mode, _ in MODES:
-            if self._left:
+            if self._left or worker.stopped:
                 return
-            for event in worker.pair.stream(self.messages, **{**self.overrides, "mode": mode}):
+            for event in pair.stream(self.messages, **{**self.overrides, "mode": mode}):
                 if isinstance(event, Text):
-                    self._unshown[mode] += event.text.replace(SWITCH, "")
+                    self._news.append((mode, event.text.replace(SWITCH, "")))
                 elif isinstance(event, Switched) and mode == "wsd":
-                    self.app.call_from_thread(self._relabel, label(event.reason, event.confidence))
-                    self._unshown[mode] += SWITCH
+                    self.call_later(self._relabel, label(event.reason, event.confidence))
+                    self._news.append((mode, SWITCH))
                 elif isinstance(event, Finished):
                     self.replies[mode] = event.reply.text
                     timings = event.reply.timings
                     first = "" if timings.first_text_s is None else f", first text {timings.first_text_s:.2f} s"
-                    self.app.call_from_thread(self._took, mode, f"{timings.total_s:.1f} s{first}")
+                    self.call_later(self._took, mode, f"{timings.total_s:.1f} s{first}")
 
     def _relabel(self, text: str) -> None:
         self.query_one("#column-wsd ReplyMarkdown", ReplyMarkdown).label = text
@@ -77,9 +79,12 @@ class CompareScreen(Screen[None]):
         self.query_one(f"#column-{mode} .took", Static).update(text)
 
     async def _flush(self) -> None:
-        for mode, _ in MODES:
-            text, self._unshown[mode] = self._unshown[mode], ""
-            if text:
+        said: dict[str, str] = {}
+        while self._news:
+            mode, text = self._news.popleft()
+            said[mode] = said.get(mode, "") + text
+        for mode, text in said.items():
+            if self.is_attached:
                 await self.query_one(f"#column-{mode} ReplyMarkdown", ReplyMarkdown).append(text)
 
     def action_close(self) -> None:

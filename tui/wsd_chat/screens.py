@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
 from wsd_chat.keys import COMMANDS
-from wsd_local.errors import WsdError
+from wsd_local.errors import ModelError, WsdError
 from wsd_local.store import Preset, Store
 
 _CLOSE: list[Any] = [Binding("escape", "dismiss_nothing", "close")]
@@ -235,6 +235,8 @@ def _fits(draft: str, base: str) -> str:
 
     try:
         plan = placed({"draft": expected(draft)[0], "base": expected(base)[0]}, LoadSettings())
+    except ModelError:
+        return "a file is missing"
     except WsdError:
         return "does not fit"
     if plan.given_up:
@@ -338,8 +340,12 @@ class SettingsScreen(Box):
         def named(name: str | None) -> None:
             if name:
                 settings = {key: value for key, value in values.items() if key != "system"}
-                self._store.save_preset(Preset(name, self._pair, values["system"] or None, settings))
-                self.query_one("#said", Static).update(f"kept as {name}")
+                try:
+                    self._store.save_preset(Preset(name, self._pair, values["system"] or None, settings))
+                    said = f"kept as {name}"
+                except WsdError as error:
+                    said = str(error)
+                self.query_one("#said", Static).update(said)
 
         self.app.push_screen(Ask("Name of the preset"), named)
 

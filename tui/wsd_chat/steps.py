@@ -11,6 +11,7 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 from textual_plotext import PlotextPlot
 
+from wsd_chat.talk import loaded
 from wsd_chat.transcript import Entry
 from wsd_chat.worker import Worker
 from wsd_local.decoding import ReplyToken
@@ -110,9 +111,8 @@ class SwitchView(Screen[None]):
         from wsd_local.alternatives import favourites
 
         def job(worker: Worker) -> None:
-            assert worker.pair is not None
-            found = favourites(worker.pair, self.messages, [token.id for token in self.tokens])
-            self.app.call_from_thread(self._favour, found)
+            found = favourites(loaded(worker), self.messages, [token.id for token in self.tokens])
+            self.call_later(self._favour, found)
 
         self.models.do(job)
 

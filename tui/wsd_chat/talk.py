@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wsd_chat.worker import Worker
 from wsd_local.decoding import Phase
-from wsd_local.errors import CancelledError
+from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source
-from wsd_local.pairs import load
+from wsd_local.pairs import Pair, load
 from wsd_local.prompts import Message
 from wsd_local.reply import Finished
 from wsd_local.running import Run
@@ -96,6 +97,12 @@ class Wanted:
     settings: Mapping[str, Any]
     prepare: bool = True
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        own = [Path(one).stem for one in (self.draft, self.base) if one]
+        return " + ".join([self.pair or "demo", *own] if len(own) == 1 else own or [self.pair or "demo"])
+
 
 def load_job(worker: Worker, wanted: Wanted) -> None:
     """Load a pair in place of the one that is there."""
@@ -105,14 +112,25 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
 
     def progress(role: Source, fraction: float) -> bool:
         worker.tell(Loading(role, fraction))
-        return not worker.stopping.is_set()
+        return not worker.stopped
 
     pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.settings)
     worker.pair = pair
-    n_ctx = min(pair.context("draft").n_ctx, pair.context("base").n_ctx)
+    roles = pair.roles(pair.settings.mode)
+    names = {role: pair.model(role).name for role in roles}
     notes = () if pair.plan is None else pair.plan.given_up
-    name = wanted.pair or "demo"
-    worker.tell(Loaded(name, pair.model("draft").name, pair.model("base").name, n_ctx, notes))
+    worker.tell(Loaded(wanted.name, names.get("draft", ""), names.get("base", ""), min(map(pair.n_ctx, roles)), notes))
+
+
+def loaded(worker: Worker) -> Pair:
+    """The pair that is there.
+
+    Raises:
+        WsdError: there is none.
+    """
+    if worker.pair is None:
+        raise WsdError("no pair is loaded; F8 chooses one")
+    return worker.pair
 
 
 class Answering:
@@ -120,21 +138,27 @@ class Answering:
 
     def __init__(self) -> None:
         self.session: Session | None = None
-        self.run: Run | None = None
         self.key = ""
+        self._goes_on = False
+
+    @property
+    def run(self) -> Run | None:
+        """The reply that is being written."""
+        return self.session.run if self._goes_on and self.session is not None else None
 
     def answer(self, worker: Worker, key: str, messages: list[Message], overrides: dict[str, Any]) -> None:
         """Answer the last message, or go on with it if it is an answer. News carry `key`."""
-        assert worker.pair is not None
-        left_out = self.session.left_out if self.session is not None else 0
-        session = Session(worker.pair, messages=list(messages), left_out=left_out)
+        pair, before = loaded(worker), self.session
+        goes_on = before is not None and before.pair is pair and messages[: len(before.messages)] == before.messages
+        left_out = before.left_out if goes_on and before is not None else 0
+        session = Session(pair, messages=list(messages), left_out=left_out)
         self.session, self.key = session, key
         self._follow(worker, key, session, session.complete(progress=self._reader(worker), **overrides))
 
     def go_on(self, worker: Worker, key: str) -> bool:
         """Go on with the reply that was stopped; False if it is not the last one of this session."""
         session = self.session
-        if session is None or self.key != key or session.run is None:
+        if session is None or self.key != key or session.run is None or session.pair is not worker.pair:
             return False
         self._follow(worker, key, session, session.resume())
         return True
@@ -150,19 +174,20 @@ class Answering:
 
     def _follow(self, worker: Worker, key: str, session: Session, events: Iterator[Event]) -> None:
         worker.tell(Began(key))
-        last = 0.0
+        last, self._goes_on = 0.0, True
         try:
             for event in events:
-                self.run = session.run
                 worker.tell(Said(key, event))
+                if worker.stopped:
+                    session.pair.cancel()
                 now = time.monotonic()
-                if self.run is not None and (now - last > PULSE_S or isinstance(event, Finished)):
+                if session.run is not None and (now - last > PULSE_S or isinstance(event, Finished)):
                     last = now
-                    worker.tell(pulse(self.run))
+                    worker.tell(pulse(session.run))
         except CancelledError:
             pass
         finally:
-            self.run = None
+            self._goes_on = False
             worker.tell(Ended(key))
 
 

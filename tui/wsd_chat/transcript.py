@@ -50,7 +50,9 @@ class Entry:
         text = self.text.replace(SWITCH, "")
         if self.role != "assistant" or not self.label:
             return text
-        return text[: self.drafted] + SWITCH + text[self.drafted :]
+        # At the beginning of a line it would hide a list, a heading or a fence from Markdown.
+        at = len(text[: self.drafted].rstrip())
+        return text[:at] + SWITCH + text[at:]
 
 
 class MessageView(Vertical):

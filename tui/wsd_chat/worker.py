@@ -2,7 +2,8 @@
 
 Contract: jobs run one after the other in their order; a job is a function of the worker that may `tell` things. What
 is told is taken by the screen with `take`, when it likes: the models never wait for it. `stop` ends what is running
-now; what waits behind it still runs. While nothing waits, `idle` runs, and stops as soon as something does.
+now, or what is about to; what waits behind it still runs. While nothing waits, `idle` runs, and stops as soon as
+something does.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Worker:
         self.pair: Pair | None = None
         self.idle: Callable[[Worker], None] | None = None
         self.busy = False
-        self.stopping = threading.Event()
+        self._stops: deque[threading.Event] = deque()
+        self._closing = False
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._told: deque[Any] = deque()
         self._idling = threading.Lock()
@@ -45,18 +47,27 @@ class Worker:
 
     def do(self, job: Job) -> None:
         """Run a job when those before it are done; preparing for the next turn ends at once."""
-        self._jobs.put(job)
         with self._idling:
+            self._stops.append(threading.Event())
+            self._jobs.put(job)
             if self._is_idle:
                 self._interrupt()
 
     def stop(self) -> None:
-        """End what is running now."""
-        self.stopping.set()
+        """End what is running now, or is about to."""
+        with self._idling:
+            if self._stops:
+                self._stops[0].set()
         self._interrupt()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the job that runs should end."""
+        return self._closing or bool(self._stops and self._stops[0].is_set())
+
     def close(self) -> None:
-        """End everything and wait for it."""
+        """End everything and wait for it; what waits does not run any more."""
+        self._closing = True
         self.stop()
         self._jobs.put(None)
         self._thread.join()
@@ -86,13 +97,15 @@ class Worker:
             if job is None:
                 break
             self.busy = True
-            self.stopping.clear()
             try:
-                job(self)
+                if not self._closing:
+                    job(self)
             except Exception as error:
                 self.tell(Failed(error))
             finally:
                 self.busy = False
+                with self._idling:
+                    self._stops.popleft()
         if self.pair is not None:
             self.pair.close()
 

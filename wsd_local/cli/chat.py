@@ -55,8 +55,13 @@ def chat(
 
     wanted = Wanted(pair or config.pair, draft, base, settings, prepare)
     log = cache_dir() / "wsd-chat.log"
-    with Store() as store, own_screen(log):
-        app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
-        app.run()
+    if open_chat is not None and off_record:
+        raise UsageError("--open and --off-record are given: a chat that is kept is on the record")
+    with Store() as store:
+        if open_chat is not None:
+            store.chat(open_chat)
+        with own_screen(log):
+            app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
+            app.run()
     if app.return_code:
         raise typer.Exit(app.return_code)
