@@ -181,6 +181,55 @@ def test_a_stopped_reply_goes_on_after_a_restart(tmp_path: Path) -> None:
     run(go_on)
 
 
+def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with chatting(tmp_path, **LONG) as (app, pilot):
+            app.query_one(Composer).put(FRANCE)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
+            first = app.chat_id
+            await pilot.press("ctrl+n")
+            await answered(app, pilot)
+            assert texts(app) == [] and first is not None
+            await ask(app, pilot, "/offrecord")
+            app.query_one(Composer).put(EGG)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
+            await pilot.press("escape")
+            await answered(app, pilot)
+            await app.open_chat(first)
+            kept = texts(app)[1][1]
+            assert len(kept) > 40
+            await pilot.press("f6")
+            await until(pilot, lambda: len(texts(app)[1][1]) > len(kept))
+            await pilot.press("escape")
+            await answered(app, pilot)
+            head = app.store.chat(first).head
+            assert head is not None and app.store.message(head).text.startswith(kept), "and not the other chat's reply"
+
+    run(test)
+
+
+def test_a_stopped_reply_goes_on_with_another_pair(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with chatting(tmp_path, **LONG) as (app, pilot):
+            app.query_one(Composer).put(FRANCE)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
+            await pilot.press("escape")
+            await answered(app, pilot)
+            part, before = texts(app)[1][1], app.models.pair
+            app.load(app.wanted)
+            await until(pilot, lambda: app.models.pair not in (None, before) and app.status.phase == "ready")
+            await pilot.press("f6")
+            await until(pilot, lambda: len(texts(app)[1][1]) > len(part))
+            await pilot.press("escape")
+            await answered(app, pilot)
+            assert texts(app)[1][1].startswith(part)
+
+    run(test)
+
+
 def test_a_store_that_takes_no_more_loses_no_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise StoreError("the disk is full")
@@ -301,8 +350,9 @@ def test_the_switch_view(tmp_path: Path) -> None:
             await pilot.press("o")
             await until(pilot, lambda: len(table.columns) == 7)
             await until(pilot, lambda: "favourite" in shown(app))
-            await pilot.press("escape")
+            await pilot.press("f5", "f2")
             await until(pilot, lambda: not isinstance(app.screen, SwitchView))
+            assert len(app.screen_stack) == 1 and len(texts(app)) == 2 and app._writer is None
 
     run(test)
 
@@ -491,7 +541,8 @@ def test_a_model_that_cannot_be_loaded_is_a_message(tmp_path: Path) -> None:
                 app.query_one(Composer).put(FRANCE)
                 await pilot.press("enter")
                 await until(pilot, lambda: app.query_one(Composer).text == FRANCE)
-                assert app.is_running
+                await until(pilot, lambda: "no pair is loaded" in shown(app))
+                assert app.is_running and store.chats()[0].messages == 0
 
     run(test)
 

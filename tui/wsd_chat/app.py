@@ -349,7 +349,7 @@ class ChatApp(App[None]):
         """Show another chat, or an empty one."""
         self.action_stop()
         self.passing = None
-        self.chat_id, self.head, self._editing = chat_id, None, None
+        self.chat_id, self.head, self._editing, self._view = chat_id, None, None, None
         self.system, self.sub_title = self._first_system, ""
         if chat_id is not None:
             row = self.store.chat(chat_id)

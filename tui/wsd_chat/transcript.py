@@ -134,11 +134,12 @@ class MessageView(Vertical):
     async def close(self, entry: Entry) -> None:
         """Nothing more comes."""
         self.entry = entry
-        if self._live is not None:
+        if self._live is not None and self.is_running and self._live.is_attached:
             await self.mount(self._finished(), before=0)
             await self._live.remove()
             self._live = self._drawn = None
-        self.query_one(".foot", Static).update(self._foot())
+        for foot in self.query(".foot").results(Static):  # gone if the chat was left meanwhile
+            foot.update(self._foot())
 
     def _foot(self) -> str:
         entry, parts = self.entry, []
