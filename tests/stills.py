@@ -55,7 +55,16 @@ class Still(ChatApp):
         reply = Entry(2, 1, "assistant", ANSWER, drafted=29, label="0.91", report=REPORT)
         await self.transcript.show([Entry(1, None, "user", QUESTION), reply])
         self.status.pulse = Pulse("ready", 250.0, 120.0, 39, 2048, 0.02)
-        await pilot.pause()
+        await settled(pilot)
+
+
+async def settled(pilot: Pilot[Any]) -> None:
+    """Until the screen has looked the same for ten steps."""
+    same, before = 0, None
+    while same < 10:
+        await pilot.pause(0.02)
+        now = pilot.app.screen._compositor.render_strips()
+        same, before = (same + 1 if now == before else 0), now
 
 
 async def pictures(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stills import TOKENS, Still
+from stills import TOKENS, Still, settled
 from textual.pilot import Pilot
 from wsd_chat.screens import HelpScreen
 from wsd_chat.steps import SwitchView
@@ -31,8 +31,8 @@ def test_the_switch_view(snap_compare: Any) -> None:
 
     async def look(pilot: Pilot[Any]) -> None:
         await app.prepare(pilot)
-        app.push_screen(SwitchView(app.transcript.entries[-1], TOKENS, [], app.models))
-        await pilot.pause()
+        await app.push_screen(SwitchView(app.transcript.entries[-1], TOKENS, [], app.models))
+        await settled(pilot)
 
     assert snap_compare(app, terminal_size=(110, 34), run_before=look)
 
@@ -42,7 +42,7 @@ def test_the_help(snap_compare: Any) -> None:
 
     async def look(pilot: Pilot[Any]) -> None:
         await app.prepare(pilot)
-        app.push_screen(HelpScreen())
-        await pilot.pause()
+        await app.push_screen(HelpScreen())
+        await settled(pilot)
 
     assert snap_compare(app, terminal_size=(110, 50), run_before=look)
