@@ -10,6 +10,7 @@ from typing import Any
 
 from oracle import Oracle, OracleReply
 
+from wsd_local.llama import Context, Question, Sampler
 from wsd_local.pairs import Pair
 from wsd_local.reply import Reply
 from wsd_local.settings import LoadSettings, ReplySettings
@@ -69,7 +70,10 @@ class Tally:
 
     def compare(self, pair: Pair, oracle: Oracle, messages: Conversation, **settings: Any) -> None:
         """Ask both and count."""
-        ours = pair.reply(list(messages), **settings)
+        self.judge(pair.reply(list(messages), **settings), oracle, messages, **settings)
+
+    def judge(self, ours: Reply, oracle: Oracle, messages: Conversation, **settings: Any) -> None:
+        """Ask the oracle what has been asked already, and count."""
         asked = {name: value for name, value in settings.items() if name != "check_chunk"}
         theirs = oracle.reply(messages, **asked)
         found = difference(ours, theirs)
@@ -85,3 +89,10 @@ class Tally:
 
     def __str__(self) -> str:
         return f"{self.equal} equal, {len(self.ties)} at a tie, {len(self.different)} different"
+
+
+def sampled(context: Context, tokens: Sequence[int], sampler: Sampler) -> int:
+    """The token that follows, chosen by `sampler`."""
+    found: list[int] = []
+    context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: found.append(context.sample(row, sampler))))
+    return found[0]

@@ -328,9 +328,9 @@ def test_a_draft_that_thinks_in_control_tokens_opens_with_what_follows(pair: Pai
     left, right = marks["<|im_start|>"], marks["<|begin|>"]
     asked: dict[str, Any] = {"threshold": 2.0, "max_tokens": 40, "on_draft_end": "stop"}
     run = pair.start(PROMPTS[0], **asked)
-    run._job.spelled = {left: b"<think>", right: b"</think>"}
+    run.job.spelled = {left: b"<think>", right: b"</think>"}
     thought = model.tokenize_text("Let me see. [User]")
-    run._job.draft_sampler = Says(model, [left, *thought, right, *model.tokenize_text("\n\nHello the answer")])  # type: ignore[assignment]
+    run.job.draft_sampler = Says(model, [left, *thought, right, *model.tokenize_text("\n\nHello the answer")])  # type: ignore[assignment]
     shown = "".join(event.text for event in run.events() if isinstance(event, Text))
     assert shown == run.reply.text == "Hello the answer"
 

@@ -37,11 +37,11 @@ def test_it_reads_what_the_gguf_package_reads(demo_q8: tuple[Path, Path]) -> Non
         assert [start + t.offset for t in ours.tensors] == [t.data_offset for t in theirs.tensors]
 
 
-@pytest.mark.parametrize("vocab", vocabularies(), ids=lambda path: path.stem)
-def test_real_vocabularies_are_read(vocab: Path) -> None:
-    tokens = read_header(vocab).metadata["tokenizer.ggml.tokens"]
-    assert isinstance(tokens, Array)
-    assert len(list(tokens.strings())) == tokens.count > 30_000
+def test_real_vocabularies_are_read() -> None:
+    for vocab in vocabularies():
+        tokens = read_header(vocab).metadata["tokenizer.ggml.tokens"]
+        assert isinstance(tokens, Array)
+        assert len(list(tokens.strings())) == tokens.count > 30_000
 
 
 def test_only_the_header_is_read(tmp_path: Path) -> None:

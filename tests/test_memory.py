@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from compare import EXACT, Tally, exact_oracle, exact_pair
+from compare import EXACT, Tally, exact_oracle, exact_pair, sampled
 from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts
 from makers import BASE_LIKE_TEMPLATE, random_llama
@@ -182,7 +182,7 @@ def test_few_snapshots_are_kept_and_the_newest_always(tmp_path: Path) -> None:
             assert kept[-1] >= end - 7
         before = context.evaluated
         half = len(tokens) // 2
-        context.sample(0, tokens[:half], Sampler(Sampling(), model))
+        sampled(context, tokens[:half], Sampler(Sampling(), model))
         assert context.evaluated - before < half / 2
         context.close()
 

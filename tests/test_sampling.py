@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compare import EXACT, Tally, exact_oracle, exact_pair
+from compare import EXACT, Tally, exact_oracle, exact_pair, sampled
 from data_sets import fixture_prompts, vocabularies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from scripted import Says
 
 from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.events import Notice
-from wsd_local.llama import Cancellation, Context, ContextOptions, Grammar, Model, Sampler
+from wsd_local.llama import Cancellation, Context, ContextOptions, Grammar, Model, Question, Sampler
 from wsd_local.pairs import Pair
 from wsd_local.sampling import Sampling
 from wsd_local.settings import LoadSettings, ReplySettings
@@ -122,8 +122,14 @@ def test_penalties_look_at_the_last_tokens_of_prompt_and_reply(pair: Pair, asked
     tokens = prompt + [token.id for token in reply.tokens]
     assert reply.text != plain.text
     for end in range(len(prompt) + reply.draft.tokens, len(tokens)):
-        for _, row in context._evaluate(0, tokens[:end], end - 1, None):
-            assert penalised(np.array(context._logits(row)), tokens[:end], sampling) == tokens[end]
+        assert penalised(logits(context, tokens[:end]), tokens[:end], sampling) == tokens[end]
+
+
+def logits(context: Context, tokens: list[int]) -> Any:
+    """The logits behind `tokens`."""
+    rows: list[Any] = []
+    context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: rows.append(np.array(context._logits(row)))))
+    return rows[0]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ def scripted(pair: Pair, text: str, **asked: Any) -> tuple[Any, list[str]]:
     """A reply whose draft says `text`, and the notices on the way."""
     run = pair.start(PROMPTS[1], **asked)
     model = pair.model("draft")
-    run._job.draft_sampler = Says(model, model.tokenize_text(text))  # type: ignore[assignment]
+    run.job.draft_sampler = Says(model, model.tokenize_text(text))  # type: ignore[assignment]
     notices = [event.message for event in run.events() if isinstance(event, Notice)]
     return run.reply, notices
 
@@ -253,7 +259,7 @@ def test_a_grammar_over_a_real_vocabulary(tmp_path: Path) -> None:
         context = Context(model, options, Cancellation())
         sampler = Sampler(Sampling(), model, grammar=Grammar('root ::= "ü🙂" [a-c]? "!"', model))
         tokens, text = model.tokenize("Say it: "), b""
-        while not model.is_eog(token := context.sample(0, tokens, sampler)[0]):
+        while not model.is_eog(token := sampled(context, tokens, sampler)):
             tokens.append(token)
             text += model.piece(token)
         context.close()

@@ -76,9 +76,9 @@ def test_answering_anew(pair: Pair) -> None:
 def test_reading_ahead_changes_time_only(pair: Pair) -> None:
     chat, slow = pair.session("Be kind."), pair.session("Be kind.")
     chat.send(FRANCE)
-    before = {role: pair.evaluated(role) for role in ("draft", "base")}
+    before = {role: pair.context(role).evaluated for role in ("draft", "base")}
     assert chat.prepare()
-    read = {role: pair.evaluated(role) - before[role] for role in ("draft", "base")}
+    read = {role: pair.context(role).evaluated - before[role] for role in ("draft", "base")}
     assert read["draft"] > 0, "the draft has not seen what the base wrote"
     with_ahead = chat.send(EGG)
     slow.send(FRANCE)
@@ -92,9 +92,9 @@ def test_reading_ahead_stops_when_somebody_asks(pair: Pair) -> None:
     chat = pair.session()
     assert chat.prepare(), "there is nothing to read"
     chat.send(FRANCE)
-    before = pair.evaluated("draft")
+    before = pair.context("draft").evaluated
     assert not chat.prepare(lambda: True)
-    assert pair.evaluated("draft") == before
+    assert pair.context("draft").evaluated == before
     assert chat.send(EGG).text == fresh(pair, chat.messages[:-1])
 
 

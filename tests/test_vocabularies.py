@@ -17,7 +17,7 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from compare import TIE
+from compare import TIE, sampled
 from conftest import Tell
 from data_sets import fixture_prompts, llama3_replies, texts_by_script, vocabularies
 from makers import CHATML_TEMPLATE, random_llama
@@ -82,7 +82,7 @@ def scripted(context: Context, run: Decoding, pieces: list[bytes]) -> None:
         if isinstance(request, Score):
             run.scored(context.logprobs(0, request.tokens, request.start))
         elif isinstance(request, NextBaseToken):
-            token, _ = context.sample(0, request.tokens, sampler)
+            token = sampled(context, request.tokens, sampler)
             if context.model.is_eog(token):
                 run.base_ended()
             else:

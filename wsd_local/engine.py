@@ -1,22 +1,24 @@
-"""The loop between a state machine and the two contexts.
+"""The loop between state machines and the two contexts.
 
 Contract: the engine knows no algorithm, it answers requests. A `Job` is one reply in progress: its machine, the
-draft's tokens, its samplers and its stopwatch. `drive` can be called again on a job that was cancelled and goes
-on where it stopped, because every request names the whole state it is about.
+draft's tokens, its samplers and its stopwatch. Many jobs share evaluations: what all of them ask of one model goes
+into one batch, and each is answered as if it were alone. A job that was cancelled, or that had to wait because the KV
+cache was full, goes on where it stopped, because every request names the whole state it is about.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Request, Score
-from wsd_local.errors import CancelledError
+from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, Request, Score
+from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.events import Event, Notice, Source, Switched, Text
-from wsd_local.llama import Cancellation, Context, Sampler
+from wsd_local.llama import Cancellation, Context, Question, Sampler
+from wsd_local.tokens import common_prefix
 
 UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"
 
@@ -64,12 +66,14 @@ class Stopwatch:
         self._last_text = now
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One reply in progress.
 
     `draft_tokens` is the draft's prompt and what it has written, `spelled` how its control tokens are written that
-    mark a block of thinking. What is put into `steering`, from any thread, is done to the machine between two requests.
+    mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `progress` is
+    called from inside long evaluations with the model's role, the tokens done and their total. What is put into
+    `steering`, from any thread, is done to the machine between two requests. `error` ended the job.
     """
 
     machine: Decoding
@@ -77,101 +81,218 @@ class Job:
     draft_sampler: Sampler | None = None
     draft_tokens: list[int] = field(default_factory=list)
     spelled: Mapping[int, bytes] = field(default_factory=dict)
-    seq: int = 0
+    writes: Source = "base"
     probabilities: bool = False
+    progress: Callable[[Source, int, int], None] | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    evaluated: dict[Source, int] = field(default_factory=dict)
     notices: deque[Notice] = field(default_factory=deque)
     steering: deque[Callable[[Decoding], None]] = field(default_factory=deque)
+    error: WsdError | None = None
+    asked: tuple[Source, Question] | None = None
+
+    def events(self) -> Iterator[Event]:
+        """What became final since the last time."""
+        for event in self.machine.take_events():
+            self.stopwatch.saw(event, self.machine.shown_tokens)
+            yield event
+        while self.notices:
+            yield self.notices.popleft()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be asked."""
+        return self.error is not None or self.machine.phase is Phase.DONE
+
+    def request(self) -> Request | None:
+        """What the machine needs next, if anything."""
+        while self.steering:
+            self.steering.popleft()(self.machine)
+        return None if self.error is not None else self.machine.request()
 
 
 class Engine:
     """Drives jobs over a draft context and the context of the model that continues.
 
-    Contexts are asked for when they are needed, because there may be room for only one of them. In draft-only runs the
-    draft's context is the one that continues (`writes`). `progress` is called from inside long evaluations with the
-    model's role, the tokens done and their total.
+    Contexts are asked for when they are needed. `apart`: there is room for only one of them, so all that one model can
+    do is done before the other is asked.
     """
 
     def __init__(
-        self,
-        context: Callable[[Source], Context],
-        cancellation: Cancellation,
-        progress: Callable[[Source, int, int], None] | None = None,
-        writes: Source = "base",
+        self, context: Callable[[Source], Context], cancellation: Cancellation, *, apart: bool = False
     ) -> None:
         self._context = context
-        self._writes: Source = writes
         self._cancellation = cancellation
-        self._drafting = partial(progress, "draft") if progress else None
-        self._writing = partial(progress, writes) if progress else None
+        self._apart = apart
+        self._owners: dict[Source, dict[int, Job]] = {"draft": {}, "base": {}}
 
     def drive(self, job: Job) -> Iterator[Event]:
-        """Work until the reply is done or stopped; yield what becomes final."""
+        """Work on one job until its reply is done or stopped; yield what becomes final."""
         job.stopwatch.resume()
         try:
-            yield from self._events(job)
-            while (request := self._next(job)) is not None:
-                self._cancellation.check()
-                self._answer(job, request)
-                yield from self._events(job)
+            yield from job.events()
+            while self.advance([job]):
+                yield from job.events()
         except CancelledError:
             self._cancellation.clear()
-            yield from self._events(job)
+            yield from job.events()
         finally:
             job.stopwatch.now()
+        if job.error is not None:
+            raise job.error
 
-    def _next(self, job: Job) -> Request | None:
-        while job.steering:
-            job.steering.popleft()(job.machine)
-        return job.machine.request()
+    def advance(self, jobs: Sequence[Job]) -> bool:
+        """Answer requests, with one evaluation of each model at most; the first jobs go first where not all have room.
 
-    def _events(self, job: Job) -> Iterator[Event]:
-        for event in job.machine.take_events():
-            job.stopwatch.saw(event, job.machine.shown_tokens)
-            yield event
-        while job.notices:
-            yield job.notices.popleft()
+        Returns False if no job asks for anything any more.
 
-    def _answer(self, job: Job, request: Request) -> None:
-        if isinstance(request, NextDraftToken):
-            self._draft_step(job)
-        elif isinstance(request, Score):
-            writer = self._context(self._writes)
-            job.machine.scored(writer.logprobs(job.seq, request.tokens, request.start, self._writing))
-        else:
-            self._base_step(job, request)
+        Raises:
+            CancelledError: a stop was asked for; called again, the jobs go on.
+        """
+        self._cancellation.check()
+        try:
+            asking = [(job, *asked) for job in jobs if (asked := self._question(job)) is not None]
+            for role in ("draft", "base"):
+                questions = {job: question for job, asked, question in asking if asked == role}
+                if questions:
+                    self._step(role, questions, jobs)
+                    if self._apart:
+                        break
+        except BaseException:
+            for job in jobs:
+                self._put_away(job)
+            raise
+        for job, _, question in asking:
+            if question.done or job.error is not None:
+                self._put_away(job)
+        return bool(asking)
 
-    def _draft_step(self, job: Job) -> None:
-        assert job.draft_sampler is not None
-        draft = self._context("draft")
-        if len(job.draft_tokens) >= draft.n_ctx:
+    # -- questions -------------------------------------------------------------------------------------------
+
+    def _question(self, job: Job) -> tuple[Source, Question] | None:
+        """What a job asks: what it asked before, if that is not answered yet."""
+        if job.asked is None:
+            job.asked = self._asks(job)
+        return job.asked
+
+    @staticmethod
+    def _put_away(job: Job) -> None:
+        if job.asked is not None:
+            role, question = job.asked
+            job.evaluated[role] = job.evaluated.get(role, 0) + question.evaluated
+            job.asked = None
+
+    def _asks(self, job: Job) -> tuple[Source, Question] | None:
+        request = job.request()
+        if isinstance(request, NextDraftToken) and len(job.draft_tokens) >= self._context("draft").n_ctx:
             job.machine.draft_exhausted()
-            return
-        begun = job.stopwatch.clock()
-        job.draft_sampler.begin(job.draft_tokens)
-        token, _ = draft.sample(job.seq, job.draft_tokens, job.draft_sampler, self._drafting)
-        if job.machine.counts.drafted_tokens:
-            job.stopwatch.draft_s += job.stopwatch.clock() - begun
-            job.stopwatch.draft_steps += 1
-        model = draft.model
-        if model.is_eog(token):
-            job.machine.draft_ended()
-        else:
-            job.draft_tokens.append(token)
-            job.machine.drafted(model.piece(token), job.spelled.get(token, b""))
+            request = job.request()
+        if request is None:
+            return None
+        if isinstance(request, NextDraftToken):
+            return "draft", self._next_draft_token(job)
+        if isinstance(request, Score):
+            return job.writes, self._score(job, request)
+        return job.writes, self._next_base_token(job, request)
 
-    def _base_step(self, job: Job, request: NextBaseToken) -> None:
-        writer = self._context(self._writes)
-        begun = job.stopwatch.clock()
-        prompt = job.machine.prompt_length
-        if not job.base_sampler.begin(request.tokens[:prompt], request.tokens[prompt:]):
-            job.notices.append(Notice(UNGRAMMATICAL_OPENING))
-        token, row = writer.sample(job.seq, request.tokens, job.base_sampler, self._writing)
-        logprob = writer.logprob(row, token) if job.probabilities else None
-        if job.stopwatch.base_steps:  # the first one may carry a prompt
-            job.stopwatch.base_s += job.stopwatch.clock() - begun
-        job.stopwatch.base_steps += 1
-        if writer.model.is_eog(token):
-            job.machine.base_ended()
-        else:
-            job.machine.continued(token, logprob)
+    def _next_draft_token(self, job: Job) -> Question:
+        begun, sampler = job.stopwatch.clock(), job.draft_sampler
+        assert sampler is not None
+
+        def answer(_position: int, row: int) -> None:
+            draft = self._context("draft")
+            sampler.begin(job.draft_tokens)
+            token = draft.sample(row, sampler)
+            if job.machine.counts.drafted_tokens:
+                job.stopwatch.draft_s += job.stopwatch.clock() - begun
+                job.stopwatch.draft_steps += 1
+            if draft.model.is_eog(token):
+                job.machine.draft_ended()
+            else:
+                job.draft_tokens.append(token)
+                job.machine.drafted(draft.model.piece(token), job.spelled.get(token, b""))
+
+        return self._asking(job, "draft", job.draft_tokens, len(job.draft_tokens) - 1, answer)
+
+    def _score(self, job: Job, request: Score) -> Question:
+        found: list[float] = []
+
+        def answer(position: int, row: int) -> None:
+            if position + 1 < len(request.tokens):
+                found.append(self._context(job.writes).logprob(row, request.tokens[position + 1]))
+            else:
+                job.machine.scored(found)
+
+        return self._asking(job, job.writes, request.tokens, request.start - 1, answer)
+
+    def _next_base_token(self, job: Job, request: NextBaseToken) -> Question:
+        begun, sampler = job.stopwatch.clock(), job.base_sampler
+
+        def answer(_position: int, row: int) -> None:
+            writer, prompt = self._context(job.writes), job.machine.prompt_length
+            if not sampler.begin(request.tokens[:prompt], request.tokens[prompt:]):
+                job.notices.append(Notice(UNGRAMMATICAL_OPENING))
+            token = writer.sample(row, sampler)
+            logprob = writer.logprob(row, token) if job.probabilities else None
+            if job.stopwatch.base_steps:  # the first one may carry a prompt
+                job.stopwatch.base_s += job.stopwatch.clock() - begun
+            job.stopwatch.base_steps += 1
+            if writer.model.is_eog(token):
+                job.machine.base_ended()
+            else:
+                job.machine.continued(token, logprob)
+
+        return self._asking(job, job.writes, request.tokens, len(request.tokens) - 1, answer)
+
+    @staticmethod
+    def _asking(
+        job: Job, role: Source, tokens: Sequence[int], row: int, answer: Callable[[int, int], None]
+    ) -> Question:
+        def guarded(position: int, row: int) -> None:
+            try:
+                if job.error is None:
+                    answer(position, row)
+            except WsdError as error:  # of this job alone: the others of the batch go on
+                job.error = error
+
+        return Question(-1, tokens, row, guarded, None if job.progress is None else partial(job.progress, role))
+
+    # -- sequences -------------------------------------------------------------------------------------------
+
+    def _step(self, role: Source, asking: Mapping[Job, Question], jobs: Sequence[Job]) -> None:
+        context = self._context(role)
+        chosen: dict[Job, Question] = {}
+        room = context.cells
+        for job, question in asking.items():
+            if question.end > context.n_ctx:
+                job.error = FitError(f"{question.end} tokens do not fit into a context of {context.n_ctx}; raise --ctx")
+            elif question.end <= room and len(chosen) < context.options.n_seq:
+                chosen[job] = question
+                room -= question.end
+        if chosen:
+            self._seat(role, context, chosen, jobs)
+            self._make_room(role, context, chosen, room)
+            context.step(list(chosen.values()))
+
+    def _seat(self, role: Source, context: Context, chosen: Mapping[Job, Question], jobs: Sequence[Job]) -> None:
+        """Give each job a sequence: its own, else the free one that holds most of what it asks about."""
+        owners = self._owners[role]
+        seats = {job: seq for seq, job in owners.items()}
+        for job, question in chosen.items():
+            if job not in seats:
+                free = [seq for seq in range(context.options.n_seq) if owners.get(seq) not in chosen]
+                idle = [seq for seq in free if owners.get(seq) not in jobs] or free
+                seq = max(idle, key=lambda seq: common_prefix(context.held(seq), question.tokens))
+                seats.pop(owners.get(seq, job), None)
+                owners[seq], seats[job] = job, seq
+            question.seq = seats[job]
+
+    def _make_room(self, role: Source, context: Context, chosen: Mapping[Job, Question], room: int) -> None:
+        """Forget sequences that nobody asks about now, as far as the cells do not suffice for them too."""
+        for seq in range(context.options.n_seq):
+            if self._owners[role].get(seq) not in chosen:
+                held = len(context.held(seq))
+                if held > room:
+                    context.forget(seq)
+                else:
+                    room -= held

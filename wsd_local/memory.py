@@ -38,7 +38,7 @@ class Footprint:
     `embeddings` stay in the machine's own memory. `output` is the head behind the last layer, of which `tied` bytes are
     the embeddings again: a copy of them on a device, or where they are repacked. The repacked bytes are included in
     the weights. `head` numbers make one attention head's key. A file that is not
-    `mappable` must be read.
+    `mappable` must be read; layers with a `sliding` window share no cells among sequences.
     """
 
     layers: tuple[Layer, ...]
@@ -54,6 +54,7 @@ class Footprint:
     head: int
     n_ctx_train: int
     mappable: bool = True
+    sliding: bool = False
 
     @property
     def weights(self) -> int:
@@ -159,6 +160,7 @@ def footprint(headers: Sequence[Header], features: frozenset[str] = frozenset())
         head=first.integer(f"{first.architecture}.attention.key_length") or width // max(n_head, 1),
         n_ctx_train=_per_layer(first, "context_length", 0),
         mappable=all(header.alignment % MAPPABLE == 0 for header in headers),
+        sliding=bool(first.integer(f"{first.architecture}.attention.sliding_window")),
     )
 
 

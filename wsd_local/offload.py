@@ -23,6 +23,23 @@ DEFAULT_CTX, SMALLEST_CTX = 4096, 512
 GPU_UBATCH, CPU_UBATCH_PER_THREAD, ROWS = 512, 32, 32
 
 
+CELLS_PER_REPLY = 1024
+"""Cached tokens that a reply in progress is given room for, its prompt included. Where all need more, some wait."""
+
+
+def cells(ctx: int, parallel: int, *, sliding: bool = False) -> int:
+    """Cached tokens for `parallel` replies of at most `ctx` tokens at once.
+
+    Replies share them, but with `sliding` windows, where each has its own.
+    """
+    return ctx * parallel if sliding else max(ctx, parallel * min(ctx, CELLS_PER_REPLY))
+
+
+def rows(parallel: int) -> int:
+    """Rows of logits of one evaluation."""
+    return ROWS + 2 * (parallel - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory."""
@@ -46,7 +63,8 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for; None may be chosen. `extra` bytes of memory are needed besides (adapters)."""
+    """What was asked for; None may be chosen. `extra` bytes of memory are needed besides (adapters), `parallel` replies
+    are in progress at once."""
 
     ctx: int | None = None
     cache_type_k: str | None = None
@@ -54,6 +72,7 @@ class Wish:
     flash: bool = True
     mapped: bool | None = None
     extra: int = 0
+    parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +162,7 @@ def plan(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None =
         found = _place_all(models, machine, wish, ctx, type_k, type_v)
         missing = found.used(HOST) + wish.extra + MARGIN - machine.free
         if missing <= 0:
-            lost = tuple(_given_up(models, found, choices[0], ctx))
+            lost = tuple(_given_up(models, found, choices[0], ctx, cells(ctx, wish.parallel)))
             return Plan(found.placements, machine, type_k, type_v, tuple(_on_cpu(found)), lost)
         if smallest is None or missing < smallest[0]:
             smallest = missing, f"{type_k} caches of {ctx} tokens"
@@ -203,7 +222,9 @@ def _on_cpu(found: Plan) -> Iterator[str]:
             yield f"{left} of {placement.n_layers + 1} layers of the {role} stay on the CPU: {free}"
 
 
-def _given_up(models: Mapping[Role, Footprint], found: Plan, best: tuple[int, str, str], ctx: int) -> Iterator[str]:
+def _given_up(
+    models: Mapping[Role, Footprint], found: Plan, best: tuple[int, str, str], ctx: int, size: int
+) -> Iterator[str]:
     wanted_ctx, wanted_k, wanted_v = best
     changed = [
         f"cached {kind} are {got} instead of {wanted}"
@@ -212,7 +233,7 @@ def _given_up(models: Mapping[Role, Footprint], found: Plan, best: tuple[int, st
     ]
     if changed:
         saved = sum(
-            model.caches(ctx, wanted_k, wanted_v) - model.caches(ctx, found.cache_type_k, found.cache_type_v)
+            model.caches(size, wanted_k, wanted_v) - model.caches(size, found.cache_type_k, found.cache_type_v)
             for model in models.values()
         )
         yield f"{' and '.join(changed)}: saves {gib(saved)}"
@@ -270,7 +291,7 @@ class _Case:
         if index == len(self.model.layers):
             return self.model.output, 0
         layer = self.model.layers[index]
-        return layer.weights, self.model.cache(layer, self.ctx, self.type_k, self.type_v)
+        return layer.weights, self.model.cache(layer, self._cells, self.type_k, self.type_v)
 
     def _split(self, count: int, devices: Sequence[str], room: Mapping[str, int]) -> list[int] | None:
         """How many of the last `count` layers each device gets, None if there is no room."""
@@ -285,7 +306,11 @@ class _Case:
         return split if at == units else None
 
     def _compute(self, n_ubatch: int) -> int:
-        return self.model.compute(self.ctx, n_ubatch, ROWS, flash=self.wish.flash)
+        return self.model.compute(self._cells, n_ubatch, rows(self.wish.parallel), flash=self.wish.flash)
+
+    @property
+    def _cells(self) -> int:
+        return cells(self.ctx, self.wish.parallel, sliding=self.model.sliding)
 
     def _placement(self, count: int, devices: Sequence[str], split: Sequence[int]) -> Placement:
         n_layers = len(self.model.layers)
@@ -335,8 +360,8 @@ class _Case:
         return {
             "weights": weights,
             "repacked": copies,
-            "cache": sum(model.cache(layer, self.ctx, self.type_k, self.type_v) for layer in on_cpu),
+            "cache": sum(model.cache(layer, self._cells, self.type_k, self.type_v) for layer in on_cpu),
             "compute": compute,
-            "logits": model.logits(ROWS),
+            "logits": model.logits(rows(self.wish.parallel)),
             "vocabulary": model.vocabulary,
         }

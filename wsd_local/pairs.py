@@ -7,7 +7,7 @@ reply leaves in them the next one reuses, whoever asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,15 +16,17 @@ from typing import Any, cast
 
 from wsd_local.catalog import model_path, named_pair
 from wsd_local.config import read_config
+from wsd_local.engine import Engine
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source
+from wsd_local.fleet import Failed, Fleet
 from wsd_local.hashing import HashProgress, file_sha256
 from wsd_local.header import is_mappable, look_at
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
-from wsd_local.offload import DEFAULT_CTX, Plan, load_mode
+from wsd_local.offload import DEFAULT_CTX, Plan, cells, load_mode, rows
 from wsd_local.placing import fitted
 from wsd_local.prompts import BaseFormat, DraftFormat, conversation
-from wsd_local.reply import Reply
+from wsd_local.reply import Finished, Reply
 from wsd_local.running import ProgressCallback, Run
 from wsd_local.session import Session
 from wsd_local.settings import CacheType, LoadSettings, ReplySettings, changed, split
@@ -107,7 +109,6 @@ class Pair:
         self._closed = False
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
-        self._evaluated: dict[Source, int] = {}
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -165,11 +166,6 @@ class Pair:
             return self.context(role).n_ctx
         return self._options(role, self._vocabulary(role)).n_ctx
 
-    def evaluated(self, role: Source) -> int:
-        """Tokens that one model has evaluated so far."""
-        now = self._contexts[role].evaluated if role in self._contexts else 0
-        return self._evaluated.get(role, 0) + now
-
     def _vocabulary(self, role: Source) -> Model:
         if self._closed:
             raise WsdError("the pair is closed; load it again")
@@ -197,7 +193,6 @@ class Pair:
     def _release(self, role: Source) -> None:
         """Free the context of one model, and its weights if they are not the pair's to keep."""
         context = self._contexts.pop(role)
-        self._evaluated[role] = self._evaluated.get(role, 0) + context.evaluated
         context.close()
         if context.model is not self._models.get(role):
             context.model.close()
@@ -220,14 +215,23 @@ class Pair:
     def _options(self, role: Source, model: Model) -> ContextOptions:
         loading, planned = self.loading, self.plan
         placement = None if planned is None else planned.placements.get(role)
+        n_ctx = placement.ctx if placement else loading.ctx or min(DEFAULT_CTX, model.n_ctx_train)
         return ContextOptions(
-            n_ctx=placement.ctx if placement else loading.ctx or min(DEFAULT_CTX, model.n_ctx_train),
+            n_ctx=n_ctx,
             threads=loading.threads,
             cache_type_k=cast(CacheType, planned.cache_type_k) if planned else loading.cache_type_k,
             cache_type_v=cast(CacheType, planned.cache_type_v) if planned else loading.cache_type_v,
             flash_attn=loading.flash_attn,
             lora=loading.lora(role),
+            n_rows=rows(loading.parallel),
+            n_seq=loading.parallel,
+            cells=cells(n_ctx, loading.parallel, sliding=model.n_swa > 0),
         )
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What drives replies over both contexts."""
+        return Engine(self.context, self.cancellation, apart=self.loading.resident == "one")
 
     @cached_property
     def draft_format(self) -> DraftFormat:
@@ -257,12 +261,39 @@ class Pair:
             UsageError: the prompt or a setting is wrong.
             FitError: the newest message alone does not fit into a context.
         """
+        self.cancellation.clear()
+        return self.prepared(prompt, progress=progress, left_out=left_out, **overrides)
+
+    def prepared(
+        self,
+        prompt: Prompt,
+        *,
+        progress: ProgressCallback | None = None,
+        left_out: int | None = None,
+        **overrides: Any,
+    ) -> Run:
+        """`start` among other replies: a stop that was asked for still holds."""
         settings = changed(self.settings, overrides)
         if self._closed:
             raise WsdError("the pair is closed; load it again")
         self.warm(settings.mode)
-        self.cancellation.clear()
         return Run(self, conversation(prompt), settings, progress, left_out)
+
+    def replies(self, prompts: Iterable[Prompt], **overrides: Any) -> Iterator[tuple[int, Reply]]:
+        """Answer many prompts, `parallel` of them at once as the pair was loaded: index and reply, as they finish.
+
+        Raises:
+            WsdError: a prompt cannot be answered.
+        """
+        fleet: Fleet[int] = Fleet(self)
+        for index, prompt in enumerate(prompts):
+            fleet.ask(index, prompt, **overrides)
+        self.cancellation.clear()
+        for index, event in fleet.events():
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished):
+                yield index, event.reply
 
     def stream(self, prompt: Prompt, **overrides: Any) -> Iterator[Event]:
         """Answer, event by event; the last one is `Finished` with the whole `Reply`."""

@@ -54,6 +54,7 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         cache_type_v=None if loading.cache_type_v == "auto" else loading.cache_type_v,
         flash=loading.flash_attn != "off",
         mapped=None if loading.load_mode == "auto" else loading.load_mode.startswith("mmap"),
+        parallel=loading.parallel,
         extra=sum(path.stat().st_size for path in adapters if path.is_file()),
     )
     here = machine(loading.threads or default_threads())

@@ -15,7 +15,7 @@ import llama_cpp
 from wsd_local import __version__
 from wsd_local.conversation import trimmed
 from wsd_local.decoding import Decoding, Phase
-from wsd_local.engine import Engine, Job, Stopwatch
+from wsd_local.engine import Job, Stopwatch
 from wsd_local.errors import FitError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.llama import Grammar, Sampler
@@ -91,28 +91,28 @@ class Run:
         )
         model, draft_model = pair.model(self._writer), pair.model("draft") if drafts else None
         grammar = None if settings.gbnf is None else Grammar(settings.gbnf, model)
-        self._job = Job(
+        self.job = Job(
             machine,
             Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, grammar=grammar),
             None if draft_model is None else Sampler(self._draft_sampling, draft_model),
             list(self._prompts.draft),
             {} if draft_model is None else draft_model.spelled(THINKING_MARKS),
+            writes=self._writer,
             probabilities=settings.probabilities,
+            progress=progress,
             stopwatch=watch,
         )
-        self._engine = Engine(pair.context, pair.cancellation, progress, self._writer)
-        self._evaluated = dict.fromkeys(self._roles, 0)
         self._told = False
         watch.now()
 
     @property
     def machine(self) -> Decoding:
         """The state machine, for steering and for looking."""
-        return self._job.machine
+        return self.job.machine
 
     def hand_over(self) -> None:
         """Let the base continue from what is shown. From any thread; it is done before the next evaluation."""
-        self._job.steering.append(Decoding.hand_over)
+        self.job.steering.append(Decoding.hand_over)
 
     def steer(self, threshold: float) -> None:
         """Let another threshold hold from here on, above 1 none at all. From any thread, as `hand_over`.
@@ -121,7 +121,7 @@ class Run:
             UsageError: it is negative or not a number.
         """
         SwitchPolicy(threshold=threshold)
-        self._job.steering.append(lambda machine: machine.steer(threshold))
+        self.job.steering.append(lambda machine: machine.steer(threshold))
 
     @property
     def n_ctx(self) -> int:
@@ -143,15 +143,18 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Work until the reply is done or cancelled. After a cancel, called again, it goes on."""
-        before = {role: self._pair.evaluated(role) for role in self._roles}
+        yield from self.opening()
+        yield from self._pair.engine.drive(self.job)
+        yield from self.closing()
+
+    def opening(self) -> Iterator[Event]:
+        """What is to be said before any work."""
         if self.left_out and not self._left_out and not self._told:
             self._told = True
             yield Notice(f"the context is full: older turns are left out from here on ({self.left_out} now)")
-        try:
-            yield from self._engine.drive(self._job)
-        finally:
-            for role in self._roles:
-                self._evaluated[role] += self._pair.evaluated(role) - before[role]
+
+    def closing(self) -> Iterator[Event]:
+        """What is to be said when the work is over."""
         if self.machine.finish_reason == "length" and self._room < self.settings.max_tokens:
             yield Notice(f"the context is full: the reply was cut after {self._room} tokens; raise --ctx")
         yield Finished(self.reply)
@@ -180,7 +183,7 @@ class Run:
         )
 
     def _timings(self) -> Timings:
-        watch = self._job.stopwatch
+        watch = self.job.stopwatch
         drafting = watch.draft_steps / watch.draft_s if watch.draft_s else None
         writing = (watch.base_steps - 1) / watch.base_s if watch.base_s else None
         alone = self._writer == "draft"
@@ -194,8 +197,8 @@ class Run:
             base_tokens_per_s=None if alone else writing,
             draft_prompt_tokens=len(self._prompts.draft),
             base_prompt_tokens=0 if alone else self.machine.prompt_length,
-            draft_evaluated_tokens=self._evaluated.get("draft", 0),
-            base_evaluated_tokens=self._evaluated.get("base", 0),
+            draft_evaluated_tokens=self.job.evaluated.get("draft", 0),
+            base_evaluated_tokens=self.job.evaluated.get("base", 0),
         )
 
     def _drafted(self, kept: int) -> int:

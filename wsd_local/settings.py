@@ -26,6 +26,9 @@ LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
 CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
+MOST_PARALLEL = 256
+
+
 @dataclass(frozen=True, slots=True)
 class ReplySettings:
     """How one reply is made.
@@ -151,7 +154,7 @@ class LoadSettings:
     else is `auto`, and a smaller context where memory is short. A number counts layers, -1 all of them, and nothing is
     planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names. With `resident`
     of `one` only one model is in memory at a time: the draft is written whole, then the base is loaded; the reply is
-    the same.
+    the same. `parallel` is the number of replies that can be in progress at once.
     `draft_lora` and `base_lora` are GGUF adapters, applied with their scale.
     """
 
@@ -165,6 +168,7 @@ class LoadSettings:
     flash_attn: FlashAttention = "auto"
     load_mode: LoadMode = "auto"
     resident: Literal["both", "one"] = "both"
+    parallel: int = 1
     draft_lora: str | None = None
     base_lora: str | None = None
     draft_lora_scale: float = 1.0
@@ -172,10 +176,12 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
-        for name in ("ctx", "threads"):
+        for name in ("ctx", "threads", "parallel"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be at least 1")
+        if self.parallel > MOST_PARALLEL:
+            raise UsageError(f"parallel is {self.parallel}: llama.cpp has at most {MOST_PARALLEL} sequences")
         for name in ("draft_lora_scale", "base_lora_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be a number")

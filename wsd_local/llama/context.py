@@ -2,9 +2,10 @@
 
 Contract: every question names the whole token list of its sequence. The context keeps a mirror of what its KV cache
 holds, evaluates what is missing, removes what is too much, and reuses the rest; so questions can come in any
-order and cost only what is new. Rows of logits live in llama.cpp's buffer until the next evaluation and are
-never copied. A memory that refuses to remove its newest tokens goes back to a snapshot and evaluates the rest again;
-the logger `wsd_local.llama` says so.
+order and cost only what is new. Questions of several sequences share evaluations (`step`), and what two sequences
+begin with is evaluated once. Rows of logits live in llama.cpp's buffer until the next evaluation and are never copied.
+A memory that refuses to remove its newest tokens goes back to a snapshot and evaluates the rest again; the logger
+`wsd_local.llama` says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ CANCELLABLE = CPU_UBATCH_PER_THREAD
 """Tokens evaluated together by each CPU thread. A stop waits for one matrix product, which took up to 0.5 s for 512
 tokens of an 8B shape on two threads and 0.06 s for 64; reading a prompt was as fast either way."""
 
+SHARED = 16
+"""Tokens that two sequences must have in common for one to wait until the other has evaluated them."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -43,7 +47,8 @@ Progress = Callable[[int, int], None]
 class ContextOptions:
     """How a context is made. `n_ctx` and `n_batch` count tokens, `n_rows` rows of logits per evaluation.
 
-    `lora` is an adapter's file and its scale.
+    `n_ctx` is what one sequence may hold, `cells` what all `n_seq` hold together; None: `n_ctx`. `lora` is an adapter's
+    file and its scale.
     """
 
     n_ctx: int = 4096
@@ -54,6 +59,50 @@ class ContextOptions:
     cache_type_v: CacheType = "f16"
     flash_attn: FlashAttention = "auto"
     lora: tuple[Path, float] | None = None
+    n_seq: int = 1
+    cells: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """`tokens` that the sequence `seq` shall hold, and the positions from `row` on whose logits are wanted.
+
+    `answer` is told each of these positions in their order, and its row, while the row lives. `progress` is told tokens
+    done and their total. `evaluated` counts the tokens that had to be evaluated.
+    """
+
+    seq: int
+    tokens: Sequence[int]
+    row: int
+    answer: Callable[[int, int], None]
+    progress: Progress | None = None
+    evaluated: int = 0
+    end: int = 0
+    begun: int | None = None
+
+    def __post_init__(self) -> None:
+        self.end = len(self.tokens)
+        if not 0 <= self.row < self.end:
+            raise ValueError(f"row {self.row} of {self.end} tokens")
+
+    @property
+    def done(self) -> bool:
+        """Whether all rows were told."""
+        return self.row >= self.end
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tokens of a question that go into one evaluation."""
+
+    question: Question
+    start: int
+    end: int
+
+    @property
+    def rows(self) -> range:
+        """Positions of which logits are wanted."""
+        return range(max(self.start, self.question.row), self.end)
 
 
 class Context:
@@ -71,11 +120,14 @@ class Context:
         self.evaluated = 0
         self._cancellation = cancellation
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = options.n_ctx
+        # Cells that a sliding window has left are used again, though another sequence may begin with what they hold.
+        self._shares = model.n_swa == 0 and not model.is_recurrent
+        params.kv_unified = model.n_swa == 0
+        params.n_ctx = max(options.n_ctx, options.cells or 0) if params.kv_unified else options.n_ctx * options.n_seq
         threads = options.threads or default_threads()
-        params.n_batch = min(options.n_batch, options.n_ctx)
+        params.n_batch = min(options.n_batch, params.n_ctx)
         params.n_ubatch = params.n_batch if model.may_offload else min(params.n_batch, CANCELLABLE * threads)
-        params.n_seq_max = 1
+        params.n_seq_max = options.n_seq
         params.n_outputs_max = options.n_rows
         params.n_threads = params.n_threads_batch = threads
         params.type_k = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_k)}")
@@ -87,16 +139,17 @@ class Context:
         with captured() as lines:
             self._handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
-            raise FitError(f"{model.path}: no context of {options.n_ctx} tokens: {cause(lines)}")
+            raise FitError(f"{model.path}: no context of {params.n_ctx} tokens: {cause(lines)}")
         if options.lora is not None:
             adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
             llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, (ctypes.c_float * 1)(options.lora[1]))
         llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
-        self.n_ctx = int(llama_cpp.llama_n_ctx_seq(self._handle))
+        self.cells = int(llama_cpp.llama_n_ctx(self._handle))
+        self.n_ctx = options.n_ctx if options.n_seq > 1 else self.cells
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._batch = _Batch(params.n_batch)
-        self._mirrors: dict[int, list[int]] = {}
-        self._rows: dict[int, dict[int, int]] = {}
+        self._mirrors: list[list[int]] = [[] for _ in range(options.n_seq)]
+        self._rows: list[dict[int, int]] = [{} for _ in range(options.n_seq)]
         self._snapshots: dict[int, Snapshots] = {}
         if model.is_recurrent:
             LOGGER.info("%s: its memory cannot remove single tokens: snapshots are taken to go back to", model.name)
@@ -113,69 +166,147 @@ class Context:
     def logprobs(self, seq: int, tokens: Sequence[int], start: int, progress: Progress | None = None) -> list[float]:
         """Natural log-probabilities (temperature 1) of `tokens[start:]`, each behind all tokens before it."""
         found: list[float] = []
-        for position, row in self._evaluate(seq, tokens, start - 1, progress):
+
+        def answer(position: int, row: int) -> None:
             if position + 1 < len(tokens):
-                found.append(log_softmax_at(self._logits(row), tokens[position + 1]))
+                found.append(self.logprob(row, tokens[position + 1]))
+
+        self.ask(Question(seq, tokens, start - 1, answer, progress))
         return found
 
     def favourites(self, seq: int, tokens: Sequence[int], start: int) -> list[tuple[int, float]]:
         """The most probable token and its probability (temperature 1) at the place of each of `tokens[start:]`."""
         found: list[tuple[int, float]] = []
-        for position, row in self._evaluate(seq, tokens, start - 1, None):
+
+        def answer(position: int, row: int) -> None:
             if position + 1 < len(tokens):
                 logits = self._logits(row)
                 best = int(logits.argmax())
                 found.append((best, math.exp(log_softmax_at(logits, best))))
+
+        self.ask(Question(seq, tokens, start - 1, answer))
         return found
 
     def read(self, seq: int, tokens: Sequence[int], progress: Progress | None = None) -> None:
         """Make the sequence hold `tokens`, for a later question that begins with them."""
-        for _ in self._evaluate(seq, tokens, len(tokens) - 1, progress):
-            pass
+        self.ask(Question(seq, tokens, len(tokens) - 1, lambda position, row: None, progress))
 
-    def sample(
-        self, seq: int, tokens: Sequence[int], sampler: Sampler, progress: Progress | None = None
-    ) -> tuple[int, int]:
-        """The token that `sampler` chooses behind `tokens`, and the row it was chosen from."""
-        for _, row in self._evaluate(seq, tokens, len(tokens) - 1, progress):
-            assert self._handle is not None
-            return sampler.sample(self._handle, row), row
-        raise AssertionError("an evaluation without its last row")
+    def ask(self, question: Question) -> None:
+        """Answer one question wholly."""
+        while not question.done:
+            self.step([question])
+
+    def sample(self, row: int, sampler: Sampler) -> int:
+        """The token that `sampler` chooses from a row of the last evaluation."""
+        assert self._handle is not None
+        return sampler.sample(self._handle, row)
 
     def logprob(self, row: int, token: int) -> float:
         """Natural log-probability of `token` in a row of the last evaluation."""
         return log_softmax_at(self._logits(row), token)
 
+    def held(self, seq: int) -> Sequence[int]:
+        """What a sequence holds."""
+        return self._mirrors[seq]
+
+    def forget(self, seq: int) -> None:
+        """Free what a sequence holds."""
+        self._truncate(seq, 0)
+
     # -- evaluation ------------------------------------------------------------------------------------------
 
-    def _evaluate(
-        self, seq: int, tokens: Sequence[int], first_row: int, progress: Progress | None
-    ) -> Iterator[tuple[int, int]]:
-        """Make the sequence hold `tokens`; yield (position, row) from `first_row` on, each while its row lives."""
+    def step(self, questions: Sequence[Question]) -> None:
+        """Answer what rows that live can answer; if that is nothing, evaluate one batch for all questions.
+
+        Each question must have a sequence of its own, and all together must fit into the cells.
+
+        Raises:
+            CancelledError: a stop was asked for. What was evaluated stays.
+            FitError: the tokens of a question do not fit into its sequence.
+        """
         if self._handle is None:
             raise RuntimeError(f"the context of {self.model.path} is closed")
-        if not 0 <= first_row < len(tokens):
-            raise ValueError(f"row {first_row} of {len(tokens)} tokens")
-        if len(tokens) > self.n_ctx:
-            raise FitError(f"{len(tokens)} tokens do not fit into a context of {self.n_ctx}; raise --ctx")
-        mirror = self._mirrors.setdefault(seq, [])
-        rows = self._rows.setdefault(seq, {})
-        keep = common_prefix(mirror, tokens)
-        if any(position not in rows for position in range(first_row, keep)):
-            keep = first_row
+        for question in questions:
+            if question.end > self.n_ctx:
+                raise FitError(f"{question.end} tokens do not fit into a context of {self.n_ctx}; raise --ctx")
+        told = [self._tell(question) for question in questions]
+        if any(told):
+            return
+        parts = self._parts(questions)
+        self._decode(parts)
+        for part in parts:
+            question = part.question
+            if question.progress is not None and question.begun is not None:
+                question.progress(part.end - question.begun, question.end - question.begun)
+            self._tell(question)
+
+    def _tell(self, question: Question) -> bool:
+        """Answer from rows that live; whether there was one."""
+        rows = self._rows[question.seq]
+        if question.row not in rows:
+            return False
+        same = common_prefix(self._mirrors[question.seq], question.tokens[: question.end])
+        before = question.row
+        while question.row < same and (row := rows.get(question.row)) is not None:
+            position, question.row = question.row, question.row + 1
+            question.answer(position, row)
+        return question.row > before
+
+    def _parts(self, questions: Sequence[Question]) -> list[_Part]:
+        """What of each question goes into the next batch, the shortest first: a long prompt holds up nobody."""
+        starts = {id(question): self._start(question) for question in questions}
+        room, rows = self._batch.size, self.options.n_rows
+        parts: list[_Part] = []
+        for question in sorted(questions, key=lambda question: question.end - starts[id(question)]):
+            start = starts[id(question)]
+            if self._waits(question, start, parts):
+                continue
+            end = min(start + room, question.end, max(start, question.row) + rows)
+            if self.model.is_recurrent and end > start:
+                end = self._snapshot(question.seq, start, end, question.row)
+            if end > start:
+                part = _Part(question, start, end)
+                parts.append(part)
+                room -= end - start
+                rows -= len(part.rows)
+        return parts
+
+    def _start(self, question: Question) -> int:
+        """Remove what the question does not begin with; return the position where its evaluation goes on."""
+        mirror = self._mirrors[question.seq]
+        keep = min(common_prefix(mirror, question.tokens[: question.end]), question.row)
         if keep < len(mirror):
-            keep = self._truncate(seq, keep)
-        yield from [(position, rows[position]) for position in range(first_row, keep)]
-        total = len(tokens) - keep
-        while keep < len(tokens):
-            end = min(keep + self._batch.size, len(tokens), max(keep, first_row) + self.options.n_rows)
-            if self.model.is_recurrent:
-                end = self._snapshot(seq, keep, end, first_row)
-            self._decode(seq, tokens[keep:end], keep, first_row)
-            yield from list(self._rows[seq].items())
-            keep = end
-            if progress is not None:
-                progress(total - (len(tokens) - keep), total)
+            keep = self._truncate(question.seq, keep)
+        if question.begun is None:
+            if self._shares and self.options.n_seq > 1:
+                keep = self._copied(question, keep)
+            question.begun = keep
+        return keep
+
+    def _copied(self, question: Question, keep: int) -> int:
+        """Take over what another sequence begins with, if it is more; return the length that is there then."""
+        longest, source = max(
+            (common_prefix(mirror, question.tokens), seq)
+            for seq, mirror in enumerate(self._mirrors)
+            if seq != question.seq
+        )
+        longest = min(longest, question.row)
+        if longest - keep < SHARED:
+            return keep
+        llama_cpp.llama_memory_seq_cp(self._memory, source, question.seq, keep, longest)
+        self._mirrors[question.seq] = list(question.tokens[:longest])
+        return longest
+
+    def _waits(self, question: Question, start: int, parts: Sequence[_Part]) -> bool:
+        """Whether another question of this batch evaluates what this one begins with."""
+        if not self._shares or question.row - start < SHARED:
+            return False
+        for part in parts:
+            same = common_prefix(part.question.tokens, question.tokens)
+            if min(same, question.row, part.question.row) - start >= SHARED:
+                question.begun = None
+                return True
+        return False
 
     def _snapshot(self, seq: int, start: int, end: int, first_row: int) -> int:
         """Keep the state before tokens that may be taken back; return where the evaluation must end to keep the next.
@@ -188,27 +319,36 @@ class Context:
             snapshots.take(start)
         return min(end, first_row) if start < first_row else end
 
-    def _decode(self, seq: int, tokens: Sequence[int], start: int, first_row: int) -> None:
+    def _decode(self, parts: Sequence[_Part]) -> None:
         self._cancellation.check()
-        for rows in self._rows.values():
+        for rows in self._rows:
             rows.clear()
-        self._batch.fill(seq, tokens, start, first_row)
+        self._batch.fill(parts)
         try:
             status = llama_cpp.llama_decode(self._handle, self._batch.native)
-            self._mirrors[seq] += tokens
+            for part in parts:
+                self._mirrors[part.question.seq] += part.question.tokens[part.start : part.end]
         except BaseException:  # a KeyboardInterrupt is raised here, when the tokens are in the cache already
-            self._truncate(seq, start)
+            self._take_back(parts)
             raise
         if status != 0:
-            self._truncate(seq, start)
+            self._take_back(parts)
             if self._cancellation.is_set:
                 raise CancelledError("stopped")
             if status == 1:
-                raise FitError(f"{self.model.path}: its context of {self.n_ctx} tokens is full; raise --ctx")
+                raise FitError(f"{self.model.path}: its context of {self.cells} tokens is full; raise --ctx")
             raise WsdError(f"{self.model.path}: llama.cpp failed with status {status}; --verbose shows its log")
-        self.evaluated += len(tokens)
-        outputs = range(max(0, first_row - start), len(tokens))
-        self._rows[seq].update((start + i, i) for i in outputs)
+        at = 0
+        for part in parts:
+            count = part.end - part.start
+            self.evaluated += count
+            part.question.evaluated += count
+            self._rows[part.question.seq] = {position: at + position - part.start for position in part.rows}
+            at += count
+
+    def _take_back(self, parts: Sequence[_Part]) -> None:
+        for part in parts:
+            self._truncate(part.question.seq, part.start)
 
     def _truncate(self, seq: int, length: int) -> int:
         """Remove positions from `length` on; return the number of tokens that are left, which may be fewer."""
@@ -253,14 +393,17 @@ class _Batch:
         self._logits = _view(self.native.logits, size)
         _view(self.native.n_seq_id, size)[:] = 1
 
-    def fill(self, seq: int, tokens: Sequence[int], start: int, first_row: int) -> None:
-        count = len(tokens)
-        self.native.n_tokens = count
-        self._token[:count] = tokens
-        self._pos[:count] = np.arange(start, start + count)
-        self._logits[:count] = self._pos[:count] >= first_row
-        for i in range(count):
-            self.native.seq_id[i][0] = seq
+    def fill(self, parts: Sequence[_Part]) -> None:
+        at = 0
+        for part in parts:
+            end = at + part.end - part.start
+            self._token[at:end] = part.question.tokens[part.start : part.end]
+            self._pos[at:end] = np.arange(part.start, part.end)
+            self._logits[at:end] = self._pos[at:end] >= part.question.row
+            for i in range(at, end):
+                self.native.seq_id[i][0] = part.question.seq
+            at = end
+        self.native.n_tokens = at
 
     def close(self) -> None:
         llama_cpp.llama_batch_free(self.native)

@@ -170,6 +170,11 @@ class Model:
         """Whether the model, or a part of it, keeps one state instead of a cache of tokens."""
         return bool(llama_cpp.llama_model_is_recurrent(self.handle) or llama_cpp.llama_model_is_hybrid(self.handle))
 
+    @property
+    def n_swa(self) -> int:
+        """Tokens of the sliding window; 0 if no layer has one."""
+        return int(llama_cpp.llama_model_n_swa(self.handle))
+
     def require_generator(self) -> None:
         """Raise `ModelError` unless this model can write text."""
         causal = self.metadata(f"{self.architecture}.attention.causal")
