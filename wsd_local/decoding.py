@@ -188,6 +188,11 @@ class Decoding:
         return len(self._prompt_tokens)
 
     @property
+    def prompt_tokens(self) -> list[int]:
+        """The tokens of the prompt alone."""
+        return self._prompt_tokens
+
+    @property
     def reply_length(self) -> int:
         """Tokens behind the prompt that are kept or written so far."""
         return max(0, len(self._now.tokens) - self.prompt_length)

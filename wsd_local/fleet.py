@@ -43,7 +43,7 @@ class Fleet(Generic[K]):
 
     def __init__(self, pair: Pair, parallel: int | None = None) -> None:
         self._pair = pair
-        self._parallel = parallel or pair.loading.parallel
+        self.parallel = parallel or pair.loading.parallel
         self._waiting: deque[tuple[K, Prompt, dict[str, Any]]] = deque()
         self._live: dict[K, Run] = {}
 
@@ -85,7 +85,7 @@ class Fleet(Generic[K]):
 
     def _begin(self) -> Iterator[tuple[K, Event]]:
         apart = self._pair.loading.resident == "one"
-        most = max(self._parallel, STAGE) if apart else self._parallel
+        most = max(self.parallel, STAGE) if apart else self.parallel
         if apart and self._live:  # one who comes later would have the draft loaded again
             return
         while self._waiting and len(self._live) < most:

@@ -77,6 +77,19 @@ def load(
     return pair
 
 
+def model_files(
+    name: str | None = None, *, draft: str | Path | None = None, base: str | Path | None = None, mode: str = "wsd"
+) -> dict[Source, Path]:
+    """The files that `load` would load for a mode.
+
+    Raises:
+        UsageError, ModelError: as `load`.
+    """
+    entry = named_pair(name or "demo", read_config().pairs)
+    files: dict[Source, str | Path] = {"draft": draft or entry.draft, "base": base or entry.base}
+    return {role: model_path(files[role]) for role in Pair.roles(mode)}
+
+
 class Pair:
     """Two models, each with one context. Models are loaded when they are first needed.
 
@@ -131,7 +144,8 @@ class Pair:
     @staticmethod
     def roles(mode: str) -> tuple[Source, ...]:
         """The models that a mode needs."""
-        return (cast(Source, mode),) if mode in ("draft", "base") else ("draft", "base")
+        alone = {"draft": "draft", "base": "base", "urial": "base"}
+        return (cast(Source, alone[mode]),) if mode in alone else ("draft", "base")
 
     def close(self) -> None:
         """Free both models. A closed pair stays closed."""
@@ -159,6 +173,11 @@ class Pair:
         if role not in self._contexts:
             self._load(role, None)
         return self._contexts[role]
+
+    @property
+    def loaded(self) -> tuple[Source, ...]:
+        """The models that are in memory now."""
+        return tuple(self._contexts)
 
     def n_ctx(self, role: Source) -> int:
         """Tokens that the context of one model holds; the model is not loaded for this if only one may be."""

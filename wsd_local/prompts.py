@@ -83,6 +83,7 @@ class BaseFormat:
 
     Args:
         headings: what stands before a message of each role.
+        ending: what stands behind each message.
         stop: strings that end the reply; None: what begins another message, which is each heading's name bare, behind
             one and behind two newlines.
         prefix: text in front of everything, such as examples.
@@ -92,6 +93,7 @@ class BaseFormat:
     """
 
     headings: Mapping[str, str] = field(default_factory=_sections)
+    ending: str = ""
     stop: tuple[str, ...] | None = None
     prefix: str = ""
 
@@ -103,8 +105,9 @@ class BaseFormat:
             raise UsageError(f"the base format has a heading for {min(unknown)!r}; roles are {', '.join(ROLES)}")
         if self.stop is not None and not all(isinstance(stop, str) and stop for stop in self.stop):
             raise UsageError("the base format has a stop string that is empty or no text")
-        if not isinstance(self.prefix, str):
-            raise UsageError("the base format has a prefix that is no text")
+        for name in ("ending", "prefix"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"the base format has {name!r} that is no text")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> BaseFormat:
@@ -113,12 +116,17 @@ class BaseFormat:
         Raises:
             UsageError: a name is unknown or a value cannot be meant.
         """
-        if unknown := set(values) - {"headings", "stop", "prefix"}:
-            raise UsageError(f"the base format has no {min(unknown)!r}; known are headings, stop and prefix")
+        if unknown := set(values) - {"headings", "ending", "stop", "prefix"}:
+            raise UsageError(f"the base format has no {min(unknown)!r}; known are headings, ending, stop and prefix")
         headings, stop = values.get("headings", {}), values.get("stop")
         if not isinstance(headings, Mapping) or not isinstance(stop, list | tuple | None):
             raise UsageError("the base format must hold a table `headings` and a list `stop`")
-        return cls({**_sections(), **headings}, None if stop is None else tuple(stop), values.get("prefix", ""))
+        return cls(
+            {**_sections(), **headings},
+            values.get("ending", ""),
+            None if stop is None else tuple(stop),
+            values.get("prefix", ""),
+        )
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -132,8 +140,18 @@ class BaseFormat:
         """The prompt; it ends with the assistant's heading and the text that the caller supplied, if any."""
         supplied = supplied_prefix(messages)
         before = messages if supplied is None else messages[:-1]
-        sections = [self.headings[message["role"]] + message["content"].strip() for message in before]
+        sections = [self.headings[message["role"]] + message["content"].strip() + self.ending for message in before]
         return self.prefix + "".join(sections) + self.headings["assistant"] + (supplied or "")
+
+
+def urial_format(prompt: str) -> BaseFormat:
+    """How URIAL (arXiv 2312.01552) shows a conversation: behind its in-context prompt, each text between fences."""
+    return BaseFormat(
+        headings={"system": "# Instruction\n```\n", "user": "# Query:\n```\n", "assistant": "# Answer:\n```\n"},
+        ending="\n```\n\n",
+        stop=("\n```\n\n# Query", "# Query:"),
+        prefix=prompt.strip() + "\n\n",
+    )
 
 
 # -- the draft -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from wsd_local.decoding import Counts, ReplyToken
-from wsd_local.events import Event, FinishReason, SwitchReason
+from wsd_local.events import Event, FinishReason, Source, SwitchReason
 from wsd_local.prompts import Message
 
 
@@ -56,7 +56,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply, whole or cancelled."""
+    """A reply, whole or cancelled.
+
+    `prompt_ids` are the tokens that each model read first, `draft_ids` all that the draft model wrote.
+    """
 
     messages: tuple[Message, ...]
     text: str
@@ -69,6 +72,8 @@ class Reply:
     discarded: str
     counts: Counts
     provenance: dict[str, Any] = field(default_factory=dict)
+    prompt_ids: dict[Source, list[int]] = field(default_factory=dict)
+    draft_ids: tuple[int, ...] = ()
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """Plain values for JSON; with `tokens` each base token and the text that was not kept."""
@@ -91,6 +96,8 @@ class Reply:
         if tokens:
             values["tokens"] = [asdict(token) for token in self.tokens]
             values["discarded"] = self.discarded
+            values["prompt_ids"] = {role: list(ids) for role, ids in self.prompt_ids.items()}
+            values["draft_ids"] = list(self.draft_ids)
         return values
 
 

@@ -19,7 +19,7 @@ from wsd_local.engine import Job, Stopwatch
 from wsd_local.errors import FitError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.llama import Grammar, Sampler
-from wsd_local.prompts import Message, supplied_prefix
+from wsd_local.prompts import Message, supplied_prefix, urial_format
 from wsd_local.reply import Finished, Part, Reply, Switch, Timings
 from wsd_local.settings import ReplySettings, plain
 from wsd_local.switch import SwitchPolicy
@@ -74,12 +74,13 @@ class Run:
             drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
         ).seeded()
         self._roles = pair.roles(settings.mode)
+        self._format = pair.base_format if settings.urial is None else urial_format(settings.urial)
         self._writer: Source = self._roles[-1]
         self._left_out = left_out
         self._prompts = self._fitted()
         drafts = len(self._roles) == 2
         self._room = pair.n_ctx(self._writer) - self._prompts.base_length
-        stops = pair.base_format.stops
+        stops = self._format.stops
         machine = Decoding(
             pair.model(self._writer),
             self._prompts.draft if self._writer == "draft" else self._prompts.base,
@@ -180,7 +181,13 @@ class Run:
             discarded=machine.discarded,
             counts=machine.counts,
             provenance=self._provenance(),
+            prompt_ids=self._prompt_ids(),
+            draft_ids=tuple(self.job.draft_tokens[len(self._prompts.draft) :]) if len(self._roles) == 2 else (),
         )
+
+    def _prompt_ids(self) -> dict[Source, list[int]]:
+        ids: dict[Source, list[int]] = {"draft": self._prompts.draft, "base": self.machine.prompt_tokens}
+        return {role: ids[role] for role in self._roles}
 
     def _timings(self) -> Timings:
         watch = self.job.stopwatch
@@ -257,6 +264,6 @@ class Run:
 
     def _prompted(self, messages: list[Message]) -> _Prompts:
         draft = self._pair.draft_format.tokens(messages) if "draft" in self._roles else []
-        base = self._pair.base_format.prompt(messages)
+        base = self._format.prompt(messages)
         length = len(self._pair.model("base").tokenize(base)) if "base" in self._roles else len(draft)
         return _Prompts(messages, draft, base, length)

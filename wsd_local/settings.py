@@ -36,7 +36,8 @@ class ReplySettings:
     The settings of `Sampling` are those of the model that continues; with `draft_` in front they are the drafting
     model's, whose `draft_seed` None means the same seed. `grammar` (GBNF, its root rule is `root`) or `json_schema`
     (JSON) holds for what the base writes, and for the kept opening too where that is its beginning. `mode` is `wsd`,
-    `base` (the base alone), `draft` (the draft alone) or `fixed:K` (exactly K base tokens of the draft are kept).
+    `base` (the base alone), `draft` (the draft alone), `fixed:K` (exactly K base tokens of the draft are kept) or
+    `urial` (the base alone behind `urial`, the text of an in-context prompt).
     `probabilities` also computes the probability of each token of the continuation.
     """
 
@@ -68,6 +69,7 @@ class ReplySettings:
     check_chunk: int = 8
     ignore_eos: bool = False
     mode: str = "wsd"
+    urial: str | None = None
     stop: tuple[str, ...] = ()
     probabilities: bool = False
 
@@ -80,6 +82,8 @@ class ReplySettings:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
         if self.ignore_eos and self.gbnf is not None:
             raise UsageError("ignore-eos and a grammar are given: a grammar says where a text ends; leave one out")
+        if (self.mode == "urial") != (self.urial is not None):
+            raise UsageError("mode urial and the text of its prompt go together: give both (--mode urial --urial FILE)")
         if "" in self.stop:
             raise UsageError("a stop string is empty: leave it out")
 
@@ -114,11 +118,13 @@ class ReplySettings:
     @property
     def fixed(self) -> int | None:
         """K of `fixed:K`, None in the other modes."""
-        if self.mode in ("wsd", "base", "draft"):
+        if self.mode in ("wsd", "base", "draft", "urial"):
             return None
         kind, _, count = self.mode.partition(":")
         if kind != "fixed" or not count.isdecimal() or int(count) < 1:
-            raise UsageError(f"mode is {self.mode!r}: it must be wsd, base, draft or fixed:K with K of at least 1")
+            raise UsageError(
+                f"mode is {self.mode!r}: it must be wsd, base, draft, urial or fixed:K with K of at least 1"
+            )
         return int(count)
 
     def limits(self, room: int, stops: tuple[str, ...], *, whole_draft: bool = False) -> Limits:

@@ -10,12 +10,20 @@ import typer
 
 _MODELS, _RULE, _MACHINE = "Models", "Weak-to-Strong Decoding", "Machine"
 _SAMPLING, _DRAFTING = "Continuation", "Drafting"
+_DATA = "Data sets"
 
 
 class OnDraftEnd(str, enum.Enum):
     """What happens when the draft has finished and no window passed."""
 
     CONTINUE = "continue"
+    STOP = "stop"
+
+
+class OnError(str, enum.Enum):
+    """What happens when a record cannot be answered."""
+
+    SKIP = "skip"
     STOP = "stop"
 
 
@@ -60,6 +68,44 @@ class CacheKind(str, enum.Enum):
     IQ4_NL = "iq4_nl"
 
 
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        help="Data set to answer: a file, a public set by name, or - for JSON lines on standard input.",
+        rich_help_panel=_DATA,
+    ),
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", help="File for the replies, a JSON line each; the same command goes on.", rich_help_panel=_DATA
+    ),
+]
+InputFormat = Annotated[
+    str | None, typer.Option("--format", help="The input's format, if it is not seen.", rich_help_panel=_DATA)
+]
+Column = Annotated[str | None, typer.Option(help="CSV column that holds the prompts.", rich_help_panel=_DATA)]
+Limit = Annotated[int | None, typer.Option(help="Answer only the first records.", rich_help_panel=_DATA)]
+Shard = Annotated[str | None, typer.Option(help="i/n: only every n-th record, from the i-th.", rich_help_panel=_DATA)]
+Parallel = Annotated[
+    str, typer.Option(help="Replies at once: a number, or auto: what memory and speed allow.", rich_help_panel=_DATA)
+]
+OnErrorOption = Annotated[
+    OnError, typer.Option("--on-error", help="When a record cannot be answered.", rich_help_panel=_DATA)
+]
+Export = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export",
+        help="Write also what a judge reads: alpaca_eval, arena_hard, mt_bench, truthfulqa, hh, authors.",
+        rich_help_panel=_DATA,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_DATA)]
+UrialFile = Annotated[
+    Path | None, typer.Option("--urial", help="Text file with the prompt of --mode urial.", rich_help_panel=_RULE)
+]
 Pair = Annotated[
     str | None,
     typer.Option(help="Pair by name. [default: the configuration's, else demo]", rich_help_panel=_MODELS),
@@ -96,7 +142,8 @@ CheckChunk = Annotated[
     typer.Option(help="Base tokens of the draft checked together; changes time, not the reply.", rich_help_panel=_RULE),
 ]
 Mode = Annotated[
-    str, typer.Option(help="wsd, base (alone), draft (alone), or fixed:K (keep K tokens).", rich_help_panel=_RULE)
+    str,
+    typer.Option(help="wsd, base or draft (alone), fixed:K (keep K tokens), or urial.", rich_help_panel=_RULE),
 ]
 MaxTokens = Annotated[int, typer.Option(help="Longest reply, in base tokens.", rich_help_panel=_SAMPLING)]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]

@@ -1,4 +1,4 @@
-"""`wsd-local run`: one prompt, one reply."""
+"""`wsd-local run`: a prompt and its reply, or a data set and its replies."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="JSON with every token and its probability.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Show who wrote what, and a summary line.")] = False,
+    source: options.Input = None,
+    output: options.OutputFile = None,
+    form: options.InputFormat = None,
+    column: options.Column = None,
+    limit: options.Limit = None,
+    shard: options.Shard = None,
+    parallel: options.Parallel = "auto",
+    on_error: options.OnErrorOption = options.OnError.SKIP,
+    export: options.Export = None,
+    quiet: options.Quiet = False,
     timeout: Annotated[float | None, typer.Option(help="Stop after this many seconds; what is there stays.")] = None,
     pair: options.Pair = None,
     draft: options.Draft = None,
@@ -45,6 +55,7 @@ def run(
     on_draft_end: options.OnEnd = options.OnDraftEnd.CONTINUE,
     check_chunk: options.CheckChunk = 8,
     mode: options.Mode = "wsd",
+    urial: options.UrialFile = None,
     max_tokens: options.MaxTokens = 2048,
     temperature: options.Temperature = 0.0,
     top_k: options.TopK = 0,
@@ -81,19 +92,46 @@ def run(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Answer a prompt: argument, --file, or standard input."""
+    """Answer a prompt (argument, --file, or standard input), or a data set (--input)."""
     if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
         raise UsageError(f"timeout is {timeout}: it counts seconds and must be more than 0 and finite")
-    asked = _conversation(prompt, file, messages, system)
-    show_native_log(verbose)
     from wsd_local.catalog import read_base_format
-    from wsd_local.cli.output import Printer, reader_may_leave
     from wsd_local.config import read_config
+
+    asked = _conversation(prompt, file, messages, system) if source is None else []
+    show_native_log(verbose)
+    config = read_config()
+    settings = {**config.settings, **given_settings(context)} | {"probabilities": tokens}
+    if source is not None:
+        from wsd_local.cli.dataset import Asked, answer_data
+
+        if prompt is not None or file is not None or messages is not None:
+            raise UsageError("--input and a prompt are given: leave one out")
+        own = None if base_format is None else read_base_format(base_format)
+        answer_data(
+            Asked(
+                source=source,
+                output=output,
+                format=form,
+                column=column,
+                limit=limit,
+                shard=shard,
+                parallel=parallel,
+                stop_on_error=on_error is options.OnError.STOP,
+                export=tuple(export or ()),
+                quiet=quiet,
+                tokens=tokens,
+                system=system,
+                pair=pair or config.pair,
+                models={"draft": draft, "base": base, "base_format": own},
+                settings=settings,
+            )
+        )
+        return
+    from wsd_local.cli.output import Printer, reader_may_leave
     from wsd_local.events import Source
     from wsd_local.pairs import load
 
-    config = read_config()
-    settings = {**config.settings, **given_settings(context)} | {"probabilities": tokens}
     printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
     with ExitStack() as stack:
         stack.enter_context(reader_may_leave())
@@ -104,9 +142,9 @@ def run(
             printer.loading(role, fraction)
             return not interrupt.asked
 
-        form = None if base_format is None else read_base_format(base_format)
+        own = None if base_format is None else read_base_format(base_format)
         loaded = stack.enter_context(
-            load(pair or config.pair, draft=draft, base=base, base_format=form, progress=loading, **settings)
+            load(pair or config.pair, draft=draft, base=base, base_format=own, progress=loading, **settings)
         )
         printer.planned(loaded.plan)
         if as_json or tokens:
@@ -140,12 +178,13 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
-        if name not in names() or source is None or source.name == "DEFAULT":
+        if name not in names() or name == "parallel" or source is None or source.name == "DEFAULT":
             continue
         if isinstance(value, enum.Enum):
             settings[name] = value.value
         elif isinstance(value, Path):
-            settings[name] = _decoded(_read(value), str(value)) if name in ("grammar", "json_schema") else str(value)
+            is_text = name in ("grammar", "json_schema", "urial")
+            settings[name] = _decoded(_read(value), str(value)) if is_text else str(value)
         else:
             settings[name] = read_text(name, value) if name == "n_gpu_layers" else value
     return settings

@@ -1,0 +1,361 @@
+"""`wsd-local run --input`: many prompts, one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from wsd_local.cli.interrupt import Stop, interruptible
+from wsd_local.errors import CancelledError, UsageError, WsdError
+
+if TYPE_CHECKING:
+    from wsd_local.batch import Batch, Outcome
+    from wsd_local.datasets import DataSet
+    from wsd_local.outputs import Key, Output
+    from wsd_local.pairs import Pair
+
+SOME_FAILED = 5
+SAY_EVERY_S = 10.0
+"""Between two lines of progress where there is no terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say."""
+
+    source: str
+    output: Path | None
+    format: str | None
+    column: str | None
+    limit: int | None
+    shard: str | None
+    parallel: str
+    stop_on_error: bool
+    export: tuple[str, ...]
+    quiet: bool
+    tokens: bool
+    system: str | None
+    pair: str | None
+    models: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def answer_data(asked: Asked) -> None:
+    """Answer a data set.
+
+    Raises:
+        WsdError: it cannot be begun.
+        typer.Exit: some records failed.
+    """
+    parallel = None if asked.parallel == "auto" else _number(asked.parallel)
+    if asked.export and asked.output is None:
+        raise UsageError("--export is given without --output: name the file that the run is kept in")
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(interruptible())
+        if asked.source == "-":
+            _answer_lines(asked, interrupt, stack)
+            return
+        console = _Console(asked.quiet)
+        stack.callback(console.close)
+        data = _data(asked, console)
+        for bad in data.bad:
+            line = "" if bad.line is None else f", line {bad.line}"
+            console.say(f"{data.path}{line}: {bad.reason}")
+        if data.bad and asked.stop_on_error:
+            raise UsageError(f"{data.path}: {len(data.bad)} bad records (--on-error stop); nothing was asked")
+        failed = _run(asked, parallel, data, console, interrupt, stack) + len(data.bad)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"parallel is {text!r}: it must be auto or a number of at least 1")
+    return int(text)
+
+
+def _data(asked: Asked, console: _Console) -> DataSet:
+    from wsd_local.datasets import dataset_path, parse_shard, read
+
+    shard = None if asked.shard is None else parse_shard(asked.shard)
+    path, known = dataset_path(asked.source, console.transfer)
+    return read(
+        path,
+        format=asked.format or known,
+        column=asked.column,
+        limit=asked.limit,
+        shard=shard,
+        system=asked.system,
+    )
+
+
+def _load(asked: Asked, parallel: int, console: _Console, interrupt: Stop, stack: ExitStack) -> Pair:
+    from wsd_local.events import Source
+    from wsd_local.pairs import load
+
+    def loading(role: Source, fraction: float) -> bool:
+        console.wait(f"loading the {role} model: {fraction:.0%}")
+        return not interrupt.asked
+
+    pair = stack.enter_context(
+        load(asked.pair, progress=loading, **asked.models, **{**asked.settings, "parallel": parallel})
+    )
+    interrupt.calls(pair.cancel)
+    for line in () if pair.plan is None else pair.plan.given_up:
+        console.say(line)
+    pair.hash_models(lambda done, total: console.wait(f"hashing the models, once: {done / max(total, 1):.0%}"))
+    return pair
+
+
+def _run(
+    asked: Asked, parallel: int | None, data: DataSet, console: _Console, interrupt: Stop, stack: ExitStack
+) -> int:
+    """Answer what is left; the number of replies that failed."""
+    from wsd_local.batch import Batch, made_by
+
+    wanted = max(1, sum(1 for _ in data.items))
+    pair = _load(asked, min(parallel or _most(asked, wanted), wanted), console, interrupt, stack)
+    settings = made_by(pair, data, asked.system)
+    sink = _printed() if asked.output is None else stack.enter_context(_opened(asked.output, settings))
+    if asked.output is None:
+        from wsd_local.cli.output import reader_may_leave
+
+        stack.enter_context(reader_may_leave())
+    begun_with = len(sink.done)
+    if begun_with:
+        console.say(f"{asked.output}: {begun_with} replies are there; the run goes on")
+    batch = Batch(pair, data, sink, tokens=asked.tokens)
+    number = batch.fleet.parallel
+    if parallel is None and number > 1 and batch.done < batch.total:
+        number = batch.fleet.parallel = _paying(pair, console)
+    try:
+        failed = _follow(batch, pair, number, console, stop_on_error=asked.stop_on_error)
+    except CancelledError:
+        where = "" if asked.output is None else "; the same command goes on"
+        raise CancelledError(f"interrupted: {batch.done} of {batch.total} replies are there{where}") from None
+    if asked.output is not None:
+        _finish(asked, sink, pair, console)  # type: ignore[arg-type]
+    return failed
+
+
+def _most(asked: Asked, wanted: int) -> int:
+    from wsd_local.pairs import model_files
+    from wsd_local.parallel import roomy
+    from wsd_local.settings import split
+
+    reply, loading = split(asked.settings)
+    if not loading.planned:
+        return 1
+    names = {role: asked.models.get(role) for role in ("draft", "base")}
+    return roomy(model_files(asked.pair, mode=reply.mode, **names), loading, wanted)
+
+
+def _paying(pair: Pair, console: _Console) -> int:
+    from wsd_local.parallel import chosen, paying
+
+    if pair.loading.resident == "one":
+        return pair.loading.parallel
+    console.wait("measuring how many replies at once pay")
+    measured = paying(pair, pair.roles(pair.settings.mode))
+    number = chosen(measured)
+    rate = {one.parallel: one.rate for one in measured}
+    console.say(f"{number} replies at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
+    return number
+
+
+@contextmanager
+def _opened(path: Path, settings: Mapping[str, Any]) -> Iterator[Output]:
+    from wsd_local.outputs import Output
+
+    with Output(path, settings) as output:
+        yield output
+
+
+class _Printed:
+    """Replies go to standard output, a line each."""
+
+    def __init__(self) -> None:
+        self.done: dict[Key, str] = {}
+
+    def append(self, key: Key, values: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps({"index": key[0], "turn": key[1], **values}, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        self.done[key] = str(values["text"])
+
+
+def _printed() -> _Printed:
+    return _Printed()
+
+
+def _follow(batch: Batch, pair: Pair, parallel: int, console: _Console, *, stop_on_error: bool) -> int:
+    failed = switched = 0
+    pair.cancellation.check()
+    with console.working(batch, pair, parallel) as tick:
+        for outcome in batch.outcomes():
+            if outcome.error is not None:
+                failed += 1
+                console.say(f"{_where(outcome)}: {outcome.error}")
+                if stop_on_error:
+                    raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {batch.total} replies are there")
+            elif outcome.notice is not None:
+                console.say(f"{_where(outcome)}: {outcome.notice}")
+            elif outcome.reply is not None:
+                switched += outcome.reply.switch.index is not None
+            tick(switched)
+    return failed
+
+
+def _where(outcome: Outcome) -> str:
+    line = "" if outcome.item.line is None else f", line {outcome.item.line}"
+    turn = f", turn {outcome.turn + 1}" if outcome.item.later else ""
+    return f"record {outcome.item.id}{line}{turn}"
+
+
+def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None:
+    from wsd_local.exports import export_path, write_export
+
+    output.sort()
+    assert asked.output is not None
+    names = [pair.model(role).name for role in pair.roles(pair.settings.mode)]
+    generator = "-".join(["wsd-local", pair.settings.mode, *names]).replace(" ", "_")
+    for kind in asked.export:
+        target = export_path(asked.output, kind)
+        count = write_export(kind, output.values(), target, generator=generator)
+        console.say(f"{target}: {count} records, as {generator}")
+
+
+# -- line by line ------------------------------------------------------------------------------------------------
+
+
+def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
+    """JSON lines on standard input, each answered before the next is read."""
+    from wsd_local.cli.output import reader_may_leave
+    from wsd_local.datasets import record_of
+
+    if asked.output is not None or asked.parallel not in ("auto", "1") or asked.shard is not None:
+        raise UsageError("--input - answers line by line: --output, --parallel and --shard are for files")
+    console = _Console(asked.quiet)
+    stack.callback(console.close)
+    pair = _load(asked, 1, console, interrupt, stack)
+    console.close()
+    stack.enter_context(reader_may_leave())
+    failed = 0
+    for index, line in enumerate(sys.stdin.buffer):
+        if interrupt.asked or index == asked.limit:
+            break
+        if not line.strip():
+            continue
+        try:
+            item = record_of(asked.format or "jsonl", index, index + 1, _value(asked, line), asked.system)
+            reply = pair.reply(item.messages)
+        except (ValueError, WsdError) as error:
+            failed += 1
+            console.say(f"standard input, line {index + 1}: {error}")
+            if asked.stop_on_error:
+                break
+            continue
+        if reply.finish_reason == "cancelled":
+            break
+        values = {"index": index, "id": item.id, "turn": 0, "input": item.record}
+        sys.stdout.write(json.dumps(values | reply.as_dict(tokens=asked.tokens), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    if interrupt.asked:
+        raise CancelledError("interrupted")
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _value(asked: Asked, line: bytes) -> Any:
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at byte {error.start}") from error
+    if asked.format == "text":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+
+
+# -- what is said on the way -------------------------------------------------------------------------------------
+
+
+class _Console:
+    """Standard error: a bar on a terminal, lines elsewhere, nothing but troubles if quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._shows = self._console.is_terminal and not quiet
+        self._quiet = quiet
+        self._status = self._console.status("") if self._shows else None
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self.close()
+        self._console.print(f"wsd-local: {line}")
+
+    def wait(self, message: str) -> None:
+        """What is being waited for."""
+        if self._status is not None:
+            self._status.update(message)
+            self._status.start()
+
+    def transfer(self, done: int, _total: int, _phase: str) -> None:
+        """A data set is being fetched."""
+        self.wait(f"fetching the data set: {done >> 10} KiB")
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        if self._status is not None:
+            self._status.stop()
+
+    @contextmanager
+    def working(self, batch: Batch, pair: Pair, parallel: int) -> Iterator[Callable[[int], None]]:
+        """Show how a run goes; what is given is called with the switches so far."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.close()
+        begun = said = time.monotonic()
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._shows,
+        )
+        first = batch.done
+        task = bar.add_task("replies", total=batch.total, completed=first, rates="")
+        before = {role: pair.context(role).evaluated for role in ("draft", "base") if role in pair.loaded}
+
+        def tick(switched: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            rates = " · ".join(
+                f"{role} {(pair.context(role).evaluated - before.get(role, 0)) / max(now - begun, 1e-3):.0f} tokens/s"
+                for role in pair.loaded
+            )
+            text = f"{rates} · {switched} switches · {parallel} at once"
+            bar.update(task, completed=batch.done, rates=text)
+            if not self._quiet and not self._shows and now - said >= SAY_EVERY_S:
+                said = now
+                left = (batch.total - batch.done) * (now - begun) / max(batch.done - first, 1)
+                self._console.print(f"wsd-local: {batch.done}/{batch.total} replies · {text} · {left:.0f} s left")
+
+        with bar:
+            yield tick
+        if not self._quiet:
+            seconds = time.monotonic() - begun
+            self._console.print(f"wsd-local: {batch.done}/{batch.total} replies in {seconds:.1f} s")

@@ -1,0 +1,47 @@
+"""What a data set is once it is read: plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsd_local.prompts import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record to answer.
+
+    `index` is its place in the file from 0, whatever is left out; `id` the data set's own, if it has one that no other
+    record has, else the index. `line` counts from 1; where a record has several lines it is the first. `messages` ends
+    with a user message, or with the beginning of the reply; `later` are the user messages of further turns. `record`
+    holds the input's own fields, ready for JSON; of a line of text it is `{"prompt": line}`.
+    """
+
+    index: int
+    id: str
+    line: int | None
+    messages: list[Message]
+    later: tuple[str, ...]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """One record that cannot be answered, and why."""
+
+    index: int
+    line: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A file's records, good and bad, each in the file's order. `sha256` is of the file as it is on the disk."""
+
+    path: Path
+    format: str
+    sha256: str
+    items: list[Item]
+    bad: list[BadRecord]

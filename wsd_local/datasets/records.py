@@ -1,0 +1,186 @@
+"""Files as records: bytes to text, and text to JSON objects, rows or lines, each with the line it begins at.
+
+Contract: syntax alone; nothing is known here of what the fields mean. Lines end at line feeds only: other separators
+of Unicode are part of the text. What keeps a file from being read at all is a `UsageError` with file and line; what
+is wrong with one record is its `problem`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsd_local.errors import UsageError
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_REST = re.compile(r"[^\r\n]*(?:\r?\n|\r)?")
+"""The rest of a line, and its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record, or the problem that keeps it from being one."""
+
+    line: int
+    value: Any = None
+    problem: str | None = None
+
+
+def text_of(path: Path, data: bytes) -> str:
+    """The text of a file: unpacked if it is packed with gzip, without a byte order mark.
+
+    Raises:
+        UsageError: it cannot be unpacked, is not UTF-8, or is no text.
+    """
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UsageError(f"{path}: cannot be unpacked ({error}): it is damaged or cut off, get it again") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: is not UTF-8 at byte {error.start}: save the file as UTF-8") from error
+    if (zero := text.find("\0")) >= 0:
+        line = text.count("\n", 0, zero) + 1
+        raise UsageError(f"{path}:{line}: holds a NUL character, so it is no text: save the file as UTF-8 text")
+    return text
+
+
+def line_records(text: str) -> Iterator[Record]:
+    """Lines with something on them."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield Record(number, line.removesuffix("\r"))
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------
+
+
+def json_records(path: Path, text: str) -> list[Record]:
+    """Values of a JSON list, or of lines with one value each.
+
+    Raises:
+        UsageError: the list is broken, or no line is JSON.
+    """
+    if text.lstrip().startswith("["):
+        return _list_records(path, text)
+    records = [_json_record(record) for record in line_records(text)]
+    if records and all(record.problem is not None for record in records):
+        raise UsageError(f"{path}:{records[0].line}: {records[0].problem}, and neither is any other line")
+    return records
+
+
+def _json_record(record: Record) -> Record:
+    try:
+        return Record(record.line, json.loads(record.value))
+    except (ValueError, RecursionError) as error:
+        return Record(record.line, problem=f"is not JSON ({_why(error)})")
+
+
+def _list_records(path: Path, text: str) -> list[Record]:
+    decoder, records = json.JSONDecoder(), []
+    place = _end(_SPACE, text, text.index("[") + 1)
+    line, counted = 1, 0
+    while not text.startswith("]", place):
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            wrong = error.lineno if isinstance(error, json.JSONDecodeError) else line
+            raise UsageError(f"{path}:{wrong}: the JSON list is broken ({_why(error)})") from error
+        records.append(Record(line, value))
+        place = _end(_SPACE, text, end)
+        if text.startswith(",", place):
+            place = _end(_SPACE, text, place + 1)
+        elif not text.startswith("]", place):
+            wrong = text.count("\n", 0, place) + 1
+            raise UsageError(f"{path}:{wrong}: the JSON list is broken (there is no comma or ] behind a record)")
+    if (end := _end(_SPACE, text, place + 1)) < len(text):
+        raise UsageError(
+            f"{path}:{text.count(chr(10), 0, end) + 1}: there is something behind the end of the JSON list"
+        )
+    return records
+
+
+def _end(pattern: re.Pattern[str], text: str, place: int) -> int:
+    """Where a pattern ends that matches at a place."""
+    found = pattern.match(text, place)
+    return place if found is None else found.end()
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
+    return "a number in it is too long"
+
+
+# -- CSV -----------------------------------------------------------------------------------------------------
+
+
+def csv_header(text: str) -> list[str]:
+    """Fields of the first line; none, if it is no row."""
+    try:
+        return next((row or [] for _, row in _rows(Path(), text.split("\n", 1)[0])), [])
+    except UsageError:
+        return []
+
+
+def csv_records(path: Path, text: str) -> list[Record]:
+    """Rows as dictionaries. The first row names the columns; comma, semicolon or tab parts them.
+
+    Raises:
+        UsageError: a quote is never closed, or two columns have one name.
+    """
+    rows = _rows(path, text)
+    _, names = next(rows, (1, None))
+    if names is None:
+        raise UsageError(f"{path}:1: the first row does not name the columns")
+    names = [name.strip() for name in names]
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UsageError(f"{path}:1: two columns are named {twice[0]!r}: rename one")
+    return [_csv_record(line, names, row) for line, row in rows]
+
+
+def _csv_record(line: int, names: list[str], row: list[str] | None) -> Record:
+    if row is None:
+        return Record(line, problem="has text behind a closing quote: write a quote inside a quoted field twice")
+    if len(row) != len(names):
+        return Record(line, problem=f"has {len(row)} fields, and the first row has {len(names)}")
+    return Record(line, dict(zip(names, row, strict=True)))
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str] | None]]:
+    """Rows and the lines they begin at, without blank ones; None is a row whose quotes cannot be meant.
+
+    The `csv` module is not used because it has a global limit to the length of a field, and closes at the end of a file
+    what was never closed.
+    """
+    first = text.split("\n", 1)[0]
+    mark = next((sign for sign in ",;\t" if sign in first), ",")
+    field = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|(?!")([^{mark}\r\n]*))({mark}|\r?\n|\r|\Z)?')
+    place, line = 0, 1
+    while place < len(text):
+        begin, row, behind = place, [], mark
+        while behind == mark:
+            found = field.match(text, place)
+            if found is None:
+                wrong = line + text.count("\n", begin, place)
+                raise UsageError(f"{path}:{wrong}: a quote is opened here and never closed")
+            quoted, plain, behind = found.groups()
+            row.append(plain if quoted is None else quoted.replace('""', '"'))
+            place = found.end()
+        if behind is None:
+            place = _end(_REST, text, place)
+        if text[begin:place].strip():
+            yield line, None if behind is None else row
+        line += text.count("\n", begin, place)
