@@ -129,7 +129,8 @@ def test_what_all_begin_with_is_read_once(kin: tuple[Path, Path]) -> None:
     system = {"role": "system", "content": "word after word " * 40}
     asked = [([system, {"role": "user", "content": prompt}], {"max_tokens": 12}) for prompt in PROMPTS[:8]]
     with fleet_pair(kin, 8, ctx=1024) as pair:
-        common = len(pair.model("base").tokenize(pair.base_format.prompt(conversation([system, {"role": "user", "content": "word"}])[:1])))
+        first = conversation(asked[0][0])[:1]
+        common = len(pair.model("base").tokenize(pair.base_format.prompt(first)))
         together = answers(pair, asked)
         evaluated = pair.context("base").evaluated
     assert common > 100

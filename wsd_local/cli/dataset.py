@@ -56,8 +56,7 @@ def answer_data(asked: Asked) -> None:
         typer.Exit: some records failed.
     """
     parallel = None if asked.parallel == "auto" else _number(asked.parallel)
-    if asked.export and asked.output is None:
-        raise UsageError("--export is given without --output: name the file that the run is kept in")
+    _check_exports(asked)
     with ExitStack() as stack:
         interrupt = stack.enter_context(interruptible())
         if asked.source == "-":
@@ -74,6 +73,19 @@ def answer_data(asked: Asked) -> None:
         failed = _run(asked, parallel, data, console, interrupt, stack) + len(data.bad)
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _check_exports(asked: Asked) -> None:
+    from wsd_local.exports import EXPORTS
+    from wsd_local.settings import nearest
+
+    if asked.export and asked.output is None:
+        raise UsageError("--export is given without --output: name the file that the run is kept in")
+    for kind in asked.export:
+        if kind not in EXPORTS:
+            raise UsageError(f"there is no export {kind!r}{nearest(kind, list(EXPORTS))}")
+    if "authors" in asked.export and not asked.tokens:
+        raise UsageError("--export authors needs every token: give --tokens too")
 
 
 def _number(text: str) -> int:
@@ -131,7 +143,7 @@ def _run(
         stack.enter_context(reader_may_leave())
     begun_with = len(sink.done)
     if begun_with:
-        console.say(f"{asked.output}: {begun_with} replies are there; the run goes on")
+        console.note(f"{asked.output}: {begun_with} replies are there; the run goes on")
     batch = Batch(pair, data, sink, tokens=asked.tokens)
     number = batch.fleet.parallel
     if parallel is None and number > 1 and batch.done < batch.total:
@@ -167,7 +179,7 @@ def _paying(pair: Pair, console: _Console) -> int:
     measured = paying(pair, pair.roles(pair.settings.mode))
     number = chosen(measured)
     rate = {one.parallel: one.rate for one in measured}
-    console.say(f"{number} replies at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
+    console.note(f"{number} replies at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
     return number
 
 
@@ -229,7 +241,7 @@ def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None
     for kind in asked.export:
         target = export_path(asked.output, kind)
         count = write_export(kind, output.values(), target, generator=generator)
-        console.say(f"{target}: {count} records, as {generator}")
+        console.note(f"{target}: {count} records, as {generator}")
 
 
 # -- line by line ------------------------------------------------------------------------------------------------
@@ -300,8 +312,13 @@ class _Console:
         self._quiet = quiet
         self._status = self._console.status("") if self._shows else None
 
+    def note(self, line: str) -> None:
+        """A line that stays, but for those who want quiet."""
+        if not self._quiet:
+            self.say(line)
+
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """A line that stays."""
         self.close()
         self._console.print(f"wsd-local: {line}")
 
