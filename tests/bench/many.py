@@ -2,8 +2,8 @@
 
 python tests/bench/many.py [--draft FILE --base FILE] [--numbers 1,4,16] [--replies 16] [--tokens 64] [--repeat 3]
 
-Prints tokens per second (kept and written tokens of all replies by the time they took), the ratio to one by one in the
-same repetition (median of the repetitions), how many replies equal those of one by one, and the peak of resident memory.
+Prints tokens per second (kept and written tokens of all replies by the time they took), the ratio to the first number
+in the same repetition (median of the repetitions), how many replies are equal, and the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
         for repetition in range(asked.repeat):
             alone: list[str] = []
             for number in numbers:
-                found, seconds = replies(pair, prompts, number, asked.tokens, not asked.stop_at_eos)
+                found, seconds = answered(pair, prompts, number, asked.tokens, not asked.stop_at_eos)
                 texts = [reply.text for reply in found]
                 alone = alone or texts
                 rates[number].append(sum(len(reply.tokens) for reply in found) / seconds)
