@@ -392,7 +392,7 @@ def test_a_prompt_beyond_the_context() -> None:
         (["--grammar", "pyproject.toml"], ["the grammar cannot be used"]),
         (["--base-format", "nowhere.toml"], ["nowhere.toml", "cannot be read"]),
         (["--base-format", "LICENSE"], ["LICENSE", "is not TOML"]),
-        (["--base-format", "pyproject.toml"], ["pyproject.toml", "headings, stop and prefix"]),
+        (["--base-format", "pyproject.toml"], ["pyproject.toml", "headings, ending, stop and prefix"]),
         (["--stop", ""], ["stop string is empty"]),
         (["--draft-top-k", "-1"], ["draft-top-k"]),
     ],

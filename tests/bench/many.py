@@ -22,7 +22,7 @@ from wsd_local.paths import demo_dir
 from wsd_local.reply import Finished, Reply
 
 
-def replies(
+def answered(
     pair: wsd.Pair, prompts: list[str], number: int, tokens: int, ignore_eos: bool
 ) -> tuple[list[Reply], float]:
     """The replies with so many at once, and the seconds they took."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
 import sys
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsd_local.cli.options import Debug, Threads
+from wsd_local.cli.options import Debug
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from wsd_local.evaluation import Row
+    from wsd_local.pages import Table
 
 app = typer.Typer(help="Measure.", rich_markup_mode=None)
+
+_NOTE_WIDTH = 100
+
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with charts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -28,53 +34,113 @@ def _root(context: typer.Context) -> None:
 
 @app.command()
 def demo(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
+    html: Html = None,
     limit: Annotated[int | None, typer.Option(help="Ask only the first questions.")] = None,
     file: Annotated[
         Path | None, typer.Option("--questions", help="Another questions file (models/training/questions.py).")
     ] = None,
-    threads: Threads = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; the pair is too small to gain from more.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Ask the embedded pair its held-out questions in several ways, and judge the answers."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from wsd_local.cli.output import reader_may_leave
-    from wsd_local.evaluation import WAYS, measure, questions
+    from wsd_local.cli.tables import print_json
+    from wsd_local.evaluation import measure, questions, steps
     from wsd_local.pairs import load
 
     asked = questions(file, limit)
+    write = _writer(html)
     with load("demo", threads=threads) as pair, Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("asking", total=len(WAYS) * len(asked))
-        rows = list(measure(pair, asked, lambda: progress.advance(task)))
-    with reader_may_leave():
-        if as_json:
-            sys.stdout.write(json.dumps([row.as_dict() for row in rows]) + "\n")
-        else:
-            Console().print(table(rows))
+        task = progress.add_task("asking", total=steps(len(asked)))
+        results = measure(pair, asked, lambda done: progress.update(task, advance=1, description=done))
+    from wsd_local.evaluation_page import demo_page, demo_tables
+
+    write(lambda: demo_page(results))
+    if as_json:
+        print_json(results.as_dict())
+    else:
+        show(demo_tables(results))
 
 
-def table(rows: list[Row]) -> Table:
-    """The rows as people read them."""
-    from rich.table import Table
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN.jsonl", help="Files with one reply per line.")],
+    as_json: AsJson = False,
+    html: Html = None,
+    debug: Debug = False,
+) -> None:
+    """Compare files of replies: switch positions, reasons, who wrote how much, time."""
+    from wsd_local.cli.tables import print_json
+    from wsd_local.errors import UsageError
+    from wsd_local.runs_report import differences, read_runs, summary
 
-    shown = Table(
-        title=f"{rows[0].questions} held-out questions, window 6",
-        caption="well: the whole text is a friendly, complete answer · right: it states the truth · "
-        "switch: median index · kept: draft tokens, mean · none: replies without a switch",
-    )
-    shown.add_column("", no_wrap=True)
-    for heading in ("well", "right", "right of well", "switch", "kept", "none"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        shown.add_row(
-            row.way,
-            f"{row.well:.1%}",
-            f"{row.right:.1%}",
-            "" if row.right_of_well is None else f"{row.right_of_well:.1%}",
-            "" if row.median_switch is None else f"{row.median_switch:g}",
-            f"{row.mean_kept:.1f}",
-            str(row.without_switch) if row.way.startswith("WSD") else "",
-        )
-    return shown
+    if html is not None and html.exists() and any(path.exists() and html.samefile(path) for path in runs):
+        raise UsageError(f"{html}: is one of the runs; choose another file for the page")
+    write = _writer(html)
+    files = read_runs(runs)
+    for file in files:
+        if file.torn:
+            _say(f"{file.path}: its last line is not whole and is left out")
+        if not file.records:
+            _say(f"{file.path}: there is no reply in it")
+    if not any(file.records for file in files):
+        raise UsageError("there is nothing to report: no file holds a reply")
+    summaries, differing = [summary(file) for file in files], differences(files)
+    from wsd_local.runs_page import TERMINAL_BINS, run_tables, runs_page
+
+    write(lambda: runs_page(summaries, differing))
+    if as_json:
+        print_json({"runs": [one.as_dict() for one in summaries], "differences": differing})
+    else:
+        show(run_tables(summaries, differing, TERMINAL_BINS))
+
+
+def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
+    """What writes the page, if one is wanted; what would prevent it is said now, before any work."""
+    if path is None:
+        return lambda _page: None
+    from wsd_local import atomic, charts
+    from wsd_local.errors import UsageError
+
+    charts.require()
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file for the page")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: cannot be written: {folder} is no folder to write to")
+
+    def write(page: Callable[[], str]) -> None:
+        atomic.write_text(path, page())
+        _say(f"written: {path}")
+
+    return write
+
+
+def _say(message: str) -> None:
+    print(f"wsd-local: {message}", file=sys.stderr)
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Tables below each other, each with its note."""
+    from rich.markup import escape
+
+    from wsd_local.charts import printable
+    from wsd_local.cli.output import reader_may_leave
+    from wsd_local.cli.tables import plain_table, print_tables
+
+    width = min(_NOTE_WIDTH, shutil.get_terminal_size().columns)
+    for index, table in enumerate(tables):
+        columns = [escape("\n".join(map(printable, name.split("\n")))) for name in table.columns]
+        shown = plain_table(table.title, columns, range(1, len(columns)))
+        for column in shown.columns[1:]:
+            column.no_wrap = False
+        for row in table.rows:
+            shown.add_row(*(escape(printable(cell)) for cell in row))
+        with reader_may_leave():
+            sys.stdout.write("\n" if index else "")
+        print_tables(shown)
+        with reader_may_leave():
+            sys.stdout.write(textwrap.fill(table.note, width) + "\n" if table.note else "")
