@@ -152,7 +152,8 @@ def _run(
         failed = _follow(batch, pair, number, console, stop_on_error=asked.stop_on_error)
     except CancelledError:
         where = "" if asked.output is None else "; the same command goes on"
-        raise CancelledError(f"interrupted: {batch.done} of {batch.total} replies are there{where}") from None
+        console.note(f"interrupted: {batch.done} of {batch.total} replies are there{where}")
+        raise
     if asked.output is not None:
         _finish(asked, sink, pair, console)  # type: ignore[arg-type]
     return failed
@@ -340,16 +341,15 @@ class _Console:
     @contextmanager
     def working(self, batch: Batch, pair: Pair, parallel: int) -> Iterator[Callable[[int], None]]:
         """Show how a run goes; what is given is called with the switches so far."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.close()
         begun = said = time.monotonic()
         bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.completed}/{task.total} replies"),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[rates]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not self._shows,
         )
@@ -361,15 +361,17 @@ class _Console:
             nonlocal said
             now = time.monotonic()
             rates = " · ".join(
-                f"{role} {(pair.context(role).evaluated - before.get(role, 0)) / max(now - begun, 1e-3):.0f} tokens/s"
+                f"{role} {(pair.context(role).evaluated - before.get(role, 0)) / max(now - begun, 1e-3):.0f} t/s"
                 for role in pair.loaded
             )
-            text = f"{rates} · {switched} switches · {parallel} at once"
+            text = f"{rates} · {switched} switches"
             bar.update(task, completed=batch.done, rates=text)
             if not self._quiet and not self._shows and now - said >= SAY_EVERY_S:
                 said = now
                 left = (batch.total - batch.done) * (now - begun) / max(batch.done - first, 1)
-                self._console.print(f"wsd-local: {batch.done}/{batch.total} replies · {text} · {left:.0f} s left")
+                self._console.print(
+                    f"wsd-local: {batch.done}/{batch.total} replies · {text} · {parallel} at once · {left:.0f} s left"
+                )
 
         with bar:
             yield tick
