@@ -124,6 +124,8 @@ def test_bad_records_are_told_and_counted(tmp_path: Path) -> None:
         ("x\n", ("--parallel", "many"), 2, ("parallel is 'many'",)),
         ("x\n", ("--export", "mt_bench"), 2, ("--output",)),
         ("x\n", ("--limit", "0"), 2, ("limit",)),
+        ("x\n", ("--timeout", "1"), 2, ("--timeout is for one prompt",)),
+        ("x\n", ("--trace",), 2, ("--trace is for one prompt",)),
     ],
 )
 def test_what_cannot_be_is_said_before_any_work(
@@ -145,6 +147,31 @@ def test_an_unknown_export_is_said_before_any_work(tmp_path: Path) -> None:
 def test_a_prompt_and_a_data_set(tmp_path: Path) -> None:
     complains(wsd("run", "Hello", "--input", str(asked(tmp_path))), 2, "leave one out")
     complains(wsd("run", "--input", str(tmp_path / "none.jsonl")), 2, "none.jsonl")
+
+
+@pytest.mark.parametrize("option", ["--output=x.jsonl", "--format=text", "--parallel=2", "--limit=1", "--quiet"])
+def test_options_of_data_sets_are_not_ignored(option: str) -> None:
+    complains(wsd("run", "Hello", option), 2, option.split("=")[0], "is for data sets: give --input too")
+
+
+def test_the_input_is_not_written_over(tmp_path: Path) -> None:
+    source = asked(tmp_path)
+    before = source.read_bytes()
+    complains(wsd("run", "--input", str(source), "--output", str(source)), 2, "is the input")
+    complains(wsd("run", "--input", str(source), "--output", str(source / "out.jsonl")), 2, "cannot be written")
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", [("--format", "nonsense"), ("--format", "mt_bench"), ("--limit", "0")])
+def test_what_lines_on_standard_input_cannot_be(option: tuple[str, str]) -> None:
+    complains(wsd("run", "--input", "-", *option, stdin=b'{"prompt": "Hello"}\n'), 2)
+
+
+def test_the_seed_of_the_draft_alone_counts(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ["run", "--input", str(asked(tmp_path)), "--output", str(out), "--draft-temperature", "1.5", *QUICK]
+    assert wsd(*options, "--seed", "1", "--limit", "1").returncode == 0
+    complains(wsd(*options, "--seed", "2"), 2, "another seed: 1, now 2")
 
 
 def test_lines_on_standard_input_are_answered_one_by_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +23,17 @@ MADE: dict[str, Any] = {"input_sha256": "ab", "format": "text", "settings": {"th
 KILLS = 100
 
 
+def opened(path: Path, made: dict[str, Any] = MADE) -> Output:
+    """The file, to go on with."""
+    output = Output(path)
+    try:
+        output.begin(made)
+    except UsageError:
+        output.__exit__(None, None, None)
+        raise
+    return output
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     """What the file holds."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
@@ -29,7 +41,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def filled(path: Path, *keys: tuple[int, int]) -> Path:
     """A file with replies."""
-    with Output(path, MADE) as output:
+    with opened(path) as output:
         for key in keys:
             output.append(key, {"text": f"text of {key}"})
     return path
@@ -37,7 +49,7 @@ def filled(path: Path, *keys: tuple[int, int]) -> Path:
 
 def test_replies_are_kept_and_known_again(tmp_path: Path) -> None:
     path = filled(tmp_path / "folder" / "out.jsonl", (2, 0), (0, 0), (0, 1))
-    with Output(path, MADE) as output:
+    with opened(path) as output:
         assert output.done == {key: f"text of {key}" for key in [(2, 0), (0, 0), (0, 1)]}
         with pytest.raises(ValueError, match="is done"):
             output.append((0, 1), {"text": "again"})
@@ -50,14 +62,14 @@ def test_replies_are_kept_and_known_again(tmp_path: Path) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cut=st.integers(0, 600), torn=st.binary(max_size=30))
-def test_a_torn_end_is_cut_off(tmp_path: Path, cut: int, torn: bytes) -> None:
+@given(cut=st.integers(0, 600), lost=st.integers(0, 40))
+def test_a_torn_end_is_cut_off(tmp_path: Path, cut: int, lost: int) -> None:
+    """The file ends anywhere; after a power loss with zeros in place of what was not written."""
     path = tmp_path / "whole.jsonl"
     path.unlink(missing_ok=True)
-    whole = filled(path, (0, 0), (1, 0), (2, 0)).read_bytes()
-    kept = whole[:cut]
-    path.write_bytes(kept + torn.replace(b"\n", b"") if cut < len(whole) else kept)
-    with Output(path, MADE) as output:
+    kept = filled(path, (0, 0), (1, 0), (2, 0)).read_bytes()[:cut]
+    path.write_bytes(kept + bytes(lost))
+    with opened(path) as output:
         assert len(output.done) == kept.count(b"\n")
     assert path.read_bytes() == kept[: kept.rfind(b"\n") + 1]
 
@@ -75,10 +87,10 @@ def test_another_setting_is_refused_by_name(tmp_path: Path, made: dict[str, Any]
     path = filled(tmp_path / "out.jsonl", (0, 0))
     before = path.read_bytes()
     with pytest.raises(UsageError) as raised:
-        Output(path, made)
+        opened(path, made)
     assert said in str(raised.value) and "line 1" in str(raised.value)
     assert path.read_bytes() == before
-    with Output(path, MADE | {"settings": {"threshold": 0.8, "threads": 16}}) as output:
+    with opened(path, MADE | {"settings": {"threshold": 0.8, "threads": 16}}) as output:
         assert len(output.done) == 1
 
 
@@ -90,6 +102,8 @@ def test_another_setting_is_refused_by_name(tmp_path: Path, made: dict[str, Any]
         (b"\xff\xfe\n", "line 1: is not a line of a run"),
         (b'{"index": 0, "turn": 0, "text": "x"}\n', "line 1: does not say how it was made"),
         (b'{"index": true, "turn": 0, "text": "x"}\n', "line 1: is not a line of a run"),
+        (b'[{"prompt": "a data set without an end of line"}]', "line 1: is not a line of a run"),
+        (b"text", "line 1: is not a line of a run"),
         (b"\n{}", "line 1: is not a line of a run"),
     ],
 )
@@ -97,7 +111,7 @@ def test_another_file_is_left_alone(tmp_path: Path, damage: bytes, said: str) ->
     path = tmp_path / "out.jsonl"
     path.write_bytes(damage)
     with pytest.raises(UsageError) as raised:
-        Output(path, MADE)
+        opened(path)
     assert said in str(raised.value)
     assert path.read_bytes() == damage
 
@@ -106,42 +120,47 @@ def test_a_record_that_is_there_twice(tmp_path: Path) -> None:
     path = filled(tmp_path / "out.jsonl", (0, 0))
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(UsageError, match=r"line 2: record 0 is there twice"):
-        Output(path, MADE)
+        opened(path)
 
 
 def test_one_run_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    with Output(path, MADE), pytest.raises(UsageError, match="another run is writing to it"):
-        Output(path, MADE)
-    with Output(path, MADE):
+    with opened(path), pytest.raises(UsageError, match="another run is writing to it"):
+        opened(path)
+    with opened(path):
         pass
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        Output(tmp_path, MADE)
+        Output(tmp_path)
 
 
-def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("length", "room"), [(300, 250), (300, 100), (3000, 2000), (9000, 8192), (9000, 1)])
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, length: int, room: int) -> None:
+    """The disk ends within a line."""
     path = filled(tmp_path / "out.jsonl", (0, 0))
     before = path.read_bytes()
-    with Output(path, MADE) as output:
-
-        def full(_descriptor: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(WsdError, match="No space left on device; the same command goes on"):
-            output.append((1, 0), {"text": "lost"})
+    before_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with opened(path) as output:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room, before_limit[1]))
+        try:
+            with pytest.raises(WsdError, match=r"cannot be written: .*; the same command goes on"):
+                output.append((1, 0), {"text": "x" * length})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before_limit)
+            signal.signal(signal.SIGXFSZ, handler)
         assert (1, 0) not in output.done
-        monkeypatch.undo()
-    assert path.read_bytes() == before
+        assert path.read_bytes() == before
+        output.append((1, 0), {"text": "there is room again"})
+    assert [line["index"] for line in lines(path)] == [0, 1]
 
 
 def write_forever(path: Path) -> None:
     """Go on with the file, record after record, in an order of one's own."""
     chance = random.Random(os.getpid())
-    with Output(path, MADE) as output:
+    with opened(path) as output:
         while True:
             key = (chance.randrange(100_000), chance.randrange(2))
             if key not in output.done:
@@ -167,7 +186,7 @@ def test_kills_lose_no_reply_and_double_none(tmp_path: Path, tell: Callable[...,
         os.waitpid(child, 0)
         data = path.read_bytes() if path.exists() else b""
         torn += not data.endswith(b"\n") and bool(data)
-        with Output(path, MADE) as output:
+        with opened(path) as output:
             found = {key: (line["index"], line["turn"]) for key, line in zip(output.done, output.values(), strict=True)}
             assert all(key == place for key, place in found.items())
             assert known <= set(output.done)

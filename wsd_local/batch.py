@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import llama_cpp
+
 from wsd_local.datasets import DataSet, Item
 from wsd_local.errors import WsdError
 from wsd_local.events import Notice
@@ -44,18 +46,23 @@ class Outcome:
     notice: str | None = None
 
 
-def made_by(pair: Pair, data: DataSet, system: str | None) -> dict[str, Any]:
+def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = None) -> dict[str, Any]:
     """All that replies depend on, ready for JSON. The pair's models must be hashed."""
     settings = plain(pair.settings, pair.loading)
-    if pair.settings.temperature == 0:
-        settings["seed"] = None
     if pair.settings.draft_temperature == 0:
         settings["draft_seed"] = None
+    if pair.settings.temperature == 0 and (pair.settings.draft_temperature == 0 or settings["draft_seed"] is not None):
+        settings["seed"] = None
+    settings["ctx"] = [pair.n_ctx(role) for role in pair.roles(pair.settings.mode)]
+    if pair.plan is not None:
+        settings |= {"cache_type_k": pair.plan.cache_type_k, "cache_type_v": pair.plan.cache_type_v}
     own = pair.base_format != BaseFormat()
     return {
         "input_sha256": data.sha256,
         "format": data.format,
         "system": system,
+        "column": column,
+        "llama_cpp": llama_cpp.__version__,
         "models": dict(pair.hashes),
         "base_format": asdict(pair.base_format) if own else None,
         "settings": settings,
@@ -63,7 +70,10 @@ def made_by(pair: Pair, data: DataSet, system: str | None) -> dict[str, Any]:
 
 
 class Batch:
-    """The part of `data` that `sink` has not got yet. `tokens`: lines with every token."""
+    """The part of `data` that `sink` has not got yet. `tokens`: lines with every token.
+
+    `done` of `total` turns are answered.
+    """
 
     def __init__(
         self,
@@ -80,13 +90,9 @@ class Batch:
         self._sink = sink
         self._tokens = tokens
         self._clock = clock
+        self.done = sum(1 for index, _ in sink.done if index in self._items)
         for item in data.items:
             self._ask_next(item, first=False)
-
-    @property
-    def done(self) -> int:
-        """Turns of these records that are answered."""
-        return sum(1 for index, _ in self._sink.done if index in self._items)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Work until all is answered.
@@ -116,6 +122,7 @@ class Batch:
     def _keep(self, item: Item, turn: int, reply: Reply) -> None:
         values = {"id": item.id, "input": item.record, "finished_at": round(self._clock(), 3)}
         self._sink.append((item.index, turn), values | reply.as_dict(tokens=self._tokens))
+        self.done += 1
 
 
 def conversation_of(item: Item, turn: int, texts: Mapping[Key, str]) -> list[Message]:

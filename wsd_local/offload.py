@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from wsd_local.errors import FitError
-from wsd_local.memory import Footprint
+from wsd_local.memory import Footprint, Layer
 from wsd_local.units import MIB, gib
 
 Role = Literal["draft", "base"]
@@ -291,7 +291,12 @@ class _Case:
         if index == len(self.model.layers):
             return self.model.output, 0
         layer = self.model.layers[index]
-        return layer.weights, self.model.cache(layer, self._cells, self.type_k, self.type_v)
+        return layer.weights, self._cache(layer)
+
+    def _cache(self, layer: Layer) -> int:
+        """Bytes of one layer's cache; each sequence has a recurrent state of its own."""
+        states = layer.state * (self.wish.parallel - 1)
+        return self.model.cache(layer, self._cells, self.type_k, self.type_v) + states
 
     def _split(self, count: int, devices: Sequence[str], room: Mapping[str, int]) -> list[int] | None:
         """How many of the last `count` layers each device gets, None if there is no room."""
@@ -360,7 +365,7 @@ class _Case:
         return {
             "weights": weights,
             "repacked": copies,
-            "cache": sum(model.cache(layer, self._cells, self.type_k, self.type_v) for layer in on_cpu),
+            "cache": sum(self._cache(layer) for layer in on_cpu),
             "compute": compute,
             "logits": model.logits(rows(self.wish.parallel)),
             "vocabulary": model.vocabulary,

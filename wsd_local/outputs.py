@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +21,8 @@ from wsd_local.errors import UsageError, WsdError
 
 Key = tuple[int, int]
 """A record's place in the input and a turn of it, both from 0."""
+
+_BEGIN = b'{"index": '
 
 INDIFFERENT = frozenset(
     {
@@ -39,42 +41,48 @@ INDIFFERENT = frozenset(
 
 
 class Output:
-    """An output file, opened to go on with it.
-
-    `made_by` names all that replies depend on; it is part of every line. `done` are the replies that are there.
+    """An output file, opened to go on with it. `done` are the replies that are there.
 
     Raises:
-        UsageError: the file is no such file, was made otherwise (it says what differs), or is being written.
+        UsageError: the file is no such file, or cannot be written, or is being written.
     """
 
-    def __init__(self, path: Path, made_by: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.done: dict[Key, str] = {}
-        self._made_by = dict(made_by)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._made_by: dict[str, Any] = {}
+        self._descriptor: int | None = None
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
             self._lock.acquire(timeout=0)
+            os.ftruncate(self._descriptor, self._read())
         except Timeout:
+            self._close()
             raise UsageError(f"{path}: another run is writing to it; wait for it, or choose another --output") from None
-        try:
-            self._file: IO[bytes] = path.open("a+b")
-            whole = self._read()
-            self._file.truncate(whole)
         except OSError as error:
-            self._unlock()
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+            self._close()
+            raise UsageError(f"{path}: cannot be written: {error.strerror}; choose another --output") from error
         except BaseException:
-            self._file.close()
-            self._unlock()
+            self._close()
             raise
 
     def __enter__(self) -> Output:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.close()
-        self._unlock()
+        self._close()
+
+    def begin(self, made_by: Mapping[str, Any]) -> None:
+        """Name all that replies depend on, ready for JSON; it becomes part of every line.
+
+        Raises:
+            UsageError: what is there was made otherwise; the message says what differs.
+        """
+        self._made_by = dict(made_by)
+        for number, _, values in self._lines():
+            self._compare(number, values.get("run"))
 
     def append(self, key: Key, values: Mapping[str, Any]) -> None:
         """Add a reply's line; it is on the disk when this returns.
@@ -82,26 +90,19 @@ class Output:
         Raises:
             WsdError: the disk is full or gone; what was there before stays whole.
         """
-        if key in self.done:
-            raise ValueError(f"{key} is done")
-        line = json.dumps({"index": key[0], "turn": key[1], **values, "run": self._made_by}, ensure_ascii=False)
-        end = self._file.seek(0, os.SEEK_END)
+        if key in self.done or self._descriptor is None:
+            raise ValueError(f"{key} is done, or the file is closed")
+        values = {"index": key[0], "turn": key[1], **values, "run": self._made_by}
+        line = memoryview(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+        end = os.fstat(self._descriptor).st_size
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            os.fsync(self._descriptor)
         except OSError as error:
-            self._cut(end)
+            os.ftruncate(self._descriptor, end)
             raise WsdError(f"{self.path}: cannot be written: {error.strerror}; the same command goes on") from error
         self.done[key] = str(values.get("text", ""))
-
-    def _cut(self, end: int) -> None:
-        """Forget what Python and the disk hold behind `end`."""
-        descriptor = os.dup(self._file.fileno())
-        try:
-            os.ftruncate(descriptor, end)
-        finally:
-            os.close(descriptor)
 
     def sort(self) -> None:
         """Put the lines into the order of the input, if they are not."""
@@ -114,8 +115,9 @@ class Output:
                 file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._file.close()
-        self._file = self.path.open("a+b")
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0))
 
     def values(self) -> Iterator[dict[str, Any]]:
         """What the lines hold."""
@@ -126,24 +128,23 @@ class Output:
 
     def _lines(self) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
         """Number, bytes and values of every whole line."""
-        self._file.seek(0)
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                values = json.loads(line)
-                _key(values)
-            except (ValueError, KeyError, TypeError):
-                raise UsageError(
-                    f"{self.path}, line {number}: is not a line of a run; choose another --output"
-                ) from None
-            yield number, line, values
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n") and _is_torn(line):
+                    return
+                try:
+                    values = json.loads(line if line.endswith(b"\n") else b"")
+                    _key(values)
+                except (ValueError, KeyError, TypeError):
+                    raise UsageError(
+                        f"{self.path}, line {number}: is not a line of a run; choose another --output"
+                    ) from None
+                yield number, line, values
 
     def _read(self) -> int:
         """Take over what is there; return the length of its whole lines."""
         length = 0
         for number, line, values in self._lines():
-            self._compare(number, values.get("run"))
             key = _key(values)
             if key in self.done:
                 raise UsageError(f"{self.path}, line {number}: record {key[0]} is there twice; choose another --output")
@@ -169,9 +170,19 @@ class Output:
                 "choose another --output, or set it back"
             )
 
-    def _unlock(self) -> None:
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+
+def _is_torn(end: bytes) -> bool:
+    """Whether bytes without a line's end are the beginning of one of ours, or what a power loss leaves."""
+    end = end.rstrip(b"\0")
+    return end.startswith(_BEGIN) or _BEGIN.startswith(end)
 
 
 def _key(values: Mapping[str, Any]) -> Key:

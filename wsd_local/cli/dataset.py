@@ -123,7 +123,13 @@ def _load(asked: Asked, parallel: int, console: _Console, interrupt: Stop, stack
     interrupt.calls(pair.cancel)
     for line in () if pair.plan is None else pair.plan.given_up:
         console.say(line)
-    pair.hash_models(lambda done, total: console.wait(f"hashing the models, once: {done / max(total, 1):.0%}"))
+
+    def hashing(done: int, total: int) -> None:
+        console.wait(f"hashing the models, once: {done / max(total, 1):.0%}")
+        if interrupt.asked:
+            raise CancelledError("interrupted")
+
+    pair.hash_models(hashing)
     return pair
 
 
@@ -132,15 +138,17 @@ def _run(
 ) -> int:
     """Answer what is left; the number of replies that failed."""
     from wsd_local.batch import Batch, made_by
+    from wsd_local.cli.output import reader_may_leave
 
-    wanted = max(1, sum(1 for _ in data.items))
-    pair = _load(asked, min(parallel or _most(asked, wanted), wanted), console, interrupt, stack)
-    settings = made_by(pair, data, asked.system)
-    sink = _printed() if asked.output is None else stack.enter_context(_opened(asked.output, settings))
-    if asked.output is None:
-        from wsd_local.cli.output import reader_may_leave
-
+    output = None if asked.output is None else stack.enter_context(_opened(asked.output, data))
+    if output is None:
+        _require_stdout()
         stack.enter_context(reader_may_leave())
+    wanted = max(1, len(data.items))
+    pair = _load(asked, min(parallel or _most(asked, wanted), wanted), console, interrupt, stack)
+    if output is not None:
+        output.begin(made_by(pair, data, asked.system, asked.column))
+    sink = output or _Printed()
     begun_with = len(sink.done)
     if begun_with:
         console.note(f"{asked.output}: {begun_with} replies are there; the run goes on")
@@ -154,8 +162,8 @@ def _run(
         where = "" if asked.output is None else "; the same command goes on"
         console.note(f"interrupted: {batch.done} of {batch.total} replies are there{where}")
         raise
-    if asked.output is not None:
-        _finish(asked, sink, pair, console)  # type: ignore[arg-type]
+    if output is not None:
+        _finish(asked, output, pair, console)
     return failed
 
 
@@ -185,11 +193,18 @@ def _paying(pair: Pair, console: _Console) -> int:
 
 
 @contextmanager
-def _opened(path: Path, settings: Mapping[str, Any]) -> Iterator[Output]:
+def _opened(path: Path, data: DataSet) -> Iterator[Output]:
     from wsd_local.outputs import Output
 
-    with Output(path, settings) as output:
+    if path.exists() and path.samefile(data.path):
+        raise UsageError(f"{path}: is the input; choose another --output")
+    with Output(path) as output:
         yield output
+
+
+def _require_stdout() -> None:
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: give --output")
 
 
 class _Printed:
@@ -202,10 +217,6 @@ class _Printed:
         sys.stdout.write(json.dumps({"index": key[0], "turn": key[1], **values}, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         self.done[key] = str(values["text"])
-
-
-def _printed() -> _Printed:
-    return _Printed()
 
 
 def _follow(batch: Batch, pair: Pair, parallel: int, console: _Console, *, stop_on_error: bool) -> int:
@@ -236,11 +247,10 @@ def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None
     from wsd_local.exports import export_path, write_export
 
     output.sort()
-    assert asked.output is not None
     names = [pair.model(role).name for role in pair.roles(pair.settings.mode)]
     generator = "-".join(["wsd-local", pair.settings.mode, *names]).replace(" ", "_")
     for kind in asked.export:
-        target = export_path(asked.output, kind)
+        target = export_path(output.path, kind)
         count = write_export(kind, output.values(), target, generator=generator)
         console.note(f"{target}: {count} records, as {generator}")
 
@@ -251,28 +261,35 @@ def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None
 def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
     """JSON lines on standard input, each answered before the next is read."""
     from wsd_local.cli.output import reader_may_leave
-    from wsd_local.datasets import record_of
+    from wsd_local.datasets import FORMATS, record_of
 
-    if asked.output is not None or asked.parallel not in ("auto", "1") or asked.shard is not None:
-        raise UsageError("--input - answers line by line: --output, --parallel and --shard are for files")
+    if asked.output is not None or asked.parallel not in ("auto", "1") or asked.shard or asked.column:
+        raise UsageError("--input - answers line by line: --output, --parallel, --shard and --column are for files")
+    form = asked.format or "jsonl"
+    if form not in FORMATS or form in ("csv", "mt_bench"):
+        raise UsageError(f"--input - cannot read {form!r}: give JSON lines of one turn, or --format text")
+    if asked.limit is not None and asked.limit < 1:
+        raise UsageError(f"limit is {asked.limit}: it counts records and must be at least 1")
+    _require_stdout()
     console = _Console(asked.quiet)
     stack.callback(console.close)
     pair = _load(asked, 1, console, interrupt, stack)
     console.close()
     stack.enter_context(reader_may_leave())
-    failed = 0
+    failed = seen = 0
     for index, line in enumerate(sys.stdin.buffer):
-        if interrupt.asked or index == asked.limit:
+        if interrupt.asked:
             break
         if not line.strip():
             continue
+        seen += 1
         try:
-            item = record_of(asked.format or "jsonl", index, index + 1, _value(asked, line), asked.system)
+            item = record_of(form, index, index + 1, _value(asked, line), asked.system)
             reply = pair.reply(item.messages)
         except (ValueError, WsdError) as error:
             failed += 1
             console.say(f"standard input, line {index + 1}: {error}")
-            if asked.stop_on_error:
+            if asked.stop_on_error or seen == asked.limit:
                 break
             continue
         if reply.finish_reason == "cancelled":
@@ -280,6 +297,8 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
         values = {"index": index, "id": item.id, "turn": 0, "input": item.record}
         sys.stdout.write(json.dumps(values | reply.as_dict(tokens=asked.tokens), ensure_ascii=False) + "\n")
         sys.stdout.flush()
+        if seen == asked.limit:
+            break
     if interrupt.asked:
         raise CancelledError("interrupted")
     if failed:

@@ -68,6 +68,10 @@ class CacheKind(str, enum.Enum):
     IQ4_NL = "iq4_nl"
 
 
+DATA_SET_ONLY = ("output", "form", "column", "limit", "shard", "parallel", "on_error", "export", "quiet")
+SPELLED = {"form": "format"}
+"""Parameters whose option is spelled otherwise."""
+
 Input = Annotated[
     str | None,
     typer.Option(

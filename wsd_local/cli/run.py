@@ -98,6 +98,7 @@ def run(
     from wsd_local.catalog import read_base_format
     from wsd_local.config import read_config
 
+    _require_of_one_kind(context, is_data_set=source is not None)
     asked = _conversation(prompt, file, messages, system) if source is None else []
     show_native_log(verbose)
     config = read_config()
@@ -161,6 +162,17 @@ def run(
             raise CancelledError("interrupted")
         if reply.reply.finish_reason == "cancelled":
             raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
+
+
+def _require_of_one_kind(context: typer.Context, *, is_data_set: bool) -> None:
+    """Raise `UsageError` for an option that would be ignored."""
+    wrong = ("timeout", "trace") if is_data_set else options.DATA_SET_ONLY
+    for name in wrong:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            shown = options.SPELLED.get(name, name.replace("_", "-"))
+            what = "is for one prompt: leave it or --input out" if is_data_set else "is for data sets: give --input too"
+            raise UsageError(f"--{shown} {what}")
 
 
 def show_native_log(verbose: bool) -> None:

@@ -145,7 +145,7 @@ class Context:
             llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, (ctypes.c_float * 1)(options.lora[1]))
         llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
         self.cells = int(llama_cpp.llama_n_ctx(self._handle))
-        self.n_ctx = options.n_ctx if options.n_seq > 1 else self.cells
+        self.n_ctx = options.n_ctx
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self._batch = _Batch(params.n_batch)
         self._mirrors: list[list[int]] = [[] for _ in range(options.n_seq)]
