@@ -147,6 +147,7 @@ class Decoding:
         self.switch_confidence: float | None = None
         self.finish_reason: FinishReason | None = None
         self.kept_tokens = 0
+        self.beyond: list[int] = []
         self._vocabulary = vocabulary
         self._prompt = prompt if isinstance(prompt, str) else ""
         self._prompt_tokens = vocabulary.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
@@ -196,6 +197,11 @@ class Decoding:
     def reply_length(self) -> int:
         """Tokens behind the prompt that are kept or written so far."""
         return max(0, len(self._now.tokens) - self.prompt_length)
+
+    @property
+    def room(self) -> int:
+        """Tokens that the reply may still have."""
+        return self.limits.max_tokens - self.reply_length
 
     @property
     def shown_tokens(self) -> int:
@@ -372,6 +378,7 @@ class Decoding:
         self._show_up_to(kept)
         self.switch_reason, self.kept_tokens = reason, kept
         self.phase = Phase.CONTINUE
+        self.beyond = self._now.tokens[self.prompt_length + kept :]
         self._now.tokens = self._now.tokens[: self.prompt_length + kept]
         self._events.append(Switched(reason, self.switch_index, kept, self.switch_confidence))
         if self.reply_length >= self.limits.max_tokens:

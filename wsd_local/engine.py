@@ -8,6 +8,7 @@ cache was full, goes on where it stopped, because every request names the whole 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, R
 from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.llama import Cancellation, Context, Question, Sampler
+from wsd_local.speculation import Experience, Speculator
 from wsd_local.tokens import common_prefix
 
 UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"
@@ -74,11 +76,14 @@ class Job:
     mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `progress` is
     called from inside long evaluations with the model's role, the tokens done and their total. What is put into
     `steering`, from any thread, is done to the machine between two requests. `error` ended the job.
+    `speculator` has proposals for the continuation, those of the draft model chosen by `proposer`.
     """
 
     machine: Decoding
     base_sampler: Sampler
     draft_sampler: Sampler | None = None
+    proposer: Sampler | None = None
+    speculator: Speculator | None = None
     draft_tokens: list[int] = field(default_factory=list)
     spelled: Mapping[int, bytes] = field(default_factory=dict)
     writes: Source = "base"
@@ -125,6 +130,8 @@ class Engine:
         self._cancellation = cancellation
         self._apart = apart
         self._owners: dict[Source, dict[int, Job]] = {"draft": {}, "base": {}}
+        self._alone = True
+        self.experience = Experience()
 
     def drive(self, job: Job) -> Iterator[Event]:
         """Work on one job until its reply is done or stopped; yield what becomes final."""
@@ -150,6 +157,7 @@ class Engine:
             CancelledError: a stop was asked for; called again, the jobs go on.
         """
         self._cancellation.check()
+        self._alone = len(jobs) == 1 and not self._apart
         try:
             asking = [(job, *asked) for job in jobs if (asked := self._question(job)) is not None]
             for role in ("draft", "base"):
@@ -193,7 +201,7 @@ class Engine:
             return "draft", self._next_draft_token(job)
         if isinstance(request, Score):
             return job.writes, self._score(job, request)
-        return job.writes, self._next_base_token(job, request)
+        return self._continuation(job, request)
 
     def _next_draft_token(self, job: Job) -> Question:
         begun, sampler = job.stopwatch.clock(), job.draft_sampler
@@ -220,29 +228,69 @@ class Engine:
         def answer(position: int, row: int) -> None:
             if position + 1 < len(request.tokens):
                 found.append(self._context(job.writes).logprob(row, request.tokens[position + 1]))
-            else:
-                job.machine.scored(found)
+                return
+            job.machine.scored(found)
+            if job.speculator is not None:
+                job.speculator.checked([math.exp(logprob) for logprob in found])
 
         return self._asking(job, job.writes, request.tokens, request.start - 1, answer)
 
-    def _next_base_token(self, job: Job, request: NextBaseToken) -> Question:
-        begun, sampler = job.stopwatch.clock(), job.base_sampler
+    def _continuation(self, job: Job, request: NextBaseToken) -> tuple[Source, Question]:
+        """What the model that continues is asked, with proposals, or the draft for a proposal."""
+        speculator, tokens = job.speculator, request.tokens
+        if speculator is None or not self._alone:
+            return job.writes, self._next_base_token(job, tokens, [])
+        speculator.begin(tokens, job.machine.beyond)
+        context = self._context(job.writes)
+        most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
+        live = self._held(job.writes, job, [*tokens, *speculator.remaining(tokens)]) - len(tokens)
+        draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
+        now = speculator.round(tokens, most, max(0, live), draft_room, partial(self._held, "draft", job))
+        if now.wanted:
+            return "draft", self._proposal(job, speculator)
+        return job.writes, self._next_base_token(job, tokens, now.proposed)
+
+    def _proposal(self, job: Job, speculator: Speculator) -> Question:
+        tokens, sampler = speculator.draft_tokens, job.proposer
+        assert sampler is not None
 
         def answer(_position: int, row: int) -> None:
+            draft = self._context("draft")
+            token = draft.sample(row, sampler)
+            speculator.drafted(None if draft.model.is_eog(token) else token)
+
+        return self._asking(job, "draft", tokens, len(tokens) - 1, answer)
+
+    def _next_base_token(self, job: Job, tokens: Sequence[int], proposed: Sequence[int]) -> Question:
+        """The next token, and those behind it as long as they are the ones that were proposed."""
+        sampler, speculator, watch = job.base_sampler, job.speculator, job.stopwatch
+        mark = watch.clock() - (speculator.seconds if speculator is not None else 0)
+        asked = [*tokens, *proposed]
+        refused = False
+
+        def answer(position: int, row: int) -> None:
+            nonlocal mark, refused
+            if refused or job.machine.phase is Phase.DONE:
+                return
             writer, prompt = self._context(job.writes), job.machine.prompt_length
-            if not sampler.begin(request.tokens[:prompt], request.tokens[prompt:]):
+            if not sampler.begin(tokens[:prompt], tokens[prompt:]):
                 job.notices.append(Notice(UNGRAMMATICAL_OPENING))
             token = writer.sample(row, sampler)
             logprob = writer.logprob(row, token) if job.probabilities else None
-            if job.stopwatch.base_steps:  # the first one may carry a prompt
-                job.stopwatch.base_s += job.stopwatch.clock() - begun
-            job.stopwatch.base_steps += 1
+            now = watch.clock()
+            if watch.base_steps:  # the first one may carry a prompt
+                watch.base_s += now - mark
+            mark = now
+            watch.base_steps += 1
+            if speculator is not None:
+                speculator.made()
+            refused = asked[position + 1 : position + 2] != [token]
             if writer.model.is_eog(token):
                 job.machine.base_ended()
             else:
                 job.machine.continued(token, logprob)
 
-        return self._asking(job, job.writes, request.tokens, len(request.tokens) - 1, answer)
+        return self._asking(job, job.writes, asked, len(tokens) - 1, answer)
 
     @staticmethod
     def _asking(
@@ -272,7 +320,21 @@ class Engine:
         if chosen:
             self._seat(role, context, chosen, jobs)
             self._make_room(role, context, chosen, room)
+            before, begun = context.evaluated, time.perf_counter()
             context.step(list(chosen.values()))
+            if self._alone:
+                self._learn(role, next(iter(chosen)), context.evaluated - before, time.perf_counter() - begun)
+
+    def _learn(self, role: Source, job: Job, evaluated: int, seconds: float) -> None:
+        if evaluated:
+            self.experience.costs[role].saw(evaluated, seconds)
+        if job.speculator is not None:
+            job.speculator.took(seconds)
+
+    def _held(self, role: Source, job: Job, tokens: Sequence[int]) -> int:
+        """Length of what the job's sequence holds of `tokens`, from their beginning on."""
+        seq = next((seq for seq, owner in self._owners[role].items() if owner is job), None)
+        return 0 if seq is None else common_prefix(self._context(role).held(seq), list(tokens))
 
     def _seat(self, role: Source, context: Context, chosen: Mapping[Job, Question], jobs: Sequence[Job]) -> None:
         """Give each job a sequence: its own, else the free one that holds most of what it asks about."""

@@ -28,6 +28,7 @@ INDIFFERENT = frozenset(
     {
         "check_chunk",
         "probabilities",
+        "speculation",
         "threads",
         "parallel",
         "resident",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from wsd_local.decoding import Counts, ReplyToken
 from wsd_local.events import Event, FinishReason, Source, SwitchReason
 from wsd_local.prompts import Message
+from wsd_local.speculation import Speculated
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Reply:
     provenance: dict[str, Any] = field(default_factory=dict)
     prompt_ids: dict[Source, list[int]] = field(default_factory=dict)
     draft_ids: tuple[int, ...] = ()
+    speculation: Speculated = field(default_factory=Speculated)
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """Plain values for JSON; with `tokens` each base token and the text that was not kept."""
@@ -92,6 +94,7 @@ class Reply:
             "counts": asdict(self.counts),
             "provenance": self.provenance,
             "timings": asdict(self.timings),
+            "speculation": asdict(self.speculation),
         }
         if tokens:
             values["tokens"] = [asdict(token) for token in self.tokens]

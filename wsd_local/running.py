@@ -18,10 +18,12 @@ from wsd_local.decoding import Decoding, Phase
 from wsd_local.engine import Job, Stopwatch
 from wsd_local.errors import FitError
 from wsd_local.events import Event, Notice, Source
-from wsd_local.llama import Grammar, Sampler
+from wsd_local.llama import Grammar, Model, Sampler
 from wsd_local.prompts import Message, supplied_prefix, urial_format
 from wsd_local.reply import Finished, Part, Reply, Switch, Timings
+from wsd_local.sampling import Sampling
 from wsd_local.settings import ReplySettings, plain
+from wsd_local.speculation import Speculated, Speculator
 from wsd_local.switch import SwitchPolicy
 from wsd_local.text import THINKING_MARKS
 
@@ -96,15 +98,36 @@ class Run:
             machine,
             Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, grammar=grammar),
             None if draft_model is None else Sampler(self._draft_sampling, draft_model),
-            list(self._prompts.draft),
-            {} if draft_model is None else draft_model.spelled(THINKING_MARKS),
+            draft_tokens=list(self._prompts.draft),
+            spelled={} if draft_model is None else draft_model.spelled(THINKING_MARKS),
             writes=self._writer,
             probabilities=settings.probabilities,
             progress=progress,
             stopwatch=watch,
         )
+        self._speculate(model, draft_model)
         self._told = False
         watch.now()
+
+    def _speculate(self, model: Model, draft: Model | None) -> None:
+        """Give the job proposals for its continuation, if they are wanted and can be taken back."""
+        wanted = self.settings.speculation
+        if wanted == "off" or model.is_recurrent or self._pair.loading.resident == "one":
+            return
+        if wanted == "lookup" or draft is None or draft.is_recurrent:
+            draft = None
+        else:
+            self.job.proposer = Sampler(Sampling(), draft, ignore_eos=self.settings.ignore_eos)
+        self.job.speculator = Speculator(
+            self._pair.engine.experience,
+            self._writer,
+            model,
+            draft,
+            self._prompts.draft,
+            self.machine.prompt_length,
+            (model.n_vocab, 0 if draft is None else draft.n_vocab),
+            lookup=wanted != "draft",
+        )
 
     @property
     def machine(self) -> Decoding:
@@ -183,6 +206,7 @@ class Run:
             provenance=self._provenance(),
             prompt_ids=self._prompt_ids(),
             draft_ids=tuple(self.job.draft_tokens[len(self._prompts.draft) :]) if len(self._roles) == 2 else (),
+            speculation=Speculated() if self.job.speculator is None else self.job.speculator.report(),
         )
 
     def _prompt_ids(self) -> dict[Source, list[int]]:

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from wsd_local.decoding import Limits
 from wsd_local.errors import UsageError
 from wsd_local.sampling import Sampling
+from wsd_local.speculation import Speculation
 from wsd_local.switch import SwitchPolicy
 
 FlashAttention = Literal["on", "off", "auto"]
@@ -38,7 +39,8 @@ class ReplySettings:
     (JSON) holds for what the base writes, and for the kept opening too where that is its beginning. `mode` is `wsd`,
     `base` (the base alone), `draft` (the draft alone), `fixed:K` (exactly K base tokens of the draft are kept) or
     `urial` (the base alone behind `urial`, the text of an in-context prompt).
-    `probabilities` also computes the probability of each token of the continuation.
+    `probabilities` also computes the probability of each token of the continuation. `speculation` is where proposals
+    for the continuation come from, which never change it: `draft`, `lookup` (the text itself), `auto` (both) or `off`.
     """
 
     window: int = 6
@@ -72,6 +74,7 @@ class ReplySettings:
     urial: str | None = None
     stop: tuple[str, ...] = ()
     probabilities: bool = False
+    speculation: Speculation = "auto"
 
     def __post_init__(self) -> None:
         _require_kinds(self)

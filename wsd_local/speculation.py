@@ -1,0 +1,420 @@
+"""Speculative continuation: tokens that the base may write next, so that it verifies several in one evaluation.
+
+Contract: pure; tokens and seconds are told. A proposal changes time and never a token: the base's sampler chooses each
+token from the base's own logits, and a proposed one stands only where it is the one chosen. For proposals of which
+nothing is drawn, that is the rejection rule of speculative sampling (Leviathan et al. 2023, arXiv 2211.17192): x is
+taken with probability p(x), and what comes instead is distributed as the rest of p.
+
+Proposals come from the draft model, from what it had written behind the switch already, and from the text itself
+(prompt look-up: what followed the last words where they stood before). How many are made, if any, is decided each time
+by what evaluations cost and how many proposals were taken lately: those for which expected tokens per second are most.
+What rounds that went wrong have lost is bounded by `SHARE`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from statistics import median
+from typing import Literal, Protocol
+
+from wsd_local.events import Source
+from wsd_local.text import utf8_decoder
+from wsd_local.tokens import common_prefix
+
+Speculation = Literal["auto", "draft", "lookup", "off"]
+
+MOST = 15
+"""Tokens proposed at most at once."""
+MARGIN = 1.02
+"""Expected gain below which nothing is proposed: estimates are not better than that."""
+SHARE, GRACE = 0.015, 128
+"""Time that may be lost, as a share of the continuation's so far and of so many tokens more."""
+GRAM, LONGEST, PLACES = 3, 16, 8
+"""Look-up: tokens that must be the same, that are compared, and places at which that is tried."""
+BUCKET = 32
+"""Evaluations of more tokens are counted with those of the next lower power of two."""
+
+
+class Costs:
+    """Seconds that one evaluation of some tokens of one sequence takes: medians of the last ones, linear between."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=7))
+
+    def saw(self, tokens: int, seconds: float) -> None:
+        """An evaluation of so many tokens took so long."""
+        size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
+        self._seen[size].append(seconds * size / tokens)
+
+    @property
+    def known(self) -> bool:
+        """Whether single tokens were seen."""
+        return 1 in self._seen
+
+    def of(self, tokens: int) -> float:
+        """Seconds for so many tokens; what one token costs must be known."""
+        if tokens in self._seen:
+            return median(self._seen[tokens])
+        lower = max(size for size in self._seen if size < tokens)
+        upper = min((size for size in self._seen if size > tokens), default=None)
+        below = median(self._seen[lower])
+        if upper is None:
+            return below * tokens / lower
+        return below + (median(self._seen[upper]) - below) * (tokens - lower) / (upper - lower)
+
+
+class Acceptance:
+    """Share of proposed tokens that were taken; the older, the less one counts."""
+
+    FADING, WEIGHT = 0.97, 4.0
+
+    def __init__(self, prior: float) -> None:
+        self._prior = prior
+        self._taken, self._seen = prior * self.WEIGHT, self.WEIGHT
+
+    @property
+    def rate(self) -> float:
+        """The share, below 1."""
+        return min(self._taken / self._seen, 0.99)
+
+    def saw(self, taken: float, refused: float) -> None:
+        """So many were taken, and so many were looked at and not taken."""
+        fading = self.FADING ** (taken + refused)
+        self._taken = self._taken * fading + taken
+        self._seen = self._seen * fading + taken + refused
+
+    def renew(self) -> None:
+        """Another text begins, of which less is known."""
+        if self._seen > self.WEIGHT:
+            self._taken, self._seen = self.rate * self.WEIGHT, self.WEIGHT
+
+
+def expected(rate: float, length: int) -> float:
+    """Tokens that a round gives on average: those taken before the first refused one, and the base's own."""
+    return (1 - rate ** (length + 1)) / (1 - rate)
+
+
+def break_even(cost: Callable[[int], float], plain: float, most: int = MOST) -> float | None:
+    """The acceptance from which on a length exists that pays; None if none pays even where all is taken.
+
+    `cost(k)` are the seconds of a round with `k` proposals, `plain` those of a token without.
+    """
+    if all((length + 1) * plain <= cost(length) for length in range(1, most + 1)):
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        pays = any(expected(middle, length) * plain > cost(length) for length in range(1, most + 1))
+        low, high = (low, middle) if pays else (middle, high)
+    return high
+
+
+class LookUp:
+    """Where the last tokens of a growing text stood before, and what followed them."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, ...], deque[int]] = defaultdict(lambda: deque(maxlen=PLACES))
+        self._read = GRAM
+
+    def find(self, tokens: Sequence[int], most: int) -> tuple[list[int], int]:
+        """At most `most` tokens that may follow, and the number of tokens that are the same before them."""
+        for place in range(self._read, len(tokens)):
+            self._places[tuple(tokens[place - GRAM : place])].append(place)
+        self._read = max(self._read, len(tokens))
+        places = self._places.get(tuple(tokens[-GRAM:])) if len(tokens) > GRAM else None
+        if not places or most < 1:
+            return [], 0
+        last = tokens[-LONGEST:][::-1]
+        length, place = max(
+            (common_prefix(last, tokens[max(0, place - LONGEST) : place][::-1]), place) for place in places
+        )
+        found = list(tokens[place : place + most])
+        while len(found) < most:  # a text that repeats itself
+            found.append(found[place - len(tokens)])
+        return found, length
+
+
+Held = Callable[[Sequence[int]], int]
+
+
+class Vocabulary(Protocol):
+    """What is needed of a tokenizer."""
+
+    def tokenize_text(self, text: str) -> list[int]:
+        """Tokens of a text alone."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for."""
+        ...
+
+
+def translated(tokens: Sequence[int], source: Vocabulary, target: Vocabulary, size: int) -> list[int]:
+    """What tokens of one vocabulary are in another, of `size` tokens: themselves where they mean the same there.
+
+    Half a character at the end is left out; nothing is returned where the other vocabulary cannot write the text.
+    """
+    pieces = [source.piece(token) for token in tokens]
+    if all(
+        token < size and piece and piece == target.piece(token) for token, piece in zip(tokens, pieces, strict=True)
+    ):
+        return list(tokens)
+    text = utf8_decoder().decode(b"".join(pieces))
+    for spelled in (text, text[1:] if text.startswith(" ") else None):  # some put a space before all
+        if spelled is not None:
+            found = target.tokenize_text(spelled)
+            if b"".join(map(target.piece, found)) == text.encode():
+                return found
+    return []
+
+
+@dataclass(slots=True)
+class Round:
+    """One evaluation of the base, and the draft's before it. `wanted` tokens are still to come from the draft.
+
+    `proposed` are the base's tokens, `drafted` the draft's own; `made` tokens came out, `seconds` is what they took.
+    """
+
+    length: int
+    source: str = ""
+    proposed: list[int] = field(default_factory=list)
+    drafted: list[int] = field(default_factory=list)
+    wanted: int = 0
+    made: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Speculated:
+    """What proposals did in one reply. `rounds` had some, `acceptance` is taken / looked at.
+
+    `break_even` is the draft model's acceptance from which on its proposals pay, None if they never do or too little
+    was measured. `saved_s` are seconds against writing token by token, by the measured price of a token.
+    """
+
+    rounds: int = 0
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
+    acceptance: float | None = None
+    break_even: float | None = None
+    saved_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What was measured of a pair: costs of each model, and the acceptance of each kind of proposal."""
+
+    costs: Mapping[Source, Costs] = field(default_factory=lambda: {"draft": Costs(), "base": Costs()})
+    acceptance: Mapping[str, Acceptance] = field(
+        default_factory=lambda: {
+            "draft": Acceptance(0.75),
+            "look-up 3": Acceptance(0.4),
+            "look-up 5": Acceptance(0.6),
+            "look-up 9": Acceptance(0.8),
+        }
+    )
+
+
+class Speculator:
+    """Proposals for the continuation of one reply.
+
+    Args:
+        experience: what is known of the pair; it learns.
+        writes: the model that continues.
+        base, draft: their vocabularies; no draft, no proposals of it.
+        draft_prompt: what the draft model reads before the reply.
+        prompt_length: tokens of the base's prompt.
+        sizes: tokens in the base's and in the draft's vocabulary.
+        lookup: whether the text itself is looked at.
+    """
+
+    def __init__(
+        self,
+        experience: Experience,
+        writes: Source,
+        base: Vocabulary,
+        draft: Vocabulary | None,
+        draft_prompt: Sequence[int],
+        prompt_length: int,
+        sizes: tuple[int, int],
+        *,
+        lookup: bool = True,
+    ) -> None:
+        self._experience = experience
+        self._costs = experience.costs[writes]
+        self._base, self._draft = base, draft
+        self._sizes = sizes
+        self._lookup = LookUp() if lookup else None
+        self._followed = prompt_length
+        self._draft_tokens = list(draft_prompt)
+        self._draft_holds = 0
+        self._round: Round | None = None
+        self._beyond: tuple[int, Sequence[int]] | None = None
+        self._spent = self._saved = 0.0
+        self._rounds = self._proposed = self._looked_at = self._accepted = 0
+        for acceptance in experience.acceptance.values():
+            acceptance.renew()
+
+    def checked(self, probabilities: Sequence[float]) -> None:
+        """The base gave these probabilities to tokens of the draft, which it would have taken as often."""
+        taken = sum(probabilities)
+        self._experience.acceptance["draft"].saw(taken, len(probabilities) - taken)
+
+    def begin(self, tokens: Sequence[int], beyond: Sequence[int]) -> None:
+        """The continuation begins behind `tokens`, where the draft had written `beyond`. Only the first call counts."""
+        if self._beyond is None:
+            self._beyond = (len(tokens), beyond)
+
+    # -- rounds ----------------------------------------------------------------------------------------------
+
+    def round(self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held) -> Round:
+        """The round in progress behind `tokens`, or a new one with at most `most` proposals.
+
+        `live` of what remains of the draft's text is evaluated already. The draft model's context has room for
+        `draft_room` tokens and holds the first `held(tokens)` of some.
+        """
+        if self._round is not None and self._round.length == len(tokens) and not self._round.made:
+            return self._round
+        self.settle()
+        self._round = self._planned(tokens, min(most, MOST), live, draft_room, held)
+        return self._round
+
+    def remaining(self, tokens: Sequence[int]) -> list[int]:
+        """What the draft had written behind `tokens` before the switch, if the base has followed it so far."""
+        length, beyond = self._beyond or (0, ())
+        if beyond and list(tokens[length:]) != list(beyond[: len(tokens) - length]):
+            self._beyond = length, beyond = 0, ()
+        return list(beyond[len(tokens) - length :])
+
+    @property
+    def draft_tokens(self) -> list[int]:
+        """What the draft model is to read in this round: its prompt, the reply, and its own proposals."""
+        return self._draft_tokens + (self._round.drafted if self._round is not None else [])
+
+    def _follow(self, tokens: Sequence[int]) -> bool:
+        """Add what is new to what the draft model reads; False if that is half a character."""
+        assert self._draft is not None
+        new = tokens[self._followed :]
+        try:
+            b"".join(map(self._base.piece, new)).decode()
+        except UnicodeDecodeError:
+            return False
+        self._draft_tokens += translated(new, self._base, self._draft, self._sizes[1])
+        self._followed = len(tokens)
+        return True
+
+    def drafted(self, token: int | None) -> None:
+        """The draft model proposes a token, or the end."""
+        now = self._round
+        assert now is not None and self._draft is not None
+        now.wanted -= 1
+        if token is None:
+            now.wanted = 0
+            if not now.drafted:
+                self._experience.acceptance["draft"].saw(0, 1)
+        else:
+            now.drafted.append(token)
+        if not now.wanted:
+            now.proposed = translated(now.drafted, self._draft, self._base, self._sizes[0])[:MOST]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the round in progress took so far."""
+        return 0.0 if self._round is None else self._round.seconds
+
+    def took(self, seconds: float) -> None:
+        """An evaluation for the round in progress took so long."""
+        if self._round is not None:
+            self._round.seconds += seconds
+
+    def made(self) -> None:
+        """A token came out of the round in progress."""
+        assert self._round is not None
+        self._round.made += 1
+
+    def settle(self) -> None:
+        """Learn from the round that is over."""
+        now, self._round = self._round, None
+        if now is None or not now.made:
+            return
+        self._spent += now.seconds
+        if not now.source:
+            return
+        taken = min(now.made - 1, len(now.proposed))
+        looked_at = min(now.made, len(now.proposed))
+        self._rounds += 1
+        self._proposed += len(now.proposed)
+        self._accepted += taken
+        self._looked_at += looked_at
+        self._experience.acceptance[now.source].saw(taken, looked_at - taken)
+        if self._costs.known:
+            self._saved += now.made * self._costs.of(1) - now.seconds
+
+    # -- which proposals, and how many --------------------------------------------------------------------------
+
+    def _planned(self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held) -> Round:
+        plain = Round(len(tokens))
+        if most < 1:
+            return plain
+        remaining = self.remaining(tokens)[:most] if self._draft is not None else []
+        if remaining and live:
+            return Round(len(tokens), "draft", remaining[:live])
+        if not self._costs.known:
+            return plain
+        best, gain = plain, MARGIN
+        if remaining:
+            length, better = self._best("draft", self._costs_of_check, len(remaining))
+            if better > gain:
+                best, gain = Round(len(tokens), "draft", remaining[:length]), better
+        elif self._draft is not None and self._experience.costs["draft"].known and self._follow(tokens):
+            behind = len(self._draft_tokens) - held(self._draft_tokens)
+            room = min(most, draft_room - len(self._draft_tokens))
+            length, better = self._best("draft", lambda k: self._cost_of_drafting(k, max(1, behind)), room)
+            if better > gain:
+                best, gain = Round(len(tokens), "draft", wanted=length), better
+        if self._lookup is not None:
+            found, same = self._lookup.find(tokens, most)
+            if found:
+                source = f"look-up {9 if same >= 9 else 5 if same >= 5 else 3}"
+                length, better = self._best(source, self._costs_of_check, len(found))
+                if better > gain:
+                    best = Round(len(tokens), source, found[:length])
+        return best
+
+    def _costs_of_check(self, length: int) -> float:
+        return self._costs.of(length + 1)
+
+    def _cost_of_drafting(self, length: int, behind: int) -> float:
+        draft = self._experience.costs["draft"]
+        return draft.of(behind) + (length - 1) * draft.of(1) + self._costs.of(length + 1)
+
+    def _best(self, source: str, cost: Callable[[int], float], most: int) -> tuple[int, float]:
+        """The length with the most expected tokens per second, and how many times those of plain decoding they are.
+
+        Lengths that could lose more than may be lost are left out.
+        """
+        plain, rate = self._costs.of(1), self._experience.acceptance[source].rate
+        losable = self._saved + SHARE * (self._spent + GRACE * plain)
+        prices = ((length, cost(length)) for length in range(1, most + 1))
+        bearable = takewhile(lambda priced: priced[1] - plain <= losable, prices)
+        gains = ((expected(rate, length) * plain / price, length) for length, price in bearable)
+        gain, length = max(gains, default=(0.0, 0))
+        return length, gain
+
+    def report(self) -> Speculated:
+        """What it came to so far."""
+        self.settle()
+        least = None
+        if self._draft is not None and self._costs.known and self._experience.costs["draft"].known:
+            least = break_even(lambda length: self._cost_of_drafting(length, 1), self._costs.of(1))
+        return Speculated(
+            self._rounds,
+            self._proposed,
+            self._accepted,
+            self._accepted / self._looked_at if self._looked_at else None,
+            least,
+            self._saved,
+        )
