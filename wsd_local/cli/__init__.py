@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from wsd_local import __version__
-from wsd_local.cli import chat, chats, configuration, doctor, evaluate, fit, models, run
+from wsd_local.cli import bench, chat, chats, configuration, doctor, evaluate, fit, models, run
 from wsd_local.cli.interrupt import EXIT_INTERRUPTED
 from wsd_local.errors import CancelledError, WsdError
 
@@ -32,6 +32,7 @@ app.add_typer(chats.app, name="chats")
 app.add_typer(models.app, name="models")
 app.command("fit")(fit.fit)
 app.add_typer(configuration.app, name="config")
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(evaluate.app, name="eval")
 
