@@ -54,8 +54,9 @@ OVERRIDES: dict[str, Any] = {
     "ignore_eos": True,
     "stop": (),
     "on_draft_end": "continue",
+    "speculation": "off",
 }
-"""Settings that replies of a fixed length need, whatever the configuration says."""
+"""Settings of replies that have a fixed length and take one evaluation per token, whatever the configuration says."""
 
 
 # -- measuring -------------------------------------------------------------------------------------------------
@@ -109,13 +110,15 @@ class Bench:
 
     def warm(self) -> None:
         """Let both models work once, so that nothing is touched for the first time while it is measured."""
-        self._answer(max_tokens=min(self.tokens, STEPS))
+        self.answer(max_tokens=min(self.tokens, STEPS))
 
     def parts(self) -> Figures:
-        """Both models alone: a prompt read, a token written behind it, and a draft token checked by the base."""
+        """Both models alone: a prompt read, a token written in the middle of a reply, a draft token checked."""
         figures: Figures = {}
+        lengths = {"draft": self.drafted or 0, "base": self.tokens}
         for role, prompt in self.prompts.items():
-            read_s, token_s, text = self._writes(role, prompt, STEPS)
+            middle = max(0, (lengths[role] - STEPS) // 2)
+            read_s, token_s, text = self._writes(role, prompt, STEPS, middle)
             figures |= {
                 f"{role}_prompt_s": read_s,
                 f"{role}_prompt_rate": len(prompt) / read_s,
@@ -127,7 +130,7 @@ class Bench:
     def whole(self) -> Figures:
         """A reply by both models."""
         with timed_calls(self._clock) as native:
-            seconds, reply = self._answer(self.drafted)
+            seconds, reply = self.answer(drafted=self.drafted)
         self.reply = reply
         times, counts = reply.timings, reply.counts
         written = times.base_evaluated_tokens - times.base_prompt_tokens - counts.checked_tokens
@@ -144,7 +147,7 @@ class Bench:
 
     def alone(self) -> Figures:
         """The same reply by the base alone, through the same engine."""
-        seconds, reply = self._answer(mode="base")
+        seconds, reply = self.answer(mode="base")
         return {"base_s": seconds} | _told(reply, "base_")
 
     def turns(self) -> Figures:
@@ -162,23 +165,17 @@ class Bench:
     def shapes(self, role: Source, prompt: int, tokens: int) -> Figures:
         """What llama-bench measures: a prompt read, and tokens written from an empty context, without any prompt."""
         model = self.pair.model(role)
-        text = (self.prompts[role] * (prompt // len(self.prompts[role]) + 1))[:prompt]
+        text = _cycled(self.prompts[role], prompt)
         read_s, _, _ = self._writes(role, text, 0)
         first_s, token_s, _ = self._writes(role, [text[0] if model.bos is None else model.bos], tokens - 1)
         whole = first_s + token_s * (tokens - 1)
         return {f"{role}_pp_rate": prompt / read_s, f"{role}_tg_rate": tokens / whole}
 
-    # -- the work ----------------------------------------------------------------------------------------------
+    def answer(self, *, drafted: int | None = None, **changes: Any) -> tuple[float, Reply]:
+        """Seconds that a reply takes, from messages to its end, and the reply; `drafted` forces the draft's length.
 
-    def _prepared(self, **changes: Any) -> Run:
-        return self.pair.prepared(self.messages, **OVERRIDES | {"max_tokens": self.tokens} | changes)
-
-    def _forget(self) -> None:
-        for role in self.pair.loaded:
-            self.pair.context(role).forget(0)
-
-    def _answer(self, drafted: int | None = None, **changes: Any) -> tuple[float, Reply]:
-        """Seconds that a reply takes, from messages to its end, and the reply; `drafted` forces the draft's length."""
+        `changes` are settings, for replies that are made otherwise.
+        """
         self._forget()
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()
@@ -191,30 +188,55 @@ class Bench:
         _require_whole(run.reply)
         return seconds, run.reply
 
-    def _writes(self, role: Source, prompt: Sequence[int], steps: int) -> tuple[float, float, list[int]]:
-        """Seconds to read the prompt and choose one token, and for each further one; the tokens that were written."""
+    # -- the work ----------------------------------------------------------------------------------------------
+
+    def _prepared(self, **changes: Any) -> Run:
+        return self.pair.prepared(self.messages, **OVERRIDES | {"max_tokens": self.tokens} | changes)
+
+    def _forget(self) -> None:
+        for role in self.pair.loaded:
+            self.pair.context(role).forget(0)
+
+    def _writes(
+        self, role: Source, prompt: Sequence[int], steps: int, beyond: int = 0
+    ) -> tuple[float, float, list[int]]:
+        """Seconds to read the prompt and choose one token, and for each of `steps` more; those that were written.
+
+        They are written `beyond` the prompt, over which the prompt itself is read again, untimed: what a token costs
+        grows with what stands before it.
+        """
         context = self.pair.context(role)
         sampler = Sampler(Sampling(), context.model, ignore_eos=True)
         self._forget()
         tokens = list(prompt)
         begun = self._clock()
         tokens.append(_next(context, tokens, sampler))
-        read = self._clock()
+        read_s = self._clock() - begun
+        if beyond:
+            tokens += _cycled(prompt, beyond)
+            tokens.append(_next(context, tokens, sampler))
+        first = len(tokens)
+        begun = self._clock()
         for _ in range(steps):
             tokens.append(_next(context, tokens, sampler))
-        return read - begun, (self._clock() - read) / max(steps, 1), tokens[len(prompt) :]
+        return read_s, (self._clock() - begun) / max(steps, 1), tokens[first:]
 
     def _checks(self, prompt: list[int], text: list[int]) -> float:
         """Seconds for a token of a chunk. A first chunk goes before: it holds the last token of the prompt too."""
         context = self.pair.context("base")
         length = self.chunk * (CHUNKS + 1)
-        tokens = prompt + (text * (length // len(text) + 1))[:length]
+        tokens = prompt + _cycled(text, length)
         self._forget()
         context.logprobs(0, tokens[: len(prompt) + self.chunk], len(prompt))
         begun = self._clock()
         for start in range(len(prompt) + self.chunk, len(tokens), self.chunk):
             context.logprobs(0, tokens[: start + self.chunk], start)
         return (self._clock() - begun) / (self.chunk * CHUNKS)
+
+
+def _cycled(tokens: Sequence[int], length: int) -> list[int]:
+    """So many tokens, again and again the same ones."""
+    return (list(tokens) * (length // len(tokens) + 1))[:length]
 
 
 def _next(context: Context, tokens: Sequence[int], sampler: Sampler) -> int:
