@@ -73,6 +73,11 @@ def base_prompt(messages: Sequence[Message]) -> str:
     return "".join(turns) + "\n\n[Assistant]\n"
 
 
+def never(tokens: Sequence[int]) -> dict[int, float]:
+    """A bias with which these tokens are not chosen."""
+    return dict.fromkeys(tokens, -1e9)
+
+
 def log_probabilities(base: Any, tokens: Sequence[int], start: int) -> list[float]:
     """Log-probability of each token from `start` on, by one evaluation of them all."""
     base.reset()
@@ -104,6 +109,7 @@ def three_passes(
     draft_max_tokens: int = 512,
     max_tokens: int = 2048,
     ignore_eos: bool = False,
+    draft_bias: Mapping[int, float] | None = None,
     stops: Sequence[str] = STOPS,
 ) -> Passes:
     """Answer a conversation.
@@ -116,11 +122,14 @@ def three_passes(
         draft_max_tokens: draft tokens at most.
         max_tokens: base tokens of the reply at most, kept ones too.
         ignore_eos: the base writes on behind what would end its text.
+        draft_bias: added to logits of the draft, such as `never(tokens)`.
         stops: texts that end the reply; with none of them and `ignore_eos` it is `max_tokens` long.
     """
     begun = time.perf_counter()
     draft.reset()
-    answer = draft.create_chat_completion(list(messages), max_tokens=draft_max_tokens, temperature=0.0)
+    answer = draft.create_chat_completion(
+        list(messages), max_tokens=draft_max_tokens, temperature=0.0, logit_bias=draft_bias
+    )
     draft_text = answer["choices"][0]["message"]["content"].strip()
     drafted = time.perf_counter()
 
@@ -141,7 +150,7 @@ def three_passes(
             max_tokens=max_tokens - kept,
             temperature=0.0,
             stop=list(stops),
-            logit_bias={base.token_eos(): -1e9} if ignore_eos else None,
+            logit_bias=never([base.token_eos()]) if ignore_eos else None,
         )
     opened = base.detokenize(opening)[len(base.detokenize(opening[:start])) :].decode(errors="replace")
     return Passes(

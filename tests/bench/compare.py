@@ -1,0 +1,524 @@
+"""Our speed beside that of other programs over the same files, in one run.
+
+    tests/bench/build_peers.sh FOLDER
+    python tests/bench/compare.py --draft FILE --base FILE --peers FOLDER [--prompts 200,1000] [--tokens 256]
+        [--repeat 3] [--threads 2] [--only SECTION,…] [--json FILE] [--markdown FILE]
+
+Sections (all, if none is named; `reply` is always measured where another one is divided by it):
+
+    reply        the whole WSD reply, against the sum of its parts (`parts`), and against
+    base         the base alone, through our engine
+    passes       the three passes written plainly (three_passes.py), the draft running to its 512 tokens, and to 256
+    completion   llama-completion, base alone
+    server       llama-server, base alone, streaming, no cached prompt: time to the first token
+    speculative  llama-speculative-simple, --speculative-draft with the base's vocabulary (default: --draft)
+    bench        llama-bench, against our prefill and decode in the same shapes
+    session      the tenth turn of a conversation against the second
+    memory       growth of resident memory against weights and KV caches
+    start        --help, and the first text of the embedded pair, from cold processes
+
+Contract: every program reads the same prompt (its tokens are counted) with the same number of threads, and models are
+loaded before anything is timed. Programs take turns within each repetition, and quotients are taken within it. Replies
+ignore the end of text, so that all have `--tokens` base tokens; ours take one evaluation per token. Without `--drafted`
+the switch comes where the models agree. What was measured is in the JSON file after each step; Ctrl-C prints what there
+is.
+
+What peers are asked: llama-bench its own `avg_ts` of one repetition behind its warm-up; llama-completion its perf
+print, where "prompt eval time" is the time to the first token and "total time" the whole, both without loading and
+warm-up; llama-speculative-simple "encoded … in" plus "decoded … in", the latter scaled from the tokens it decoded to
+those wanted, as it stops behind a round; llama-server the time from the request to the first chunk with text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import three_passes as plain
+
+from wsd_local import atomic
+from wsd_local import benchmark as ours
+from wsd_local.benchmark import COLUMNS, Bench, Comparison, Figures, Row, rows
+from wsd_local.pairs import Pair, load
+
+PER_PROMPT = ("reply", "parts", "base", "passes", "completion", "server", "speculative")
+ONCE = ("memory", "bench", "session", "start")
+DRAFTS = (512, 256)
+"""Draft tokens of the three passes."""
+SHAPE = (512, 128)
+"""Prompt, and tokens written, of llama-bench."""
+STARTS = 5
+TRIES = 3
+
+REPLY_TABLE = (
+    *ours.PARTS,
+    *ours.WHOLE,
+    Comparison("whole reply", "reply_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
+    Comparison("whole reply", "reply_s", "s", "three passes, draft of 256 tokens", "passes_256_s", 0.65),
+    Comparison("whole reply", "reply_s", "s", "three passes, the same draft", "passes_same_s"),
+    Comparison("first text", "first_text_s", "s", "three passes of 512: nothing before all is there", "passes_512_s"),
+    Comparison("whole reply", "reply_s", "s", "llama-completion, base alone", "completion_s"),
+    Comparison("base alone, our engine", "base_s", "s", "llama-completion, base alone", "completion_s"),
+    Comparison("first text", "first_text_s", "s", "llama-completion, prompt read", "completion_first_s"),
+    Comparison("first text", "first_text_s", "s", "llama-server, base alone", "server_first_s"),
+    Comparison("first text of the base alone", "base_first_text_s", "s", "llama-server, base alone", "server_first_s"),
+    Comparison("whole reply", "reply_s", "s", "llama-speculative-simple", "speculative_s"),
+    Comparison("base alone, our engine", "base_s", "s", "llama-speculative-simple", "speculative_s"),
+)
+ONCE_TABLE = (
+    Comparison("base reads 512 tokens", "base_pp_rate", "tokens/s", "llama-bench pp512", "peer_pp_rate", 0.98, True),
+    Comparison("base writes 128 tokens", "base_tg_rate", "tokens/s", "llama-bench tg128", "peer_tg_rate", 0.98, True),
+    *ours.SESSION,
+    *ours.MEMORY,
+    Comparison("wsd-local --help", "help_s", "s", goal=0.25),
+    Comparison("wsd-local run, first text of the embedded pair", "cold_first_text_s", "s", goal=1.5),
+)
+
+
+# -- peers -----------------------------------------------------------------------------------------------------
+
+
+class PeerError(Exception):
+    """A peer that did not answer: what it said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """llama.cpp's own programs over the same base file."""
+
+    folder: Path
+    base: Path
+    threads: int
+    gpu_layers: int
+
+    def _common(self) -> list[str]:
+        return ["-m", str(self.base), "-t", str(self.threads), "-ngl", str(self.gpu_layers)]
+
+    def bench(self, prompt: int, tokens: int) -> Figures:
+        """llama-bench, one repetition of each test."""
+        said = self._run("llama-bench", *self._common(), *f"-p {prompt} -n {tokens} -r 1 -o json".split())
+        rates = {"pp" if test["n_prompt"] else "tg": test["avg_ts"] for test in json.loads(said)}
+        return {f"peer_{name}_rate": float(rate) for name, rate in rates.items()}
+
+    def completion(self, prompt: Path, length: int, tokens: int) -> Figures:
+        """llama-completion, base alone, greedy."""
+        own = ["-no-cnv", "--no-display-prompt", "--simple-io", "--perf"]
+        for _ in range(TRIES):  # a thread writes its log, and the program may end before it
+            said = self._run("llama-completion", *self._common(), *self._reply(prompt, length, tokens), *own)
+            read = re.search(r"prompt eval time = +([\d.]+) ms / +(\d+) tokens", said)
+            total = re.search(r" total time = +([\d.]+) ms", said)
+            if read is not None and total is not None:
+                break
+        if read is None or total is None:
+            raise PeerError(f"llama-completion: no perf print in {_end(said)}")
+        _require_length("llama-completion", int(read[2]), length)
+        return {"completion_first_s": float(read[1]) / 1000, "completion_s": float(total[1]) / 1000}
+
+    def speculative(self, draft: Path, prompt: Path, length: int, tokens: int) -> Figures:
+        """llama-speculative-simple, greedy."""
+        own = ["-md", str(draft), "--spec-type", "draft-simple", "-ngld", str(self.gpu_layers)]
+        own += ["-td", str(self.threads), "-tbd", str(self.threads)]
+        said = self._run("llama-speculative-simple", *self._common(), *self._reply(prompt, length, tokens), *own)
+        times = [re.search(rf"{what} +(\d+) tokens in +([\d.]+) seconds", said) for what in ("encoded", "decoded")]
+        accepted = re.search(r"accept += +([\d.]+)%", said)
+        if times[0] is None or times[1] is None:
+            raise PeerError(f"llama-speculative-simple: no times in {_end(said)}")
+        _require_length("llama-speculative-simple", int(times[0][1]), length)
+        written = int(times[1][1])
+        seconds = float(times[0][2]) + float(times[1][2]) * tokens / written  # it stops behind a round, not at a token
+        return {"speculative_s": seconds, "speculative_accepted": float(accepted[1]) / 100 if accepted else 0.0}
+
+    @contextmanager
+    def server(self, n_ctx: int) -> Iterator[Callable[[list[int]], Figures]]:
+        """llama-server with the base loaded; asked for a prompt of tokens."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        own = f"-c {n_ctx} -np 1 -cram 0 --no-ui --host 127.0.0.1 --port {port}".split()
+        command = [str(self.folder / "llama-server"), *self._common(), *own]
+        with tempfile.TemporaryFile() as log:
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment())
+            try:
+                self._wait(server, port)
+                yield lambda prompt: _first_token(port, prompt)
+            finally:
+                server.terminate()
+                server.wait()
+
+    @staticmethod
+    def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+        while server.poll() is None:
+            try:
+                if _get(port, "/health") == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise PeerError(f"llama-server ended with exit code {server.returncode}")
+
+    def _reply(self, prompt: Path, length: int, tokens: int) -> list[str]:
+        threads, n_ctx = self.threads, length + tokens + 64
+        own = f"-n {tokens} -c {n_ctx} -tb {threads} --no-escape --ignore-eos --samplers top_k --top-k 1"
+        return ["-bf", str(prompt), *own.split()]
+
+    def _run(self, name: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(self.folder / name), *arguments],
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=_environment(),
+        )
+        said = (done.stdout if name == "llama-bench" else done.stdout + done.stderr).decode(errors="replace")
+        if done.returncode:
+            raise PeerError(
+                f"{name} ended with exit code {done.returncode}: {_end(done.stderr.decode(errors='replace'))}"
+            )
+        return said
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "GGML_NO_BACKTRACE": "1", "LC_ALL": "C"}
+
+
+def _end(said: str) -> str:
+    return " ".join(said.split())[-300:]
+
+
+def _require_length(name: str, found: int, wanted: int) -> None:
+    if abs(found - wanted) > 1:  # it may hold the last token back for the first step
+        raise PeerError(f"{name} read {found} tokens where {wanted} were meant")
+
+
+def _get(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def _first_token(port: int, prompt: list[int]) -> Figures:
+    """Seconds from the request to the first text."""
+    asked = {"prompt": prompt, "n_predict": 4, "stream": True, "cache_prompt": False, "ignore_eos": True}
+    asked |= {"samplers": ["top_k"], "top_k": 1}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    begun = time.perf_counter()
+    connection.request("POST", "/completion", json.dumps(asked), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    seconds = 0.0
+    for line in answer:
+        if not seconds and line.startswith(b"data:") and b'"content"' in line:
+            seconds = time.perf_counter() - begun
+    connection.close()
+    if answer.status != 200 or not seconds:
+        raise PeerError(f"llama-server answered {answer.status} and no text")
+    return {"server_first_s": seconds}
+
+
+# -- our command -----------------------------------------------------------------------------------------------
+
+
+def starts() -> Figures:
+    """Seconds of the help, and until the first text of the embedded pair, from cold processes: medians of some."""
+    script = Path(sys.executable).with_name("wsd-local")
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "wsd_local"]
+    asked = [*command, "run", "How do I boil an egg?"]
+    _first_byte(asked)  # a file that is new is looked at once
+    return {
+        "help_s": statistics.median(_first_byte([*command, "--help"], whole=True) for _ in range(STARTS)),
+        "cold_first_text_s": statistics.median(_first_byte(asked) for _ in range(STARTS)),
+    }
+
+
+def _first_byte(command: list[str], *, whole: bool = False) -> float:
+    """Seconds until the first byte of a command's standard output, where it is ended, or until it has ended itself."""
+    begun = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout is not None
+        first = os.read(run.stdout.fileno(), 1)
+        seconds = time.perf_counter() - begun
+        if whole:
+            run.stdout.read()
+        else:
+            run.kill()
+    if not first:
+        raise PeerError(f"{' '.join(command)} wrote nothing")
+    return time.perf_counter() - begun if whole else seconds
+
+
+# -- the three passes ------------------------------------------------------------------------------------------
+
+
+class Plain:
+    """The three passes, models loaded and touched once."""
+
+    def __init__(self, draft: Path, base: Path, n_ctx: int, threads: int, gpu_layers: int) -> None:
+        self.draft, self.base = (
+            plain.load(path, n_ctx=n_ctx, threads=threads, gpu_layers=gpu_layers, logits_all=path == base)
+            for path in (draft, base)
+        )
+        for model in (self.draft, self.base):
+            model.eval([model.token_bos()] * 8)
+
+    def answer(self, bench: Bench) -> Figures:
+        """The same conversation, the draft running to so many tokens, or to those that the bench forces."""
+        settings = bench.pair.settings
+        never = plain.never(bench.pair.model("draft").eog_tokens)
+        figures: Figures = {}
+        for draft_tokens in DRAFTS if bench.drafted is None else (bench.drafted,):
+            passes = plain.three_passes(
+                self.draft,
+                self.base,
+                [{"role": message["role"], "content": message["content"]} for message in bench.messages],
+                window=settings.window,
+                threshold=settings.threshold if bench.drafted is None else 1.1,
+                draft_max_tokens=draft_tokens,
+                max_tokens=bench.tokens,
+                ignore_eos=True,
+                draft_bias=never,
+                stops=(),
+            )
+            which = draft_tokens if bench.drafted is None else "same"
+            figures[f"passes_{which}_s"] = passes.total_s
+            for name in ("draft_s", "score_s", "continue_s", "draft_tokens", "score_tokens", "continue_tokens"):
+                figures[f"passes_{which}_{name}"] = getattr(passes, name)
+        return figures
+
+    def close(self) -> None:
+        """Free both models."""
+        self.draft.close()
+        self.base.close()
+
+
+# -- one run ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Store:
+    """All that was measured: a list of repetitions for each prompt length, and one for what depends on none."""
+
+    path: Path | None
+    about: dict[str, Any]
+    repetitions: dict[str, list[Figures]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, group: str, repetition: int, figures: Figures) -> None:
+        """Keep figures, and write the file."""
+        found = self.repetitions.setdefault(group, [])
+        while len(found) <= repetition:
+            found.append({})
+        found[repetition].update(figures)
+        if self.path is not None:
+            atomic.write_text(self.path, json.dumps(self.as_dict(), indent=1) + "\n")
+
+    def tables(self) -> list[tuple[str, list[Row]]]:
+        """A table for each prompt length, and one for the rest."""
+        tables = []
+        for group, found in self.repetitions.items():
+            title = f"Prompt of {group} tokens, reply of {self.about['tokens']}" if group != ANY else "Any prompt"
+            tables.append((title, rows(found, ONCE_TABLE if group == ANY else REPLY_TABLE)))
+        return [table for table in tables if table[1]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        tables = {title: [row.as_dict() for row in found] for title, found in self.tables()}
+        return {"about": self.about, "tables": tables, "repetitions": self.repetitions, "failed": self.failed}
+
+
+ANY = "any"
+
+
+class Compare:
+    """One run over `pair`, section by section."""
+
+    def __init__(self, asked: argparse.Namespace, pair: Pair, resident: tuple[int, Callable[[], int]]) -> None:
+        self._asked = asked
+        self._pair = pair
+        self._resident = resident
+        self._only = set(asked.only.split(",")) if asked.only else {*PER_PROMPT, *ONCE}
+        self._peers = Peers(asked.peers, asked.base, asked.threads, asked.gpu_layers)
+        self._benches = {
+            length: Bench(pair, prompt_tokens=length, tokens=asked.tokens, drafted=asked.drafted)
+            for length in map(int, asked.prompts.split(","))
+        }
+        self._plain: Plain | None = None
+        about = {"asked": {name: str(value) for name, value in vars(asked).items()}, "tokens": asked.tokens}
+        self.store = Store(asked.json, about)
+
+    def run(self) -> None:
+        """Measure all; the store grows."""
+        try:
+            for repetition in range(self._asked.repeat):
+                self._once(repetition)
+                for length in self._benches:
+                    self._reply(repetition, length)
+        finally:
+            if self._plain is not None:
+                self._plain.close()
+
+    def _measure(self, group: str, repetition: int, name: str, measured: Callable[[], Figures]) -> Figures:
+        if name not in self._only:
+            return {}
+        begun = time.monotonic()
+        _say(f"repetition {repetition + 1}, {name}, prompt {group} …")
+        try:
+            figures = measured()
+        except PeerError as error:
+            self._only.discard(name)
+            self.store.failed.append(f"{name}: {error}")
+            _say(f"  left out from here on: {error}")
+            return {}
+        seconds = " ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        _say(f"  {seconds} ({time.monotonic() - begun:.0f} s)")
+        self.store.add(group, repetition, figures)
+        return figures
+
+    def _once(self, repetition: int) -> None:
+        first = next(iter(self._benches.values()))
+        if repetition == 0:
+            first.warm()
+            before, now = self._resident
+            self._measure(ANY, 0, "memory", lambda: ours.memory(self._pair, before, now()))
+            self.store.about["pair"] = ours.about(first)
+            self._measure(ANY, 0, "start", starts)
+        order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE)]
+        for measured in order if repetition % 2 == 0 else order[::-1]:
+            self._measure(ANY, repetition, "bench", measured)
+        self._measure(ANY, repetition, "session", first.turns)
+
+    def _reply(self, repetition: int, length: int) -> None:
+        bench, group = self._benches[length], str(length)
+        prompt, tokens = bench.prompts["base"], self._asked.tokens
+        if not self._only & set(PER_PROMPT):
+            return
+        self._only.add("reply")
+        parts = self._measure(group, repetition, "parts", bench.parts)
+        whole = self._measure(group, repetition, "reply", bench.whole)
+        if parts and whole:
+            self.store.add(group, repetition, ours.sums(parts, whole))
+        self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
+        self._measure(group, repetition, "base", bench.alone)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "prompt.txt"
+            file.write_bytes(self._pair.base_format.prompt(bench.messages).encode())
+            size = len(prompt)
+            draft = self._asked.speculative_draft or self._asked.draft
+            self._measure(group, repetition, "completion", lambda: self._peers.completion(file, size, tokens))
+            self._measure(group, repetition, "speculative", lambda: self._peers.speculative(draft, file, size, tokens))
+        self._measure(group, repetition, "server", lambda: self._served(prompt))
+        if repetition < self._asked.passes_repeat:
+            self._measure(group, repetition, "passes", lambda: self._passes(bench))
+
+    def _served(self, prompt: list[int]) -> Figures:
+        with self._peers.server(len(prompt) + 64) as ask:
+            ask(prompt[:8])
+            return ask(prompt)
+
+    def _passes(self, bench: Bench) -> Figures:
+        if self._plain is None:
+            asked = self._asked
+            longest = max(len(prompt) for one in self._benches.values() for prompt in one.prompts.values())
+            n_ctx = longest + max(*DRAFTS, asked.tokens) + 64
+            self._plain = Plain(asked.draft, asked.base, n_ctx, asked.threads, asked.gpu_layers)
+        return self._plain.answer(bench)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# -- what is printed -------------------------------------------------------------------------------------------
+
+
+def text_of(title: str, found: list[Row]) -> str:
+    """A table for a terminal."""
+    lines = [COLUMNS, *(row.cells() for row in found)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(COLUMNS))]
+    shown = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join([title, "", *shown])
+
+
+def markdown_of(title: str, found: list[Row]) -> str:
+    """The same for a document."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in found)]
+    return "\n".join([f"### {title}", "", *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def notes(store: Store) -> list[str]:
+    """What a reader must know of the tables."""
+    said = []
+    for group, about in store.about.get("prompts", {}).items():
+        reply, prompt = about["reply"], about["prompt_tokens"]
+        told = ", ".join(f"{name.removesuffix('_tokens')} {value}" for name, value in (reply or {}).items())
+        said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
+    if "pair" in store.about:
+        said.append(f"Load mode: {store.about['pair']['load_mode']}; threads: {store.about['pair']['threads']}.")
+    return [*said, *(f"Left out: {line}" for line in store.failed)]
+
+
+def parsed() -> argparse.Namespace:
+    """Arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draft", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--peers", type=Path, required=True, help="folder of build_peers.sh")
+    parser.add_argument("--speculative-draft", type=Path, help="for llama-speculative-simple: the base's vocabulary")
+    parser.add_argument("--prompts", default="200,1000", help="base tokens, one table each")
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--drafted", type=int, help="force a draft of so many draft tokens")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--passes-repeat", type=int, default=1, help="of these, with the three passes, which take long")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--gpu-layers", type=int, default=0, help="of every program: 0 none, -1 all")
+    parser.add_argument("--ctx", type=int)
+    parser.add_argument("--only", help=f"sections, with commas: {', '.join((*PER_PROMPT, *ONCE))}")
+    parser.add_argument("--json", type=Path, help="file for all figures, written after each step")
+    parser.add_argument("--markdown", type=Path, help="file for the tables")
+    asked = parser.parse_args()
+    if unknown := set((asked.only or "reply").split(",")) - {*PER_PROMPT, *ONCE}:
+        parser.error(f"there is no section {min(unknown)}; known are {', '.join((*PER_PROMPT, *ONCE))}")
+    return asked
+
+
+def main() -> None:
+    """Measure, print, and leave files."""
+    asked = parsed()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    loading: dict[str, Any] = {"threads": asked.threads, "ctx": asked.ctx}
+    if asked.gpu_layers:
+        loading["n_gpu_layers"] = asked.gpu_layers
+    with ExitStack() as stack:
+        pair = stack.enter_context(load(draft=asked.draft, base=asked.base, **loading))
+        compare = Compare(asked, pair, (before, lambda: int(process.memory_info().rss)))
+        try:
+            compare.run()
+        except KeyboardInterrupt:
+            _say("interrupted: what was measured until then")
+    tables, said = compare.store.tables(), notes(compare.store)
+    print("\n\n".join(text_of(*table) for table in tables), *said, sep="\n", end="\n")
+    if asked.markdown is not None:
+        atomic.write_text(asked.markdown, "\n\n".join([*(markdown_of(*table) for table in tables), *said]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
