@@ -100,13 +100,13 @@ class Bench:
         """The newest whole reply."""
         self._clock = clock
         pair.base_format = replace(pair.base_format, stop=())
-        self.messages = prompt_of(pair, prompt_tokens)
-        self.prompts: dict[Source, list[int]] = dict(self._prepared().preread())
         self.chunk = pair.settings.check_chunk
+        self._require_room("base", prompt_tokens)
+        self.messages = prompt_of(pair, prompt_tokens)
+        run = self._prepared()
+        self.prompts: dict[Source, list[int]] = dict(run.preread())
         for role, prompt in self.prompts.items():
-            need, room = len(prompt) + max(tokens, STEPS, self.chunk * (CHUNKS + 1)) + 1, pair.n_ctx(role)
-            if need > room:
-                raise FitError(f"prompt and reply take {need} {role} tokens, the context holds {room}; raise --ctx")
+            self._require_room(role, len(prompt) if not run.left_out else pair.n_ctx(role))
 
     def warm(self) -> None:
         """Let both models work once, so that nothing is touched for the first time while it is measured."""
@@ -187,6 +187,11 @@ class Bench:
         seconds = self._clock() - begun
         _require_whole(run.reply)
         return seconds, run.reply
+
+    def _require_room(self, role: Source, prompt: int) -> None:
+        need, room = prompt + max(self.tokens, STEPS, self.chunk * (CHUNKS + 1)) + 1, self.pair.n_ctx(role)
+        if need > room:
+            raise FitError(f"prompt and reply take {need} {role} tokens, the context holds {room}; raise --ctx")
 
     # -- the work ----------------------------------------------------------------------------------------------
 

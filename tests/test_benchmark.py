@@ -1,0 +1,351 @@
+"""`wsd-local bench` and its core: what is counted, what is divided by what, and what is said where it cannot measure.
+
+No test looks at how fast anything is.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import pytest
+
+from wsd_local import benchmark, cli
+from wsd_local.benchmark import (
+    CHUNKS,
+    MEMORY,
+    OVERRIDES,
+    PARTS,
+    SESSION,
+    STEPS,
+    TURNS,
+    WHOLE,
+    Bench,
+    Comparison,
+    Figures,
+    Row,
+    measure,
+    memory,
+    prompt_of,
+    rows,
+    shown,
+    steps,
+    sums,
+)
+from wsd_local.errors import CancelledError, FitError, UsageError
+from wsd_local.llama.timing import timed_calls
+from wsd_local.pairs import Pair, load
+
+PROMPT, TOKENS = 40, 44
+
+
+def ticking() -> Callable[[], float]:
+    """A clock that goes one second on whenever it is read."""
+    now = 0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1
+        return float(now)
+
+    return clock
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with load("demo", threads=1, ctx=512, **OVERRIDES) as pair:
+        yield pair
+
+
+def evaluated(pair: Pair) -> dict[str, int]:
+    return {role: pair.context(role).evaluated for role in pair.loaded}
+
+
+# -- what is measured ----------------------------------------------------------------------------------------
+
+
+def test_a_prompt_has_the_wanted_length(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    for length in (20, PROMPT, 131):
+        messages = prompt_of(pair, length)
+        size = len(pair.model("base").tokenize(pair.base_format.prompt(messages)))
+        assert length - 2 <= size <= length
+        assert messages[-1]["role"] == "user"
+        assert benchmark.QUESTIONS[0] in messages[-1]["content"]
+    assert [message["role"] for message in prompt_of(pair, 1)] == ["user"]
+    assert bench.prompts["base"] == pair.model("base").tokenize(pair.base_format.prompt(bench.messages))
+    assert bench.prompts["draft"] == pair.draft_format.tokens(bench.messages)
+
+
+def test_no_cached_prompt_counts(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    prompts = {role: len(prompt) for role, prompt in bench.prompts.items()}
+    for part in (bench.parts, bench.whole, bench.alone, lambda: bench.shapes("base", 64, 8)):
+        taken: list[dict[str, int]] = []
+        for _ in range(2):
+            before = evaluated(pair)
+            part()
+            taken.append({role: count - before[role] for role, count in evaluated(pair).items()})
+        assert taken[0] == taken[1]
+        if part == bench.parts:  # the prompt, the way to the middle of the reply, the steps
+            middle = (TOKENS - STEPS) // 2
+            checks = prompts["base"] + bench.chunk * (CHUNKS + 1)
+            assert taken[0]["draft"] == prompts["draft"] + STEPS
+            assert taken[0]["base"] == prompts["base"] + middle + 1 + STEPS + checks
+
+
+def test_a_reply_tells_what_was_done(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    figures = bench.whole()
+    assert bench.reply is not None
+    assert len(bench.reply.tokens) == TOKENS == figures["kept_tokens"] + figures["continued_tokens"]
+    assert bench.reply.provenance["settings"]["speculation"] == "off"
+    assert figures["draft_steps_tokens"] == figures["drafted_tokens"] - 1
+    assert 0 < figures["own_s"] < figures["reply_s"]
+    assert figures["first_text_s"] <= figures["token_40_s"] <= figures["reply_s"]
+    alone = bench.alone()
+    assert set(alone) == {"base_s", "base_first_text_s", "base_token_40_s", "base_longest_gap_s"}
+
+
+def test_a_draft_can_be_forced(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS, drafted=40)
+    figures = bench.whole()
+    assert bench.reply is not None
+    assert figures["drafted_tokens"] == 40
+    assert bench.reply.switch.index is None
+    assert figures["kept_tokens"] == figures["checked_tokens"]
+
+
+def test_turns_are_those_of_a_conversation(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    assert set(bench.turns()) == {"turn_2_s", f"turn_{TURNS}_s"}
+
+
+def test_turns_that_do_not_fit_are_no_figures() -> None:
+    with load("demo", threads=1, ctx=128, **OVERRIDES) as pair:
+        assert Bench(pair, prompt_tokens=20, tokens=8).turns() == {}
+
+
+def test_a_clock_that_ticks_is_divided_by_tokens(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS, clock=ticking())
+    figures = bench.parts()
+    for role, prompt in bench.prompts.items():
+        assert figures[f"{role}_prompt_s"] == 1
+        assert figures[f"{role}_prompt_rate"] == len(prompt)
+        assert figures[f"{role}_token_s"] == 1 / STEPS
+        assert figures[f"{role}_token_rate"] == STEPS
+    assert figures["check_token_s"] == 1 / (CHUNKS * bench.chunk)
+    assert bench.shapes("base", 64, 8) == {"base_pp_rate": 64, "base_tg_rate": 8 / 2}
+
+
+def test_everything_is_measured_in_turns(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "STEPS", 4)
+    monkeypatch.setattr(benchmark, "TURN_TOKENS", 8)
+    told: list[str] = []
+    results = measure(Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS), 2, told.append, lambda: 3 << 30, 1 << 30)
+    assert len(told) == steps(2)
+    assert len(results.repetitions) == 2
+    for figures in results.repetitions:
+        assert sums(figures, figures).items() <= figures.items()
+        assert figures["resident_bytes"] == 2 << 30
+    assert [row.comparison for row in results.rows] == [*PARTS, *WHOLE, *SESSION, *MEMORY]
+    values = json.loads(json.dumps(results.as_dict()))
+    assert values["about"]["prompt_tokens"]["base"] <= PROMPT
+    assert values["about"]["load_mode"] == {"draft": "mmap", "base": "mmap"}
+    assert values["about"]["reply"]["continued_tokens"] + values["about"]["reply"]["kept_tokens"] == TOKENS
+    for row in values["rows"]:
+        assert set(row) == {"what", "figure", "other", "against", "measured", "other_measured", "ratio", "goal", "met"}
+
+
+def test_a_stop_ends_the_measurement(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+
+    def stop(what: str) -> None:
+        if what.startswith("whole reply"):
+            pair.cancel()
+
+    with pytest.raises(CancelledError):
+        measure(bench, 1, stop, lambda: 0, 0)
+
+
+# -- time in llama.cpp ---------------------------------------------------------------------------------------
+
+
+def test_calls_are_timed_and_put_back(pair: Pair) -> None:
+    decode = llama_cpp.llama_decode
+    with timed_calls(ticking()) as native:
+        assert llama_cpp.llama_decode is not decode
+        pair.context("base").read(0, [1, 2, 3])
+        counted = native.calls
+    assert llama_cpp.llama_decode is decode
+    assert counted > 0
+    assert native.seconds == native.calls == counted
+    pair.context("base").forget(0)
+    assert native.calls == counted
+
+
+def test_calls_are_put_back_behind_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.SimpleNamespace(llama_decode=llama_cpp.llama_decode, LLAMA_X=1)
+    monkeypatch.setattr("wsd_local.llama.timing.llama_cpp", module)
+    with pytest.raises(RuntimeError), timed_calls(ticking()):
+        assert module.llama_decode is not llama_cpp.llama_decode
+        raise RuntimeError
+    assert module.llama_decode is llama_cpp.llama_decode
+    assert module.LLAMA_X == 1
+
+
+# -- what is divided by what ---------------------------------------------------------------------------------
+
+
+def test_parts_add_up() -> None:
+    parts = {
+        "draft_prompt_s": 2.0,
+        "base_prompt_s": 5.0,
+        "draft_token_s": 0.5,
+        "base_token_s": 1.0,
+        "check_token_s": 0.25,
+    }
+    whole: Figures = {
+        "drafted_tokens": 10,
+        "checked_tokens": 8,
+        "continued_tokens": 20,
+        "draft_steps_tokens": 9,
+        "base_steps_tokens": 18,
+    }
+    assert sums(parts, whole) == {"sum_s": 2 + 5 + 5 + 2 + 20, "steps_sum_s": 2 + 5 + 4.5 + 2 + 18}
+
+
+def test_quotients_are_taken_within_a_repetition() -> None:
+    repetitions = [{"a": 1.0, "b": 2.0}, {"a": 30.0, "b": 10.0}, {"a": 2.0, "b": 4.0}, {"a": 7.0}]
+    (row,) = rows(repetitions, [Comparison("what", "a", "s", "other", "b", 0.4)])
+    assert (row.measured, row.other, row.ratio, row.met) == (2.0, 4.0, 0.5, False)
+    (row,) = rows(repetitions, [Comparison("what", "a", "s")])
+    assert (row.measured, row.other, row.ratio, row.met) == (4.5, None, None, None)
+    assert rows(repetitions, [Comparison("what", "c", "s"), Comparison("what", "a", "s", "other", "c")]) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "other", "goal", "at_least", "met"),
+    [(9.0, 10.0, 0.9, False, True), (9.0, 10.0, 0.9, True, True), (8.0, 10.0, 0.9, True, False)],
+)
+def test_goals(measured: float, other: float, goal: float, at_least: bool, met: bool) -> None:
+    asked = Comparison("what", "a", "s", "other", "b", goal, at_least)
+    assert Row(asked, measured, other, measured / other).met is met
+
+
+def test_a_goal_without_a_quotient_is_for_the_figure() -> None:
+    row = Row(Comparison("what", "a", "s", goal=0.25), 0.2, None, None)
+    assert row.met is True
+    assert row.cells() == ("what", "0.200 s", "", "", "≤ 0.250 s", "yes")
+
+
+def test_cells_say_what_was_divided_by_what() -> None:
+    row = Row(Comparison("whole reply", "a", "s", "base alone", "b", 0.5), 3.0, 4.0, 0.75)
+    assert row.cells() == ("whole reply", "3.00 s", "4.00 s: base alone", "0.750", "≤ 0.5", "no")
+
+
+def test_units() -> None:
+    assert shown(0.0712, "ms") == "71.20 ms"
+    assert shown(12.34, "tokens/s") == "12.3 tokens/s"
+    assert shown(3 << 29, "bytes") == "1.50 GiB"
+
+
+def test_memory_is_that_of_the_plan(pair: Pair) -> None:
+    assert pair.plan is not None
+    parts = [placement.use["memory"] for placement in pair.plan.placements.values()]
+    needed = sum(part["weights"] + part["cache"] for part in parts)
+    assert memory(pair, 1000, 5000) == {"resident_bytes": 4000, "needed_bytes": needed}
+    pair.plan = None
+    assert memory(pair, 1000, 5000) == {}
+
+
+# -- what cannot be measured ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"prompt_tokens": 0}, UsageError),
+        ({"tokens": 0}, UsageError),
+        ({"drafted": 0}, UsageError),
+        ({"tokens": 8, "drafted": 9}, UsageError),
+        ({"prompt_tokens": 600}, FitError),
+        ({"tokens": 600}, FitError),
+    ],
+)
+def test_errors(pair: Pair, asked: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Bench(pair, **asked)
+
+
+def test_models_that_take_turns_in_memory() -> None:
+    with load("demo", threads=1, resident="one") as pair, pytest.raises(UsageError, match="resident is one"):
+        Bench(pair)
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+def wsd(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "wsd_local", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+
+
+SHORT = ("--threads", "1", "--prompt-tokens", "20", "--tokens", "8", "--repeat", "1", "--ctx", "512")
+
+
+def test_the_table() -> None:
+    done = wsd("demo", *SHORT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines[1].split() == list(benchmark.COLUMNS)
+    assert sum("whole reply" in line for line in lines) == 4
+    assert any(line.startswith("Load mode: draft mmap, base mmap") for line in lines)
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["wsd-local", "bench", *SHORT, "--json", "--check-chunk", "4", "--drafted", "6"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    values = json.loads(capsys.readouterr().out)
+    assert set(values) == {"about", "rows", "repetitions"}
+    assert values["about"]["check_chunk"] == 4
+    assert values["about"]["reply"]["drafted_tokens"] == 6
+    assert values["about"]["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--repeat", "0"), 2, "repeat is 0"),
+        (("--drafted", "9"), 2, "raise --tokens"),
+        (("--prompt-tokens", "5000"), 4, "raise --ctx"),
+        (("nothing-of-this-name",), 2, "nothing-of-this-name"),
+        (("--base", "missing.gguf"), 3, "missing.gguf"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsd-local", "bench", *SHORT, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    assert ended.value.code == code
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if line.startswith("wsd-local:")]
+    assert len(lines) == 1
+    assert said in lines[0]
