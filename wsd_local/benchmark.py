@@ -227,11 +227,13 @@ class Bench:
         return read_s, (self._clock() - begun) / max(steps, 1), tokens[first:]
 
     def _checks(self, prompt: list[int], text: list[int]) -> float:
-        """Seconds for a token of a chunk. A first chunk goes before: it holds the last token of the prompt too."""
+        """Seconds for a token of a chunk behind the prompt, which the base holds.
+
+        A first chunk goes before, untimed: it takes back what stands there, and the prompt's last token with it.
+        """
         context = self.pair.context("base")
         length = self.chunk * (CHUNKS + 1)
         tokens = prompt + _cycled(text, length)
-        self._forget()
         context.logprobs(0, tokens[: len(prompt) + self.chunk], len(prompt))
         begun = self._clock()
         for start in range(len(prompt) + self.chunk, len(tokens), self.chunk):

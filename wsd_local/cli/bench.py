@@ -109,7 +109,7 @@ def _show(results: Results) -> None:
 
 def _title(results: Results) -> str:
     about = results.about
-    return f"{about['models']['draft']} and {about['models']['base']}, {about['threads']} threads"
+    return f"{about['models']['draft']} and {about['models']['base']}, threads: {about['threads']}"
 
 
 def _notes(results: Results) -> list[str]:
