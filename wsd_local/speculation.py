@@ -30,7 +30,7 @@ MOST = 15
 """Tokens proposed at most at once."""
 MARGIN = 1.02
 """Expected gain below which nothing is proposed: estimates are not better than that."""
-SHARE, GRACE = 0.015, 128
+SHARE, GRACE = 0.0125, 128
 """Time that may be lost, as a share of the continuation's so far and of so many tokens more."""
 GRAM, LONGEST, PLACES = 3, 16, 8
 """Look-up: tokens that must be the same, that are compared, and places at which that is tried."""
@@ -39,7 +39,7 @@ BUCKET = 32
 
 
 class Costs:
-    """Seconds that one evaluation of some tokens of one sequence takes: medians of the last ones, linear between."""
+    """Seconds that an evaluation of some tokens of one sequence takes: medians of the last ones, and linear between."""
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=7))
@@ -56,14 +56,16 @@ class Costs:
 
     def of(self, tokens: int) -> float:
         """Seconds for so many tokens; what one token costs must be known."""
-        if tokens in self._seen:
-            return median(self._seen[tokens])
-        lower = max(size for size in self._seen if size < tokens)
+        lower = max(size for size in self._seen if size <= tokens)
         upper = min((size for size in self._seen if size > tokens), default=None)
-        below = median(self._seen[lower])
+        below = self._least(lower)
         if upper is None:
             return below * tokens / lower
-        return below + (median(self._seen[upper]) - below) * (tokens - lower) / (upper - lower)
+        return below + (self._least(upper) - below) * (tokens - lower) / (upper - lower)
+
+    def _least(self, size: int) -> float:
+        """The median for a size, or for a larger one if that is less: then it is a better measurement."""
+        return min(median(seen) for other, seen in self._seen.items() if other >= size)
 
 
 class Acceptance:

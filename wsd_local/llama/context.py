@@ -26,7 +26,7 @@ from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
-from wsd_local.llama.sampler import Sampler
+from wsd_local.llama.sampler import Sampler, logits_of
 from wsd_local.llama.snapshots import STRIDE, Snapshots
 from wsd_local.offload import CPU_UBATCH_PER_THREAD, GPU_UBATCH, ROWS
 from wsd_local.settings import CacheType, FlashAttention
@@ -374,8 +374,7 @@ class Context:
         return kept
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
-        pointer = llama_cpp.llama_get_logits_ith(self._handle, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocab,))
+        return logits_of(self._handle, row, self.model.n_vocab)
 
 
 def _named(kind: CacheType) -> str:
