@@ -346,6 +346,6 @@ def test_errors_are_one_line(
     captured = capsys.readouterr()
     assert ended.value.code == code
     assert captured.out == ""
-    lines = [line for line in captured.err.splitlines() if line.startswith("wsd-local:")]
-    assert len(lines) == 1
-    assert said in lines[0]
+    (line,) = captured.err.splitlines()
+    assert line.startswith("wsd-local: ")
+    assert said in line

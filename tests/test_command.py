@@ -196,6 +196,7 @@ SETTINGS = {
     "--cache-type-v": ("f32", "cache_type_v", "f32"),
     "--flash-attn": ("off", "flash_attn", "off"),
     "--check-chunk": ("4", "check_chunk", 4),
+    "--speculation": ("lookup", "speculation", "lookup"),
 }
 
 

@@ -70,7 +70,9 @@ def bench(
     own = None if base_format is None else read_base_format(base_format)
     resident = psutil.Process().memory_info
     before = resident().rss
-    with interruptible() as interrupt, Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with interruptible() as interrupt, bar as progress:
         task = progress.add_task("loading", total=steps(repeat) + 1)
 
         def loading(role: Source, fraction: float) -> bool:

@@ -53,6 +53,15 @@ class Residency(str, enum.Enum):
     ONE = "one"
 
 
+class Proposals(str, enum.Enum):
+    """Where proposals for the continuation come from."""
+
+    AUTO = "auto"
+    DRAFT = "draft"
+    LOOKUP = "lookup"
+    OFF = "off"
+
+
 class CacheKind(str, enum.Enum):
     """KV cache types."""
 
@@ -144,6 +153,14 @@ OnEnd = Annotated[
 CheckChunk = Annotated[
     int,
     typer.Option(help="Base tokens of the draft checked together; changes time, not the reply.", rich_help_panel=_RULE),
+]
+Speculation = Annotated[
+    Proposals,
+    typer.Option(
+        help="What proposes tokens that the base verifies together, where that pays: the draft, the text itself "
+        "(lookup), both (auto); changes time, not the reply.",
+        rich_help_panel=_SAMPLING,
+    ),
 ]
 Mode = Annotated[
     str,

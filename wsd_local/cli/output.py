@@ -138,6 +138,10 @@ def summary(reply: Reply) -> str:
         parts.append(
             f"switch: {switch.reason}{at}{confidence} (window {switch.window}, threshold {switch.threshold:g})"
         )
+    if reply.speculation.rounds:
+        parts.append(
+            f"{reply.speculation.accepted_tokens} of {reply.speculation.proposed_tokens} proposed tokens taken"
+        )
     if times.first_text_s is not None:
         parts.append(f"first text {times.first_text_s:.2f} s")
     parts.append(f"total {times.total_s:.2f} s, {reply.finish_reason}")

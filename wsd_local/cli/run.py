@@ -70,6 +70,7 @@ def run(
     grammar: options.GrammarFile = None,
     json_schema: options.SchemaFile = None,
     ignore_eos: options.IgnoreEos = False,
+    speculation: options.Speculation = options.Proposals.AUTO,
     draft_temperature: options.DraftTemperature = 0.0,
     draft_top_k: options.DraftTopK = 0,
     draft_top_p: options.DraftTopP = 1.0,
