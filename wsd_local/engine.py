@@ -240,12 +240,14 @@ class Engine:
         speculator, tokens = job.speculator, request.tokens
         if speculator is None or not self._alone:
             return job.writes, self._next_base_token(job, tokens, [])
+        begun = time.perf_counter()
         speculator.begin(tokens, job.machine.beyond)
         context = self._context(job.writes)
         most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
         live = self._held(job.writes, job, [*tokens, *speculator.remaining(tokens)]) - len(tokens)
         draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
         now = speculator.round(tokens, most, max(0, live), draft_room, partial(self._held, "draft", job))
+        speculator.took(time.perf_counter() - begun)
         if now.wanted:
             return "draft", self._proposal(job, speculator)
         return job.writes, self._next_base_token(job, tokens, now.proposed)

@@ -13,10 +13,13 @@ What rounds that went wrong have lost is bounded by `SHARE`.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from operator import itemgetter
 from statistics import median
 from typing import Literal, Protocol
 
@@ -32,6 +35,8 @@ MARGIN = 1.02
 """Expected gain below which nothing is proposed: estimates are not better than that."""
 SHARE, GRACE = 0.0125, 128
 """Time that may be lost, as a share of the continuation's so far and of so many tokens more."""
+PATIENCE = 8
+"""Tokens until the draft is thought of again, after its proposals would not have paid."""
 GRAM, LONGEST, PLACES = 3, 16, 8
 """Look-up: tokens that must be the same, that are compared, and places at which that is tried."""
 BUCKET = 32
@@ -43,11 +48,13 @@ class Costs:
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=7))
+        self._least: list[tuple[int, float]] | None = None
 
     def saw(self, tokens: int, seconds: float) -> None:
         """An evaluation of so many tokens took so long."""
         size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
         self._seen[size].append(seconds * size / tokens)
+        self._least = None
 
     @property
     def known(self) -> bool:
@@ -56,16 +63,23 @@ class Costs:
 
     def of(self, tokens: int) -> float:
         """Seconds for so many tokens; what one token costs must be known."""
-        lower = max(size for size in self._seen if size <= tokens)
-        upper = min((size for size in self._seen if size > tokens), default=None)
-        below = self._least(lower)
-        if upper is None:
+        points = self._points()
+        after = bisect_right(points, tokens, key=itemgetter(0))
+        lower, below = points[after - 1]
+        if after == len(points):
             return below * tokens / lower
-        return below + (self._least(upper) - below) * (tokens - lower) / (upper - lower)
+        upper, above = points[after]
+        return below + (above - below) * (tokens - lower) / (upper - lower)
 
-    def _least(self, size: int) -> float:
-        """The median for a size, or for a larger one if that is less: then it is a better measurement."""
-        return min(median(seen) for other, seen in self._seen.items() if other >= size)
+    def _points(self) -> list[tuple[int, float]]:
+        """Sizes with their medians, or a larger size's if that is less: then it is a better measurement."""
+        if self._least is None:
+            least, found = math.inf, []
+            for size in sorted(self._seen, reverse=True):
+                least = min(least, median(self._seen[size]))
+                found.append((size, least))
+            self._least = found[::-1]
+        return self._least
 
 
 class Acceptance:
@@ -255,6 +269,7 @@ class Speculator:
         self._draft_holds = 0
         self._round: Round | None = None
         self._beyond: tuple[int, Sequence[int]] | None = None
+        self._again = 0
         self._spent = self._saved = 0.0
         self._rounds = self._proposed = self._looked_at = self._accepted = 0
         for acceptance in experience.acceptance.values():
@@ -371,12 +386,12 @@ class Speculator:
             length, better = self._best("draft", self._costs_of_check, len(remaining))
             if better > gain:
                 best, gain = Round(len(tokens), "draft", remaining[:length]), better
-        elif self._draft is not None and self._experience.costs["draft"].known and self._follow(tokens):
-            behind = len(self._draft_tokens) - held(self._draft_tokens)
-            room = min(most, draft_room - len(self._draft_tokens))
-            length, better = self._best("draft", lambda k: self._cost_of_drafting(k, max(1, behind)), room)
+        elif self._draft is not None and len(tokens) >= self._again and self._experience.costs["draft"].known:
+            length, better = self._best_of_draft(tokens, most, draft_room, held, gain)
             if better > gain:
                 best, gain = Round(len(tokens), "draft", wanted=length), better
+            else:
+                self._again = len(tokens) + PATIENCE
         if self._lookup is not None:
             found, same = self._lookup.find(tokens, most)
             if found:
@@ -385,6 +400,16 @@ class Speculator:
                 if better > gain:
                     best = Round(len(tokens), source, found[:length])
         return best
+
+    def _best_of_draft(
+        self, tokens: Sequence[int], most: int, draft_room: int, held: Held, gain: float
+    ) -> tuple[int, float]:
+        """As `_best`; what the draft model has still to read is looked at only where it may be worth it."""
+        if self._best("draft", lambda k: self._cost_of_drafting(k, 1), most)[1] <= gain or not self._follow(tokens):
+            return 0, 0.0
+        behind = max(1, len(self._draft_tokens) - held(self._draft_tokens))
+        room = min(most, draft_room - len(self._draft_tokens))
+        return self._best("draft", lambda k: self._cost_of_drafting(k, behind), room)
 
     def _costs_of_check(self, length: int) -> float:
         return self._costs.of(length + 1)
