@@ -239,7 +239,7 @@ class Engine:
         """What the model that continues is asked, with proposals, or the draft for a proposal."""
         speculator, tokens = job.speculator, request.tokens
         if speculator is None or not self._alone:
-            return job.writes, self._next_base_token(job, tokens, [])
+            return job.writes, self._next_base_token(job, tokens, [], None)
         begun = time.perf_counter()
         speculator.begin(tokens, job.machine.beyond)
         context = self._context(job.writes)
@@ -250,7 +250,7 @@ class Engine:
         speculator.took(time.perf_counter() - begun)
         if now.wanted:
             return "draft", self._proposal(job, speculator)
-        return job.writes, self._next_base_token(job, tokens, now.proposed)
+        return job.writes, self._next_base_token(job, tokens, now.proposed, speculator)
 
     def _proposal(self, job: Job, speculator: Speculator) -> Question:
         tokens, sampler = speculator.draft_tokens, job.proposer
@@ -263,9 +263,11 @@ class Engine:
 
         return self._asking(job, "draft", tokens, len(tokens) - 1, answer)
 
-    def _next_base_token(self, job: Job, tokens: Sequence[int], proposed: Sequence[int]) -> Question:
+    def _next_base_token(
+        self, job: Job, tokens: Sequence[int], proposed: Sequence[int], speculator: Speculator | None
+    ) -> Question:
         """The next token, and those behind it as long as they are the ones that were proposed."""
-        sampler, speculator, watch = job.base_sampler, job.speculator, job.stopwatch
+        sampler, watch = job.base_sampler, job.stopwatch
         mark = watch.clock() - (speculator.seconds if speculator is not None else 0)
         asked = [*tokens, *proposed]
         refused = False

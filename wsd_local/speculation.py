@@ -390,8 +390,6 @@ class Speculator:
             length, better = self._best_of_draft(tokens, most, draft_room, held, gain)
             if better > gain:
                 best, gain = Round(len(tokens), "draft", wanted=length), better
-            else:
-                self._again = len(tokens) + PATIENCE
         if self._lookup is not None:
             found, same = self._lookup.find(tokens, most)
             if found:
@@ -405,11 +403,16 @@ class Speculator:
         self, tokens: Sequence[int], most: int, draft_room: int, held: Held, gain: float
     ) -> tuple[int, float]:
         """As `_best`; what the draft model has still to read is looked at only where it may be worth it."""
-        if self._best("draft", lambda k: self._cost_of_drafting(k, 1), most)[1] <= gain or not self._follow(tokens):
-            return 0, 0.0
-        behind = max(1, len(self._draft_tokens) - held(self._draft_tokens))
-        room = min(most, draft_room - len(self._draft_tokens))
-        return self._best("draft", lambda k: self._cost_of_drafting(k, behind), room)
+        found = self._best("draft", lambda k: self._cost_of_drafting(k, 1), most)
+        if found[1] > gain:
+            if not self._follow(tokens):
+                return 0, 0.0
+            behind = max(1, len(self._draft_tokens) - held(self._draft_tokens))
+            room = min(most, draft_room - len(self._draft_tokens))
+            found = self._best("draft", lambda k: self._cost_of_drafting(k, behind), room)
+        if found[1] <= gain:
+            self._again = len(tokens) + PATIENCE
+        return found
 
     def _costs_of_check(self, length: int) -> float:
         return self._costs.of(length + 1)

@@ -28,15 +28,11 @@ from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler, logits_of
 from wsd_local.llama.snapshots import STRIDE, Snapshots
-from wsd_local.offload import CPU_UBATCH_PER_THREAD, GPU_UBATCH, ROWS
+from wsd_local.offload import ROWS, UBATCH, cpu_ubatch
 from wsd_local.settings import CacheType, FlashAttention
 from wsd_local.tokens import common_prefix
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-CANCELLABLE = CPU_UBATCH_PER_THREAD
-"""Tokens evaluated together by each CPU thread. A stop waits for one matrix product, which took up to 0.5 s for 512
-tokens of an 8B shape on two threads and 0.06 s for 64; reading a prompt was as fast either way."""
-
 SHARED = 16
 """Tokens that two sequences must have in common for one to wait until the other has evaluated them."""
 
@@ -52,7 +48,7 @@ class ContextOptions:
     """
 
     n_ctx: int = 4096
-    n_batch: int = GPU_UBATCH
+    n_batch: int = UBATCH
     n_rows: int = ROWS
     threads: int | None = None
     cache_type_k: CacheType = "f16"
@@ -126,7 +122,9 @@ class Context:
         params.n_ctx = max(options.n_ctx, options.cells or 0) if params.kv_unified else options.n_ctx * options.n_seq
         threads = options.threads or default_threads()
         params.n_batch = min(options.n_batch, params.n_ctx)
-        params.n_ubatch = params.n_batch if model.may_offload else min(params.n_batch, CANCELLABLE * threads)
+        params.n_ubatch = (
+            params.n_batch if model.may_offload else min(params.n_batch, cpu_ubatch(model.n_embd, threads))
+        )
         params.n_seq_max = options.n_seq
         params.n_outputs_max = options.n_rows
         params.n_threads = params.n_threads_batch = threads

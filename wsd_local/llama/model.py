@@ -148,6 +148,11 @@ class Model:
         return known or int(self.metadata(f"{self.architecture}.context_length") or 0)
 
     @property
+    def n_embd(self) -> int:
+        """Width of the residual stream."""
+        return int(llama_cpp.llama_model_n_embd(self.handle))
+
+    @property
     def n_vocab(self) -> int:
         """Number of tokens in the vocabulary: length of a row of logits."""
         return int(llama_cpp.llama_vocab_n_tokens(self.vocab))
