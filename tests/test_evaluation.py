@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_reader import PageReader
 
-from wsd_local import cli
+from wsd_local.cli import evaluate as evaluate_command
 from wsd_local.demo import Verdict, judge
 from wsd_local.errors import UsageError
 from wsd_local.evaluation import (
@@ -277,7 +277,7 @@ def test_the_tables_fit_into_80_columns(
     measured: tuple[Results, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for results in (measured[0], as_if_many(measured[0])):
-        cli.evaluate.show(demo_tables(results))
+        evaluate_command.show(demo_tables(results))
         shown = capsys.readouterr().out
         lines = [line.rstrip() for line in shown.splitlines() if not line.startswith("Well begun")]
         assert max(map(len, lines)) <= 80

@@ -2,7 +2,7 @@
 
 Contract: standard output carries the answer and nothing else; notes, progress and errors go to standard error. Every
 error is one line (`--debug` shows the traceback). Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or
-unusable, 4 does not fit in memory or context, 130 interrupted.
+unusable, 4 does not fit in memory or context, 5 some records failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,30 +11,59 @@ import io
 import os
 import sys
 import traceback
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from wsd_local import __version__
-from wsd_local.cli import bench, chat, chats, configuration, doctor, evaluate, fit, models, run
-from wsd_local.cli.interrupt import EXIT_INTERRUPTED
 from wsd_local.errors import CancelledError, WsdError
+
+COMMANDS = {
+    "run": ("run", "Answer a prompt (argument, --file, or standard input), or a data set (--input)."),
+    "chat": ("chat", "Chat in the terminal."),
+    "chats": ("chats", "Chats: list, show, search, export, rm."),
+    "models": ("models", "Models: list, show, pull, import, convert, quantize, rm."),
+    "fit": ("fit", "Show whether a pair fits, and where its layers go."),
+    "config": ("configuration", "Configuration: path, show."),
+    "bench": ("bench", "Measure how fast a pair is on this machine."),
+    "doctor": ("doctor", "Tell what is installed and whether it works."),
+    "eval": ("evaluate", "Measure how well a pair answers, and compare runs: demo, report."),
+}
+"""Each command's module, which has the command under the module's name or several in `app`, and what it does."""
+
+
+class _Commands(TyperGroup):
+    """Commands whose modules are imported, and whose options are made, when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"wsd_local.cli.{COMMANDS[cmd_name][0]}")
+        several = getattr(module, "app", None)
+        if several is None:
+            several = typer.Typer(add_completion=False, rich_markup_mode=None)
+            several.command(cmd_name)(getattr(module, cmd_name))
+        command = typer.main.get_command(several)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
 
 app = typer.Typer(
     name="wsd-local",
+    cls=_Commands,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("chat")(chat.chat)
-app.add_typer(chats.app, name="chats")
-app.add_typer(models.app, name="models")
-app.command("fit")(fit.fit)
-app.add_typer(configuration.app, name="config")
-app.command("bench")(bench.bench)
-app.command("doctor")(doctor.doctor)
-app.add_typer(evaluate.app, name="eval")
 
 
 def _version(wanted: bool) -> None:
@@ -46,7 +75,7 @@ def _version(wanted: bool) -> None:
 @app.callback(
     invoke_without_command=True,
     epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or unusable, "
-    "4 does not fit in memory or context, 130 interrupted.",
+    "4 does not fit in memory or context, 5 some records failed, 130 interrupted.",
 )
 def _root(
     context: typer.Context,
@@ -77,7 +106,7 @@ def run_app(commands: typer.Typer, name: str) -> None:
     try:
         code = commands(standalone_mode=False, prog_name=name) or 0
     except (CancelledError, KeyboardInterrupt, typer.Abort):
-        code = EXIT_INTERRUPTED
+        code = CancelledError.exit_code
     except WsdError as error:
         code = _complain(name, error, error.exit_code, debug)
     except OSError as error:

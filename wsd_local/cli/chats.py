@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ChatId = Annotated[int, typer.Argument(metavar="ID", help="Number of the chat, as `chats list` shows it.")]
 
-app = typer.Typer(help="Chats: list, show, search, export, rm.", rich_markup_mode=None)
+app = typer.Typer(help="Chats: list, show, search, export, rm.", rich_markup_mode=None, add_completion=False)
 
 
 class ExportFormat(str, enum.Enum):

@@ -9,7 +9,7 @@ import typer
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 
-app = typer.Typer(help="Configuration: path, show.", rich_markup_mode=None)
+app = typer.Typer(help="Configuration: path, show.", rich_markup_mode=None, add_completion=False)
 
 
 @app.callback(invoke_without_command=True)

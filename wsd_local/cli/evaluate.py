@@ -17,7 +17,7 @@ from wsd_local.cli.options import Debug
 if TYPE_CHECKING:
     from wsd_local.pages import Table
 
-app = typer.Typer(help="Measure.", rich_markup_mode=None)
+app = typer.Typer(help="Measure.", rich_markup_mode=None, add_completion=False)
 
 _NOTE_WIDTH = 100
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_INTERRUPTED = 130
+from wsd_local.errors import CancelledError
+
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -31,7 +32,7 @@ class Stop:
         if self.asked:
             if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
-            os._exit(EXIT_INTERRUPTED)
+            os._exit(CancelledError.exit_code)
         self.asked = True
         if self._call is not None:
             self._call()

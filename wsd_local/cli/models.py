@@ -6,7 +6,9 @@ import typer
 
 from wsd_local.cli import convert, local, pull
 
-app = typer.Typer(help="Models: list, show, pull, import, convert, quantize, rm.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Models: list, show, pull, import, convert, quantize, rm.", rich_markup_mode=None, add_completion=False
+)
 app.command("list")(local.list_models)
 app.command("show")(local.show)
 app.command("pull")(pull.pull)
