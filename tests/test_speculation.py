@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -17,10 +16,10 @@ from data_sets import fixture_conversations, fixture_prompts, vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import BASE_LIKE_TEMPLATE, random_llama
-from makers_more import random_sliding
+from makers_more import random_mamba, random_sliding
 
+from wsd_local import speculation
 from wsd_local.decoding import Phase
-from wsd_local.errors import CancelledError
 from wsd_local.events import Text
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.pairs import Pair
@@ -63,7 +62,7 @@ class Flat(Costs):
 def eager(pair: Pair) -> Pair:
     """The pair as if proposals cost nothing."""
     pair.engine.experience = Experience(
-        costs={"draft": Flat(1e-6), "base": Flat(1.0)},
+        costs={"draft": Flat(0.01), "base": Flat(1.0)},
         acceptance={name: Sure(0.9) for name in Experience().acceptance},
     )
     return pair
@@ -147,11 +146,14 @@ def test_no_proposal_leads_over_the_limit(pair: Pair, max_tokens: int) -> None:
 )
 def test_samplers_grammars_and_modes(pair: Pair, sampling: dict[str, Any]) -> None:
     """Samplers see each token once and in order, so the same seed gives the same reply."""
+    proposed = 0
     for seed, prompt in zip(range(5), [COPY, *PROMPTS[3:7]], strict=True):
         plain, other = both(pair, prompt, seed=seed, threshold=0.3, max_tokens=60, draft_max_tokens=30, **sampling)
         assert_same(plain, other)
         probabilities = [[t.prob for t in reply.tokens if t.source == "base"] for reply in (plain, other)]
         assert probabilities[1] == pytest.approx(probabilities[0], abs=1e-4)
+        proposed += other.speculation.proposed_tokens
+    assert proposed
 
 
 def test_a_stop_string_inside_of_proposals(pair: Pair) -> None:
@@ -174,6 +176,7 @@ def test_two_vocabularies(names: tuple[str, str], tmp_path: Path) -> None:
         for prompt in PROMPTS[:2]:
             plain, other = both(pair, prompt, "draft", threshold=0.0, max_tokens=40, draft_max_tokens=20)
             assert_same(plain, other)
+            assert other.speculation.proposed_tokens
 
 
 def test_a_sliding_window_forgets_refused_tokens(tmp_path: Path) -> None:
@@ -211,24 +214,31 @@ def test_conversations_reuse_what_proposals_left(pair: Pair) -> None:
     assert texts[0] == texts[1]
 
 
-def test_what_cannot_take_tokens_back_gets_no_proposals(kin: tuple[Path, Path]) -> None:
+def test_what_cannot_take_tokens_back_gets_no_proposals(kin: tuple[Path, Path], tmp_path: Path) -> None:
     loading = LoadSettings(ctx=2048, threads=1, resident="one")
     with Pair(draft=kin[0], base=kin[1], loading=loading) as pair:
-        assert pair.reply(COPY, max_tokens=20).speculation.rounds == 0
+        eager(pair)
+        assert pair.reply(COPY, max_tokens=60).speculation.rounds == 0
+    with exact_pair((kin[0], random_mamba(tmp_path / "m.gguf", seed=1))) as pair:
+        eager(pair)
+        assert pair.reply(COPY, max_tokens=60).speculation.rounds == 0
 
 
-def test_sampled_tokens_have_the_models_distribution(tmp_path: Path, tell: Tell) -> None:
+def test_sampled_tokens_have_the_models_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
+) -> None:
     """Chi-square of what stands behind a proposal, taken or refused, against the softmax of the model itself."""
+    monkeypatch.setattr(speculation, "FRESH", 0)
     base = random_llama(tmp_path / "m.gguf", seed=3)
     draws = 1000
     with exact_pair((base, base)) as pair:
         eager(pair)
-        asked: dict[str, Any] = {"mode": "fixed:2", "max_tokens": 5, "temperature": 1.0, "top_k": 3, "ignore_eos": True}
+        asked: dict[str, Any] = {"mode": "fixed:2", "max_tokens": 6, "temperature": 1.0, "top_k": 3, "ignore_eos": True}
         found: dict[tuple[int, ...], int] = {}
         proposed = accepted = 0
         for seed in range(draws):
             reply = pair.reply(COPY, seed=seed, speculation="draft", **asked)
-            ids = tuple(token.id for token in reply.tokens[2:4])
+            ids = tuple(token.id for token in reply.tokens[2:5])
             found[ids] = found.get(ids, 0) + 1
             proposed += reply.speculation.proposed_tokens
             accepted += reply.speculation.accepted_tokens
@@ -238,14 +248,14 @@ def test_sampled_tokens_have_the_models_distribution(tmp_path: Path, tell: Tell)
     assert set(found) <= set(probabilities)
     square = sum((found.get(ids, 0) - draws * p) ** 2 / (draws * p) for ids, p in probabilities.items())
     tell(
-        f"{draws} samples behind proposals: chi-square {square:.1f} (8 degrees of freedom), "
+        f"{draws} samples behind proposals: chi-square {square:.1f} (26 degrees of freedom), "
         f"{accepted} of {proposed} taken"
     )
-    assert square < 26.1  # exceeded by one in a thousand
+    assert square < 54.1  # exceeded by one in a thousand
 
 
-def _three_most(path: Path, prompt: list[int]) -> Iterator[tuple[tuple[int, int], float]]:
-    """Pairs of next tokens that top-k 3 leaves, with their probabilities, from plain evaluations."""
+def _three_most(path: Path, prompt: list[int]) -> Iterator[tuple[tuple[int, int, int], float]]:
+    """Triples of next tokens that top-k 3 leaves, with their probabilities, from plain evaluations."""
     model = Model(path, n_gpu_layers=0)
     options = ContextOptions(n_ctx=2048, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
     context = Context(model, options, Cancellation())
@@ -262,7 +272,8 @@ def _three_most(path: Path, prompt: list[int]) -> Iterator[tuple[tuple[int, int]
     try:
         for first, p in next_tokens(prompt):
             for second, q in next_tokens([*prompt, first]):
-                yield (first, second), p * q
+                for third, r in next_tokens([*prompt, first, second]):
+                    yield (first, second, third), p * q * r
     finally:
         context.close()
         model.close()
@@ -316,7 +327,7 @@ def played(
     for size in (1, 1, 1, 64):
         costs["draft"].saw(size, drafting * max(1, size / 2))
     costs["base"].saw(64, verifying(64))
-    speculator.checked([0.85] * 12)
+    speculator.checked(10, 2)
     held = 60
     tokens = [65] * held
 
@@ -325,7 +336,7 @@ def played(
 
     speculator.begin(tokens, ())
     while len(tokens) < 60 + length:
-        now = speculator.round(tokens, min(31, 59 + length - len(tokens)), 0, 4096, holds)
+        now = speculator.round(tokens, min(31, 59 + length - len(tokens)), -1, 4096, holds)
         while now.wanted:
             behind = max(1, len(speculator.draft_tokens) - held)
             spend("draft", behind, drafting * max(1, behind / 2))
@@ -333,27 +344,39 @@ def played(
             speculator.drafted(65)
         spend("base", len(now.proposed) + 1, verifying(len(now.proposed) + 1))
         taken = next((i for i in range(len(now.proposed)) if dice.random() >= rate), len(now.proposed))
-        for _ in range(taken + 1):
-            speculator.made()
+        for i in range(taken + 1):
+            speculator.made(taken=i < taken)
         tokens = tokens + [65] * (taken + 1)
         held = min(held, len(tokens) - 1)
     return length * verifying(1) / spent
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     drafting=st.floats(0.01, 1.5),
     rate=st.floats(0, 1),
     shape=st.sampled_from([on_cpu, on_gpu]),
     seed=st.integers(0, 1000),
+    length=st.sampled_from([256, 40, 16]),
 )
 def test_it_is_never_much_slower_than_plain(
-    drafting: float, rate: float, shape: Callable[[float], Callable[[int], float]], seed: int
+    drafting: float, rate: float, shape: Callable[[float], Callable[[int], float]], seed: int, length: int
 ) -> None:
-    """Whatever things cost and whatever is taken: 256 tokens, and after a reply that taught something, 256 more."""
+    """Whatever things cost and whatever is taken: long replies each, short ones together."""
     experience = Experience()
-    for reply in range(2):
-        assert played(drafting, shape(1.0), rate, seed + reply, experience) > 0.97
+    speeds = [played(drafting, shape(1.0), rate, seed + i, experience, length) for i in range(512 // length)]
+    if length == 256:
+        assert min(speeds) > 0.97
+    assert len(speeds) / sum(1 / speed for speed in speeds) > 0.97
+
+
+@given(rate=st.floats(0, 1), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_prices_that_change_are_noticed(rate: float, seed: int) -> None:
+    """The first reply was written while the machine was busy: nothing of it may hold for the second."""
+    experience = Experience()
+    played(0.1, on_cpu(4.0), rate, seed, experience)
+    assert played(0.3, on_cpu(1.0), rate, seed, experience) > 0.97
 
 
 @pytest.mark.parametrize(
@@ -441,14 +464,21 @@ def test_text_goes_from_one_vocabulary_to_another() -> None:
     models = [Model(path, n_gpu_layers=0, vocab_only=True) for path in vocabularies() if path.stat().st_size < 6e6]
     assert len(models) > 2
     try:
-        for text in ("plain words, and more of them", " a space before", "käse 日本 👩‍👩‍👧", "\tx = 1\n\n\n"):
+        for text in (
+            "plain words, and more of them",
+            " a space before",
+            "käse 日本 👩‍👩‍👧",
+            "\tx = 1\n\n\n",
+            ",",
+            "ing",
+        ):
             for source in models:
                 tokens = source.tokenize_text(text)
                 written = b"".join(map(source.piece, tokens))
                 assert translated(tokens, source, source, source.n_vocab) == tokens
                 for target in models:
                     found = translated(tokens, source, target, target.n_vocab)
-                    assert b"".join(map(target.piece, found)) in (written, b"")
+                    assert b"".join(map(target.piece, found)) == written, (text, source.path, target.path)
     finally:
         for model in models:
             model.close()
@@ -457,10 +487,11 @@ def test_text_goes_from_one_vocabulary_to_another() -> None:
 def test_half_a_character_waits_for_its_rest() -> None:
     euro = list("€".encode())
     assert translated([*b"ab", *euro[:2]], Letters(), Doubled(), 0) == Doubled().tokenize_text("ab")
-    experience = Experience(costs={"draft": Flat(1e-6), "base": Flat(1.0)})
+    experience = Experience(costs={"draft": Flat(0.01), "base": Flat(1.0)})
     speculator = Speculator(experience, "base", Letters(), Letters(), [1], 1, (256, 256), lookup=False)
-    assert not speculator.round([1, *euro[:2]], 5, 0, 100, lambda _: 0).wanted
-    assert speculator.round([1, *euro], 5, 0, 100, lambda _: 0).wanted
+    for tokens in ([1], [1], [1, *euro[:2]]):
+        assert not speculator.round(tokens, 5, -1, 100, lambda _: 0).wanted
+    assert speculator.round([1, *euro], 5, -1, 100, lambda _: 0).wanted
     assert speculator.draft_tokens == [1, *euro]
 
 
@@ -474,23 +505,73 @@ class Doubled(Letters):
         return bytes([token - 256])
 
 
-def test_what_the_draft_had_written_already_comes_first(pair: Pair) -> None:
+def test_what_the_draft_had_written_already_comes_first(kin: tuple[Path, Path]) -> None:
     """Its tokens behind the switch that were checked together with it cost nothing to verify."""
-    asked: dict[str, Any] = {"threshold": 0.0, "check_chunk": 16, "max_tokens": 30, "ignore_eos": True}
-    plain, other = both(pair, PROMPTS[0], "draft", **asked)
+    asked: dict[str, Any] = {"threshold": 0.0, "check_chunk": 16, "max_tokens": 14, "ignore_eos": True}
+    with exact_pair((kin[0], kin[0])) as pair:  # a base that would write the same
+        plain, other = both(pair, PROMPTS[0], "draft", **asked)
     assert_same(plain, other)
-    assert (
-        other.timings.base_evaluated_tokens <= plain.timings.base_evaluated_tokens + other.speculation.proposed_tokens
-    )
+    assert other.speculation.accepted_tokens >= 7
+    assert other.timings.base_evaluated_tokens <= plain.timings.base_evaluated_tokens - 7
 
 
 def test_cancelling_is_no_measurement(kin: tuple[Path, Path]) -> None:
+    """A prompt whose reading was stopped tells nothing of what tokens cost."""
     with exact_pair(kin) as pair:
         pair.reply(COPY, max_tokens=10, ignore_eos=True)
-        before = pair.engine.experience.costs["base"].of(1)
-        run = pair.start(COPY, max_tokens=30, ignore_eos=True)
-        pair.cancel()
-        with pytest.raises(CancelledError):
-            pair.engine.advance([run.job])
-        assert pair.engine.experience.costs["base"].of(1) == before
-    assert math.isfinite(before)
+        costs = pair.engine.experience.costs["base"]
+        before = list(costs._seen[1])
+
+        def stop(role: str, done: int, total: int) -> None:
+            if role == "base":
+                pair.cancel()
+
+        run = pair.start(COPY * 30, mode="base", max_tokens=30, ignore_eos=True, progress=stop)
+        for _ in run.events():
+            pass
+        assert run.machine.phase is not Phase.DONE
+        assert list(costs._seen[1]) == before[-1:]
+
+
+def test_reading_a_prompt_is_no_loss() -> None:
+    """A first evaluation that carries the prompt has no proposals and is not measured against a token's price."""
+    experience = Experience(costs={"draft": Flat(0.01), "base": Flat(1.0)})
+    speculator = Speculator(experience, "base", Letters(), Letters(), [1], 1, (256, 256), lookup=False)
+    tokens = [65] * 9
+    speculator.begin(tokens, [66, 67])
+    assert not speculator.read(tokens).proposed
+    speculator.took(100.0)
+    speculator.made(taken=False)
+    assert speculator.report().saved_s == 0
+    wanted = [speculator.round(tokens + [65] * n, 5, -1, 100, lambda _: 0).wanted for n in (1, 2, 3)]
+    assert wanted[:2] == [0, 0] and wanted[2] > 0
+
+
+def test_a_context_that_is_nearly_full(tmp_path: Path) -> None:
+    """Two draft tokens may be many base tokens: no more of them than have room."""
+    draft, base = (
+        next(path for path in vocabularies() if path.stem == f"ggml-vocab-{name}") for name in ("llama-bpe", "gpt-2")
+    )
+    files = (
+        random_llama(tmp_path / "draft.gguf", draft, seed=0, chat_template=BASE_LIKE_TEMPLATE),
+        random_llama(tmp_path / "base.gguf", base, seed=1),
+    )
+    loading = LoadSettings(ctx=160, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
+    with Pair(draft=files[0], base=files[1], loading=loading) as pair:
+        eager(pair)
+        asked: dict[str, Any] = {"threshold": 0.0, "max_tokens": 500, "ignore_eos": True}
+        plain, other = both(pair, "hi", "draft", **asked)
+        assert_same(plain, other)
+        assert other.finish_reason == "length" and other.speculation.proposed_tokens
+
+
+def test_a_reply_can_be_looked_at_while_a_prompt_is_read(kin: tuple[Path, Path]) -> None:
+    with exact_pair(kin) as pair:
+        eager(pair)
+        run = pair.start(COPY * 30, max_tokens=20, ignore_eos=True)
+        texts: list[str] = []
+        for event in run.events():
+            if not texts and isinstance(event, Text):
+                run.hand_over()
+            texts.append(run.reply.text)
+        assert run.machine.phase is Phase.DONE and len(set(texts)) > 2

@@ -19,7 +19,7 @@ from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, R
 from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.llama import Cancellation, Context, Question, Sampler
-from wsd_local.speculation import Experience, Speculator
+from wsd_local.speculation import Experience, Round, Speculator
 from wsd_local.tokens import common_prefix
 
 UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"
@@ -39,6 +39,7 @@ class Stopwatch:
     draft_steps: int = 0
     base_s: float = 0.0
     base_steps: int = 0
+    base_begun: bool = False
     _resumed: float = 0.0
     _last_text: float | None = None
 
@@ -226,12 +227,14 @@ class Engine:
         found: list[float] = []
 
         def answer(position: int, row: int) -> None:
-            if position + 1 < len(request.tokens):
-                found.append(self._context(job.writes).logprob(row, request.tokens[position + 1]))
+            if position + 1 == len(request.tokens):
+                job.machine.scored(found)
                 return
-            job.machine.scored(found)
+            context, token = self._context(job.writes), request.tokens[position + 1]
+            found.append(context.logprob(row, token))
             if job.speculator is not None:
-                job.speculator.checked([math.exp(logprob) for logprob in found])
+                taken = context.best(row) == token if job.speculator.greedy else math.exp(found[-1])
+                job.speculator.checked(taken, 1 - taken)
 
         return self._asking(job, job.writes, request.tokens, request.start - 1, answer)
 
@@ -240,17 +243,28 @@ class Engine:
         speculator, tokens = job.speculator, request.tokens
         if speculator is None or not self._alone:
             return job.writes, self._next_base_token(job, tokens, [], None)
-        begun = time.perf_counter()
-        speculator.begin(tokens, job.machine.beyond)
-        context = self._context(job.writes)
-        most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
-        live = self._held(job.writes, job, [*tokens, *speculator.remaining(tokens)]) - len(tokens)
-        draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
-        now = speculator.round(tokens, most, max(0, live), draft_room, partial(self._held, "draft", job))
-        speculator.took(time.perf_counter() - begun)
+        now = speculator.in_progress(tokens) or self._round(job, speculator, tokens)
         if now.wanted:
             return "draft", self._proposal(job, speculator)
         return job.writes, self._next_base_token(job, tokens, now.proposed, speculator)
+
+    def _round(self, job: Job, speculator: Speculator, tokens: Sequence[int]) -> Round:
+        begun, context = time.perf_counter(), self._context(job.writes)
+        speculator.begin(tokens, job.machine.beyond)
+        remaining = speculator.remaining(tokens)
+        seq = self._seq(job.writes, job)
+        live = (
+            -1
+            if seq is None
+            else context.alive(seq, [*tokens, *remaining] if remaining else tokens, len(tokens) - 1) - 1
+        )
+        if live < 0 and self._held(job.writes, job, tokens) < len(tokens) - 1:
+            return speculator.read(tokens)
+        most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
+        draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
+        now = speculator.round(tokens, most, live, draft_room, partial(self._held, "draft", job))
+        speculator.took(time.perf_counter() - begun, thinking=True)
+        return now
 
     def _proposal(self, job: Job, speculator: Speculator) -> Question:
         tokens, sampler = speculator.draft_tokens, job.proposer
@@ -268,6 +282,7 @@ class Engine:
     ) -> Question:
         """The next token, and those behind it as long as they are the ones that were proposed."""
         sampler, watch = job.base_sampler, job.stopwatch
+        timed = watch.base_begun  # the first evaluation may carry a prompt
         mark = watch.clock() - (speculator.seconds if speculator is not None else 0)
         asked = [*tokens, *proposed]
         refused = False
@@ -277,18 +292,19 @@ class Engine:
             if refused or job.machine.phase is Phase.DONE:
                 return
             writer, prompt = self._context(job.writes), job.machine.prompt_length
-            if not sampler.begin(tokens[:prompt], tokens[prompt:]):
+            if not sampler.begun and not sampler.begin(asked[:prompt], asked[prompt : len(tokens)]):
                 job.notices.append(Notice(UNGRAMMATICAL_OPENING))
             token = writer.sample(row, sampler)
             logprob = writer.logprob(row, token) if job.probabilities else None
-            now = watch.clock()
-            if watch.base_steps:  # the first one may carry a prompt
+            if timed:
+                now = watch.clock()
                 watch.base_s += now - mark
-            mark = now
-            watch.base_steps += 1
-            if speculator is not None:
-                speculator.made()
+                watch.base_steps += 1
+                mark = now
+            watch.base_begun = True
             refused = asked[position + 1 : position + 2] != [token]
+            if speculator is not None:
+                speculator.made(taken=not refused)
             if writer.model.is_eog(token):
                 job.machine.base_ended()
             else:
@@ -337,8 +353,11 @@ class Engine:
 
     def _held(self, role: Source, job: Job, tokens: Sequence[int]) -> int:
         """Length of what the job's sequence holds of `tokens`, from their beginning on."""
-        seq = next((seq for seq, owner in self._owners[role].items() if owner is job), None)
-        return 0 if seq is None else common_prefix(self._context(role).held(seq), list(tokens))
+        seq = self._seq(role, job)
+        return 0 if seq is None else common_prefix(self._context(role).held(seq), tokens)
+
+    def _seq(self, role: Source, job: Job) -> int | None:
+        return next((seq for seq, owner in self._owners[role].items() if owner is job), None)
 
     def _seat(self, role: Source, context: Context, chosen: Mapping[Job, Question], jobs: Sequence[Job]) -> None:
         """Give each job a sequence: its own, else the free one that holds most of what it asks about."""

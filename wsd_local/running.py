@@ -127,6 +127,7 @@ class Run:
             self.machine.prompt_length,
             (model.n_vocab, 0 if draft is None else draft.n_vocab),
             lookup=wanted != "draft",
+            greedy=self._sampling.temperature == 0,
         )
 
     @property
@@ -216,7 +217,7 @@ class Run:
     def _timings(self) -> Timings:
         watch = self.job.stopwatch
         drafting = watch.draft_steps / watch.draft_s if watch.draft_s else None
-        writing = (watch.base_steps - 1) / watch.base_s if watch.base_s else None
+        writing = watch.base_steps / watch.base_s if watch.base_s else None
         alone = self._writer == "draft"
         return Timings(
             first_text_s=watch.first_text,

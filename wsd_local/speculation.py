@@ -8,7 +8,7 @@ taken with probability p(x), and what comes instead is distributed as the rest o
 Proposals come from the draft model, from what it had written behind the switch already, and from the text itself
 (prompt look-up: what followed the last words where they stood before). How many are made, if any, is decided each time
 by what evaluations cost and how many proposals were taken lately: those for which expected tokens per second are most.
-What rounds that went wrong have lost is bounded by `SHARE`.
+What rounds that went wrong and thinking about them may cost, by the measured price of a token, is bounded (`SHARE`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ MOST = 15
 MARGIN = 1.02
 """Expected gain below which nothing is proposed: estimates are not better than that."""
 SHARE, GRACE = 0.0125, 128
-"""Time that may be lost, as a share of the continuation's so far and of so many tokens more."""
+"""Time that may be lost: a share of a continuation's so far, and once, until it is won back, of so many tokens more."""
+FRESH, AGAIN = 2, 64
+"""Rounds without proposals at a text's beginning, and one more after so many, to measure what a token costs."""
 PATIENCE = 8
 """Tokens until the draft is thought of again, after its proposals would not have paid."""
 GRAM, LONGEST, PLACES = 3, 16, 8
@@ -54,6 +56,13 @@ class Costs:
         """An evaluation of so many tokens took so long."""
         size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
         self._seen[size].append(seconds * size / tokens)
+        self._least = None
+
+    def age(self) -> None:
+        """Another text begins: of each size only the last measurement counts."""
+        for seen in self._seen.values():
+            while len(seen) > 1:
+                seen.popleft()
         self._least = None
 
     @property
@@ -88,7 +97,6 @@ class Acceptance:
     FADING, WEIGHT = 0.97, 4.0
 
     def __init__(self, prior: float) -> None:
-        self._prior = prior
         self._taken, self._seen = prior * self.WEIGHT, self.WEIGHT
 
     @property
@@ -132,25 +140,28 @@ class LookUp:
     """Where the last tokens of a growing text stood before, and what followed them."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[int, ...], deque[int]] = defaultdict(lambda: deque(maxlen=PLACES))
-        self._read = GRAM
+        self._last: dict[tuple[int, ...], int] = {}
+        self._before: list[int] = [0] * GRAM
 
     def find(self, tokens: Sequence[int], most: int) -> tuple[list[int], int]:
         """At most `most` tokens that may follow, and the number of tokens that are the same before them."""
-        for place in range(self._read, len(tokens)):
-            self._places[tuple(tokens[place - GRAM : place])].append(place)
-        self._read = max(self._read, len(tokens))
-        places = self._places.get(tuple(tokens[-GRAM:])) if len(tokens) > GRAM else None
-        if not places or most < 1:
+        for place in range(len(self._before), len(tokens)):
+            gram = tuple(tokens[place - GRAM : place])
+            self._before.append(self._last.get(gram, 0))
+            self._last[gram] = place
+        place = self._last.get(tuple(tokens[-GRAM:]), 0) if len(tokens) > GRAM else 0
+        if not place or most < 1:
             return [], 0
-        last = tokens[-LONGEST:][::-1]
-        length, place = max(
-            (common_prefix(last, tokens[max(0, place - LONGEST) : place][::-1]), place) for place in places
-        )
-        found = list(tokens[place : place + most])
-        while len(found) < most:  # a text that repeats itself
-            found.append(found[place - len(tokens)])
-        return found, length
+        last, found = tokens[-LONGEST:][::-1], (0, 0)
+        for _ in range(PLACES):
+            found = max(found, (common_prefix(last, tokens[max(0, place - LONGEST) : place][::-1]), place))
+            if not (place := self._before[place]):
+                break
+        length, place = found
+        following = list(tokens[place : place + most])
+        while len(following) < most:  # a text that repeats itself
+            following.append(following[place - len(tokens)])
+        return following, length
 
 
 Held = Callable[[Sequence[int]], int]
@@ -179,28 +190,34 @@ def translated(tokens: Sequence[int], source: Vocabulary, target: Vocabulary, si
     ):
         return list(tokens)
     text = utf8_decoder().decode(b"".join(pieces))
-    for spelled in (text, text[1:] if text.startswith(" ") else None):  # some put a space before all
-        if spelled is not None:
-            found = target.tokenize_text(spelled)
-            if b"".join(map(target.piece, found)) == text.encode():
-                return found
+    for before in ("", "\n"):  # some put a space before all that begins
+        found = target.tokenize_text(before + text)
+        for start in range(min(len(found), 4)):
+            if b"".join(map(target.piece, found[start:])) == text.encode():
+                return found[start:]
     return []
 
 
 @dataclass(slots=True)
 class Round:
-    """One evaluation of the base, and the draft's before it. `wanted` tokens are still to come from the draft.
+    """One evaluation of the base behind `length` tokens, and the draft's before it.
 
-    `proposed` are the base's tokens, `drafted` the draft's own; `made` tokens came out, `seconds` is what they took.
+    `wanted` tokens are still to come from the draft; `proposed` are the base's tokens, at most `most`, `drafted` the
+    draft's own. `made` tokens came out, `taken` of them proposed. `seconds` is what that took, `thought` what thinking
+    about it took, which is in it. A round that `reads` a prompt tells nothing of what tokens cost.
     """
 
     length: int
     source: str = ""
     proposed: list[int] = field(default_factory=list)
-    drafted: list[int] = field(default_factory=list)
     wanted: int = 0
+    most: int = 0
+    reads: bool = False
+    drafted: list[int] = field(default_factory=list)
     made: int = 0
+    taken: int = 0
     seconds: float = 0.0
+    thought: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +236,9 @@ class Speculated:
     saved_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Experience:
-    """What was measured of a pair: costs of each model, and the acceptance of each kind of proposal."""
+    """What was measured of a pair: costs of each model, the acceptance of each kind of proposal, and seconds lost."""
 
     costs: Mapping[Source, Costs] = field(default_factory=lambda: {"draft": Costs(), "base": Costs()})
     acceptance: Mapping[str, Acceptance] = field(
@@ -232,6 +249,7 @@ class Experience:
             "look-up 9": Acceptance(0.8),
         }
     )
+    lost: float = 0.0
 
 
 class Speculator:
@@ -245,6 +263,7 @@ class Speculator:
         prompt_length: tokens of the base's prompt.
         sizes: tokens in the base's and in the draft's vocabulary.
         lookup: whether the text itself is looked at.
+        greedy: whether the base always chooses its favourite.
     """
 
     def __init__(
@@ -258,7 +277,9 @@ class Speculator:
         sizes: tuple[int, int],
         *,
         lookup: bool = True,
+        greedy: bool = True,
     ) -> None:
+        self.greedy = greedy
         self._experience = experience
         self._costs = experience.costs[writes]
         self._base, self._draft = base, draft
@@ -266,19 +287,21 @@ class Speculator:
         self._lookup = LookUp() if lookup else None
         self._followed = prompt_length
         self._draft_tokens = list(draft_prompt)
-        self._draft_holds = 0
         self._round: Round | None = None
         self._beyond: tuple[int, Sequence[int]] | None = None
         self._again = 0
+        self._fresh, self._since = FRESH, 0
         self._spent = self._saved = 0.0
+        self._lost_before = experience.lost
         self._rounds = self._proposed = self._looked_at = self._accepted = 0
         for acceptance in experience.acceptance.values():
             acceptance.renew()
+        for costs in experience.costs.values():
+            costs.age()
 
-    def checked(self, probabilities: Sequence[float]) -> None:
-        """The base gave these probabilities to tokens of the draft, which it would have taken as often."""
-        taken = sum(probabilities)
-        self._experience.acceptance["draft"].saw(taken, len(probabilities) - taken)
+    def checked(self, taken: float, refused: float) -> None:
+        """The base would have taken, or refused, so many of the draft's tokens that it checked."""
+        self._experience.acceptance["draft"].saw(taken, refused)
 
     def begin(self, tokens: Sequence[int], beyond: Sequence[int]) -> None:
         """The continuation begins behind `tokens`, where the draft had written `beyond`. Only the first call counts."""
@@ -287,16 +310,25 @@ class Speculator:
 
     # -- rounds ----------------------------------------------------------------------------------------------
 
-    def round(self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held) -> Round:
-        """The round in progress behind `tokens`, or a new one with at most `most` proposals.
+    def in_progress(self, tokens: Sequence[int]) -> Round | None:
+        """The round that was begun behind `tokens` and gave nothing yet."""
+        now = self._round
+        return now if now is not None and now.length == len(tokens) and not now.made else None
 
-        `live` of what remains of the draft's text is evaluated already. The draft model's context has room for
-        `draft_room` tokens and holds the first `held(tokens)` of some.
+    def round(self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held) -> Round:
+        """A new round behind `tokens` with at most `most` proposals.
+
+        The logits behind `live` tokens of what remains of the draft's text are known. The draft model's context has
+        room for `draft_room` tokens and holds the first `held(tokens)` of some.
         """
-        if self._round is not None and self._round.length == len(tokens) and not self._round.made:
-            return self._round
         self.settle()
         self._round = self._planned(tokens, min(most, MOST), live, draft_room, held)
+        return self._round
+
+    def read(self, tokens: Sequence[int]) -> Round:
+        """A new round behind `tokens`, of which the base must first read more than the last."""
+        self.settle()
+        self._round = Round(len(tokens), reads=True)
         return self._round
 
     def remaining(self, tokens: Sequence[int]) -> list[int]:
@@ -314,10 +346,9 @@ class Speculator:
     def _follow(self, tokens: Sequence[int]) -> bool:
         """Add what is new to what the draft model reads; False if that is half a character."""
         assert self._draft is not None
-        new = tokens[self._followed :]
-        try:
-            b"".join(map(self._base.piece, new)).decode()
-        except UnicodeDecodeError:
+        new, decoder = tokens[self._followed :], utf8_decoder()
+        decoder.decode(b"".join(map(self._base.piece, new)))
+        if decoder.getstate()[0]:
             return False
         self._draft_tokens += translated(new, self._base, self._draft, self._sizes[1])
         self._followed = len(tokens)
@@ -326,49 +357,53 @@ class Speculator:
     def drafted(self, token: int | None) -> None:
         """The draft model proposes a token, or the end."""
         now = self._round
-        assert now is not None and self._draft is not None
+        if now is None or self._draft is None:
+            return
         now.wanted -= 1
         if token is None:
             now.wanted = 0
-            if not now.drafted:
-                self._experience.acceptance["draft"].saw(0, 1)
         else:
             now.drafted.append(token)
         if not now.wanted:
-            now.proposed = translated(now.drafted, self._draft, self._base, self._sizes[0])[:MOST]
+            now.proposed = translated(now.drafted, self._draft, self._base, self._sizes[0])[: now.most]
+            if not now.proposed:
+                self._experience.acceptance["draft"].saw(0, 1)
 
     @property
     def seconds(self) -> float:
         """Seconds that the round in progress took so far."""
         return 0.0 if self._round is None else self._round.seconds
 
-    def took(self, seconds: float) -> None:
-        """An evaluation for the round in progress took so long."""
+    def took(self, seconds: float, *, thinking: bool = False) -> None:
+        """An evaluation for the round in progress took so long, or thinking about it did."""
         if self._round is not None:
             self._round.seconds += seconds
+            self._round.thought += seconds if thinking else 0.0
 
-    def made(self) -> None:
-        """A token came out of the round in progress."""
-        assert self._round is not None
-        self._round.made += 1
+    def made(self, *, taken: bool) -> None:
+        """A token came out of the round in progress, `taken` if it is the one that was proposed."""
+        if self._round is not None:
+            self._round.made += 1
+            self._round.taken += taken
 
     def settle(self) -> None:
         """Learn from the round that is over."""
         now, self._round = self._round, None
-        if now is None or not now.made:
+        if now is None or not now.made or now.reads:
             return
         self._spent += now.seconds
         if not now.source:
-            return
-        taken = min(now.made - 1, len(now.proposed))
-        looked_at = min(now.made, len(now.proposed))
-        self._rounds += 1
-        self._proposed += len(now.proposed)
-        self._accepted += taken
-        self._looked_at += looked_at
-        self._experience.acceptance[now.source].saw(taken, looked_at - taken)
-        if self._costs.known:
+            self._saved -= now.thought
+        elif self._costs.known:
             self._saved += now.made * self._costs.of(1) - now.seconds
+        self._experience.lost = max(0.0, self._lost_before - self._saved - SHARE * self._spent)
+        if now.proposed:
+            looked_at = min(now.made, len(now.proposed))
+            self._rounds += 1
+            self._proposed += len(now.proposed)
+            self._accepted += now.taken
+            self._looked_at += looked_at
+            self._experience.acceptance[now.source].saw(now.taken, looked_at - now.taken)
 
     # -- which proposals, and how many --------------------------------------------------------------------------
 
@@ -376,10 +411,11 @@ class Speculator:
         plain = Round(len(tokens))
         if most < 1:
             return plain
-        remaining = self.remaining(tokens)[:most] if self._draft is not None else []
-        if remaining and live:
+        remaining = self.remaining(tokens)[:most]
+        if remaining and live > 0:
             return Round(len(tokens), "draft", remaining[:live])
-        if not self._costs.known:
+        if self._fresh or not self._costs.known or self._losable() < 0:
+            self._fresh = max(0, self._fresh - 1)
             return plain
         best, gain = plain, MARGIN
         if remaining:
@@ -389,7 +425,7 @@ class Speculator:
         elif self._draft is not None and len(tokens) >= self._again and self._experience.costs["draft"].known:
             length, better = self._best_of_draft(tokens, most, draft_room, held, gain)
             if better > gain:
-                best, gain = Round(len(tokens), "draft", wanted=length), better
+                best, gain = Round(len(tokens), "draft", wanted=length, most=most), better
         if self._lookup is not None:
             found, same = self._lookup.find(tokens, most)
             if found:
@@ -397,6 +433,9 @@ class Speculator:
                 length, better = self._best(source, self._costs_of_check, len(found))
                 if better > gain:
                     best = Round(len(tokens), source, found[:length])
+        if best is not plain:
+            self._since = (self._since + 1) % AGAIN
+            self._fresh = int(self._since == 0)
         return best
 
     def _best_of_draft(
@@ -426,17 +465,22 @@ class Speculator:
 
         Lengths that could lose more than may be lost are left out.
         """
-        plain, rate = self._costs.of(1), self._experience.acceptance[source].rate
-        losable = self._saved + SHARE * (self._spent + GRACE * plain)
+        plain, rate, losable = self._costs.of(1), self._experience.acceptance[source].rate, self._losable()
         prices = ((length, cost(length)) for length in range(1, most + 1))
         bearable = takewhile(lambda priced: priced[1] - plain <= losable, prices)
         gains = ((expected(rate, length) * plain / price, length) for length, price in bearable)
         gain, length = max(gains, default=(0.0, 0))
         return length, gain
 
+    def _losable(self) -> float:
+        """Seconds that may still be lost."""
+        grace = max(0.0, SHARE * GRACE * self._costs.of(1) - self._lost_before)
+        return self._saved + SHARE * self._spent + grace
+
     def report(self) -> Speculated:
         """What it came to so far."""
-        self.settle()
+        if self._round is not None and self._round.made:
+            self.settle()
         least = None
         if self._draft is not None and self._costs.known and self._experience.costs["draft"].known:
             least = break_even(lambda length: self._cost_of_drafting(length, 1), self._costs.of(1))

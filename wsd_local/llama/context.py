@@ -203,6 +203,15 @@ class Context:
         """Natural log-probability of `token` in a row of the last evaluation."""
         return log_softmax_at(self._logits(row), token)
 
+    def best(self, row: int) -> int:
+        """The most probable token in a row of the last evaluation."""
+        return int(self._logits(row).argmax())
+
+    def alive(self, seq: int, tokens: Sequence[int], row: int) -> int:
+        """How many rows that live stand behind the beginnings of `tokens`, from position `row` on without a gap."""
+        rows, same = self._rows[seq], common_prefix(self._mirrors[seq], tokens)
+        return next((place - row for place in range(row, same) if place not in rows), max(0, same - row))
+
     def held(self, seq: int) -> Sequence[int]:
         """What a sequence holds."""
         return self._mirrors[seq]
@@ -232,6 +241,8 @@ class Context:
             return
         parts = self._parts(questions)
         self._decode(parts)
+        if not any(part.rows for part in parts):  # else reading a row waits for the device
+            llama_cpp.llama_synchronize(self._handle)
         for part in parts:
             question = part.question
             if question.progress is not None and question.begun is not None:

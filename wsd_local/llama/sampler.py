@@ -36,7 +36,7 @@ class Sampler:
     ) -> None:
         self._sampling = sampling
         self._grammar = grammar
-        self._begun = False
+        self.begun = False
         self._n_vocab = model.n_vocab
         self._plain = sampling.temperature == 0 and not sampling.penalises and grammar is None
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
@@ -76,9 +76,9 @@ class Sampler:
         Returns False if the opening is not the beginning of a text that the grammar allows: then the grammar begins
         behind it. Only the first call counts.
         """
-        if self._begun:
+        if self.begun:
             return True
-        self._begun = True
+        self.begun = True
         if self._sampling.penalises:
             for token in [*prompt, *opening][-self._sampling.repeat_last_n :]:
                 llama_cpp.llama_sampler_accept(self._chain, token)
