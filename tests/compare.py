@@ -19,12 +19,15 @@ TIE = 1e-4
 """Largest distance from a tie, at the first difference, at which a difference is none of the engine's."""
 
 EXACT = LoadSettings(ctx=4096, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
+PLAIN = ReplySettings(speculation="off")
+"""What is evaluated depends on nothing that was timed."""
+
 Conversation = Sequence[Mapping[str, str]]
 
 
 def exact_pair(paths: tuple[Path, Path]) -> Pair:
     """The engine under the conditions in which equality is asked for."""
-    return Pair(draft=paths[0], base=paths[1], loading=EXACT)
+    return Pair(draft=paths[0], base=paths[1], reply=PLAIN, loading=EXACT)
 
 
 def exact_oracle(paths: tuple[Path, Path]) -> Oracle:

@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from compare import Tally, difference, exact_oracle, exact_pair
+from compare import PLAIN, Tally, difference, exact_oracle, exact_pair
 from data_sets import fixture_conversations, fixture_prompts
 from oracle import BASE_STOPS, Oracle
 from scripted import Says
@@ -274,7 +274,7 @@ def test_a_question_stopped_before_its_first_word_leaves_the_session(pair: Pair)
 def test_a_session_says_once_that_turns_are_left_out_and_evaluates_little(kin: tuple[Path, Path]) -> None:
     """A context that fills up: a turn costs what is new, but for the few at which older turns must go."""
     loading = LoadSettings(ctx=512, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
-    with Pair(draft=kin[0], base=kin[1], loading=loading) as pair, pair.session("Be brief.") as chat:
+    with Pair(draft=kin[0], base=kin[1], reply=PLAIN, loading=loading) as pair, pair.session("Be brief.") as chat:
         notices, costs, left_out = 0, [], []
         for turn in range(24):
             events = list(chat.stream(f"{turn} word word word word", max_tokens=16, draft_max_tokens=16))

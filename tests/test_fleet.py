@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compare import EXACT, Tally, exact_oracle
+from compare import EXACT, PLAIN, Tally, exact_oracle
 from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts
 from hypothesis import HealthCheck, given, settings
@@ -40,7 +40,7 @@ MODES: list[dict[str, Any]] = [{"mode": "base"}, {"mode": "draft"}, {"mode": "fi
 
 def fleet_pair(files: tuple[Path, Path], parallel: int, **loading: Any) -> Pair:
     """The conditions in which equality is asked for, with so many replies at once."""
-    return Pair(draft=files[0], base=files[1], loading=replace(EXACT, parallel=parallel, **loading))
+    return Pair(draft=files[0], base=files[1], reply=PLAIN, loading=replace(EXACT, parallel=parallel, **loading))
 
 
 def answers(pair: Pair, asked: list[tuple[Any, dict[str, Any]]], parallel: int | None = None) -> list[Reply]:

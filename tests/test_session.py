@@ -25,7 +25,7 @@ RESIDENCIES: tuple[Literal["both", "one"], ...] = ("both", "one")
 @pytest.fixture
 def pair(demo_f32: tuple[Path, Path]) -> Iterator[Pair]:
     """The embedded pair in F32: the same tokens whatever is batched."""
-    with Pair(draft=demo_f32[0], base=demo_f32[1], loading=EXACT) as pair:
+    with Pair(draft=demo_f32[0], base=demo_f32[1], reply=PLAIN, loading=EXACT) as pair:
         yield pair
 
 
