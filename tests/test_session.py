@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from compare import PLAIN
 
 import wsd_local as wsd
 from wsd_local.errors import UsageError
