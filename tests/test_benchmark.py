@@ -122,6 +122,15 @@ def test_a_draft_can_be_forced(pair: Pair) -> None:
     assert figures["kept_tokens"] == figures["checked_tokens"]
 
 
+def test_proposals_do_not_change_the_reply(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    bench.whole()
+    figures = bench.proposals()
+    assert bench.reply is not None and bench.speculative is not None
+    assert len(bench.speculative.tokens) == len(bench.reply.tokens)
+    assert figures["accepted_tokens"] <= figures["proposed_tokens"] == bench.speculative.speculation.proposed_tokens
+
+
 def test_turns_are_those_of_a_conversation(pair: Pair) -> None:
     bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
     assert set(bench.turns()) == {"turn_2_s", f"turn_{TURNS}_s"}
@@ -305,7 +314,8 @@ def test_the_table() -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
     assert lines[1].split() == list(benchmark.COLUMNS)
-    assert sum("whole reply" in line for line in lines) == 4
+    assert sum("whole reply" in line for line in lines) == 5
+    assert any(line.startswith("Proposals: ") for line in lines)
     assert any(line.startswith("Load mode: draft mmap, base mmap") for line in lines)
 
 

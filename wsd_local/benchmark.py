@@ -97,7 +97,9 @@ class Bench:
         self.tokens = tokens
         self.drafted = drafted
         self.reply: Reply | None = None
-        """The newest whole reply."""
+        """The newest whole reply, token by token."""
+        self.speculative: Reply | None = None
+        """The newest one with proposals."""
         self._clock = clock
         pair.base_format = replace(pair.base_format, stop=())
         self.chunk = pair.settings.check_chunk
@@ -149,6 +151,16 @@ class Bench:
         """The same reply by the base alone, through the same engine."""
         seconds, reply = self.answer(mode="base")
         return {"base_s": seconds} | _told(reply, "base_")
+
+    def proposals(self) -> Figures:
+        """The reply with proposals for its continuation."""
+        seconds, self.speculative = self.answer(drafted=self.drafted, speculation="auto")
+        did = self.speculative.speculation
+        return {
+            "speculative_s": seconds,
+            "proposed_tokens": did.proposed_tokens,
+            "accepted_tokens": did.accepted_tokens,
+        }
 
     def turns(self) -> Figures:
         """Time to the first text in the second and in the last turn of a conversation; nothing if it does not fit."""
@@ -399,6 +411,7 @@ WHOLE = (
     Comparison("whole reply", "reply_s", "s", "sum of its parts", "sum_s", 1.03),
     Comparison("whole reply", "reply_s", "s", "the same, evaluations only", "steps_sum_s"),
     Comparison("whole reply", "reply_s", "s", "base alone", "base_s"),
+    Comparison("whole reply with proposals", "speculative_s", "s", "without", "reply_s", 1.03),
     Comparison("first text", "first_text_s", "s", "base alone", "base_first_text_s", 0.4),
     Comparison("40th token", "token_40_s", "s", "base alone", "base_token_40_s"),
     Comparison("longest gap", "longest_gap_s", "s", "base alone", "base_longest_gap_s"),
@@ -427,7 +440,7 @@ def rows(repetitions: Sequence[Figures], comparisons: Iterable[Comparison]) -> l
 
 def about(bench: Bench) -> dict[str, Any]:
     """What was measured on: models, lengths, how they were loaded, and what the newest reply was."""
-    pair, reply = bench.pair, bench.reply
+    pair, reply, speculative = bench.pair, bench.reply, bench.speculative
     placements = {} if pair.plan is None else pair.plan.placements
     modes = {role: load_mode(placements[role]) for role in placements}
     return {
@@ -440,6 +453,7 @@ def about(bench: Bench) -> dict[str, Any]:
         "tokens": bench.tokens,
         "prompt_tokens": {role: len(prompt) for role, prompt in bench.prompts.items()},
         "reply": None if reply is None else _described(reply),
+        "speculation": None if speculative is None else asdict(speculative.speculation),
     }
 
 
@@ -504,6 +518,7 @@ def measure(
 SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "parts": Bench.parts,
     "whole reply": Bench.whole,
+    "with proposals": Bench.proposals,
     "base alone": Bench.alone,
     "conversation": Bench.turns,
 }

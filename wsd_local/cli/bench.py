@@ -128,5 +128,14 @@ def _notes(results: Results) -> list[str]:
         f"continued (switch: {reply['switch']}).",
         f"Parts: both prompts + drafted x draft token + checked x check ({about['check_chunk']} a chunk) + continued x "
         "base token.",
+        _proposals(about["speculation"]),
         f"Load mode: {loaded or 'as given'}.",
     ]
+
+
+def _proposals(did: dict[str, Any]) -> str:
+    least, share = did["break_even"], did["acceptance"]
+    pays = "the draft's would never pay here" if least is None else f"the draft's pay from {least:.0%} on"
+    taken = "" if share is None else f" ({share:.0%} of those looked at)"
+    came = f"{did['accepted_tokens']} of {did['proposed_tokens']} taken{taken} in {did['rounds']} rounds"
+    return f"Proposals: {came}; {pays}."
