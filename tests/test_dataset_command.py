@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +183,24 @@ def test_lines_on_standard_input_are_answered_one_by_one() -> None:
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["id"] for line in found] == ["a", "3"] and all(line["text"] for line in found)
     assert b"standard input, line 2: is not JSON" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_does_not_wait_for_another_line(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsd_local", "run", "--input", "-", "--threads", "1", *QUICK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(b'{"prompt": "Hello"}\n{"prompt": ')
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["text"]
+    process.send_signal(number)
+    assert process.wait() == 130
+    process.communicate()
 
 
 @pytest.mark.parametrize("mode", ["base", "draft", "fixed:3"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -277,9 +280,7 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
     console.close()
     stack.enter_context(reader_may_leave())
     failed = seen = 0
-    for index, line in enumerate(sys.stdin.buffer):
-        if interrupt.asked:
-            break
+    for index, line in enumerate(_lines(interrupt)):
         if not line.strip():
             continue
         seen += 1
@@ -303,6 +304,39 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
         raise CancelledError("interrupted")
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _lines(interrupt: Stop) -> Iterator[bytes]:
+    """Lines of standard input until it ends, or until a stop is asked for, also while none comes."""
+    if sys.stdin is None:
+        return
+    found: queue.Queue[bytes | OSError | None] = queue.Queue(1)
+    descriptor = sys.stdin.fileno()
+
+    def read() -> None:
+        rest = b""
+        try:
+            while data := os.read(descriptor, 1 << 16):  # Python's own buffer would be locked when it exits
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    found.put(line)
+            if rest:
+                found.put(rest)
+            found.put(None)
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while not interrupt.asked:
+        try:
+            line = found.get(timeout=0.05)
+        except queue.Empty:
+            continue
+        if isinstance(line, OSError):
+            raise line
+        if line is None:
+            return
+        yield line
 
 
 def _value(asked: Asked, line: bytes) -> Any:
