@@ -21,23 +21,12 @@ from makers_more import random_mamba, random_sliding
 from wsd_local import speculation
 from wsd_local.decoding import Phase
 from wsd_local.events import Text
+from wsd_local.experience import Acceptance, Costs, Experience, break_even, expected
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.pairs import Pair
 from wsd_local.reply import Reply
 from wsd_local.settings import LoadSettings
-from wsd_local.speculation import (
-    GRAM,
-    LONGEST,
-    PLACES,
-    Acceptance,
-    Costs,
-    Experience,
-    LookUp,
-    Speculator,
-    break_even,
-    expected,
-    translated,
-)
+from wsd_local.speculation import GRAM, LONGEST, PLACES, LookUp, Speculator, translated
 
 PROMPTS = [record["prompt"] for record in fixture_prompts() if record["prompt"].strip()]
 COPY = "Say this again word by word: the quick brown fox jumps over the lazy dog, and the lazy dog sleeps on."
@@ -163,9 +152,12 @@ def test_samplers_grammars_and_modes(pair: Pair, sampling: dict[str, Any]) -> No
 
 def test_a_stop_string_inside_of_proposals(pair: Pair) -> None:
     whole = pair.reply(COPY, threshold=0.0, max_tokens=60, speculation="off").text
+    proposed = 0
     for at in range(10, min(50, len(whole) - 3), 5):
         plain, other = both(pair, COPY, threshold=0.0, max_tokens=60, stop=(whole[at : at + 3],))
         assert_same(plain, other)
+        proposed += other.speculation.proposed_tokens
+    assert proposed
 
 
 @pytest.mark.parametrize("names", [("llama-bpe", "gpt-2"), ("phi-3", "llama-bpe")])
@@ -190,6 +182,7 @@ def test_a_sliding_window_forgets_refused_tokens(tmp_path: Path) -> None:
         for prompt in [COPY, *PROMPTS[:4]]:
             plain, other = both(pair, prompt, threshold=0.3, max_tokens=120, draft_max_tokens=30, ignore_eos=True)
             assert_same(plain, other)
+            assert other.speculation.proposed_tokens
 
 
 def test_a_stop_in_the_middle_of_proposals_can_be_gone_on_with(pair: Pair) -> None:
@@ -207,16 +200,19 @@ def test_a_stop_in_the_middle_of_proposals_can_be_gone_on_with(pair: Pair) -> No
             texts += event.text if isinstance(event, Text) else ""
         assert run.machine.phase is Phase.DONE
         assert texts == run.reply.text == plain.text
+        assert run.reply.speculation.proposed_tokens
 
 
 def test_conversations_reuse_what_proposals_left(pair: Pair) -> None:
     """Refused tokens in the caches of both models do not show in later turns."""
-    texts = []
+    texts, proposed = [], 0
     for source in ("off", "auto"):
         with pair.session() as chat:
             asked: dict[str, Any] = {"speculation": source, "threshold": 0.3, "max_tokens": 30}
-            texts.append([chat.send(text, **asked).text for text in (COPY, PROMPTS[1], COPY)])
-    assert texts[0] == texts[1]
+            replies = [chat.send(text, **asked) for text in (COPY, PROMPTS[1], COPY)]
+            texts.append([reply.text for reply in replies])
+            proposed = sum(reply.speculation.proposed_tokens for reply in replies)
+    assert texts[0] == texts[1] and proposed
 
 
 def test_what_cannot_take_tokens_back_gets_no_proposals(kin: tuple[Path, Path], tmp_path: Path) -> None:
@@ -406,7 +402,7 @@ def test_break_even_is_where_the_best_length_begins_to_pay(drafting: float, slop
     def cost(length: int) -> float:
         return 1 + length * (drafting + slope)
 
-    least = break_even(cost, 1.0)
+    least = break_even([cost(length) for length in range(1, 16)], 1.0)
     if least is None:
         assert drafting + slope >= 1 - 1e-9
         return

@@ -18,8 +18,9 @@ from functools import partial
 from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, Request, Score
 from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.events import Event, Notice, Source, Switched, Text
+from wsd_local.experience import Experience
 from wsd_local.llama import Cancellation, Context, Question, Sampler
-from wsd_local.speculation import Experience, Round, Speculator
+from wsd_local.speculation import Round, Speculator
 from wsd_local.tokens import common_prefix
 
 UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"

@@ -13,17 +13,13 @@ What rounds that went wrong and thinking about them may cost, by the measured pr
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from operator import itemgetter
-from statistics import median
 from typing import Literal, Protocol
 
 from wsd_local.events import Source
+from wsd_local.experience import Experience, break_even, expected
 from wsd_local.text import utf8_decoder
 from wsd_local.tokens import common_prefix
 
@@ -41,99 +37,6 @@ PATIENCE = 8
 """Tokens until the draft is thought of again, after its proposals would not have paid."""
 GRAM, LONGEST, PLACES = 3, 16, 8
 """Look-up: tokens that must be the same, that are compared, and places at which that is tried."""
-BUCKET = 32
-"""Evaluations of more tokens are counted with those of the next lower power of two."""
-
-
-class Costs:
-    """Seconds that an evaluation of some tokens of one sequence takes: medians of the last ones, and linear between."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=7))
-        self._least: list[tuple[int, float]] | None = None
-
-    def saw(self, tokens: int, seconds: float) -> None:
-        """An evaluation of so many tokens took so long."""
-        size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
-        self._seen[size].append(seconds * size / tokens)
-        self._least = None
-
-    def age(self) -> None:
-        """Another text begins: of each size only the last measurement counts."""
-        for seen in self._seen.values():
-            while len(seen) > 1:
-                seen.popleft()
-        self._least = None
-
-    @property
-    def known(self) -> bool:
-        """Whether single tokens were seen."""
-        return 1 in self._seen
-
-    def of(self, tokens: int) -> float:
-        """Seconds for so many tokens; what one token costs must be known."""
-        points = self._points()
-        after = bisect_right(points, tokens, key=itemgetter(0))
-        lower, below = points[after - 1]
-        if after == len(points):
-            return below * tokens / lower
-        upper, above = points[after]
-        return below + (above - below) * (tokens - lower) / (upper - lower)
-
-    def _points(self) -> list[tuple[int, float]]:
-        """Sizes with their medians, or a larger size's if that is less: then it is a better measurement."""
-        if self._least is None:
-            least, found = math.inf, []
-            for size in sorted(self._seen, reverse=True):
-                least = min(least, median(self._seen[size]))
-                found.append((size, least))
-            self._least = found[::-1]
-        return self._least
-
-
-class Acceptance:
-    """Share of proposed tokens that were taken; the older, the less one counts."""
-
-    FADING, WEIGHT = 0.97, 4.0
-
-    def __init__(self, prior: float) -> None:
-        self._taken, self._seen = prior * self.WEIGHT, self.WEIGHT
-
-    @property
-    def rate(self) -> float:
-        """The share, below 1."""
-        return min(self._taken / self._seen, 0.99)
-
-    def saw(self, taken: float, refused: float) -> None:
-        """So many were taken, and so many were looked at and not taken."""
-        fading = self.FADING ** (taken + refused)
-        self._taken = self._taken * fading + taken
-        self._seen = self._seen * fading + taken + refused
-
-    def renew(self) -> None:
-        """Another text begins, of which less is known."""
-        if self._seen > self.WEIGHT:
-            self._taken, self._seen = self.rate * self.WEIGHT, self.WEIGHT
-
-
-def expected(rate: float, length: int) -> float:
-    """Tokens that a round gives on average: those taken before the first refused one, and the base's own."""
-    return (1 - rate ** (length + 1)) / (1 - rate)
-
-
-def break_even(cost: Callable[[int], float], plain: float, most: int = MOST) -> float | None:
-    """The acceptance from which on a length exists that pays; None if none pays even where all is taken.
-
-    `cost(k)` are the seconds of a round with `k` proposals, `plain` those of a token without.
-    """
-    if all((length + 1) * plain <= cost(length) for length in range(1, most + 1)):
-        return None
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = (low + high) / 2
-        pays = any(expected(middle, length) * plain > cost(length) for length in range(1, most + 1))
-        low, high = (low, middle) if pays else (middle, high)
-    return high
 
 
 class LookUp:
@@ -234,22 +137,6 @@ class Speculated:
     acceptance: float | None = None
     break_even: float | None = None
     saved_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Experience:
-    """What was measured of a pair: costs of each model, the acceptance of each kind of proposal, and seconds lost."""
-
-    costs: Mapping[Source, Costs] = field(default_factory=lambda: {"draft": Costs(), "base": Costs()})
-    acceptance: Mapping[str, Acceptance] = field(
-        default_factory=lambda: {
-            "draft": Acceptance(0.75),
-            "look-up 3": Acceptance(0.4),
-            "look-up 5": Acceptance(0.6),
-            "look-up 9": Acceptance(0.8),
-        }
-    )
-    lost: float = 0.0
 
 
 class Speculator:
@@ -483,7 +370,7 @@ class Speculator:
             self.settle()
         least = None
         if self._draft is not None and self._costs.known and self._experience.costs["draft"].known:
-            least = break_even(lambda length: self._cost_of_drafting(length, 1), self._costs.of(1))
+            least = break_even([self._cost_of_drafting(length, 1) for length in range(1, MOST + 1)], self._costs.of(1))
         return Speculated(
             self._rounds,
             self._proposed,

@@ -49,7 +49,7 @@ from wsd_local.units import MIB
 
 CHUNKS = (8, 4, 12, 16, 32)
 BATCHES = (1, 2, 4, 8, 16, 32)
-UBATCHES = (64, 128, 256, 512)
+UBATCHES = (32, 64, 128, 256, 512)
 MANY_ROWS = 512
 QUESTIONS = 3
 """Questions whose replies are timed: where the switch falls within a chunk differs from one to the other."""

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import wsd_local as wsd
 from wsd_local.demo import load_questions
+from wsd_local.experience import Experience
 from wsd_local.paths import demo_dir
 from wsd_local.prompts import BaseFormat, Message
 from wsd_local.reply import Reply
-from wsd_local.speculation import Experience
 
 
 @dataclass(frozen=True, slots=True)
