@@ -15,8 +15,9 @@ from typing import Any
 
 import llama_cpp
 import pytest
+from bench.native_loop import beside, native_loop
 
-from wsd_local import benchmark, cli
+from wsd_local import benchmark, cli, elsewhere
 from wsd_local.benchmark import (
     CHUNKS,
     MEMORY,
@@ -38,6 +39,7 @@ from wsd_local.benchmark import (
     steps,
     sums,
 )
+from wsd_local.elsewhere import Elsewhere, Watch
 from wsd_local.errors import CancelledError, FitError, UsageError
 from wsd_local.llama.timing import timed_calls
 from wsd_local.pairs import Pair, load
@@ -183,6 +185,40 @@ def test_a_stop_ends_the_measurement(pair: Pair) -> None:
         measure(bench, 1, stop, lambda: 0, 0)
 
 
+# -- what else the machine does ------------------------------------------------------------------------------
+
+
+def test_time_that_went_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds of four processors: 12 s by all programs, 9 of them ours, 6 s taken by the host."""
+    moments = iter([(100.0, 50.0, 7.0, 3.0), (110.0, 62.0, 16.0, 9.0)])
+    monkeypatch.setattr(elsewhere, "_now", lambda: next(moments))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    told = Watch().told()
+    assert (told.programs, told.host) == (3 / 40, 6 / 40)
+    assert "8% of the processors' time went to other programs and 15% to the host" in told.said()
+    assert "too much" in told.said()
+    assert "too much" not in Elsewhere(0.02, 0.02).said()
+
+
+def test_what_this_program_does_is_not_elsewhere() -> None:
+    before = elsewhere._now()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    after = elsewhere._now()
+    own = after[2] - before[2]
+    assert own > 0
+    assert after[1] - before[1] > own / 2  # of all programs, in ticks of a hundredth of a second
+
+
+def test_llama_benchs_calls_take_turns_with_ours(pair: Pair) -> None:
+    context = pair.context("base")
+    before = context.evaluated
+    with native_loop(context.model, 64, 1) as loop:
+        for turned in (False, True):
+            figures = beside(context, loop, range(5, 25), 4, ticking(), turned=turned)
+            assert figures == {"own_pp_rate": 20, "loop_pp_rate": 20, "own_tg_rate": 1, "loop_tg_rate": 1}
+    assert context.evaluated - before == 2 * (20 + 4)
+
+
 # -- time in llama.cpp ---------------------------------------------------------------------------------------
 
 
@@ -325,7 +361,7 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         cli.main()
     assert ended.value.code == 0
     values = json.loads(capsys.readouterr().out)
-    assert set(values) == {"about", "rows", "repetitions"}
+    assert set(values) == {"about", "rows", "repetitions", "elsewhere"}
     assert values["about"]["check_chunk"] == 4
     assert values["about"]["reply"]["drafted_tokens"] == 6
     assert values["about"]["threads"] == 1

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from wsd_local.elsewhere import Elsewhere, Watch
+from wsd_local.engine import Stopwatch
 from wsd_local.errors import CancelledError, FitError, UsageError
-from wsd_local.events import Source
+from wsd_local.events import Source, Text
 from wsd_local.llama import Context, Question, Sampler
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.timing import timed_calls
@@ -168,10 +170,14 @@ class Bench:
         chat = self.pair.session()
         figures: Figures = {}
         for turn in range(1, TURNS + 1):
-            reply = chat.send(QUESTIONS[turn % len(QUESTIONS)], **OVERRIDES, max_tokens=TURN_TOKENS)
-            _require_whole(reply)
-            if turn in (2, TURNS) and reply.timings.first_text_s is not None:
-                figures[f"turn_{turn}_s"] = reply.timings.first_text_s
+            begun, first = self._clock(), None
+            for event in chat.stream(QUESTIONS[turn % len(QUESTIONS)], **OVERRIDES, max_tokens=TURN_TOKENS):
+                if first is None and isinstance(event, Text):
+                    first = self._clock() - begun
+            assert chat.run is not None
+            _require_whole(chat.run.reply)
+            if turn in (2, TURNS) and first is not None:
+                figures[f"turn_{turn}_s"] = first
         return {} if chat.left_out else figures
 
     def shapes(self, role: Source, prompt: int, tokens: int) -> Figures:
@@ -192,6 +198,7 @@ class Bench:
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()
         run = self._prepared(**forced, **changes)
+        run.job.stopwatch = Stopwatch(self._clock)
         if drafted is not None:
             run.job.draft_sampler = Sampler(Sampling(), self.pair.model("draft"), ignore_eos=True)
         for _ in run.events():
@@ -469,10 +476,11 @@ def _described(reply: Reply) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Figures of all repetitions and what they were measured on."""
+    """Figures of all repetitions, what they were measured on, and what else the processors did."""
 
     about: dict[str, Any]
     repetitions: tuple[Figures, ...]
+    elsewhere: Elsewhere
 
     @property
     def rows(self) -> list[Row]:
@@ -485,6 +493,7 @@ class Results:
             "about": self.about,
             "rows": [row.as_dict() for row in self.rows],
             "repetitions": [dict(figures) for figures in self.repetitions],
+            "elsewhere": asdict(self.elsewhere),
         }
 
 
@@ -504,6 +513,7 @@ def measure(
     """
     progress("warming up")
     bench.warm()
+    watch = Watch()
     grown = memory(bench.pair, resident_before, resident())
     repetitions = []
     for number in range(1, repeat + 1):
@@ -512,7 +522,7 @@ def measure(
             progress(f"{name}, {number} of {repeat}")
             figures |= part(bench)
         repetitions.append(figures | sums(figures, figures))
-    return Results(about(bench), tuple(repetitions))
+    return Results(about(bench), tuple(repetitions), watch.told())
 
 
 SECTIONS: dict[str, Callable[[Bench], Figures]] = {

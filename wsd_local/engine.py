@@ -242,7 +242,7 @@ class Engine:
     def _continuation(self, job: Job, request: NextBaseToken) -> tuple[Source, Question]:
         """What the model that continues is asked, with proposals, or the draft for a proposal."""
         speculator, tokens = job.speculator, request.tokens
-        if speculator is None or not self._alone:
+        if speculator is None or not self._alone or speculator.rests(tokens):
             return job.writes, self._next_base_token(job, tokens, [], None)
         now = speculator.in_progress(tokens) or self._round(job, speculator, tokens)
         if now.wanted:

@@ -25,19 +25,22 @@ class Costs:
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=7))
+        self._medians: dict[int, float] = {}
         self._least: list[tuple[int, float]] | None = None
 
     def saw(self, tokens: int, seconds: float) -> None:
         """An evaluation of so many tokens took so long."""
         size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
         self._seen[size].append(seconds * size / tokens)
+        self._medians[size] = median(self._seen[size])
         self._least = None
 
     def age(self) -> None:
         """Another text begins: of each size only the last measurement counts."""
-        for seen in self._seen.values():
+        for size, seen in self._seen.items():
             while len(seen) > 1:
                 seen.popleft()
+            self._medians[size] = seen[0]
         self._least = None
 
     @property
@@ -59,8 +62,8 @@ class Costs:
         """Sizes with their medians, or a larger size's if that is less: then it is a better measurement."""
         if self._least is None:
             least, found = math.inf, []
-            for size in sorted(self._seen, reverse=True):
-                least = min(least, median(self._seen[size]))
+            for size in sorted(self._medians, reverse=True):
+                least = min(least, self._medians[size])
                 found.append((size, least))
             self._least = found[::-1]
         return self._least

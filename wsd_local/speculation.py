@@ -13,6 +13,7 @@ What rounds that went wrong and thinking about them may cost, by the measured pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -177,6 +178,7 @@ class Speculator:
         self._round: Round | None = None
         self._beyond: tuple[int, Sequence[int]] | None = None
         self._again = 0
+        self._awake = 0
         self._fresh, self._since = FRESH, 0
         self._spent = self._saved = 0.0
         self._lost_before = experience.lost
@@ -185,6 +187,8 @@ class Speculator:
             acceptance.renew()
         for costs in experience.costs.values():
             costs.age()
+        if self._costs.known:
+            self._awake = prompt_length + self._pause()
 
     def checked(self, taken: float, refused: float) -> None:
         """The base would have taken, or refused, so many of the draft's tokens that it checked."""
@@ -196,6 +200,14 @@ class Speculator:
             self._beyond = (len(tokens), beyond)
 
     # -- rounds ----------------------------------------------------------------------------------------------
+
+    def rests(self, tokens: Sequence[int]) -> bool:
+        """Whether nothing is to be thought of behind `tokens`, because that alone would cost more than may be lost."""
+        if len(tokens) >= self._awake:
+            return False
+        self.settle()
+        self._spend(self._costs.of(1))
+        return True
 
     def in_progress(self, tokens: Sequence[int]) -> Round | None:
         """The round that was begun behind `tokens` and gave nothing yet."""
@@ -278,12 +290,11 @@ class Speculator:
         now, self._round = self._round, None
         if now is None or not now.made or now.reads:
             return
-        self._spent += now.seconds
         if not now.source:
             self._saved -= now.thought
         elif self._costs.known:
             self._saved += now.made * self._costs.of(1) - now.seconds
-        self._experience.lost = max(0.0, self._lost_before - self._saved - SHARE * self._spent)
+        self._spend(now.seconds)
         if now.proposed:
             looked_at = min(now.made, len(now.proposed))
             self._rounds += 1
@@ -291,6 +302,10 @@ class Speculator:
             self._accepted += now.taken
             self._looked_at += looked_at
             self._experience.acceptance[now.source].saw(now.taken, looked_at - now.taken)
+
+    def _spend(self, seconds: float) -> None:
+        self._spent += seconds
+        self._experience.lost = max(0.0, self._lost_before - self._saved - SHARE * self._spent)
 
     # -- which proposals, and how many --------------------------------------------------------------------------
 
@@ -301,8 +316,11 @@ class Speculator:
         remaining = self.remaining(tokens)[:most]
         if remaining and live > 0:
             return Round(len(tokens), "draft", remaining[:live])
-        if self._fresh or not self._costs.known or self._losable() < 0:
+        if self._fresh or not self._costs.known:
             self._fresh = max(0, self._fresh - 1)
+            return plain
+        if pause := self._pause():
+            self._awake = len(tokens) + 1 + pause
             return plain
         best, gain = plain, MARGIN
         if remaining:
@@ -361,8 +379,12 @@ class Speculator:
 
     def _losable(self) -> float:
         """Seconds that may still be lost."""
-        grace = max(0.0, SHARE * GRACE * self._costs.of(1) - self._lost_before)
-        return self._saved + SHARE * self._spent + grace
+        grace = SHARE * GRACE * self._costs.of(1)
+        return self._saved + SHARE * self._spent + max(-grace, grace - self._lost_before)
+
+    def _pause(self) -> int:
+        """Tokens until the share of them is what was lost too much."""
+        return math.ceil(max(0.0, -self._losable()) / (SHARE * self._costs.of(1)))
 
     def report(self) -> Speculated:
         """What it came to so far."""

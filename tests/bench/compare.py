@@ -2,7 +2,7 @@
 
     tests/bench/build_peers.sh FOLDER
     python tests/bench/compare.py --draft FILE --base FILE --peers FOLDER [--prompts 200,1000] [--tokens 256]
-        [--repeat 3] [--threads 2] [--only SECTION,…] [--json FILE] [--markdown FILE]
+        [--repeat 3] [--threads 2] [--clock wall] [--only SECTION,…] [--json FILE] [--markdown FILE]
 
 Sections (all, if none is named; `reply` is always measured where another one is divided by it):
 
@@ -13,6 +13,7 @@ Sections (all, if none is named; `reply` is always measured where another one is
     server       llama-server, base alone, streaming, no cached prompt: time to the first token
     speculative  llama-speculative-simple, --speculative-draft with the base's vocabulary (default: --draft)
     bench        llama-bench, against our prefill and decode in the same shapes
+    loop         the calls of llama-bench in our process, step by step in turns with ours
     session      the tenth turn of a conversation against the second
     memory       growth of resident memory against weights and KV caches
     start        --help, and the first text of the embedded pair, from cold processes
@@ -22,6 +23,9 @@ loaded before anything is timed. Programs take turns within each repetition, and
 ignore the end of text, so that all have `--tokens` base tokens; ours take one evaluation per token. Without `--drafted`
 the switch comes where the models agree. What was measured is in the JSON file after each step; Ctrl-C prints what there
 is.
+
+`--clock processor` counts the processor's time instead: what a shared machine gives to others does not count. It needs
+--threads 1 and no GPU, and leaves out what other programs would have to measure of themselves.
 
 What peers are asked: llama-bench its own `avg_ts` of one repetition behind its warm-up; llama-completion its perf
 print, where "prompt eval time" is the time to the first token and "total time" the whole, both without loading and
@@ -53,14 +57,19 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import three_passes as plain
+from bench.native_loop import beside, native_loop
 
 from wsd_local import atomic
 from wsd_local import benchmark as ours
 from wsd_local.benchmark import COLUMNS, Bench, Comparison, Figures, Row, rows
+from wsd_local.elsewhere import QUIET, Watch
 from wsd_local.pairs import Pair, load
 
 PER_PROMPT = ("reply", "parts", "base", "passes", "completion", "server", "speculative")
-ONCE = ("memory", "bench", "session", "start")
+ONCE = ("memory", "bench", "loop", "session", "start")
+OWN = {"reply", "parts", "base", "passes", "memory", "loop", "session"}
+"""Sections that are measured in this process, by any clock."""
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 DRAFTS = (512, 256)
 """Draft tokens of the three passes."""
 SHAPE = (512, 128)
@@ -86,6 +95,10 @@ REPLY_TABLE = (
 ONCE_TABLE = (
     Comparison("base reads 512 tokens", "base_pp_rate", "tokens/s", "llama-bench pp512", "peer_pp_rate", 0.98, True),
     Comparison("base writes 128 tokens", "base_tg_rate", "tokens/s", "llama-bench tg128", "peer_tg_rate", 0.98, True),
+    Comparison("base reads 512 tokens", "engine_read_s", "s", "llama-bench's calls, in turns", "loop_read_s", 1 / 0.98),
+    Comparison(
+        "base writes a token", "engine_token_s", "ms", "llama-bench's calls, in turns", "loop_token_s", 1 / 0.98
+    ),
     *ours.SESSION,
     *ours.MEMORY,
     Comparison("wsd-local --help", "help_s", "s", goal=0.25),
@@ -271,7 +284,9 @@ def _first_byte(command: list[str], *, whole: bool = False) -> float:
 class Plain:
     """The three passes, models loaded and touched once."""
 
-    def __init__(self, draft: Path, base: Path, n_ctx: int, threads: int, gpu_layers: int) -> None:
+    def __init__(self, asked: argparse.Namespace, n_ctx: int) -> None:
+        draft, base, threads, gpu_layers = asked.draft, asked.base, asked.threads, asked.gpu_layers
+        self._clock = CLOCKS[asked.clock]
         self.draft, self.base = (
             plain.load(path, n_ctx=n_ctx, threads=threads, gpu_layers=gpu_layers, logits_all=path == base)
             for path in (draft, base)
@@ -296,6 +311,7 @@ class Plain:
                 ignore_eos=True,
                 draft_bias=never,
                 stops=(),
+                clock=self._clock,
             )
             which = draft_tokens if bench.drafted is None else "same"
             figures[f"passes_{which}_s"] = passes.total_s
@@ -355,9 +371,13 @@ class Compare:
         self._pair = pair
         self._resident = resident
         self._only = set(asked.only.split(",")) if asked.only else {*PER_PROMPT, *ONCE}
+        if asked.clock != "wall":
+            self._only &= OWN
         self._peers = Peers(asked.peers, asked.base, asked.threads, asked.gpu_layers)
         self._benches = {
-            length: Bench(pair, prompt_tokens=length, tokens=asked.tokens, drafted=asked.drafted)
+            length: Bench(
+                pair, prompt_tokens=length, tokens=asked.tokens, drafted=asked.drafted, clock=CLOCKS[asked.clock]
+            )
             for length in map(int, asked.prompts.split(","))
         }
         self._plain: Plain | None = None
@@ -378,7 +398,7 @@ class Compare:
     def _measure(self, group: str, repetition: int, name: str, measured: Callable[[], Figures]) -> Figures:
         if name not in self._only:
             return {}
-        begun = time.monotonic()
+        begun, watch = time.monotonic(), Watch()
         _say(f"repetition {repetition + 1}, {name}, prompt {group} …")
         try:
             figures = measured()
@@ -389,7 +409,7 @@ class Compare:
             return {}
         seconds = " ".join(f"{key} {value:.4g}" for key, value in figures.items())
         _say(f"  {seconds} ({time.monotonic() - begun:.0f} s)")
-        self.store.add(group, repetition, figures)
+        self.store.add(group, repetition, figures | {f"elsewhere_{name}": watch.told().share})
         return figures
 
     def _once(self, repetition: int) -> None:
@@ -403,6 +423,7 @@ class Compare:
         order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE)]
         for measured in order if repetition % 2 == 0 else order[::-1]:
             self._measure(ANY, repetition, "bench", measured)
+        self._measure(ANY, repetition, "loop", lambda: self._beside(first, turned=repetition % 2 == 1))
         self._measure(ANY, repetition, "session", first.turns)
 
     def _reply(self, repetition: int, length: int) -> None:
@@ -428,6 +449,12 @@ class Compare:
         if repetition < self._asked.passes_repeat:
             self._measure(group, repetition, "passes", lambda: self._passes(bench))
 
+    def _beside(self, bench: Bench, *, turned: bool) -> Figures:
+        context, (read, written) = self._pair.context("base"), SHAPE
+        tokens = (bench.prompts["base"] * (read // len(bench.prompts["base"]) + 1))[:read]
+        with native_loop(context.model, read + written, self._asked.threads) as loop:
+            return beside(context, loop, tokens, written, CLOCKS[self._asked.clock], turned=turned)
+
     def _served(self, prompt: list[int]) -> Figures:
         with self._peers.server(len(prompt) + 64) as ask:
             ask(prompt[:8])
@@ -438,7 +465,7 @@ class Compare:
             asked = self._asked
             longest = max(len(prompt) for one in self._benches.values() for prompt in one.prompts.values())
             n_ctx = longest + max(*DRAFTS, asked.tokens) + 64
-            self._plain = Plain(asked.draft, asked.base, n_ctx, asked.threads, asked.gpu_layers)
+            self._plain = Plain(asked, n_ctx)
         return self._plain.answer(bench)
 
 
@@ -470,6 +497,19 @@ def notes(store: Store) -> list[str]:
         reply, prompt = about["reply"], about["prompt_tokens"]
         told = ", ".join(f"{name.removesuffix('_tokens')} {value}" for name, value in (reply or {}).items())
         said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
+    shares = [
+        share
+        for found in store.repetitions.values()
+        for figures in found
+        for name, share in figures.items()
+        if name.startswith("elsewhere_")
+    ]
+    if shares and store.about["asked"]["clock"] == "wall":
+        noisy = " Too much for figures to be relied on." if statistics.median(shares) > QUIET else ""
+        said.append(
+            f"Of the processors' time, {statistics.median(shares):.0%} went elsewhere while something was measured "
+            f"(median; at most {max(shares):.0%}).{noisy}"
+        )
     if "pair" in store.about:
         said.append(f"Load mode: {store.about['pair']['load_mode']}; threads: {store.about['pair']['threads']}.")
     return [*said, *(f"Left out: {line}" for line in store.failed)]
@@ -488,12 +528,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--passes-repeat", type=int, default=1, help="of these, with the three passes, which take long")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor: its time, of one thread")
     parser.add_argument("--gpu-layers", type=int, default=0, help="of every program: 0 none, -1 all")
     parser.add_argument("--ctx", type=int)
     parser.add_argument("--only", help=f"sections, with commas: {', '.join((*PER_PROMPT, *ONCE))}")
     parser.add_argument("--json", type=Path, help="file for all figures, written after each step")
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     asked = parser.parse_args()
+    if asked.clock == "processor" and (asked.threads != 1 or asked.gpu_layers):
+        parser.error("--clock processor needs --threads 1 and no GPU: threads that wait for others would count")
     if unknown := set((asked.only or "reply").split(",")) - {*PER_PROMPT, *ONCE}:
         parser.error(f"there is no section {min(unknown)}; known are {', '.join((*PER_PROMPT, *ONCE))}")
     return asked

@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ def three_passes(
     ignore_eos: bool = False,
     draft_bias: Mapping[int, float] | None = None,
     stops: Sequence[str] = STOPS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Passes:
     """Answer a conversation.
 
@@ -123,15 +124,16 @@ def three_passes(
         max_tokens: base tokens of the reply at most, kept ones too.
         ignore_eos: the base writes on behind what would end its text.
         draft_bias: added to logits of the draft, such as `never(tokens)`.
+        clock: seconds.
         stops: texts that end the reply; with none of them and `ignore_eos` it is `max_tokens` long.
     """
-    begun = time.perf_counter()
+    begun = clock()
     draft.reset()
     answer = draft.create_chat_completion(
         list(messages), max_tokens=draft_max_tokens, temperature=0.0, logit_bias=draft_bias
     )
     draft_text = answer["choices"][0]["message"]["content"].strip()
-    drafted = time.perf_counter()
+    drafted = clock()
 
     prompt = base_prompt(messages)
     start = len(base.tokenize(prompt.encode(), special=False))
@@ -139,7 +141,7 @@ def three_passes(
     log_probs = log_probabilities(base, tokens, start)
     index, confidence = switch(log_probs[:max_tokens], window, threshold)
     kept = min(len(log_probs), max_tokens) if index is None else index + 1
-    scored = time.perf_counter()
+    scored = clock()
 
     opening = tokens[: start + kept]
     base.reset()
@@ -161,7 +163,7 @@ def three_passes(
         confidence=confidence,
         draft_s=drafted - begun,
         score_s=scored - drafted,
-        continue_s=time.perf_counter() - scored,
+        continue_s=clock() - scored,
         draft_tokens=answer["usage"]["completion_tokens"],
         score_tokens=len(tokens),
         continue_tokens=continuation["usage"]["completion_tokens"],

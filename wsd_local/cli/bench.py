@@ -130,6 +130,7 @@ def _notes(results: Results) -> list[str]:
         "base token.",
         _proposals(about["speculation"]),
         f"Load mode: {loaded or 'as given'}.",
+        results.elsewhere.said(),
     ]
 
 
