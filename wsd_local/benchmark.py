@@ -403,7 +403,7 @@ def shown(value: float, unit: Unit) -> str:
     if unit == "ms":
         return f"{value * 1000:.2f} ms"
     if unit == "tokens/s":
-        return f"{value:.1f} tokens/s"
+        return f"{value:.1f} tokens/s" if value >= 10 else f"{value:.2f} tokens/s"
     return f"{value:.2f} s" if value >= 1 else f"{value:.3f} s"
 
 

@@ -1,7 +1,7 @@
 """Our speed beside that of other programs over the same files, in one run.
 
     tests/bench/build_peers.sh FOLDER
-    python tests/bench/compare.py --draft FILE --base FILE --peers FOLDER [--prompts 200,1000] [--tokens 256]
+    python tests/bench/compare.py --draft FILE --base FILE [--peers FOLDER] [--prompts 200,1000] [--tokens 256]
         [--repeat 3] [--threads 2] [--clock wall] [--only SECTION,…] [--json FILE] [--markdown FILE]
 
 Sections (all, if none is named; `reply` is always measured where another one is divided by it):
@@ -36,18 +36,15 @@ those wanted, as it stops behind a round; llama-server the time from the request
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
-import re
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +55,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import three_passes as plain
 from bench.native_loop import beside, native_loop
+from bench.peers import PeerError, Peers
 
 from wsd_local import atomic
 from wsd_local import benchmark as ours
@@ -75,7 +73,6 @@ DRAFTS = (512, 256)
 SHAPE = (512, 128)
 """Prompt, and tokens written, of llama-bench."""
 STARTS = 5
-TRIES = 3
 
 REPLY_TABLE = (
     *ours.PARTS,
@@ -95,156 +92,13 @@ REPLY_TABLE = (
 ONCE_TABLE = (
     Comparison("base reads 512 tokens", "base_pp_rate", "tokens/s", "llama-bench pp512", "peer_pp_rate", 0.98, True),
     Comparison("base writes 128 tokens", "base_tg_rate", "tokens/s", "llama-bench tg128", "peer_tg_rate", 0.98, True),
-    Comparison("base reads 512 tokens", "engine_read_s", "s", "llama-bench's calls, in turns", "loop_read_s", 1 / 0.98),
-    Comparison(
-        "base writes a token", "engine_token_s", "ms", "llama-bench's calls, in turns", "loop_token_s", 1 / 0.98
-    ),
+    Comparison("base reads 512 tokens", "own_pp_rate", "tokens/s", "its calls in turns", "loop_pp_rate", 0.98, True),
+    Comparison("base writes 128 tokens", "own_tg_rate", "tokens/s", "its calls in turns", "loop_tg_rate", 0.98, True),
     *ours.SESSION,
     *ours.MEMORY,
     Comparison("wsd-local --help", "help_s", "s", goal=0.25),
     Comparison("wsd-local run, first text of the embedded pair", "cold_first_text_s", "s", goal=1.5),
 )
-
-
-# -- peers -----------------------------------------------------------------------------------------------------
-
-
-class PeerError(Exception):
-    """A peer that did not answer: what it said last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peers:
-    """llama.cpp's own programs over the same base file."""
-
-    folder: Path
-    base: Path
-    threads: int
-    gpu_layers: int
-
-    def _common(self) -> list[str]:
-        return ["-m", str(self.base), "-t", str(self.threads), "-ngl", str(self.gpu_layers)]
-
-    def bench(self, prompt: int, tokens: int) -> Figures:
-        """llama-bench, one repetition of each test."""
-        said = self._run("llama-bench", *self._common(), *f"-p {prompt} -n {tokens} -r 1 -o json".split())
-        rates = {"pp" if test["n_prompt"] else "tg": test["avg_ts"] for test in json.loads(said)}
-        return {f"peer_{name}_rate": float(rate) for name, rate in rates.items()}
-
-    def completion(self, prompt: Path, length: int, tokens: int) -> Figures:
-        """llama-completion, base alone, greedy."""
-        own = ["-no-cnv", "--no-display-prompt", "--simple-io", "--perf"]
-        for _ in range(TRIES):  # a thread writes its log, and the program may end before it
-            said = self._run("llama-completion", *self._common(), *self._reply(prompt, length, tokens), *own)
-            read = re.search(r"prompt eval time = +([\d.]+) ms / +(\d+) tokens", said)
-            total = re.search(r" total time = +([\d.]+) ms", said)
-            if read is not None and total is not None:
-                break
-        if read is None or total is None:
-            raise PeerError(f"llama-completion: no perf print in {_end(said)}")
-        _require_length("llama-completion", int(read[2]), length)
-        return {"completion_first_s": float(read[1]) / 1000, "completion_s": float(total[1]) / 1000}
-
-    def speculative(self, draft: Path, prompt: Path, length: int, tokens: int) -> Figures:
-        """llama-speculative-simple, greedy."""
-        own = ["-md", str(draft), "--spec-type", "draft-simple", "-ngld", str(self.gpu_layers)]
-        own += ["-td", str(self.threads), "-tbd", str(self.threads)]
-        said = self._run("llama-speculative-simple", *self._common(), *self._reply(prompt, length, tokens), *own)
-        times = [re.search(rf"{what} +(\d+) tokens in +([\d.]+) seconds", said) for what in ("encoded", "decoded")]
-        accepted = re.search(r"accept += +([\d.]+)%", said)
-        if times[0] is None or times[1] is None:
-            raise PeerError(f"llama-speculative-simple: no times in {_end(said)}")
-        _require_length("llama-speculative-simple", int(times[0][1]), length)
-        written = int(times[1][1])
-        seconds = float(times[0][2]) + float(times[1][2]) * tokens / written  # it stops behind a round, not at a token
-        return {"speculative_s": seconds, "speculative_accepted": float(accepted[1]) / 100 if accepted else 0.0}
-
-    @contextmanager
-    def server(self, n_ctx: int) -> Iterator[Callable[[list[int]], Figures]]:
-        """llama-server with the base loaded; asked for a prompt of tokens."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        own = f"-c {n_ctx} -np 1 -cram 0 --no-ui --host 127.0.0.1 --port {port}".split()
-        command = [str(self.folder / "llama-server"), *self._common(), *own]
-        with tempfile.TemporaryFile() as log:
-            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment())
-            try:
-                self._wait(server, port)
-                yield lambda prompt: _first_token(port, prompt)
-            finally:
-                server.terminate()
-                server.wait()
-
-    @staticmethod
-    def _wait(server: subprocess.Popen[bytes], port: int) -> None:
-        while server.poll() is None:
-            try:
-                if _get(port, "/health") == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise PeerError(f"llama-server ended with exit code {server.returncode}")
-
-    def _reply(self, prompt: Path, length: int, tokens: int) -> list[str]:
-        threads, n_ctx = self.threads, length + tokens + 64
-        own = f"-n {tokens} -c {n_ctx} -tb {threads} --no-escape --ignore-eos --samplers top_k --top-k 1"
-        return ["-bf", str(prompt), *own.split()]
-
-    def _run(self, name: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [str(self.folder / name), *arguments],
-            capture_output=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=_environment(),
-        )
-        said = (done.stdout if name == "llama-bench" else done.stdout + done.stderr).decode(errors="replace")
-        if done.returncode:
-            raise PeerError(
-                f"{name} ended with exit code {done.returncode}: {_end(done.stderr.decode(errors='replace'))}"
-            )
-        return said
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "GGML_NO_BACKTRACE": "1", "LC_ALL": "C"}
-
-
-def _end(said: str) -> str:
-    return " ".join(said.split())[-300:]
-
-
-def _require_length(name: str, found: int, wanted: int) -> None:
-    if abs(found - wanted) > 1:  # it may hold the last token back for the first step
-        raise PeerError(f"{name} read {found} tokens where {wanted} were meant")
-
-
-def _get(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("GET", path)
-    status = connection.getresponse().status
-    connection.close()
-    return status
-
-
-def _first_token(port: int, prompt: list[int]) -> Figures:
-    """Seconds from the request to the first text."""
-    asked = {"prompt": prompt, "n_predict": 4, "stream": True, "cache_prompt": False, "ignore_eos": True}
-    asked |= {"samplers": ["top_k"], "top_k": 1}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    begun = time.perf_counter()
-    connection.request("POST", "/completion", json.dumps(asked), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    seconds = 0.0
-    for line in answer:
-        if not seconds and line.startswith(b"data:") and b'"content"' in line:
-            seconds = time.perf_counter() - begun
-    connection.close()
-    if answer.status != 200 or not seconds:
-        raise PeerError(f"llama-server answered {answer.status} and no text")
-    return {"server_first_s": seconds}
 
 
 # -- our command -----------------------------------------------------------------------------------------------
@@ -373,6 +227,8 @@ class Compare:
         self._only = set(asked.only.split(",")) if asked.only else {*PER_PROMPT, *ONCE}
         if asked.clock != "wall":
             self._only &= OWN
+        if asked.peers is None:
+            self._only &= {*OWN, "start"}
         self._peers = Peers(asked.peers, asked.base, asked.threads, asked.gpu_layers)
         self._benches = {
             length: Bench(
@@ -520,7 +376,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draft", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--peers", type=Path, required=True, help="folder of build_peers.sh")
+    parser.add_argument("--peers", type=Path, help="folder of build_peers.sh; without, only our own sections")
     parser.add_argument("--speculative-draft", type=Path, help="for llama-speculative-simple: the base's vocabulary")
     parser.add_argument("--prompts", default="200,1000", help="base tokens, one table each")
     parser.add_argument("--tokens", type=int, default=256)
