@@ -54,6 +54,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import three_passes as plain
+from bench.clocks import CLOCKS, add_clock, require_one_thread
 from bench.native_loop import beside, native_loop
 from bench.peers import PeerError, Peers
 
@@ -67,7 +68,6 @@ PER_PROMPT = ("reply", "parts", "base", "passes", "completion", "server", "specu
 ONCE = ("memory", "bench", "loop", "session", "start")
 OWN = {"reply", "parts", "base", "passes", "memory", "loop", "session"}
 """Sections that are measured in this process, by any clock."""
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 DRAFTS = (512, 256)
 """Draft tokens of the three passes."""
 SHAPE = (512, 128)
@@ -384,15 +384,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--passes-repeat", type=int, default=1, help="of these, with the three passes, which take long")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor: its time, of one thread")
+    add_clock(parser)
     parser.add_argument("--gpu-layers", type=int, default=0, help="of every program: 0 none, -1 all")
     parser.add_argument("--ctx", type=int)
     parser.add_argument("--only", help=f"sections, with commas: {', '.join((*PER_PROMPT, *ONCE))}")
     parser.add_argument("--json", type=Path, help="file for all figures, written after each step")
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     asked = parser.parse_args()
-    if asked.clock == "processor" and (asked.threads != 1 or asked.gpu_layers):
-        parser.error("--clock processor needs --threads 1 and no GPU: threads that wait for others would count")
+    require_one_thread(parser, asked.clock, asked.threads, asked.gpu_layers)
     if unknown := set((asked.only or "reply").split(",")) - {*PER_PROMPT, *ONCE}:
         parser.error(f"there is no section {min(unknown)}; known are {', '.join((*PER_PROMPT, *ONCE))}")
     return asked

@@ -9,8 +9,10 @@ median of the quotients by the default's value in the same repetition, with the 
 costs (seconds, milliseconds, MiB, tokens), so a ratio below 1 is a gain. Nothing of the program is changed: native
 parameters that it does not offer are set on their way to llama.cpp.
 
-`--tokens` is the length of the long prompts; the other sizes follow from it. What can be tried on one model alone is
-tried on that of `--role`. The default sizes take about 10 minutes for a 1B draft and a 3B base on two cores.
+`--clock processor` is for reading, decoding and checking (flash_attn, cache_type, n_ubatch, batches); the others go by
+the clock on the wall. `--tokens` is the length of the long prompts; the other sizes follow from it. What can be tried
+on one model alone is tried on that of `--role`. The default sizes take about 10 minutes for a 1B draft and a 3B base on
+two cores.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import llama_cpp
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.clocks import CLOCKS, Clock, add_clock, require_one_thread
 
 import wsd_local as wsd
 from wsd_local.demo import MEASURED_GROUP, load_questions
@@ -187,6 +193,7 @@ class Bench:
     repeat: int
     tokens: int
     role: Source
+    clock: Clock
 
     @property
     def decoded(self) -> int:
@@ -241,19 +248,19 @@ class Bench:
             yield from self.compared(lever, trials, default)
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> float:
     """Seconds that a piece of work takes."""
-    begun = time.perf_counter()
+    begun = clock()
     work()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 def speed(bench: Bench, probe: Probe) -> Costs:
     """A long prompt read at once, and single tokens behind it."""
     tokens = bench.text(bench.role, bench.tokens + bench.decoded)
     probe.forget(0)
-    prefill = seconds(lambda: probe.read(0, tokens[: bench.tokens]))
-    decode = seconds(lambda: one_by_one(probe, tokens, bench.tokens))
+    prefill = seconds(lambda: probe.read(0, tokens[: bench.tokens]), bench.clock)
+    decode = seconds(lambda: one_by_one(probe, tokens, bench.tokens), bench.clock)
     return {
         (f"prefill of {bench.tokens}", "s"): prefill,
         (f"decode behind {bench.tokens}", "ms/token"): 1000 * decode / bench.decoded,
@@ -309,7 +316,7 @@ def checked(bench: Bench, probe: Probe, role: Source, size: int) -> Costs:
     times = []
     for _ in range(3):
         probe.read(0, tokens[:BEFORE])
-        times.append(seconds(lambda: probe.logprobs(0, tokens, BEFORE + 1)))
+        times.append(seconds(lambda: probe.logprobs(0, tokens, BEFORE + 1), bench.clock))
     return {("check", "ms/token"): 1000 * min(times) / size}
 
 
@@ -577,7 +584,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--role", choices=("draft", "base"), default="draft")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
+    add_clock(parser)
     asked = parser.parse_args()
+    require_one_thread(parser, asked.clock, asked.threads)
     asked.only = asked.only.split(",")
     if unknown := [name for name in asked.only if name not in EXPERIMENTS]:
         parser.error(f"there is no experiment {unknown[0]!r}; known are {', '.join(EXPERIMENTS)}")
@@ -591,7 +600,7 @@ def main() -> None:
     took: dict[str, dict[str, float]] = {}
     tell(HEADINGS)
     with wsd.load(draft=asked.draft, base=asked.base, threads=asked.threads, ctx=1024) as pair:
-        bench = Bench(pair, asked.threads, asked.repeat, asked.tokens, cast(Source, asked.role))
+        bench = Bench(pair, asked.threads, asked.repeat, asked.tokens, cast(Source, asked.role), CLOCKS[asked.clock])
         pair.reply(bench.questions[0], max_tokens=8)  # the first evaluations reserve memory
         for name in asked.only:
             begun = time.perf_counter()

@@ -1,7 +1,7 @@
 """Speculative continuation against writing token by token, in one run.
 
     python tests/bench/speculation.py [--draft FILE --base FILE] [--tokens 128] [--repeat 3] [--threads N]
-        [--ways off,auto,draft,lookup] [--cases question,again] [--json FILE] [--markdown FILE]
+        [--ways off,auto,draft,lookup] [--cases question,again] [--clock wall] [--json FILE] [--markdown FILE]
 
 Contract: every way answers the same conversations with the same length (the end of text is ignored, stop strings are
 off), in turns, from empty caches. A ratio is the seconds of `off` divided by those of the way, for the continuation
@@ -18,12 +18,16 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.clocks import CLOCKS, Clock, add_clock, require_one_thread
+
 import wsd_local as wsd
 from wsd_local.demo import load_questions
+from wsd_local.engine import Stopwatch
 from wsd_local.experience import Experience
 from wsd_local.paths import demo_dir
 from wsd_local.prompts import BaseFormat, Message
@@ -63,16 +67,19 @@ def conversations(case: str, pair: wsd.Pair) -> list[list[Message]]:
     return [[*told, {"role": "user", "content": question}] for question in asked]
 
 
-def answered(pair: wsd.Pair, messages: list[Message], way: str, tokens: int) -> tuple[Reply, float]:
+def answered(pair: wsd.Pair, messages: list[Message], way: str, tokens: int, clock: Clock) -> tuple[Reply, float]:
     """A reply from empty caches, and its seconds."""
     for context in (pair.context("draft"), pair.context("base")):
         context.forget(0)
-    begun = time.perf_counter()
-    reply = pair.reply(messages, speculation=way, max_tokens=tokens, ignore_eos=True)
-    return reply, time.perf_counter() - begun
+    begun = clock()
+    run = pair.prepared(messages, speculation=way, max_tokens=tokens, ignore_eos=True)
+    run.job.stopwatch = Stopwatch(clock)
+    for _ in run.events():
+        pass
+    return run.reply, clock() - begun
 
 
-def measured(pair: wsd.Pair, case: str, ways: list[str], tokens: int, repeat: int) -> list[Row]:
+def measured(pair: wsd.Pair, case: str, ways: list[str], tokens: int, repeat: int, clock: Clock) -> list[Row]:
     """All ways in one case."""
     asked = conversations(case, pair)
     found: dict[str, list[list[tuple[Reply, float]]]] = {way: [] for way in ways}
@@ -82,7 +89,7 @@ def measured(pair: wsd.Pair, case: str, ways: list[str], tokens: int, repeat: in
             pair.engine.experience = learnt[way]
             found[way].append([])
             for messages in asked:
-                reply, seconds = answered(pair, messages, way, tokens)
+                reply, seconds = answered(pair, messages, way, tokens, clock)
                 found[way][-1].append((reply, seconds))
                 rate, did = reply.timings.base_tokens_per_s or 0.0, reply.speculation
                 print(
@@ -163,14 +170,17 @@ def main() -> None:
     parser.add_argument("--cases", default="question,again")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
+    add_clock(parser)
     asked = parser.parse_args()
+    require_one_thread(parser, asked.clock, asked.threads)
+    clock = CLOCKS[asked.clock]
     rows: list[Row] = []
     with wsd.load(
         draft=asked.draft, base=asked.base, threads=asked.threads, ctx=2048, base_format=BaseFormat(stop=())
     ) as pair:
-        answered(pair, [{"role": "user", "content": "hi"}], "off", 16)
+        answered(pair, [{"role": "user", "content": "hi"}], "off", 16, clock)
         for case in asked.cases.split(","):
-            rows += measured(pair, case, asked.ways.split(","), asked.tokens, asked.repeat)
+            rows += measured(pair, case, asked.ways.split(","), asked.tokens, asked.repeat, clock)
     print("\n".join(table(rows)))
     if asked.json:
         asked.json.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
