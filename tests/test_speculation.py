@@ -20,6 +20,7 @@ from makers_more import random_mamba, random_sliding
 
 from wsd_local import speculation
 from wsd_local.decoding import Phase
+from wsd_local.errors import WsdError
 from wsd_local.events import Text
 from wsd_local.experience import Acceptance, Costs, Experience, break_even, expected
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
@@ -530,6 +531,39 @@ def test_what_the_draft_had_written_already_comes_first(kin: tuple[Path, Path]) 
     assert_same(plain, other)
     assert other.speculation.accepted_tokens >= 7
     assert other.timings.base_evaluated_tokens <= plain.timings.base_evaluated_tokens - 7
+
+
+@pytest.mark.parametrize("phase", [Phase.CONTINUE, Phase.DRAFT])
+def test_a_draft_that_fails_is_missed_only_where_it_is_needed(
+    kin: tuple[Path, Path], phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"threshold": 0.0, "max_tokens": 24, "ignore_eos": True}
+    with exact_pair(kin) as pair:
+        plain = pair.reply(COPY, **asked, speculation="off")
+        draft, jobs = pair.context("draft"), list[Any]()
+        advance, step = pair.engine.advance, draft.step
+        failed = 0
+
+        def watched(now: Any) -> bool:
+            jobs[:] = now
+            return advance(now)
+
+        def failing(questions: Any) -> None:
+            nonlocal failed
+            if jobs[0].machine.phase is phase:
+                failed += 1
+                raise WsdError("llama.cpp failed with status -3")
+            step(questions)
+
+        monkeypatch.setattr(pair.engine, "advance", watched)
+        monkeypatch.setattr(draft, "step", failing)
+        eager(pair)
+        if phase is Phase.DRAFT:
+            with pytest.raises(WsdError, match="status -3"):
+                pair.reply(COPY, **asked, speculation="draft")
+        else:
+            assert_same(plain, pair.reply(COPY, **asked, speculation="draft"))
+        assert failed == 1
 
 
 def test_cancelling_is_no_measurement(kin: tuple[Path, Path]) -> None:

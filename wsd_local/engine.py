@@ -8,6 +8,7 @@ cache was full, goes on where it stopped, because every request names the whole 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -22,6 +23,8 @@ from wsd_local.experience import Experience
 from wsd_local.llama import Cancellation, Context, Question, Sampler
 from wsd_local.speculation import Round, Speculator
 from wsd_local.tokens import common_prefix
+
+LOGGER = logging.getLogger(__name__)
 
 UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"
 
@@ -165,7 +168,7 @@ class Engine:
             for role in ("draft", "base"):
                 questions = {job: question for job, asked, question in asking if asked == role}
                 if questions:
-                    self._step(role, questions, jobs)
+                    self._step_or_do_without(role, questions, jobs)
                     if self._apart:
                         break
         except BaseException:
@@ -325,6 +328,21 @@ class Engine:
                 job.error = error
 
         return Question(-1, tokens, row, guarded, None if job.progress is None else partial(job.progress, role))
+
+    def _step_or_do_without(self, role: Source, asking: Mapping[Job, Question], jobs: Sequence[Job]) -> None:
+        """`_step`; a draft that fails while it proposes is not asked again, and the reply goes on."""
+        try:
+            self._step(role, asking, jobs)
+        except CancelledError:
+            raise
+        except WsdError as error:
+            if role == "base" or any(job.machine.phase is not Phase.CONTINUE for job in asking):
+                raise
+            LOGGER.info("no more proposals of the draft model: %s", error)
+            for job in asking:
+                assert job.speculator is not None
+                job.speculator.without_draft()
+                self._put_away(job)
 
     # -- sequences -------------------------------------------------------------------------------------------
 

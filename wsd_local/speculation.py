@@ -268,6 +268,10 @@ class Speculator:
             if not now.proposed:
                 self._experience.acceptance["draft"].saw(0, 1)
 
+    def without_draft(self) -> None:
+        """The draft model has nothing to say any more."""
+        self._draft = self._round = None
+
     @property
     def seconds(self) -> float:
         """Seconds that the round in progress took so far."""
