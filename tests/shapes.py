@@ -29,6 +29,19 @@ class Shape:
     head: int
     n_ff: int
 
+    def metadata(self) -> dict[str, int]:
+        """As a Llama's file has them."""
+        return {
+            "llama.embedding_length": self.n_embd,
+            "llama.block_count": self.n_layer,
+            "llama.feed_forward_length": self.n_ff,
+            "llama.attention.head_count": self.n_head,
+            "llama.attention.head_count_kv": self.n_head_kv,
+            "llama.attention.key_length": self.head,
+            "llama.attention.value_length": self.head,
+            "llama.rope.dimension_count": self.head,
+        }
+
 
 LLAMA_1B = Shape(2048, 16, 32, 8, 64, 8192)
 LLAMA_3B = Shape(3072, 28, 24, 8, 128, 8192)
@@ -77,14 +90,7 @@ def shaped_llama(dst: Path, shape: Shape, vocab: Path, kind: Type = Type.Q4_0, l
         "general.architecture": "llama",
         "general.name": dst.stem,
         "llama.context_length": 131072,
-        "llama.embedding_length": shape.n_embd,
-        "llama.block_count": shape.n_layer,
-        "llama.feed_forward_length": shape.n_ff,
-        "llama.attention.head_count": shape.n_head,
-        "llama.attention.head_count_kv": shape.n_head_kv,
-        "llama.attention.key_length": shape.head,
-        "llama.attention.value_length": shape.head,
-        "llama.rope.dimension_count": shape.head,
+        **shape.metadata(),
         "llama.rope.freq_base": 500000.0,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
     }

@@ -464,6 +464,15 @@ def about(bench: Bench) -> dict[str, Any]:
     }
 
 
+def about_proposals(did: dict[str, Any]) -> str:
+    """What `about` tells of proposals, in words."""
+    least, share = did["break_even"], did["acceptance"]
+    pays = "the draft's would never pay here" if least is None else f"the draft's pay from {least:.0%} on"
+    taken = "" if share is None else f" ({share:.0%} of those looked at)"
+    came = f"{did['accepted_tokens']} of {did['proposed_tokens']} taken{taken} in {did['rounds']} rounds"
+    return f"Proposals: {came}; {pays}."
+
+
 def _described(reply: Reply) -> dict[str, Any]:
     return {
         "drafted_tokens": reply.counts.drafted_tokens,

@@ -8,6 +8,7 @@ Sections (all, if none is named; `reply` is always measured where another one is
 
     reply        the whole WSD reply, against the sum of its parts (`parts`), and against
     base         the base alone, through our engine
+    proposals    the same reply with speculative continuation
     passes       the three passes written plainly (three_passes.py), the draft running to its 512 tokens, and to 256
     completion   llama-completion, base alone
     server       llama-server, base alone, streaming, no cached prompt: time to the first token
@@ -64,9 +65,9 @@ from wsd_local.benchmark import COLUMNS, Bench, Comparison, Figures, Row, rows
 from wsd_local.elsewhere import QUIET, Watch
 from wsd_local.pairs import Pair, load
 
-PER_PROMPT = ("reply", "parts", "base", "passes", "completion", "server", "speculative")
+PER_PROMPT = ("reply", "parts", "base", "proposals", "passes", "completion", "server", "speculative")
 ONCE = ("memory", "bench", "loop", "session", "start")
-OWN = {"reply", "parts", "base", "passes", "memory", "loop", "session"}
+OWN = {"reply", "parts", "base", "proposals", "passes", "memory", "loop", "session"}
 """Sections that are measured in this process, by any clock."""
 DRAFTS = (512, 256)
 """Draft tokens of the three passes."""
@@ -86,8 +87,9 @@ REPLY_TABLE = (
     Comparison("first text", "first_text_s", "s", "llama-completion, prompt read", "completion_first_s"),
     Comparison("first text", "first_text_s", "s", "llama-server, base alone", "server_first_s"),
     Comparison("first text of the base alone", "base_first_text_s", "s", "llama-server, base alone", "server_first_s"),
-    Comparison("whole reply", "reply_s", "s", "llama-speculative-simple", "speculative_s"),
-    Comparison("base alone, our engine", "base_s", "s", "llama-speculative-simple", "speculative_s"),
+    Comparison("whole reply with proposals", "speculative_s", "s", "base alone, our engine", "base_s"),
+    Comparison("whole reply", "reply_s", "s", "llama-speculative-simple", "peer_speculative_s"),
+    Comparison("base alone, our engine", "base_s", "s", "llama-speculative-simple", "peer_speculative_s"),
 )
 ONCE_TABLE = (
     Comparison("base reads 512 tokens", "base_pp_rate", "tokens/s", "llama-bench pp512", "peer_pp_rate", 0.98, True),
@@ -292,8 +294,9 @@ class Compare:
         whole = self._measure(group, repetition, "reply", bench.whole)
         if parts and whole:
             self.store.add(group, repetition, ours.sums(parts, whole))
-        self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
         self._measure(group, repetition, "base", bench.alone)
+        self._measure(group, repetition, "proposals", bench.proposals)
+        self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "prompt.txt"
             file.write_bytes(self._pair.base_format.prompt(bench.messages).encode())
@@ -353,6 +356,8 @@ def notes(store: Store) -> list[str]:
         reply, prompt = about["reply"], about["prompt_tokens"]
         told = ", ".join(f"{name.removesuffix('_tokens')} {value}" for name, value in (reply or {}).items())
         said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
+        if about["speculation"] is not None:
+            said.append(ours.about_proposals(about["speculation"]))
     shares = [
         share
         for found in store.repetitions.values()

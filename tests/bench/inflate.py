@@ -254,15 +254,8 @@ class Inflated:
             "general.name": name,
             "general.file_type": int(LlamaFileType.MOSTLY_F16 if kind is Type.F16 else LlamaFileType.ALL_F32),
             "llama.context_length": CONTEXT,
-            "llama.embedding_length": shape.n_embd,
-            "llama.block_count": shape.n_layer,
-            "llama.feed_forward_length": shape.n_ff,
-            "llama.attention.head_count": shape.n_head,
-            "llama.attention.head_count_kv": shape.n_head_kv,
-            "llama.attention.key_length": shape.head,
-            "llama.attention.value_length": shape.head,
+            **shape.metadata(),
             "llama.attention.layer_norm_rms_epsilon": growth * epsilon - self._constant**2 / shape.n_embd,
-            "llama.rope.dimension_count": shape.head,
             "llama.vocab_size": self._n_vocab,
         }
         tokens, types = (small.header.metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))

@@ -72,7 +72,10 @@ class Peers:
         _require_length("llama-speculative-simple", int(times[0][1]), length)
         written = int(times[1][1])
         seconds = float(times[0][2]) + float(times[1][2]) * tokens / written  # it stops behind a round, not at a token
-        return {"speculative_s": seconds, "speculative_accepted": float(accepted[1]) / 100 if accepted else 0.0}
+        return {
+            "peer_speculative_s": seconds,
+            "peer_speculative_accepted": float(accepted[1]) / 100 if accepted else 0.0,
+        }
 
     @contextmanager
     def server(self, n_ctx: int) -> Iterator[Callable[[list[int]], Figures]]:

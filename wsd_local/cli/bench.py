@@ -116,6 +116,8 @@ def _title(results: Results) -> str:
 
 def _notes(results: Results) -> list[str]:
     """What the reader must know of the table."""
+    from wsd_local.benchmark import about_proposals
+
     about, reply = results.about, results.about["reply"]
     mode = about["load_mode"]
     loaded = mode if isinstance(mode, str) else ", ".join(f"{role} {how}" for role, how in mode.items())
@@ -128,15 +130,7 @@ def _notes(results: Results) -> list[str]:
         f"continued (switch: {reply['switch']}).",
         f"Parts: both prompts + drafted x draft token + checked x check ({about['check_chunk']} a chunk) + continued x "
         "base token.",
-        _proposals(about["speculation"]),
+        about_proposals(about["speculation"]),
         f"Load mode: {loaded or 'as given'}.",
         results.elsewhere.said(),
     ]
-
-
-def _proposals(did: dict[str, Any]) -> str:
-    least, share = did["break_even"], did["acceptance"]
-    pays = "the draft's would never pay here" if least is None else f"the draft's pay from {least:.0%} on"
-    taken = "" if share is None else f" ({share:.0%} of those looked at)"
-    came = f"{did['accepted_tokens']} of {did['proposed_tokens']} taken{taken} in {did['rounds']} rounds"
-    return f"Proposals: {came}; {pays}."
