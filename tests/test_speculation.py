@@ -388,6 +388,32 @@ def test_it_is_never_much_slower_than_plain(
     assert len(speeds) / sum(1 / speed for speed in speeds) > 0.97
 
 
+@pytest.mark.parametrize("thinking", [0.0, 0.005, 0.05])
+@pytest.mark.parametrize(("shape", "least"), [(on_gpu, 5.0), (on_cpu, 1.7)])
+def test_what_was_lost_does_not_end_it(
+    shape: Callable[[float], Callable[[int], float]], least: float, thinking: float
+) -> None:
+    """After replies of which nothing was taken it rests, and comes back where everything is."""
+    experience = Experience()
+    for seed in range(4):
+        played(0.1, shape(1.0), 0.0, seed, experience, thinking=thinking)
+    speeds = [played(0.1, shape(1.0), 1.0, seed, experience, thinking=thinking) for seed in range(6)]
+    assert speeds[-1] > least
+
+
+def test_a_rest_at_the_beginning_loses_nothing_the_draft_had_written() -> None:
+    experience = Experience(lost=1.0)
+    experience.costs["base"].saw(1, 0.01)
+    speculator = Speculator(experience, "base", Letters(), None, [1], 1, (256, 0), lookup=False)
+    tokens = [*b"prompt and"]
+    for following in b" more":
+        speculator.begin(tokens, [*b" more of it"])
+        assert speculator.rests(tokens)
+        tokens = [*tokens, following]
+    speculator.begin(tokens, [])
+    assert speculator.remaining(tokens) == [*b" of it"]
+
+
 @given(rate=st.floats(0, 1), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_prices_that_change_are_noticed(rate: float, seed: int) -> None:
@@ -533,11 +559,19 @@ def test_what_the_draft_had_written_already_comes_first(kin: tuple[Path, Path]) 
     assert other.timings.base_evaluated_tokens <= plain.timings.base_evaluated_tokens - 7
 
 
-@pytest.mark.parametrize("phase", [Phase.CONTINUE, Phase.DRAFT])
+@pytest.mark.parametrize(
+    ("mode", "source", "phase", "missed"),
+    [
+        ("wsd", "draft", Phase.CONTINUE, False),
+        ("wsd", "draft", Phase.DRAFT, True),
+        ("draft", "auto", Phase.CONTINUE, True),
+        ("draft", "off", Phase.CONTINUE, True),
+    ],
+)
 def test_a_draft_that_fails_is_missed_only_where_it_is_needed(
-    kin: tuple[Path, Path], phase: Phase, monkeypatch: pytest.MonkeyPatch
+    kin: tuple[Path, Path], mode: str, source: str, phase: Phase, missed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {"threshold": 0.0, "max_tokens": 24, "ignore_eos": True}
+    asked: dict[str, Any] = {"mode": mode, "threshold": 0.0, "max_tokens": 24, "ignore_eos": True}
     with exact_pair(kin) as pair:
         plain = pair.reply(COPY, **asked, speculation="off")
         draft, jobs = pair.context("draft"), list[Any]()
@@ -558,11 +592,11 @@ def test_a_draft_that_fails_is_missed_only_where_it_is_needed(
         monkeypatch.setattr(pair.engine, "advance", watched)
         monkeypatch.setattr(draft, "step", failing)
         eager(pair)
-        if phase is Phase.DRAFT:
+        if missed:
             with pytest.raises(WsdError, match="status -3"):
-                pair.reply(COPY, **asked, speculation="draft")
+                pair.reply(COPY, **asked, speculation=source)
         else:
-            assert_same(plain, pair.reply(COPY, **asked, speculation="draft"))
+            assert_same(plain, pair.reply(COPY, **asked, speculation=source))
         assert failed == 1
 
 

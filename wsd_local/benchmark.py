@@ -198,7 +198,7 @@ class Bench:
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()
         run = self._prepared(**forced, **changes)
-        run.job.stopwatch = Stopwatch(self._clock)
+        run.job.stopwatch = Stopwatch(self._clock, total=self._clock() - begun)  # templates count
         if drafted is not None:
             run.job.draft_sampler = Sampler(Sampling(), self.pair.model("draft"), ignore_eos=True)
         for _ in run.events():

@@ -33,7 +33,7 @@ UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the gramm
 class Stopwatch:
     """When things happened in one reply. Times of an interrupted reply add up without the pause."""
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.perf_counter
     first_text: float | None = None
     switch: float | None = None
     token_40: float | None = None
@@ -245,6 +245,8 @@ class Engine:
     def _continuation(self, job: Job, request: NextBaseToken) -> tuple[Source, Question]:
         """What the model that continues is asked, with proposals, or the draft for a proposal."""
         speculator, tokens = job.speculator, request.tokens
+        if speculator is not None:
+            speculator.begin(tokens, job.machine.beyond)
         if speculator is None or not self._alone or speculator.rests(tokens):
             return job.writes, self._next_base_token(job, tokens, [], None)
         now = speculator.in_progress(tokens) or self._round(job, speculator, tokens)
@@ -253,8 +255,7 @@ class Engine:
         return job.writes, self._next_base_token(job, tokens, now.proposed, speculator)
 
     def _round(self, job: Job, speculator: Speculator, tokens: Sequence[int]) -> Round:
-        begun, context = time.perf_counter(), self._context(job.writes)
-        speculator.begin(tokens, job.machine.beyond)
+        begun, context = job.stopwatch.clock(), self._context(job.writes)
         remaining = speculator.remaining(tokens)
         seq = self._seq(job.writes, job)
         live = (
@@ -267,7 +268,7 @@ class Engine:
         most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
         draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
         now = speculator.round(tokens, most, live, draft_room, partial(self._held, "draft", job))
-        speculator.took(time.perf_counter() - begun, thinking=True)
+        speculator.took(job.stopwatch.clock() - begun, thinking=True)
         return now
 
     def _proposal(self, job: Job, speculator: Speculator) -> Question:
@@ -336,7 +337,7 @@ class Engine:
         except CancelledError:
             raise
         except WsdError as error:
-            if role == "base" or any(job.machine.phase is not Phase.CONTINUE for job in asking):
+            if any(job.writes == role or job.machine.phase is not Phase.CONTINUE for job in asking):
                 raise
             LOGGER.info("no more proposals of the draft model: %s", error)
             for job in asking:
@@ -359,10 +360,11 @@ class Engine:
         if chosen:
             self._seat(role, context, chosen, jobs)
             self._make_room(role, context, chosen, room)
-            before, begun = context.evaluated, time.perf_counter()
+            first = next(iter(chosen))
+            before, begun = context.evaluated, first.stopwatch.clock()
             context.step(list(chosen.values()))
             if self._alone:
-                self._learn(role, next(iter(chosen)), context.evaluated - before, time.perf_counter() - begun)
+                self._learn(role, first, context.evaluated - before, first.stopwatch.clock() - begun)
 
     def _learn(self, role: Source, job: Job, evaluated: int, seconds: float) -> None:
         if evaluated:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Literal, Protocol
 
 from wsd_local.events import Source
@@ -179,6 +178,7 @@ class Speculator:
         self._beyond: tuple[int, Sequence[int]] | None = None
         self._again = 0
         self._awake = 0
+        self._lacking, self._thought = math.inf, 0.0
         self._fresh, self._since = FRESH, 0
         self._spent = self._saved = 0.0
         self._lost_before = experience.lost
@@ -187,8 +187,6 @@ class Speculator:
             acceptance.renew()
         for costs in experience.costs.values():
             costs.age()
-        if self._costs.known:
-            self._awake = prompt_length + self._pause()
 
     def checked(self, taken: float, refused: float) -> None:
         """The base would have taken, or refused, so many of the draft's tokens that it checked."""
@@ -198,6 +196,8 @@ class Speculator:
         """The continuation begins behind `tokens`, where the draft had written `beyond`. Only the first call counts."""
         if self._beyond is None:
             self._beyond = (len(tokens), beyond)
+            if self._costs.known:
+                self._awake = len(tokens) + self._pause(0.0)
 
     # -- rounds ----------------------------------------------------------------------------------------------
 
@@ -269,7 +269,9 @@ class Speculator:
                 self._experience.acceptance["draft"].saw(0, 1)
 
     def without_draft(self) -> None:
-        """The draft model has nothing to say any more."""
+        """The draft model has nothing to say any more; what its last round took was in vain."""
+        self._saved -= self.seconds
+        self._spend(self.seconds)
         self._draft = self._round = None
 
     @property
@@ -294,6 +296,7 @@ class Speculator:
         now, self._round = self._round, None
         if now is None or not now.made or now.reads:
             return
+        self._thought = now.thought
         if not now.source:
             self._saved -= now.thought
         elif self._costs.known:
@@ -323,9 +326,10 @@ class Speculator:
         if self._fresh or not self._costs.known:
             self._fresh = max(0, self._fresh - 1)
             return plain
-        if pause := self._pause():
-            self._awake = len(tokens) + 1 + pause
+        if self._losable() < 0:
+            self._awake = len(tokens) + 1 + self._pause(self._thought)
             return plain
+        self._lacking = math.inf
         best, gain = plain, MARGIN
         if remaining:
             length, better = self._best("draft", self._costs_of_check, len(remaining))
@@ -345,6 +349,8 @@ class Speculator:
         if best is not plain:
             self._since = (self._since + 1) % AGAIN
             self._fresh = int(self._since == 0)
+        elif self._lacking < math.inf:
+            self._awake = len(tokens) + 1 + self._pause(self._lacking + self._thought)
         return best
 
     def _best_of_draft(
@@ -372,13 +378,21 @@ class Speculator:
     def _best(self, source: str, cost: Callable[[int], float], most: int) -> tuple[int, float]:
         """The length with the most expected tokens per second, and how many times those of plain decoding they are.
 
-        Lengths that could lose more than may be lost are left out.
+        Lengths that could lose more than may be lost are left out; what the first one lacks that would pay is noted.
         """
         plain, rate, losable = self._costs.of(1), self._experience.acceptance[source].rate, self._losable()
-        prices = ((length, cost(length)) for length in range(1, most + 1))
-        bearable = takewhile(lambda priced: priced[1] - plain <= losable, prices)
-        gains = ((expected(rate, length) * plain / price, length) for length, price in bearable)
-        gain, length = max(gains, default=(0.0, 0))
+        best = (0.0, 0)
+        for length in range(1, most + 1):
+            price = cost(length)
+            gain = expected(rate, length) * plain / price
+            if price - plain <= losable:
+                best = max(best, (gain, length))
+            elif best[0] > MARGIN:
+                break
+            elif gain > MARGIN:
+                self._lacking = min(self._lacking, price - plain)
+                break
+        gain, length = best
         return length, gain
 
     def _losable(self) -> float:
@@ -386,9 +400,9 @@ class Speculator:
         grace = SHARE * GRACE * self._costs.of(1)
         return self._saved + SHARE * self._spent + max(-grace, grace - self._lost_before)
 
-    def _pause(self) -> int:
-        """Tokens until the share of them is what was lost too much."""
-        return math.ceil(max(0.0, -self._losable()) / (SHARE * self._costs.of(1)))
+    def _pause(self, wanted: float) -> int:
+        """Tokens until so many seconds may be lost."""
+        return math.ceil(max(0.0, wanted - self._losable()) / (SHARE * self._costs.of(1)))
 
     def report(self) -> Speculated:
         """What it came to so far."""

@@ -192,6 +192,8 @@ class Store:
     about: dict[str, Any]
     repetitions: dict[str, list[Figures]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    elsewhere: list[float] = field(default_factory=list)
+    """Shares of the processors' time while something was measured."""
 
     def add(self, group: str, repetition: int, figures: Figures) -> None:
         """Keep figures, and write the file."""
@@ -213,7 +215,13 @@ class Store:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         tables = {title: [row.as_dict() for row in found] for title, found in self.tables()}
-        return {"about": self.about, "tables": tables, "repetitions": self.repetitions, "failed": self.failed}
+        return {
+            "about": self.about,
+            "tables": tables,
+            "repetitions": self.repetitions,
+            "failed": self.failed,
+            "elsewhere": self.elsewhere,
+        }
 
 
 ANY = "any"
@@ -226,11 +234,7 @@ class Compare:
         self._asked = asked
         self._pair = pair
         self._resident = resident
-        self._only = set(asked.only.split(",")) if asked.only else {*PER_PROMPT, *ONCE}
-        if asked.clock != "wall":
-            self._only &= OWN
-        if asked.peers is None:
-            self._only &= {*OWN, "start"}
+        self._only = set(asked.only)
         self._peers = Peers(asked.peers, asked.base, asked.threads, asked.gpu_layers)
         self._benches = {
             length: Bench(
@@ -265,9 +269,11 @@ class Compare:
             self.store.failed.append(f"{name}: {error}")
             _say(f"  left out from here on: {error}")
             return {}
-        seconds = " ".join(f"{key} {value:.4g}" for key, value in figures.items())
-        _say(f"  {seconds} ({time.monotonic() - begun:.0f} s)")
-        self.store.add(group, repetition, figures | {f"elsewhere_{name}": watch.told().share})
+        took, told = time.monotonic() - begun, " ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        _say(f"  {told} ({took:.0f} s)")
+        if took >= 1:  # shorter ones are told in ticks that are too long for them
+            self.store.elsewhere.append(watch.told().share)
+        self.store.add(group, repetition, figures)
         return figures
 
     def _once(self, repetition: int) -> None:
@@ -358,13 +364,7 @@ def notes(store: Store) -> list[str]:
         said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
         if about["speculation"] is not None:
             said.append(ours.about_proposals(about["speculation"]))
-    shares = [
-        share
-        for found in store.repetitions.values()
-        for figures in found
-        for name, share in figures.items()
-        if name.startswith("elsewhere_")
-    ]
+    shares = store.elsewhere
     if shares and store.about["asked"]["clock"] == "wall":
         noisy = " Too much for figures to be relied on." if statistics.median(shares) > QUIET else ""
         said.append(
@@ -397,8 +397,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, help="file for the tables")
     asked = parser.parse_args()
     require_one_thread(parser, asked.clock, asked.threads, asked.gpu_layers)
-    if unknown := set((asked.only or "reply").split(",")) - {*PER_PROMPT, *ONCE}:
-        parser.error(f"there is no section {min(unknown)}; known are {', '.join((*PER_PROMPT, *ONCE))}")
+    possible = [*PER_PROMPT, *ONCE]
+    if asked.clock == "processor":
+        possible = [name for name in possible if name in OWN]
+    elif asked.peers is None:
+        possible = [name for name in possible if name in {*OWN, "start"}]
+    asked.only = asked.only.split(",") if asked.only else possible
+    if unknown := set(asked.only) - set(possible):
+        parser.error(f"{min(unknown)} cannot be measured; with these clock and peers: {', '.join(possible)}")
     return asked
 
 

@@ -9,10 +9,9 @@ median of the quotients by the default's value in the same repetition, with the 
 costs (seconds, milliseconds, MiB, tokens), so a ratio below 1 is a gain. Nothing of the program is changed: native
 parameters that it does not offer are set on their way to llama.cpp.
 
-`--clock processor` is for reading, decoding and checking (flash_attn, cache_type, n_ubatch, batches); the others go by
-the clock on the wall. `--tokens` is the length of the long prompts; the other sizes follow from it. What can be tried
-on one model alone is tried on that of `--role`. The default sizes take about 10 minutes for a 1B draft and a 3B base on
-two cores.
+`--clock processor` is for experiments with reading, decoding and checking alone. `--tokens` is the length of the long
+prompts; the other sizes follow from it. What can be tried on one model alone is tried on that of `--role`. The default
+sizes take about 10 minutes for a 1B draft and a 3B base on two cores.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ MANY_ROWS = 512
 QUESTIONS = 3
 """Questions whose replies are timed: where the switch falls within a chunk differs from one to the other."""
 SAMPLES = 50
+BY_ANY_CLOCK = {"flash_attn", "cache_type", "n_ubatch", "batches", "sampling"}
 BEFORE = 32
 """Tokens that stand before a batch that is checked."""
 
@@ -142,6 +142,10 @@ class Probe(Context):
     def favourite(self, row: int) -> int:
         """The most probable token, found by numpy."""
         return int(self._logits(row).argmax())
+
+    def natively(self, row: int, chain: Any) -> int:
+        """What a native sampler chooses."""
+        return int(llama_cpp.llama_sampler_sample(chain, self._handle, row))
 
     def next_token(self, tokens: list[int]) -> int:
         """The most probable token behind `tokens`."""
@@ -424,16 +428,27 @@ def sampling(bench: Bench) -> Found:
         tokens = bench.text(bench.role, 8)
         probe.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: living.append(row)))
         choices: dict[str, Callable[[], int]] = {
-            "native sampler": partial(probe.sample, living[0], sampler),
-            "numpy argmax": partial(probe.favourite, living[0]),
+            "numpy argmax": partial(probe.sample, living[0], sampler),
+            "native chain": partial(probe.natively, living[0], stack.enter_context(greedy_chain())),
         }
-        trials = {name: partial(chosen, choose) for name, choose in choices.items()}
-        yield from bench.compared("sampling", trials, "native sampler")
+        trials = {name: partial(chosen, choose, bench.clock) for name, choose in choices.items()}
+        yield from bench.compared("sampling", trials, "numpy argmax")
 
 
-def chosen(choose: Callable[[], int]) -> Costs:
+def chosen(choose: Callable[[], int], clock: Clock) -> Costs:
     """Milliseconds for one choice."""
-    return {("greedy choice", "ms"): 1000 * statistics.median(seconds(choose) for _ in range(SAMPLES))}
+    return {("greedy choice", "ms"): 1000 * statistics.median(seconds(choose, clock) for _ in range(SAMPLES))}
+
+
+@contextmanager
+def greedy_chain() -> Iterator[Any]:
+    """llama.cpp's own greedy sampler, freed at the end."""
+    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+    llama_cpp.llama_sampler_chain_add(chain, llama_cpp.llama_sampler_init_greedy())
+    try:
+        yield chain
+    finally:
+        llama_cpp.llama_sampler_free(chain)
 
 
 def prepare(bench: Bench) -> Found:
@@ -588,6 +603,8 @@ def arguments() -> argparse.Namespace:
     asked = parser.parse_args()
     require_one_thread(parser, asked.clock, asked.threads)
     asked.only = asked.only.split(",")
+    if asked.clock == "processor" and (other := set(asked.only) - BY_ANY_CLOCK):
+        parser.error(f"{min(other)} goes by the clock on the wall; --clock processor is for {', '.join(BY_ANY_CLOCK)}")
     if unknown := [name for name in asked.only if name not in EXPERIMENTS]:
         parser.error(f"there is no experiment {unknown[0]!r}; known are {', '.join(EXPERIMENTS)}")
     return asked

@@ -73,7 +73,7 @@ def answered(pair: wsd.Pair, messages: list[Message], way: str, tokens: int, clo
         context.forget(0)
     begun = clock()
     run = pair.prepared(messages, speculation=way, max_tokens=tokens, ignore_eos=True)
-    run.job.stopwatch = Stopwatch(clock)
+    run.job.stopwatch = Stopwatch(clock, total=clock() - begun)
     for _ in run.events():
         pass
     return run.reply, clock() - begun
