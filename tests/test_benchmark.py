@@ -16,7 +16,7 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from bench.native_loop import NativeLoop, beside, native_loop
+from bench.native_loop import NativeLoop, beside, in_lockstep, native_loop
 
 from wsd_local import benchmark, cli, elsewhere
 from wsd_local.benchmark import (
@@ -240,6 +240,32 @@ def test_llama_benchs_calls_take_turns_with_ours(pair: Pair, monkeypatch: pytest
         steps = ["own 1", "native 1", "native 1", "own 2", "own 3", "native 1", "native 1", "own 4"]
         turned_steps = ["native 1", "own 1", "own 2", "native 1", "native 1", "own 3", "own 4", "native 1"]
         assert order[4:] == (turned_steps if turned else steps)
+
+
+def test_lockstep_repeats_each_evaluation(pair: Pair) -> None:
+    """What is taken back behind the switch is taken back there too, and only our own time counts as ours."""
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    bench.answer()
+    before = evaluated(pair)
+    steps_alone = bench.whole()["base_steps_tokens"]
+    count = {role: number - before[role] for role, number in evaluated(pair).items()}
+    repeated: dict[str, int] = {}
+    evaluate = NativeLoop.evaluate
+
+    def counted(loop: NativeLoop, tokens: Sequence[int]) -> None:
+        repeated[str(loop)] = repeated.get(str(loop), 0) + len(tokens)
+        evaluate(loop, tokens)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NativeLoop, "evaluate", counted)
+        figures = in_lockstep(pair, ticking(), 1, prompt=PROMPT, tokens=TOKENS, drafted=None)
+    warming = {str(role): len(prompt) for role, prompt in bench.prompts.items()}
+    assert sorted(repeated.values()) == sorted(count[role] + warming[role] for role in count)
+    parts = {name: seconds for name, seconds in figures.items() if name.startswith(("lockstep_draft", "lockstep_base"))}
+    assert figures["lockstep_native_s"] == sum(parts.values())
+    assert parts["lockstep_base_tokens_s"] == steps_alone
+    assert figures["lockstep_reply_s"] > 0
+    assert "step" not in vars(pair.context("base"))
 
 
 # -- time in llama.cpp ---------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@
     python tests/bench/compare.py --draft FILE --base FILE [--peers FOLDER] [--prompts 200,1000] [--tokens 256]
         [--repeat 3] [--threads 2] [--clock wall] [--only SECTION,…] [--json FILE] [--markdown FILE]
 
-Sections (all, if none is named; `reply` is always measured where another one is divided by it):
+Sections (all, if none is named; `reply` is always measured where another one is compared with it):
 
     reply        the whole WSD reply, against the sum of its parts (`parts`), and against
     base         the base alone, through our engine
+    lockstep     the reply again, each of its evaluations beside the same one by llama.cpp's calls alone
     proposals    the same reply with speculative continuation
     passes       the three passes written plainly (three_passes.py), the draft running to its 512 tokens, and to 256
     completion   llama-completion, base alone
@@ -56,7 +57,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import three_passes as plain
 from bench.clocks import CLOCKS, add_clock, require_one_thread
-from bench.native_loop import beside, native_loop
+from bench.native_loop import beside, in_lockstep, native_loop
 from bench.peers import PeerError, Peers
 
 from wsd_local import atomic
@@ -65,9 +66,9 @@ from wsd_local.benchmark import COLUMNS, Bench, Comparison, Figures, Row, rows
 from wsd_local.elsewhere import QUIET, Watch
 from wsd_local.pairs import Pair, load
 
-PER_PROMPT = ("reply", "parts", "base", "proposals", "passes", "completion", "server", "speculative")
+PER_PROMPT = ("reply", "parts", "lockstep", "base", "proposals", "passes", "completion", "server", "speculative")
 ONCE = ("memory", "bench", "loop", "session", "start")
-OWN = {"reply", "parts", "base", "proposals", "passes", "memory", "loop", "session"}
+OWN = {"reply", "parts", "lockstep", "base", "proposals", "passes", "memory", "loop", "session"}
 """Sections that are measured in this process, by any clock."""
 DRAFTS = (512, 256)
 """Draft tokens of the three passes."""
@@ -78,6 +79,7 @@ STARTS = 5
 REPLY_TABLE = (
     *ours.PARTS,
     *ours.WHOLE,
+    Comparison("whole reply", "lockstep_reply_s", "s", "its evaluations by llama.cpp alone", "lockstep_native_s", 1.03),
     Comparison("whole reply", "reply_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
     Comparison("whole reply", "reply_s", "s", "three passes, draft of 256 tokens", "passes_256_s", 0.65),
     Comparison("whole reply", "reply_s", "s", "three passes, the same draft", "passes_same_s"),
@@ -295,11 +297,13 @@ class Compare:
         prompt, tokens = bench.prompts["base"], self._asked.tokens
         if not self._only & set(PER_PROMPT):
             return
-        self._only.add("reply")
+        if self._only & set(PER_PROMPT) != {"lockstep"}:
+            self._only.add("reply")
         parts = self._measure(group, repetition, "parts", bench.parts)
         whole = self._measure(group, repetition, "reply", bench.whole)
         if parts and whole:
             self.store.add(group, repetition, ours.sums(parts, whole))
+        self._measure(group, repetition, "lockstep", lambda: self._lockstep(length))
         self._measure(group, repetition, "base", bench.alone)
         self._measure(group, repetition, "proposals", bench.proposals)
         self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
@@ -319,6 +323,12 @@ class Compare:
         tokens = (bench.prompts["base"] * (read // len(bench.prompts["base"]) + 1))[:read]
         with native_loop(context.model, read + written, self._asked.threads) as loop:
             return beside(context, loop, tokens, written, CLOCKS[self._asked.clock], turned=turned)
+
+    def _lockstep(self, length: int) -> Figures:
+        asked = self._asked
+        return in_lockstep(
+            self._pair, CLOCKS[asked.clock], asked.threads, prompt=length, tokens=asked.tokens, drafted=asked.drafted
+        )
 
     def _served(self, prompt: list[int]) -> Figures:
         with self._peers.server(len(prompt) + 64) as ask:

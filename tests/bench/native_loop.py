@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import ctypes
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import llama_cpp
 from bench.peers import PeerError
 
+from wsd_local.benchmark import Bench
+from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Question, Sampler
+from wsd_local.pairs import Pair
 from wsd_local.sampling import Sampling
 
 
@@ -44,6 +48,12 @@ class NativeLoop:
         if llama_cpp.llama_decode(self._context, batch):
             raise PeerError("llama_decode failed")
         llama_cpp.llama_synchronize(self._context)
+
+    def follow(self, tokens: Sequence[int], count: int) -> None:
+        """Hold `tokens`, of which the last `count` are evaluated; what stood in their place is forgotten."""
+        memory, start = llama_cpp.llama_get_memory(self._context), len(tokens) - count
+        llama_cpp.llama_memory_seq_rm(memory, 0, start, -1)
+        self.evaluate(tokens[start:])
 
     def close(self) -> None:
         """Free the KV cache."""
@@ -99,3 +109,63 @@ def beside(
         "own_tg_rate": 1 / statistics.median(written[0]),
         "loop_tg_rate": 1 / statistics.median(written[1]),
     }
+
+
+class Lockstep:
+    """A whole reply, and beside each of its evaluations the same one by llama.cpp's calls alone.
+
+    Its `clock` stands still while those work, so that the reply takes its own time.
+    """
+
+    def __init__(self, pair: Pair, loops: Mapping[Source, NativeLoop], clock: Callable[[], float]) -> None:
+        self._pair, self._loops, self._clock = pair, loops, clock
+        self.native: dict[str, float] = {}
+        self.evaluations: dict[str, int] = {}
+
+    def clock(self) -> float:
+        """Seconds, but for those of the native loops."""
+        return self._clock() - sum(self.native.values())
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Whatever the pair evaluates meanwhile is evaluated natively too."""
+        steps = {role: self._pair.context(role).step for role in self._loops}
+        for role, step in steps.items():
+            self._pair.context(role).step = partial(self._both, role, step)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for role in steps:
+                del self._pair.context(role).step
+
+    def _both(self, role: Source, step: Callable[[Sequence[Question]], None], questions: Sequence[Question]) -> None:
+        context = self._pair.context(role)
+        before = context.evaluated
+        step(questions)
+        count = context.evaluated - before
+        if count:
+            begun = self._clock()
+            self._loops[role].follow(context.held(0), count)
+            kind = f"{role}_{'tokens' if count == 1 else 'batches'}"
+            self.native[kind] = self.native.get(kind, 0.0) + self._clock() - begun
+            self.evaluations[kind] = self.evaluations.get(kind, 0) + 1
+
+
+def in_lockstep(
+    pair: Pair, clock: Callable[[], float], threads: int, *, prompt: int, tokens: int, drafted: int | None
+) -> dict[str, float]:
+    """Seconds of a whole reply, and of llama.cpp's calls alone in the same evaluations."""
+    with ExitStack() as stack:
+        loops: dict[Source, NativeLoop] = {
+            role: stack.enter_context(native_loop(pair.model(role), pair.n_ctx(role), threads))
+            for role in Pair.roles("wsd")
+        }
+        lockstep = Lockstep(pair, loops, clock)
+        bench = Bench(pair, prompt_tokens=prompt, tokens=tokens, drafted=drafted, clock=lockstep.clock)
+        for role, loop in loops.items():
+            loop.evaluate(bench.prompts[role])  # the first time touches memory that is new
+            loop.forget()
+        with lockstep.following():
+            seconds, _ = bench.answer(drafted=drafted)
+    parts = {f"lockstep_{kind}_s": taken for kind, taken in lockstep.native.items()}
+    return {"lockstep_reply_s": seconds, "lockstep_native_s": sum(lockstep.native.values())} | parts
