@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from typing import Any, Literal
 
 from wsd_local.elsewhere import Elsewhere, Watch
@@ -46,7 +47,6 @@ QUESTIONS = tuple(
     for country in ("France", "Peru", "Japan", "Egypt", "Norway", "Kenya", "Chile", "India", "Spain", "Cuba")
 )
 ANSWER = "Great question! I am happy to share this with you. I hope that helps!"
-_WORD = " Please."
 
 OVERRIDES: dict[str, Any] = {
     "mode": "wsd",
@@ -287,27 +287,30 @@ def _told(reply: Reply, prefix: str) -> Figures:
 
 
 def prompt_of(pair: Pair, length: int) -> list[Message]:
-    """A conversation whose prompt takes `length` base tokens, or a few less; at least one question."""
+    """A conversation whose prompt takes `length` base tokens, or a few less; at least one question.
 
-    def size(messages: list[Message]) -> int:
-        return len(pair.model("base").tokenize(pair.base_format.prompt(messages)))
+    A long message, an answer to it, and a short question, where there is room for that.
+    """
 
-    messages: list[Message] = [{"role": "user", "content": QUESTIONS[0]}]
-    for turn in range(1, length):
-        more: list[Message] = [
-            {"role": "user", "content": QUESTIONS[turn % len(QUESTIONS)]},
-            {"role": "assistant", "content": ANSWER},
-            *messages,
-        ]
-        if size(more) > length:
+    def fits(messages: list[Message]) -> bool:
+        return len(pair.model("base").tokenize(pair.base_format.prompt(messages))) <= length
+
+    def asked(text: str) -> list[Message]:
+        return [{"role": "user", "content": text}, *rest]
+
+    rest: list[Message] = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": QUESTIONS[0]}]
+    if not fits(asked(QUESTIONS[1])):
+        rest = []
+    text = QUESTIONS[bool(rest)]
+    for question in cycle(QUESTIONS):
+        if not fits(asked(f"{text} {question}")):
             break
-        messages = more
-    while True:
-        first = messages[0]
-        longer: list[Message] = [{"role": "user", "content": first["content"] + _WORD}, *messages[1:]]
-        if size(longer) > length:
-            return messages
-        messages = longer
+        text += f" {question}"
+    for word in question.split():
+        if not fits(asked(f"{text} {word}")):
+            break
+        text += f" {word}"
+    return asked(text)
 
 
 def sums(parts: Figures, whole: Figures) -> Figures:
