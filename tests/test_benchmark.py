@@ -16,7 +16,7 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from bench.native_loop import NativeLoop, beside, in_lockstep, native_loop
+from bench.native_loop import READS, NativeLoop, beside, in_lockstep, native_loop
 
 from wsd_local import benchmark, cli, elsewhere
 from wsd_local.benchmark import (
@@ -233,13 +233,13 @@ def test_llama_benchs_calls_take_turns_with_ours(pair: Pair, monkeypatch: pytest
             figures = beside(context, loop, range(5, 25), 4, ticking(), turned=turned)
             held = llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(loop._context), 0) + 1
         assert figures == {"own_pp_rate": 20, "loop_pp_rate": 20, "own_tg_rate": 1, "loop_tg_rate": 1}
-        assert context.evaluated - before == 2 * 20 + 4
+        assert context.evaluated - before == (READS + 1) * 20 + 4
         assert held == 4
         first, second = ("native 20", "own 20") if turned else ("own 20", "native 20")
-        assert order[:4] == [first, second] * 2
+        assert order[:12] == [first, second, second, first] * 3
         steps = ["own 1", "native 1", "native 1", "own 2", "own 3", "native 1", "native 1", "own 4"]
         turned_steps = ["native 1", "own 1", "own 2", "native 1", "native 1", "own 3", "own 4", "native 1"]
-        assert order[4:] == (turned_steps if turned else steps)
+        assert order[12:] == (turned_steps if turned else steps)
 
 
 def test_lockstep_repeats_each_evaluation(pair: Pair) -> None:

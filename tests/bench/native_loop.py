@@ -3,7 +3,7 @@
 Contract: the calls, the order of work and the context's parameters are llama-bench's, but for its thread pool. Both
 work on the same weights in one process, so that what else the machine does meets both alike, and a difference of a
 percent shows where two programs one after the other show only the machine. Nothing is chosen in the native loop; our
-step chooses a token. Rates are tokens per second, those of writing by the median step.
+step chooses a token. Rates are tokens per second by the median.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Question, Sampler
 from wsd_local.pairs import Pair
 from wsd_local.sampling import Sampling
+
+READS = 5
+"""How often a prompt is read by both in turns."""
 
 
 class NativeLoop:
@@ -73,7 +76,7 @@ def native_loop(model: Model, n_ctx: int, threads: int) -> Iterator[NativeLoop]:
 def beside(
     context: Context, loop: NativeLoop, prompt: Sequence[int], steps: int, clock: Callable[[], float], *, turned: bool
 ) -> dict[str, float]:
-    """A prompt read, and `steps` tokens written from an empty context; `turned`: the native loop goes first."""
+    """A prompt read some times, and `steps` tokens written from an empty context; `turned`: the native loop first."""
     sampler = Sampler(Sampling(), context.model, ignore_eos=True)
     text, chosen = list(prompt), list[int]()
     order = [1, 0] if turned else [0, 1]
@@ -91,9 +94,12 @@ def beside(
         loop.forget()
 
     reading = (own, lambda: loop.evaluate(text))
-    for _ in range(2):  # the first time touches memory that is new
+    read: tuple[list[float], list[float]] = ([], [])
+    for _ in range(READS + 1):
         forget()
-        read = {who: timed(reading[who]) for who in order}
+        for who in order:
+            read[who].append(timed(reading[who]))
+        order.reverse()
     forget()
     text = [prompt[0] if context.model.bos is None else context.model.bos]
     writing = (own, lambda: loop.evaluate(text[-1:]))
@@ -104,8 +110,8 @@ def beside(
         text.append(chosen[-1])
         order.reverse()
     return {
-        "own_pp_rate": len(prompt) / read[0],
-        "loop_pp_rate": len(prompt) / read[1],
+        "own_pp_rate": len(prompt) / statistics.median(read[0][1:]),  # the first time touches memory that is new
+        "loop_pp_rate": len(prompt) / statistics.median(read[1][1:]),
         "own_tg_rate": 1 / statistics.median(written[0]),
         "loop_tg_rate": 1 / statistics.median(written[1]),
     }
