@@ -183,7 +183,7 @@ class Bench:
     def shapes(self, role: Source, prompt: int, tokens: int) -> Figures:
         """What llama-bench measures: a prompt read, and tokens written from an empty context, without any prompt."""
         model = self.pair.model(role)
-        text = _cycled(self.prompts[role], prompt)
+        text = cycled(self.prompts[role], prompt)
         read_s, _, _ = self._writes(role, text, 0)
         first_s, token_s, _ = self._writes(role, [text[0] if model.bos is None else model.bos], tokens - 1)
         whole = first_s + token_s * (tokens - 1)
@@ -234,15 +234,15 @@ class Bench:
         self._forget()
         tokens = list(prompt)
         begun = self._clock()
-        tokens.append(_next(context, tokens, sampler))
+        tokens.append(next_token(context, tokens, sampler))
         read_s = self._clock() - begun
         if beyond:
-            tokens += _cycled(prompt, beyond)
-            tokens.append(_next(context, tokens, sampler))
+            tokens += cycled(prompt, beyond)
+            tokens.append(next_token(context, tokens, sampler))
         first = len(tokens)
         begun = self._clock()
         for _ in range(steps):
-            tokens.append(_next(context, tokens, sampler))
+            tokens.append(next_token(context, tokens, sampler))
         return read_s, (self._clock() - begun) / max(steps, 1), tokens[first:]
 
     def _checks(self, prompt: list[int], text: list[int]) -> float:
@@ -252,7 +252,7 @@ class Bench:
         """
         context = self.pair.context("base")
         length = self.chunk * (CHUNKS + 1)
-        tokens = prompt + _cycled(text, length)
+        tokens = prompt + cycled(text, length)
         context.logprobs(0, tokens[: len(prompt) + self.chunk], len(prompt))
         begun = self._clock()
         for start in range(len(prompt) + self.chunk, len(tokens), self.chunk):
@@ -260,12 +260,13 @@ class Bench:
         return (self._clock() - begun) / (self.chunk * CHUNKS)
 
 
-def _cycled(tokens: Sequence[int], length: int) -> list[int]:
+def cycled(tokens: Sequence[int], length: int) -> list[int]:
     """So many tokens, again and again the same ones."""
     return (list(tokens) * (length // len(tokens) + 1))[:length]
 
 
-def _next(context: Context, tokens: Sequence[int], sampler: Sampler) -> int:
+def next_token(context: Context, tokens: Sequence[int], sampler: Sampler) -> int:
+    """What the sampler chooses behind `tokens`, in the context's first sequence."""
     found: list[int] = []
     context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: found.append(context.sample(row, sampler))))
     return found[0]

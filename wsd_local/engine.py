@@ -245,9 +245,10 @@ class Engine:
     def _continuation(self, job: Job, request: NextBaseToken) -> tuple[Source, Question]:
         """What the model that continues is asked, with proposals, or the draft for a proposal."""
         speculator, tokens = job.speculator, request.tokens
-        if speculator is not None:
-            speculator.begin(tokens, job.machine.beyond)
-        if speculator is None or not self._alone or speculator.rests(tokens):
+        if speculator is None:
+            return job.writes, self._next_base_token(job, tokens, [], None)
+        speculator.begin(tokens, job.machine.beyond)
+        if not self._alone or speculator.rests(tokens):
             return job.writes, self._next_base_token(job, tokens, [], None)
         now = speculator.in_progress(tokens) or self._round(job, speculator, tokens)
         if now.wanted:

@@ -32,15 +32,15 @@ class Costs:
         """An evaluation of so many tokens took so long."""
         size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
         self._seen[size].append(seconds * size / tokens)
-        self._medians[size] = median(self._seen[size])
+        self._medians.pop(size, None)
         self._least = None
 
     def age(self) -> None:
         """Another text begins: of each size only the last measurement counts."""
-        for size, seen in self._seen.items():
+        for seen in self._seen.values():
             while len(seen) > 1:
                 seen.popleft()
-            self._medians[size] = seen[0]
+        self._medians.clear()
         self._least = None
 
     @property
@@ -62,7 +62,9 @@ class Costs:
         """Sizes with their medians, or a larger size's if that is less: then it is a better measurement."""
         if self._least is None:
             least, found = math.inf, []
-            for size in sorted(self._medians, reverse=True):
+            for size in sorted(self._seen, reverse=True):
+                if size not in self._medians:
+                    self._medians[size] = median(self._seen[size])
                 least = min(least, self._medians[size])
                 found.append((size, least))
             self._least = found[::-1]

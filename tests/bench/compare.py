@@ -322,7 +322,7 @@ class Compare:
 
     def _beside(self, bench: Bench, *, turned: bool) -> Figures:
         context, (read, written) = self._pair.context("base"), IN_TURNS
-        tokens = (bench.prompts["base"] * (read // len(bench.prompts["base"]) + 1))[:read]
+        tokens = ours.cycled(bench.prompts["base"], read)
         with native_loop(context.model, read + written, self._asked.threads) as loop:
             return beside(context, loop, tokens, written, CLOCKS[self._asked.clock], turned=turned)
 

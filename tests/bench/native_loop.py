@@ -18,7 +18,7 @@ from typing import Any
 import llama_cpp
 from bench.peers import PeerError
 
-from wsd_local.benchmark import Bench
+from wsd_local.benchmark import Bench, next_token
 from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Question, Sampler
 from wsd_local.pairs import Pair
@@ -82,7 +82,7 @@ def beside(
     order = [1, 0] if turned else [0, 1]
 
     def own() -> None:
-        context.ask(Question(0, text, len(text) - 1, lambda _, row: chosen.append(context.sample(row, sampler))))
+        chosen.append(next_token(context, text, sampler))
 
     def timed(work: Callable[[], None]) -> float:
         begun = clock()
