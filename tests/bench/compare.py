@@ -26,8 +26,9 @@ ignore the end of text, so that all have `--tokens` base tokens; ours take one e
 the switch comes where the models agree. What was measured is in the JSON file after each step; Ctrl-C prints what there
 is.
 
-`--again 4` measures a section again, up to four times, if too much of the processors' time went to other programs or to the
-host of a virtual machine meanwhile, and keeps the quietest: what is kept depends on that share and never on the figure.
+`--again 4` measures a section again, up to four times, if too much of the processors' time went to other programs or to
+the host of a virtual machine meanwhile, and keeps the quietest: what is kept depends on that share and never on the
+figure.
 
 `--clock processor` counts the processor's time instead: what a shared machine gives to others does not count. It needs
 --threads 1 and no GPU, and leaves out what other programs would have to measure of themselves.
@@ -413,7 +414,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     add_clock(parser)
     parser.add_argument(
-        "--again", type=int, default=0, help=f"times, at most, while over {QUIET:.0%} went elsewhere; the quietest counts"
+        "--again", type=int, default=0, help=f"times while over {QUIET:.0%} went elsewhere; the quietest counts"
     )
     parser.add_argument("--gpu-layers", type=int, default=0, help="of every program: 0 none, -1 all")
     parser.add_argument("--ctx", type=int)
