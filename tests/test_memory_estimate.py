@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from conftest import Tell
@@ -20,6 +21,7 @@ from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.llama.devices import cpu_features
 from wsd_local.memory import footprint
 from wsd_local.offload import HOST, Machine, Wish, plan
+from wsd_local.settings import FlashAttention
 from wsd_local.units import GIB, MIB
 
 THREADS = 2
@@ -49,7 +51,7 @@ def growth(path: Path, mode: str, ctx: int, kind: str, flash: str) -> int:
 def estimate(path: Path, mode: str, ctx: int, kind: str, flash: str) -> int:
     """What a plan on the CPU counts for it."""
     model = footprint(read_model(path), cpu_features())
-    wish = Wish(ctx, kind, kind, flash=flash != "off", mapped=mode == "mmap")
+    wish = Wish(ctx, kind, kind, flash=cast(FlashAttention, flash), mapped=mode == "mmap")
     return plan({"base": model}, Machine((), 100 * GIB, 100 * GIB, THREADS), wish).used(HOST)
 
 

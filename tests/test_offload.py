@@ -142,7 +142,7 @@ def test_what_was_asked_for_is_not_given_up() -> None:
     assert kept.placements["base"].ctx < 4096
     half = plan(LAPTOP, small, Wish(cache_type_k="f16"))
     assert (half.cache_type_k, half.cache_type_v) == ("f16", "q8_0")
-    assert plan(LAPTOP, small, Wish(flash=False)).cache_type_v == "f16", "quantised values need flash attention"
+    assert plan(LAPTOP, small, Wish(flash="off")).cache_type_v == "f16", "quantised values need flash attention"
 
 
 def test_the_shortfall_is_true() -> None:

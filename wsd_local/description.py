@@ -14,7 +14,7 @@ from typing import Any
 
 from wsd_local.header import Array, Header, Value
 from wsd_local.memory import Footprint, footprint
-from wsd_local.offload import DEFAULT_CTX, ROWS, cpu_ubatch
+from wsd_local.offload import DEFAULT_CTX, ROWS, cpu_flash, cpu_ubatch
 
 _FINGERPRINT_KEYS = ("model", "pre", "tokens", "token_type", "merges", "scores")
 
@@ -101,7 +101,7 @@ def _memory(model: Footprint, ctx: int) -> dict[str, int]:
         "repacked copies if mapped": sum(layer.repacked for layer in model.layers) + model.output_repacked,
         "cache f16": model.caches(ctx, "f16", "f16"),
         "cache q8_0": model.caches(ctx, "q8_0", "q8_0"),
-        "compute": model.compute(ctx, cpu_ubatch(model.n_embd, 2), ROWS, flash=True),
+        "compute": model.compute(ctx, cpu_ubatch(model.n_embd, 2), ROWS, flash=cpu_flash("auto", ["f16"], 1)),
         "logits": model.logits(ROWS),
         "vocabulary": model.vocabulary,
     }

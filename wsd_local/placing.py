@@ -52,7 +52,7 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         ctx=loading.ctx,
         cache_type_k=None if loading.cache_type_k == "auto" else loading.cache_type_k,
         cache_type_v=None if loading.cache_type_v == "auto" else loading.cache_type_v,
-        flash=loading.flash_attn != "off",
+        flash=loading.flash_attn,
         mapped=None if loading.load_mode == "auto" else loading.load_mode.startswith("mmap"),
         parallel=loading.parallel,
         extra=sum(path.stat().st_size for path in adapters if path.is_file()),

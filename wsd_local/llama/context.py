@@ -28,7 +28,7 @@ from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler, logits_of
 from wsd_local.llama.snapshots import STRIDE, Snapshots
-from wsd_local.offload import ROWS, UBATCH, cpu_ubatch
+from wsd_local.offload import ROWS, UBATCH, cpu_flash, cpu_ubatch
 from wsd_local.settings import CacheType, FlashAttention
 from wsd_local.tokens import common_prefix
 
@@ -130,7 +130,7 @@ class Context:
         params.n_threads = params.n_threads_batch = threads
         params.type_k = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_k)}")
         params.type_v = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_v)}")
-        params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
+        params.flash_attn_type = FLASH_ATTENTION[_flash(model, options)]
         params.swa_full = True
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
         adapter = None if options.lora is None else model.adapter(options.lora[0])
@@ -384,6 +384,13 @@ class Context:
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         return logits_of(self._handle, row, self.model.n_vocab)
+
+
+def _flash(model: Model, options: ContextOptions) -> FlashAttention:
+    """Where nothing speaks against it, llama.cpp chooses."""
+    types = (options.cache_type_k, options.cache_type_v)
+    without = not model.may_offload and not cpu_flash(options.flash_attn, types, options.n_seq)
+    return "off" if without else options.flash_attn
 
 
 def _named(kind: CacheType) -> str:
