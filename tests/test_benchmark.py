@@ -229,7 +229,7 @@ def test_llama_benchs_calls_take_turns_with_ours(pair: Pair, monkeypatch: pytest
     for turned in (False, True):
         order.clear()
         before = context.evaluated
-        with native_loop(context.model, 64, 1) as loop:
+        with native_loop(context, 64, 1) as loop:
             figures = beside(context, loop, range(5, 25), 4, ticking(), turned=turned)
             held = llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(loop._context), 0) + 1
         assert figures == {"own_pp_rate": 20, "loop_pp_rate": 20, "own_tg_rate": 1, "loop_tg_rate": 1}

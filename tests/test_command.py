@@ -215,6 +215,15 @@ def test_options_reach_llama_cpp() -> None:
     assert re.search(r"flash_attn += enabled", log)
 
 
+@pytest.mark.parametrize(
+    ("options", "flash"),
+    [([], "disabled"), (["--flash-attn", "on"], "enabled"), (["--cache-type-v", "q8_0"], "auto")],
+)
+def test_flash_attention_is_used_where_it_is_asked_for_or_needed(options: list[str], flash: str) -> None:
+    log = wsd("run", "hi", "--n-gpu-layers", "0", "--max-tokens", "2", "--verbose", *options).stderr.decode()
+    assert set(re.findall(r"flash_attn += (\w+)", log)) == {flash}
+
+
 def test_options_change_the_reply() -> None:
     ask = ["run", "What is the capital of France?", "--json"]
     assert len(json.loads(wsd(*ask, "--tokens", "--max-tokens", "11").stdout)["tokens"]) == 11

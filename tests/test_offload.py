@@ -145,6 +145,21 @@ def test_what_was_asked_for_is_not_given_up() -> None:
     assert plan(LAPTOP, small, Wish(flash="off")).cache_type_v == "f16", "quantised values need flash attention"
 
 
+@pytest.mark.parametrize(
+    ("wish", "same"),
+    [
+        (Wish(), Wish(flash="off")),
+        (Wish(cache_type_v="q8_0"), Wish(cache_type_v="q8_0", flash="on")),
+        (Wish(parallel=4), Wish(parallel=4, flash="on")),
+    ],
+)
+def test_what_a_cpu_does_about_flash_attention_is_counted(wish: Wish, same: Wish) -> None:
+    found, expected = (plan(LAPTOP, machine(ram=64), each) for each in (wish, same))
+    assert found.placements == expected.placements
+    other = plan(LAPTOP, machine(ram=64), replace(wish, flash="off" if same.flash == "on" else "on"))
+    assert other.placements != expected.placements
+
+
 def test_the_shortfall_is_true() -> None:
     """With as much memory more as the error names, it fits."""
     with pytest.raises(FitError) as error:

@@ -14,8 +14,8 @@ Sections (all, if none is named; `reply` is always measured where another one is
     completion   llama-completion, base alone
     server       llama-server, base alone, streaming, no cached prompt: time to the first token
     speculative  llama-speculative-simple, --speculative-draft with the base's vocabulary (default: --draft)
-    bench        llama-bench, against our prefill and decode in the same shapes
-    loop         the calls of llama-bench in our process, step by step in turns with ours
+    bench        llama-bench, against our prefill and decode in the same shapes; with our attention, and its default
+    loop         the calls of llama-bench in our process, step by step in turns with ours, the same attention
     session      the tenth turn of a conversation against the second
     memory       growth of resident memory against weights and KV caches
     start        --help, and the first text of the embedded pair, from cold processes
@@ -103,6 +103,8 @@ REPLY_TABLE = (
 ONCE_TABLE = (
     Comparison("base reads 512 tokens", "base_pp_rate", "tokens/s", "llama-bench pp512", "peer_pp_rate", 0.98, True),
     Comparison("base writes 128 tokens", "base_tg_rate", "tokens/s", "llama-bench tg128", "peer_tg_rate", 0.98, True),
+    Comparison("base reads 512 tokens", "base_pp_rate", "tokens/s", "its default attention", "peer_default_pp_rate"),
+    Comparison("base writes 128 tokens", "base_tg_rate", "tokens/s", "its default attention", "peer_default_tg_rate"),
     Comparison("base reads 128 tokens", "own_pp_rate", "tokens/s", "its calls in turns", "loop_pp_rate", 0.98, True),
     Comparison("base writes 128 tokens", "own_tg_rate", "tokens/s", "its calls in turns", "loop_tg_rate", 0.98, True),
     *ours.SESSION,
@@ -299,7 +301,8 @@ class Compare:
             self._measure(ANY, 0, "memory", lambda: ours.memory(self._pair, before, now()))
             self.store.about["pair"] = ours.about(first)
             self._measure(ANY, 0, "start", starts)
-        order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE)]
+        flash_attn = self._pair.context("base").flash_attn
+        order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE, flash_attn)]
         for measured in order if repetition % 2 == 0 else order[::-1]:
             self._measure(ANY, repetition, "bench", measured)
         self._measure(ANY, repetition, "loop", lambda: self._beside(first, turned=repetition % 2 == 1))
@@ -334,7 +337,7 @@ class Compare:
     def _beside(self, bench: Bench, *, turned: bool) -> Figures:
         context, (read, written) = self._pair.context("base"), IN_TURNS
         tokens = ours.cycled(bench.prompts["base"], read)
-        with native_loop(context.model, read + written, self._asked.threads) as loop:
+        with native_loop(context, read + written, self._asked.threads) as loop:
             return beside(context, loop, tokens, written, CLOCKS[self._asked.clock], turned=turned)
 
     def _lockstep(self, length: int) -> Figures:

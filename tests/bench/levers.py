@@ -52,7 +52,8 @@ from wsd_local.sampling import Sampling
 from wsd_local.settings import LoadMode
 from wsd_local.units import MIB
 
-CHUNKS = (8, 4, 12, 16, 32)
+CHUNK = 8
+CHUNKS = (CHUNK, 4, 12, 16, 32)
 BATCHES = (1, 2, 4, 8, 16, 32)
 UBATCHES = (32, 64, 128, 256, 512)
 MANY_ROWS = 512
@@ -260,14 +261,17 @@ def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> flo
 
 
 def speed(bench: Bench, probe: Probe) -> Costs:
-    """A long prompt read at once, and single tokens behind it."""
+    """A long prompt read at once, and behind it single tokens and a chunk to check."""
     tokens = bench.text(bench.role, bench.tokens + bench.decoded)
     probe.forget(0)
     prefill = seconds(lambda: probe.read(0, tokens[: bench.tokens]), bench.clock)
     decode = seconds(lambda: one_by_one(probe, tokens, bench.tokens), bench.clock)
+    chunk = [*tokens[: bench.tokens], *tokens[:CHUNK]]
+    check = seconds(lambda: probe.logprobs(0, chunk, bench.tokens), bench.clock)
     return {
         (f"prefill of {bench.tokens}", "s"): prefill,
         (f"decode behind {bench.tokens}", "ms/token"): 1000 * decode / bench.decoded,
+        (f"check of {CHUNK} behind {bench.tokens}", "ms"): 1000 * check,
     }
 
 

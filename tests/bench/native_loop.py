@@ -21,20 +21,23 @@ from bench.peers import PeerError
 from wsd_local.benchmark import Bench, next_token
 from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Question, Sampler
+from wsd_local.llama.context import FLASH_ATTENTION
 from wsd_local.pairs import Pair
 from wsd_local.sampling import Sampling
+from wsd_local.settings import FlashAttention
 
 READS = 5
 """How often a prompt is read by both in turns."""
 
 
 class NativeLoop:
-    """A second context over a model, with llama-bench's defaults."""
+    """A second context over a model, with llama-bench's defaults but for attention, which is that of ours."""
 
-    def __init__(self, model: Model, n_ctx: int, threads: int) -> None:
+    def __init__(self, model: Model, n_ctx: int, threads: int, flash_attn: FlashAttention) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, 2048, 512
         params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = FLASH_ATTENTION[flash_attn]
         params.swa_full = False
         self._context: Any = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._context:
@@ -64,9 +67,9 @@ class NativeLoop:
 
 
 @contextmanager
-def native_loop(model: Model, n_ctx: int, threads: int) -> Iterator[NativeLoop]:
-    """Freed at the end."""
-    loop = NativeLoop(model, n_ctx, threads)
+def native_loop(context: Context, n_ctx: int, threads: int) -> Iterator[NativeLoop]:
+    """Beside one of our contexts; freed at the end."""
+    loop = NativeLoop(context.model, n_ctx, threads, context.flash_attn)
     try:
         yield loop
     finally:
@@ -163,7 +166,7 @@ def in_lockstep(
     """Seconds of a whole reply, and of llama.cpp's calls alone in the same evaluations."""
     with ExitStack() as stack:
         loops: dict[Source, NativeLoop] = {
-            role: stack.enter_context(native_loop(pair.model(role), pair.n_ctx(role), threads))
+            role: stack.enter_context(native_loop(pair.context(role), pair.n_ctx(role), threads))
             for role in Pair.roles("wsd")
         }
         lockstep = Lockstep(pair, loops, clock)

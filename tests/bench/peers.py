@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsd_local.benchmark import Figures
+from wsd_local.llama.context import FLASH_ATTENTION
+from wsd_local.settings import FlashAttention
 
 TRIES = 3
 
@@ -40,11 +42,18 @@ class Peers:
     def _common(self) -> list[str]:
         return ["-m", str(self.base), "-t", str(self.threads), "-ngl", str(self.gpu_layers)]
 
-    def bench(self, prompt: int, tokens: int) -> Figures:
-        """llama-bench, one repetition of each test."""
-        said = self._run("llama-bench", *self._common(), *f"-p {prompt} -n {tokens} -r 1 -o json".split())
-        rates = {"pp" if test["n_prompt"] else "tg": test["avg_ts"] for test in json.loads(said)}
-        return {f"peer_{name}_rate": float(rate) for name, rate in rates.items()}
+    def bench(self, prompt: int, tokens: int, flash_attn: FlashAttention) -> Figures:
+        """llama-bench, one repetition of each test: with this attention, and with its own default."""
+        both = ",".join(dict.fromkeys([flash_attn, "auto"]))
+        said = self._run("llama-bench", *self._common(), *f"-fa {both} -p {prompt} -n {tokens} -r 1 -o json".split())
+        figures: Figures = {}
+        for test in json.loads(said):
+            name, rate = "pp" if test["n_prompt"] else "tg", float(test["avg_ts"])
+            if test["flash_attn"] == FLASH_ATTENTION[flash_attn]:
+                figures[f"peer_{name}_rate"] = rate
+            if test["flash_attn"] == FLASH_ATTENTION["auto"]:
+                figures[f"peer_default_{name}_rate"] = rate
+        return figures
 
     def completion(self, prompt: Path, length: int, tokens: int) -> Figures:
         """llama-completion, base alone, greedy."""

@@ -130,7 +130,8 @@ class Context:
         params.n_threads = params.n_threads_batch = threads
         params.type_k = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_k)}")
         params.type_v = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_v)}")
-        params.flash_attn_type = FLASH_ATTENTION[_flash(model, options)]
+        self.flash_attn = _flash(model, options)
+        params.flash_attn_type = FLASH_ATTENTION[self.flash_attn]
         params.swa_full = True
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
         adapter = None if options.lora is None else model.adapter(options.lora[0])
