@@ -151,6 +151,7 @@ def test_what_was_asked_for_is_not_given_up() -> None:
         (Wish(), Wish(flash="off")),
         (Wish(cache_type_v="q8_0"), Wish(cache_type_v="q8_0", flash="on")),
         (Wish(parallel=4), Wish(parallel=4, flash="on")),
+        (Wish(ctx=16384), Wish(ctx=16384, flash="on")),
     ],
 )
 def test_what_a_cpu_does_about_flash_attention_is_counted(wish: Wish, same: Wish) -> None:

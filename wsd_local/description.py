@@ -101,7 +101,7 @@ def _memory(model: Footprint, ctx: int) -> dict[str, int]:
         "repacked copies if mapped": sum(layer.repacked for layer in model.layers) + model.output_repacked,
         "cache f16": model.caches(ctx, "f16", "f16"),
         "cache q8_0": model.caches(ctx, "q8_0", "q8_0"),
-        "compute": model.compute(ctx, cpu_ubatch(model.n_embd, 2), ROWS, flash=cpu_flash("auto", ["f16"], 1)),
+        "compute": model.compute(ctx, cpu_ubatch(model.n_embd, 2), ROWS, flash=cpu_flash("auto", ["f16"], ctx, 1)),
         "logits": model.logits(ROWS),
         "vocabulary": model.vocabulary,
     }

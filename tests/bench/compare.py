@@ -28,7 +28,7 @@ is.
 
 `--again 4` measures a section again, up to four times, if too much of the processors' time went to other programs or to
 the host of a virtual machine meanwhile, and keeps the quietest: what is kept depends on that share and never on the
-figure.
+figure. With the wall clock only.
 
 `--clock processor` counts the processor's time instead: what a shared machine gives to others does not count. It needs
 --threads 1 and no GPU, and leaves out what other programs would have to measure of themselves.
@@ -272,24 +272,27 @@ class Compare:
         if name not in self._only:
             return {}
         least, figures = math.inf, {}
-        for attempt in range(1 + self._asked.again):
+        for attempt in range(1 + (self._asked.again if self._asked.clock == "wall" else 0)):
             _say(f"repetition {repetition + 1}, {name}, prompt {group}{', again' * (attempt > 0)} …")
             begun, watch = time.monotonic(), Watch()
             try:
                 found = measured()
             except PeerError as error:
+                if figures:  # an earlier attempt has them
+                    break
                 self._only.discard(name)
                 self.store.failed.append(f"{name}: {error}")
                 _say(f"  left out from here on: {error}")
                 return {}
             took, told = time.monotonic() - begun, " ".join(f"{key} {value:.4g}" for key, value in found.items())
-            share = watch.told().share if took >= 1 else 0.0  # ticks are too long for shorter ones
+            share = watch.told().share if took >= 1 else 0.0  # ticks are too long to tell of shorter ones
             _say(f"  {told} ({took:.0f} s, {share:.1%} elsewhere)")
             if share < least:
                 least, figures = share, found
             if share <= QUIET:
                 break
-        self.store.elsewhere.append(least)
+        if took >= 1:
+            self.store.elsewhere.append(least)
         self.store.add(group, repetition, figures)
         return figures
 

@@ -267,7 +267,7 @@ def speed(bench: Bench, probe: Probe) -> Costs:
     prefill = seconds(lambda: probe.read(0, tokens[: bench.tokens]), bench.clock)
     decode = seconds(lambda: one_by_one(probe, tokens, bench.tokens), bench.clock)
     chunk = [*tokens[: bench.tokens], *tokens[:CHUNK]]
-    check = seconds(lambda: probe.logprobs(0, chunk, bench.tokens), bench.clock)
+    check = seconds(lambda: probe.logprobs(0, chunk, bench.tokens + 1), bench.clock)
     return {
         (f"prefill of {bench.tokens}", "s"): prefill,
         (f"decode behind {bench.tokens}", "ms/token"): 1000 * decode / bench.decoded,

@@ -1,9 +1,9 @@
 """llama.cpp called as llama-bench calls it, beside our own contexts, step by step in turns.
 
-Contract: the calls, the order of work and the context's parameters are llama-bench's, but for its thread pool. Both
-work on the same weights in one process, so that what else the machine does meets both alike, and a difference of a
-percent shows where two programs one after the other show only the machine. Nothing is chosen in the native loop; our
-step chooses a token. Rates are tokens per second by the median.
+Contract: the calls, the order of work and the context's parameters are llama-bench's, but for its thread pool and
+attention, which is that of our context. Both work on the same weights in one process, so that what else the machine
+does meets both alike, and a difference of a percent shows where two programs one after the other show only the
+machine. Nothing is chosen in the native loop; our step chooses a token. Rates are tokens per second by the median.
 """
 
 from __future__ import annotations

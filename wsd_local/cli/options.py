@@ -236,7 +236,8 @@ Resident = Annotated[
 CacheK = Annotated[CacheKind, typer.Option("--cache-type-k", help="Type of cached keys.", rich_help_panel=_MACHINE)]
 CacheV = Annotated[CacheKind, typer.Option("--cache-type-v", help="Type of cached values.", rich_help_panel=_MACHINE)]
 Flash = Annotated[
-    FlashAttn, typer.Option("--flash-attn", help="Flash attention; auto: where it is faster.", rich_help_panel=_MACHINE)
+    FlashAttn,
+    typer.Option("--flash-attn", help="Flash attention; auto: not for one reply on a CPU.", rich_help_panel=_MACHINE),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log on standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

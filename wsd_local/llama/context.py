@@ -390,8 +390,8 @@ class Context:
 def _flash(model: Model, options: ContextOptions) -> FlashAttention:
     """Where nothing speaks against it, llama.cpp chooses."""
     types = (options.cache_type_k, options.cache_type_v)
-    without = not model.may_offload and not cpu_flash(options.flash_attn, types, options.n_seq)
-    return "off" if without else options.flash_attn
+    flash = model.may_offload or cpu_flash(options.flash_attn, types, options.n_ctx, options.n_seq)
+    return options.flash_attn if flash else "off"
 
 
 def _named(kind: CacheType) -> str:
