@@ -217,7 +217,7 @@ def test_options_reach_llama_cpp() -> None:
 
 @pytest.mark.parametrize(
     ("options", "flash"),
-    [([], "disabled"), (["--flash-attn", "on"], "enabled"), (["--cache-type-v", "q8_0"], "auto")],
+    [([], "disabled"), (["--flash-attn", "on"], "enabled"), (["--cache-type-v", "q8_0"], "enabled")],
 )
 def test_flash_attention_is_used_where_it_is_asked_for_or_needed(options: list[str], flash: str) -> None:
     log = wsd("run", "hi", "--n-gpu-layers", "0", "--max-tokens", "2", "--verbose", *options).stderr.decode()
