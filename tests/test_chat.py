@@ -70,17 +70,29 @@ async def answered(app: ChatApp, pilot: Pilot[Any]) -> None:
     await until(pilot, lambda: app._writer is None and app._view is None and not app.models.busy)
 
 
-def hold_at_the_first_text(app: ChatApp) -> threading.Event:
-    """The models wait behind their first text until this is set."""
-    goes_on, tell = threading.Event(), app.models.tell
+class Brake:
+    """The models wait behind so many characters of text, until they are let go."""
 
-    def told(news: Any) -> None:
-        tell(news)
-        if isinstance(news, Said) and isinstance(news.event, Text):
-            goes_on.wait(30)
+    def __init__(self, app: ChatApp, behind: int = 0) -> None:
+        self._left, self._going, tell = behind, threading.Event(), app.models.tell
 
-    app.models.tell = told  # type: ignore[method-assign]
-    return goes_on
+        def told(news: Any) -> None:
+            tell(news)
+            if isinstance(news, Said) and isinstance(news.event, Text):
+                self._left -= len(news.event.text)
+                if self._left < 0:
+                    self._going.wait(30)
+
+        app.models.tell = told  # type: ignore[method-assign]
+
+    def hold(self, behind: int) -> None:
+        """Again, behind so many characters from here on."""
+        self._left = behind
+        self._going.clear()
+
+    def let_go(self) -> None:
+        """From here on nothing waits."""
+        self._going.set()
 
 
 def texts(app: ChatApp) -> list[tuple[str, str]]:
@@ -138,16 +150,20 @@ def test_the_draft_is_told_apart_with_and_without_colour(tmp_path: Path) -> None
 def test_escape_stops_and_keeps_and_the_reply_goes_on(tmp_path: Path) -> None:
     async def test() -> None:
         async with chatting(tmp_path, **LONG) as (app, pilot):
+            brake = Brake(app, 60)
             app.query_one(Composer).put(FRANCE)
             await pilot.press("enter")
             await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
             await pilot.press("escape")
+            brake.let_go()
             await answered(app, pilot)
             part = texts(app)[1][1]
             assert len(part) > 40 and "stopped" in shown(app)
+            brake.hold(60)
             await pilot.press("f6")
             await until(pilot, lambda: len(texts(app)[1][1]) > len(part) + 40)
             await pilot.press("ctrl+c")
+            brake.let_go()
             await answered(app, pilot)
             assert texts(app)[1][1].startswith(part)
             assert len(texts(app)) == 2
@@ -161,10 +177,12 @@ def test_a_stopped_reply_goes_on_after_a_restart(tmp_path: Path) -> None:
     async def stop() -> None:
         nonlocal part
         async with chatting(tmp_path, **LONG) as (app, pilot):
+            brake = Brake(app, 60)
             app.query_one(Composer).put(FRANCE)
             await pilot.press("enter")
             await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
             await pilot.press("escape")
+            brake.let_go()
             await answered(app, pilot)
             part = texts(app)[1][1]
 
@@ -185,25 +203,31 @@ def test_a_stopped_reply_goes_on_after_a_restart(tmp_path: Path) -> None:
 def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> None:
     async def test() -> None:
         async with chatting(tmp_path, **LONG) as (app, pilot):
+            brake = Brake(app, 60)
             app.query_one(Composer).put(FRANCE)
             await pilot.press("enter")
             await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
             first = app.chat_id
             await pilot.press("ctrl+n")
+            brake.let_go()
             await answered(app, pilot)
             assert texts(app) == [] and first is not None
             await ask(app, pilot, "/offrecord")
+            brake.hold(60)
             app.query_one(Composer).put(EGG)
             await pilot.press("enter")
             await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
             await pilot.press("escape")
+            brake.let_go()
             await answered(app, pilot)
             await app.open_chat(first)
             kept = texts(app)[1][1]
             assert len(kept) > 40
+            brake.hold(60)
             await pilot.press("f6")
             await until(pilot, lambda: len(texts(app)[1][1]) > len(kept))
             await pilot.press("escape")
+            brake.let_go()
             await answered(app, pilot)
             head = app.store.chat(first).head
             assert head is not None and app.store.message(head).text.startswith(kept), "and not the other chat's reply"
@@ -274,12 +298,12 @@ def test_regenerate_edit_and_branches(tmp_path: Path) -> None:
 def test_steering_by_key(tmp_path: Path) -> None:
     async def test() -> None:
         async with chatting(tmp_path, threshold=2.0) as (app, pilot):
-            goes_on = hold_at_the_first_text(app)
+            brake = Brake(app)
             app.query_one(Composer).put(EGG)
             await pilot.press("enter")
             await until(pilot, lambda: app.answering.run is not None)
             await pilot.press("f3")
-            goes_on.set()
+            brake.let_go()
             await answered(app, pilot)
             entry = app.query(MessageView).last().entry
             assert entry.report["switch"]["reason"] == "user" and "▐you▌" in shown(app)
@@ -298,12 +322,12 @@ def test_steering_by_key(tmp_path: Path) -> None:
 def test_letting_the_draft_go_on_by_key(tmp_path: Path) -> None:
     async def test() -> None:
         async with chatting(tmp_path, check_chunk=1) as (app, pilot):
-            goes_on = hold_at_the_first_text(app)
+            brake = Brake(app)
             app.query_one(Composer).put(FRANCE)
             await pilot.press("enter")
             await until(pilot, lambda: app.answering.run is not None)
             await pilot.press("f4")
-            goes_on.set()
+            brake.let_go()
             await answered(app, pilot)
             switch = app.query(MessageView).last().entry.report["switch"]
             assert (switch["reason"], switch["threshold"]) == ("draft_end", 2.0) and "▐end▌" in shown(app)
