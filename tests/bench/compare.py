@@ -271,7 +271,8 @@ class Compare:
     def _measure(self, group: str, repetition: int, name: str, measured: Callable[[], Figures]) -> Figures:
         if name not in self._only:
             return {}
-        least, figures = math.inf, {}
+        least = math.inf
+        figures: Figures = {}
         for attempt in range(1 + (self._asked.again if self._asked.clock == "wall" else 0)):
             _say(f"repetition {repetition + 1}, {name}, prompt {group}{', again' * (attempt > 0)} …")
             begun, watch = time.monotonic(), Watch()
