@@ -36,7 +36,7 @@ def cpu_ubatch(n_embd: int, threads: int) -> int:
 
 
 LONG = 8192
-"""Tokens of a context from which on the CPU uses flash attention: what memory the other way needs grows with them."""
+"""Tokens of a context beyond which the CPU uses flash attention: what memory the other way needs grows with them."""
 
 
 def cpu_flash(asked: FlashAttention, cache_types: Iterable[str], ctx: int, parallel: int) -> bool:
