@@ -6,6 +6,12 @@ BIN := $(VENV)/bin
 PROMPT ?= How do I boil an egg?
 # Processes for the tests; each loads its own models.
 JOBS ?= 2
+# llama.cpp without its code for AMX, which GCC before 14 compiles so that it crashes.
+export CFLAGS += -U__AMX_INT8__
+export CXXFLAGS += -U__AMX_INT8__
+PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.toml)
+# Fails where the llama.cpp that pip found in its cache crashes.
+TRIAL = wsd_local.llama.trial models/demo/draft-q8_0.gguf 2000000 none repack
 
 .PHONY: run chat test lint demo pictures train clean
 
@@ -39,6 +45,7 @@ $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing; llama.cpp is compiled once, which takes some minutes."
 	$(BIN)/python -m pip install -e .
+	@$(BIN)/python -m $(TRIAL) || $(BIN)/python -m pip install --no-cache-dir --force-reinstall --no-deps $(PINNED)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

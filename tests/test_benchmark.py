@@ -32,6 +32,7 @@ from wsd_local.benchmark import (
     Comparison,
     Figures,
     Row,
+    about_proposals,
     measure,
     memory,
     prompt_of,
@@ -129,9 +130,21 @@ def test_proposals_do_not_change_the_reply(pair: Pair) -> None:
     bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
     bench.whole()
     figures = bench.proposals()
-    assert bench.reply is not None and bench.speculative is not None
-    assert len(bench.speculative.tokens) == len(bench.reply.tokens)
-    assert figures["accepted_tokens"] <= figures["proposed_tokens"] == bench.speculative.speculation.proposed_tokens
+    assert figures["speculative_s"] > 0
+    assert figures["accepted_tokens"] <= figures["proposed_tokens"]
+    replies = [bench.answer(speculation=way)[1] for way in ("off", "auto")]
+    assert replies[0].tokens == replies[1].tokens
+
+
+def test_what_proposals_did_is_told_by_repetition() -> None:
+    first: Figures = {"speculative_s": 9, "proposed_tokens": 8, "accepted_tokens": 6, "proposal_rounds": 3}
+    second: Figures = {"speculative_s": 7, "proposed_tokens": 0, "accepted_tokens": 0, "proposal_rounds": 0}
+    (line,) = about_proposals([first | {"acceptance": 0.75, "break_even": 0.5}, {"reply_s": 3}, second])
+    assert line == (
+        "Proposals, by repetition: taken 6 of 8, 0 of 0 in 3, 0 rounds; of those looked at 75%, none; "
+        "the share from which the draft's pay: 50%, none that is known."
+    )
+    assert about_proposals([{"reply_s": 3}]) == []
 
 
 def test_turns_are_those_of_a_conversation(pair: Pair) -> None:
@@ -220,9 +233,9 @@ def test_llama_benchs_calls_take_turns_with_ours(pair: Pair, monkeypatch: pytest
         order.append(f"own {len(question.tokens)}")
         ask(question)
 
-    def evaluated(loop: NativeLoop, tokens: Sequence[int]) -> None:
+    def evaluated(loop: NativeLoop, tokens: Sequence[int], rows: int = 1) -> None:
         order.append(f"native {len(tokens)}")
-        evaluate(loop, tokens)
+        evaluate(loop, tokens, rows)
 
     monkeypatch.setattr(context, "ask", asked)
     monkeypatch.setattr(NativeLoop, "evaluate", evaluated)
@@ -250,21 +263,29 @@ def test_lockstep_repeats_each_evaluation(pair: Pair) -> None:
     steps_alone = bench.whole()["base_steps_tokens"]
     count = {role: number - before[role] for role, number in evaluated(pair).items()}
     repeated: dict[str, int] = {}
-    evaluate = NativeLoop.evaluate
+    evaluate, tick = NativeLoop.evaluate, ticking()
+    asleep, several = 0.0, 0
 
-    def counted(loop: NativeLoop, tokens: Sequence[int]) -> None:
+    def counted(loop: NativeLoop, tokens: Sequence[int], rows: int = 1) -> None:
+        nonlocal asleep, several
+        asleep += 1e6
+        several += rows > 1
         repeated[str(loop)] = repeated.get(str(loop), 0) + len(tokens)
-        evaluate(loop, tokens)
+        evaluate(loop, tokens, rows)
+
+    def clock() -> float:
+        return tick() + asleep
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NativeLoop, "evaluate", counted)
-        figures = in_lockstep(pair, ticking(), 1, prompt=PROMPT, tokens=TOKENS, drafted=None)
+        figures = in_lockstep(pair, clock, 1, prompt=PROMPT, tokens=TOKENS, drafted=None)
     warming = {str(role): len(prompt) for role, prompt in bench.prompts.items()}
     assert sorted(repeated.values()) == sorted(count[role] + warming[role] for role in count)
     parts = {name: seconds for name, seconds in figures.items() if name.startswith(("lockstep_draft", "lockstep_base"))}
     assert figures["lockstep_native_s"] == sum(parts.values())
-    assert parts["lockstep_base_tokens_s"] == steps_alone
-    assert figures["lockstep_reply_s"] > 0
+    assert parts["lockstep_base_tokens_s"] == steps_alone * (1e6 + 1)
+    assert 0 < figures["lockstep_reply_s"] < 1e6
+    assert several == 1, "one check of eight tokens asks for a row of logits of each"
     assert "step" not in vars(pair.context("base"))
 
 
@@ -400,7 +421,7 @@ def test_the_table() -> None:
     lines = done.stdout.decode().splitlines()
     assert lines[1].split() == list(benchmark.COLUMNS)
     assert sum("whole reply" in line for line in lines) == 5
-    assert any(line.startswith("Proposals: ") for line in lines)
+    assert any(line.startswith("Proposals, ") for line in lines)
     assert any(line.startswith("Load mode: draft mmap, base mmap") for line in lines)
 
 

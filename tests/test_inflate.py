@@ -150,6 +150,8 @@ def test_three_passes_agree(demo_q8: Both) -> None:
     questions = load_questions(demo_dir() / "questions.jsonl")
     asked = [question.messages for question in questions[:: len(questions) // 10][:10]]
     theirs = [three_passes(draft, base, messages, draft_max_tokens=64, max_tokens=72) for messages in asked]
+    scripted = three_passes(draft, base, asked[0], keep=theirs[0].kept_tokens - 2, draft_max_tokens=64, max_tokens=72)
+    assert scripted.kept_tokens == theirs[0].kept_tokens - 2 and scripted.continue_tokens > theirs[0].continue_tokens
     draft.close()
     base.close()
     with Pair(draft=demo_q8[0], base=demo_q8[1], loading=LoadSettings(threads=1)) as pair:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Tell
@@ -20,11 +21,12 @@ from makers_more import random_lfm2, random_lora, random_mamba, random_sliding
 from test_header import split_in_three
 
 import wsd_local as wsd
-from wsd_local import vetting
+from wsd_local import diagnosis, pairs, vetting
 from wsd_local.errors import CancelledError, ModelError, WsdError
 from wsd_local.header import Header
+from wsd_local.llama import Model
 from wsd_local.units import MIB
-from wsd_local.vetting import crash_cause, vet
+from wsd_local.vetting import amx_works, crash_cause, vet
 
 
 @pytest.fixture
@@ -219,6 +221,38 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path, trials: list[Path], monke
     monkeypatch.setattr(vetting, "_SHORTEST", 0.05)
     with pytest.raises(ModelError, match="did not finish"):
         vet(random_llama(tmp_path / "m.gguf"))
+
+
+def test_amx_that_crashes_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[Path]) -> None:
+    """Some compilers make of llama.cpp's AMX code what ends the process: tried once for each build."""
+    ran: list[list[str]] = []
+    features: set[str] = set()
+    really, repacked = vetting._trial, list[bool]()
+
+    def crashed(arguments: list[str], *_: object) -> tuple[int, str, str]:
+        ran.append(arguments)
+        return -11, "", ""
+
+    def made(*arguments: Any, repack: bool, **options: Any) -> Model:
+        repacked.append(repack)
+        return Model(*arguments, repack=repack, **options)
+
+    monkeypatch.setattr("wsd_local.llama.devices.cpu_features", lambda: features)
+    monkeypatch.setattr(vetting, "_trial", crashed)
+    monkeypatch.setattr(pairs, "Model", made)
+    assert amx_works() and ran == []
+    features.add("AMX_INT8")
+    for _ in range(2):
+        with wsd.load("demo", threads=1) as pair:
+            assert pair.reply("How do I boil an egg?", max_tokens=8).text
+    assert repacked == [False] * 4
+    assert len(ran) == 1 and ran[0][-1] == "repack"
+    problems: list[str] = []
+    diagnosis._library(problems)
+    assert any("-U__AMX_INT8__" in problem for problem in problems)
+    (tmp_path / "verdicts" / "checked.json").write_text('{"AMX": {"build": ["another", 1], "works": false}}')
+    monkeypatch.setattr(vetting, "_trial", really)
+    assert amx_works(), "the installed one, with its fast kernels"
 
 
 def test_causes_of_crashes() -> None:

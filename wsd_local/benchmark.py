@@ -29,6 +29,7 @@ from wsd_local.prompts import Message
 from wsd_local.reply import Reply
 from wsd_local.running import Run
 from wsd_local.sampling import Sampling
+from wsd_local.settings import ReplySettings
 from wsd_local.units import gib
 
 Figures = dict[str, float]
@@ -48,17 +49,11 @@ QUESTIONS = tuple(
 )
 ANSWER = "Great question! I am happy to share this with you. I hope that helps!"
 
+CONFIGURED = ("window", "threshold", "check_chunk")
 OVERRIDES: dict[str, Any] = {
-    "mode": "wsd",
-    "urial": None,
-    "grammar": None,
-    "json_schema": None,
-    "ignore_eos": True,
-    "stop": (),
-    "on_draft_end": "continue",
-    "speculation": "off",
-}
-"""Settings of replies that have a fixed length and take one evaluation per token, whatever the configuration says."""
+    name: value for name, value in asdict(ReplySettings()).items() if name not in CONFIGURED
+} | {"ignore_eos": True, "on_draft_end": "continue", "speculation": "off"}
+"""Settings of greedy replies that have a fixed length and take one evaluation per token, whatever is configured."""
 
 
 # -- measuring -------------------------------------------------------------------------------------------------
@@ -100,8 +95,6 @@ class Bench:
         self.drafted = drafted
         self.reply: Reply | None = None
         """The newest whole reply, token by token."""
-        self.speculative: Reply | None = None
-        """The newest one with proposals."""
         self._clock = clock
         pair.base_format = replace(pair.base_format, stop=())
         self.chunk = pair.settings.check_chunk
@@ -156,13 +149,17 @@ class Bench:
 
     def proposals(self) -> Figures:
         """The reply with proposals for its continuation."""
-        seconds, self.speculative = self.answer(drafted=self.drafted, speculation="auto")
-        did = self.speculative.speculation
-        return {
+        seconds, reply = self.answer(drafted=self.drafted, speculation="auto")
+        did = reply.speculation
+        figures: dict[str, float | None] = {
             "speculative_s": seconds,
             "proposed_tokens": did.proposed_tokens,
             "accepted_tokens": did.accepted_tokens,
+            "proposal_rounds": did.rounds,
+            "acceptance": did.acceptance,
+            "break_even": did.break_even,
         }
+        return {name: value for name, value in figures.items() if value is not None}
 
     def turns(self) -> Figures:
         """Time to the first text in the second and in the last turn of a conversation; nothing if it does not fit."""
@@ -451,7 +448,7 @@ def rows(repetitions: Sequence[Figures], comparisons: Iterable[Comparison]) -> l
 
 def about(bench: Bench) -> dict[str, Any]:
     """What was measured on: models, lengths, how they were loaded, and what the newest reply was."""
-    pair, reply, speculative = bench.pair, bench.reply, bench.speculative
+    pair, reply = bench.pair, bench.reply
     placements = {} if pair.plan is None else pair.plan.placements
     modes = {role: load_mode(placements[role]) for role in placements}
     return {
@@ -464,17 +461,25 @@ def about(bench: Bench) -> dict[str, Any]:
         "tokens": bench.tokens,
         "prompt_tokens": {role: len(prompt) for role, prompt in bench.prompts.items()},
         "reply": None if reply is None else _described(reply),
-        "speculation": None if speculative is None else asdict(speculative.speculation),
     }
 
 
-def about_proposals(did: dict[str, Any]) -> str:
-    """What `about` tells of proposals, in words."""
-    least, share = did["break_even"], did["acceptance"]
-    pays = "the draft's would never pay here" if least is None else f"the draft's pay from {least:.0%} on"
-    taken = "" if share is None else f" ({share:.0%} of those looked at)"
-    came = f"{did['accepted_tokens']} of {did['proposed_tokens']} taken{taken} in {did['rounds']} rounds"
-    return f"Proposals: {came}; {pays}."
+def about_proposals(repetitions: Sequence[Figures]) -> list[str]:
+    """What proposals did in each repetition that had some, in words."""
+    found = [figures for figures in repetitions if "speculative_s" in figures]
+    if not found:
+        return []
+
+    def each(name: str, form: str, otherwise: str) -> str:
+        return ", ".join(format(figures[name], form) if name in figures else otherwise for figures in found)
+
+    taken = ", ".join(f"{f['accepted_tokens']:.0f} of {f['proposed_tokens']:.0f}" for f in found)
+    rounds, shares = each("proposal_rounds", ".0f", ""), each("acceptance", ".0%", "none")
+    least = each("break_even", ".0%", "none that is known")
+    return [
+        f"Proposals, by repetition: taken {taken} in {rounds} rounds; of those looked at {shares}; "
+        f"the share from which the draft's pay: {least}."
+    ]
 
 
 def _described(reply: Reply) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from wsd_local.units import gib
 
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"
+NO_AMX = "-U__AMX_INT8__"
+"""What a compiler is told so that llama.cpp has no code for AMX: GCC before 14 compiles it wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def _versions(_problems: list[str]) -> list[str]:
 
 def _library(problems: list[str]) -> list[str]:
     from wsd_local.llama.devices import backends, cpu_features, devices, library_version, supports_offload
+    from wsd_local.vetting import amx_works
 
     lines = [
         library_version(),
@@ -95,6 +98,11 @@ def _library(problems: list[str]) -> list[str]:
     command = reinstall_command(supports_offload(), bool(devices()), gpu_here())
     if command is not None:
         problems.append(f"there is a GPU, and the installed llama.cpp cannot use it; reinstall it with: {command}")
+    if not amx_works():
+        problems.append(
+            "the installed llama.cpp crashes in its code for AMX, so replies do without its fast kernels; reinstall it "
+            f"without that code: CFLAGS={NO_AMX} CXXFLAGS={NO_AMX} {_install()}"
+        )
     return lines
 
 
@@ -114,9 +122,12 @@ def reinstall_command(can_offload: bool, sees_device: bool, kind: str | None) ->
     if kind is None or (can_offload and sees_device):
         return None
     flag = {"cuda": "-DGGML_CUDA=on", "metal": "-DGGML_METAL=on", "rocm": "-DGGML_HIP=on"}[kind]
+    return f'CMAKE_ARGS="{flag}" {_install()}'
+
+
+def _install() -> str:
     package = f"llama-cpp-python=={version('llama-cpp-python')}"
-    install = f'"{sys.executable}" -m pip install --no-cache-dir --force-reinstall --no-deps {package}'
-    return f'CMAKE_ARGS="{flag}" {install}'
+    return f'"{sys.executable}" -m pip install --no-cache-dir --force-reinstall --no-deps {package}'
 
 
 def _devices(_problems: list[str]) -> list[str]:

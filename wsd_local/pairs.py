@@ -7,6 +7,7 @@ reply leaves in them the next one reuses, whoever asked.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
@@ -30,8 +31,9 @@ from wsd_local.reply import Finished, Reply
 from wsd_local.running import ProgressCallback, Run
 from wsd_local.session import Session
 from wsd_local.settings import CacheType, LoadSettings, ReplySettings, changed, split
-from wsd_local.vetting import vet
+from wsd_local.vetting import amx_works, vet
 
+LOGGER = logging.getLogger(__name__)
 LoadProgress = Callable[[Source, float], bool]
 Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -220,15 +222,22 @@ class Pair:
         report = None if progress is None else partial(progress, role)
         path, loading = self.paths[role], self.loading
         placement = None if self.plan is None else self.plan.placements.get(role)
+        repack = amx_works(None if report is None else partial(report, 0.0))
+        if not repack:
+            LOGGER.info(
+                "llama.cpp's code for AMX crashes here; all its fast kernels are left out: see wsd-local doctor"
+            )
         if placement is None:
             mode = loading.load_mode if is_mappable(path) else "none"
-            return Model(path, n_gpu_layers=loading.gpu_layers(role), load_mode=mode, progress=report)
+            layers = loading.gpu_layers(role)
+            return Model(path, n_gpu_layers=layers, load_mode=mode, progress=report, repack=repack)
         return Model(
             path,
             n_gpu_layers=placement.gpu_layers,
             split=dict(zip(placement.devices, placement.split, strict=True)),
             load_mode=load_mode(placement) if loading.load_mode in ("auto", "mmap") else loading.load_mode,
             progress=report,
+            repack=repack,
         )
 
     def _options(self, role: Source, model: Model) -> ContextOptions:

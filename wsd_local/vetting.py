@@ -3,7 +3,7 @@
 Contract: `vet` returns if the file can be loaded, else it raises `ModelError` in one line with the cause. The header is
 checked here, then a child process loads the file, because llama.cpp ends the process for some damaged files. What was
 found good is remembered by path, size, time and a hash of the header; a memory that cannot be read or written costs
-another look, never an error. The files of the package need none.
+another look, never an error. The files of the package need none. `amx_works` tries llama.cpp itself in the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from wsd_local.atomic import write_text
 from wsd_local.errors import CancelledError, ModelError
 from wsd_local.header import MAPPABLE, Header, damage, read_model
-from wsd_local.paths import cache_dir, package_models_dir
+from wsd_local.paths import cache_dir, demo_dir, package_models_dir
 from wsd_local.units import MIB
 
 Waiting = Callable[[], bool]
@@ -68,23 +68,36 @@ def check(headers: tuple[Header, ...]) -> None:
             raise damage(first.path, f"{first.architecture}.{name} is {value}")
 
 
+def amx_works(waiting: Waiting | None = None) -> bool:
+    """Whether llama.cpp's code for AMX runs where it would be used; where it does not, it ends the process.
+
+    GCC before 14 forgets most of what that code tells the processor (GCC PR 114098). Tried once for each build.
+    """
+    import llama_cpp
+
+    from wsd_local.llama.devices import cpu_features
+
+    if "AMX_INT8" not in cpu_features():
+        return True
+    library = Path(llama_cpp.__file__).parent / "lib"
+    build = [str(library), library.stat().st_mtime_ns]
+    known = _read().get("AMX")
+    if isinstance(known, dict) and known.get("build") == build:
+        return known.get("works") is True
+    path = demo_dir() / "draft-q8_0.gguf"
+    works = _trial([str(path), str(path.stat().st_size), "none", "repack"], _SHORTEST, waiting)[0] == 0
+    _write(_read() | {"AMX": {"build": build, "works": works}})
+    return works
+
+
 # -- the child process -----------------------------------------------------------------------------------------
 
 
 def _try(headers: Sequence[Header], waiting: Waiting | None) -> None:
     path, size = headers[0].path, sum(header.file_size for header in headers)
     mode = "mmap" if all(header.alignment % MAPPABLE == 0 for header in headers) else "none"
-    command = [sys.executable, "-m", "wsd_local.llama.trial", str(path), str(size), mode]
-    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     patience = _SHORTEST + size / _SLOWEST
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
-        try:
-            code = _wait(child, patience, waiting)
-        finally:
-            child.kill()
-            child.wait()
-        said, log = (_text_of(file) for file in (out, err))
+    code, said, log = _trial([str(path), str(size), mode], patience, waiting)
     if code == 0:
         return
     if said:
@@ -97,6 +110,21 @@ def _try(headers: Sequence[Header], waiting: Waiting | None) -> None:
 
 
 _ADVICE = "the file is damaged, or this version of llama.cpp cannot load it"
+
+
+def _trial(arguments: list[str], patience: float, waiting: Waiting | None) -> tuple[int | None, str, str]:
+    """Its exit code, None if it had not ended within `patience` seconds; what it said, and its log."""
+    command = [sys.executable, "-m", "wsd_local.llama.trial", *arguments]
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
+        try:
+            code = _wait(child, patience, waiting)
+        finally:
+            child.kill()
+            child.wait()
+        said, log = (_text_of(file) for file in (out, err))
+    return code, said, log
 
 
 def _wait(child: subprocess.Popen[bytes], patience: float, waiting: Waiting | None) -> int | None:

@@ -16,8 +16,32 @@ programs=(llama-bench llama-completion llama-server llama-speculative-simple)
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 
+# Two processes: in one, the second library would be given the first one's parts.
+ours=$("$python" -c 'import llama_cpp; print(llama_cpp.llama_print_system_info().decode())')
+require_same() {
+  local theirs
+  theirs=$("$python" - "$folder" << 'END'
+import ctypes
+import sys
+from pathlib import Path
+
+library = next(path for name in ("libllama.so", "libllama.dylib") if (path := Path(sys.argv[1], name)).exists())
+ask = ctypes.CDLL(str(library)).llama_print_system_info
+ask.restype = ctypes.c_char_p
+print(ask().decode())
+END
+  )
+  echo "built for: $theirs"
+  if [ "$theirs" != "$ours" ]; then
+    echo "llama-cpp-python was built for: $ours" >&2
+    echo "build it again with the same CMAKE_ARGS, or compare nothing" >&2
+    exit 1
+  fi
+}
+
 pinned=$(sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' "$root/pyproject.toml")
 if [ -f "$folder/pinned" ] && [ "$(cat "$folder/pinned")" = "$pinned" ]; then
+  require_same
   echo "$folder: the programs of $pinned are there"
   exit 0
 fi
@@ -37,6 +61,12 @@ if ! command -v cmake > /dev/null || ! command -v ninja > /dev/null; then
   "$work/tools/bin/python" -m pip install --quiet cmake ninja
   PATH=$work/tools/bin:$PATH
 fi
+
+# As in the Makefile: without code for AMX, if llama-cpp-python has none.
+case $ours in
+  *AMX_INT8*) ;;
+  *) export CFLAGS="${CFLAGS:-} -U__AMX_INT8__" CXXFLAGS="${CXXFLAGS:-} -U__AMX_INT8__" ;;
+esac
 
 log=$folder/build.log
 : > "$log"
@@ -64,26 +94,7 @@ for program in "${programs[@]}"; do
 done
 find "$work/build/bin" \( -name '*.so*' -o -name '*.dylib' \) -exec cp -P {} "$folder/" \;
 
-# Two processes: in one, the second library would be given the first one's parts.
-theirs=$("$python" - "$folder" << 'END'
-import ctypes
-import sys
-from pathlib import Path
-
-library = next(path for name in ("libllama.so", "libllama.dylib") if (path := Path(sys.argv[1], name)).exists())
-ask = ctypes.CDLL(str(library)).llama_print_system_info
-ask.restype = ctypes.c_char_p
-print(ask().decode())
-END
-)
-ours=$("$python" -c 'import llama_cpp; print(llama_cpp.llama_print_system_info().decode())')
-echo "built for: $theirs"
-if [ "$theirs" != "$ours" ]; then
-  echo "llama-cpp-python was built for: $ours" >&2
-  echo "build it again with the same CMAKE_ARGS, or compare nothing" >&2
-  exit 1
-fi
-
+require_same
 rm -rf "$work"
 echo "$pinned" > "$folder/pinned"
 echo "$folder: ${programs[*]}"

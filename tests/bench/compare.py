@@ -2,15 +2,17 @@
 
     tests/bench/build_peers.sh FOLDER
     python tests/bench/compare.py --draft FILE --base FILE [--peers FOLDER] [--prompts 200,1000] [--tokens 256]
-        [--repeat 3] [--threads 2] [--clock wall] [--again 0] [--only SECTION,…] [--json FILE] [--markdown FILE]
+        [--repeat 3] [--threads 2] [--flash-attn auto] [--clock wall] [--again 0] [--only SECTION,…] [--json FILE]
+        [--markdown FILE]
 
-Sections (all, if none is named; `reply` is always measured where another one is compared with it):
+Sections (all, if none is named; `reply` is always measured where another one is compared with it, by `passes` anew):
 
     reply        the whole WSD reply, against the sum of its parts (`parts`), and against
     base         the base alone, through our engine
     lockstep     the reply again, each of its evaluations beside the same one by llama.cpp's calls alone
     proposals    the same reply with speculative continuation
-    passes       the three passes written plainly (three_passes.py), the draft running to its 512 tokens, and to 256
+    passes       the three passes written plainly (three_passes.py), the draft running to its 512 tokens, and to 256;
+                 as many of them are kept as in our reply
     completion   llama-completion, base alone
     server       llama-server, base alone, streaming, no cached prompt: time to the first token
     speculative  llama-speculative-simple, --speculative-draft with the base's vocabulary (default: --draft)
@@ -21,10 +23,10 @@ Sections (all, if none is named; `reply` is always measured where another one is
     start        --help, and the first text of the embedded pair, from cold processes
 
 Contract: every program reads the same prompt (its tokens are counted) with the same number of threads, and models are
-loaded before anything is timed. Programs take turns within each repetition, and quotients are taken within it. Replies
-ignore the end of text, so that all have `--tokens` base tokens; ours take one evaluation per token. Without `--drafted`
-the switch comes where the models agree. What was measured is in the JSON file after each step; Ctrl-C prints what there
-is.
+loaded before anything is timed. Programs take turns within each repetition, in the other order in every second one, and
+quotients are taken within it. Replies ignore the end of text, so that all have `--tokens` base tokens; ours take one
+evaluation per token. Without `--drafted` the switch comes where the models agree. What was measured is in the JSON file
+after each step, with the seconds that it took and the share that went elsewhere; Ctrl-C prints what there is.
 
 `--again 4` measures a section again, up to four times, if too much of the processors' time went to other programs or to
 the host of a virtual machine meanwhile, and keeps the quietest: what is kept depends on that share and never on the
@@ -68,6 +70,7 @@ from bench.peers import PeerError, Peers
 from wsd_local import atomic
 from wsd_local import benchmark as ours
 from wsd_local.benchmark import COLUMNS, Bench, Comparison, Figures, Row, rows
+from wsd_local.config import PREFIX
 from wsd_local.elsewhere import QUIET, Watch
 from wsd_local.pairs import Pair, load
 
@@ -87,9 +90,9 @@ REPLY_TABLE = (
     *ours.PARTS,
     *ours.WHOLE,
     Comparison("whole reply", "lockstep_reply_s", "s", "its evaluations by llama.cpp alone", "lockstep_native_s", 1.03),
-    Comparison("whole reply", "reply_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
-    Comparison("whole reply", "reply_s", "s", "three passes, draft of 256 tokens", "passes_256_s", 0.65),
-    Comparison("whole reply", "reply_s", "s", "three passes, the same draft", "passes_same_s"),
+    Comparison("whole reply", "passes_reply_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
+    Comparison("whole reply", "passes_reply_s", "s", "three passes, draft of 256 tokens", "passes_256_s", 0.65),
+    Comparison("whole reply", "passes_reply_s", "s", "three passes, the same draft", "passes_same_s"),
     Comparison("first text", "first_text_s", "s", "three passes of 512: nothing before all is there", "passes_512_s"),
     Comparison("whole reply", "reply_s", "s", "llama-completion, base alone", "completion_s"),
     Comparison("base alone, our engine", "base_s", "s", "llama-completion, base alone", "completion_s"),
@@ -121,7 +124,7 @@ def starts() -> Figures:
     """Seconds of the help, and until the first text of the embedded pair, from cold processes: medians of some."""
     script = Path(sys.executable).with_name("wsd-local")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "wsd_local"]
-    asked = [*command, "run", "How do I boil an egg?"]
+    asked = [*command, "run", "How do I boil an egg?", "--pair", "demo"]
     _first_byte(asked)  # a file that is new is looked at once
     return {
         "help_s": statistics.median(_first_byte([*command, "--help"], whole=True) for _ in range(STARTS)),
@@ -131,8 +134,10 @@ def starts() -> Figures:
 
 def _first_byte(command: list[str], *, whole: bool = False) -> float:
     """Seconds until the first byte of a command's standard output, where it is ended, or until it has ended itself."""
-    begun = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= {f"{PREFIX}CONFIG": os.devnull}
+    begun, null = time.perf_counter(), subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null, env=environment) as run:
         assert run.stdout is not None
         first = os.read(run.stdout.fileno(), 1)
         seconds = time.perf_counter() - begun
@@ -162,17 +167,19 @@ class Plain:
             model.eval([model.token_bos()] * 8)
 
     def answer(self, bench: Bench) -> Figures:
-        """The same conversation, the draft running to so many tokens, or to those that the bench forces."""
-        settings = bench.pair.settings
+        """Our reply, and the same conversation with a draft of so many tokens, or of those that the bench forces.
+
+        As many of them are kept as in our reply: a draft that must not end may never make the base confident.
+        """
+        seconds, reply = bench.answer(drafted=bench.drafted)
         never = plain.never(bench.pair.model("draft").eog_tokens)
-        figures: Figures = {}
+        figures: Figures = {"passes_reply_s": seconds}
         for draft_tokens in DRAFTS if bench.drafted is None else (bench.drafted,):
             passes = plain.three_passes(
                 self.draft,
                 self.base,
                 [{"role": message["role"], "content": message["content"]} for message in bench.messages],
-                window=settings.window,
-                threshold=settings.threshold if bench.drafted is None else 1.1,
+                keep=reply.draft.tokens,
                 draft_max_tokens=draft_tokens,
                 max_tokens=bench.tokens,
                 ignore_eos=True,
@@ -203,8 +210,8 @@ class Store:
     about: dict[str, Any]
     repetitions: dict[str, list[Figures]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-    elsewhere: list[float] = field(default_factory=list)
-    """Shares of the processors' time while something was measured."""
+    sections: list[dict[str, Any]] = field(default_factory=list)
+    """What was measured, in this order: seconds, and the share of the processors' time that went elsewhere."""
 
     def add(self, group: str, repetition: int, figures: Figures) -> None:
         """Keep figures, and write the file."""
@@ -231,7 +238,7 @@ class Store:
             "tables": tables,
             "repetitions": self.repetitions,
             "failed": self.failed,
-            "elsewhere": self.elsewhere,
+            "sections": self.sections,
         }
 
 
@@ -290,10 +297,10 @@ class Compare:
             _say(f"  {told} ({took:.0f} s, {share:.1%} elsewhere)")
             if share < least:
                 least, figures = share, found
+                section = {"name": name, "prompt": group, "repetition": repetition, "s": took, "elsewhere": share}
             if share <= QUIET:
                 break
-        if took >= 1:
-            self.store.elsewhere.append(least)
+        self.store.sections.append(section | {"attempts": attempt + 1})
         self.store.add(group, repetition, figures)
         return figures
 
@@ -303,7 +310,7 @@ class Compare:
             first.warm()
             before, now = self._resident
             self._measure(ANY, 0, "memory", lambda: ours.memory(self._pair, before, now()))
-            self.store.about["pair"] = ours.about(first)
+            self.store.about |= {"pair": ours.about(first), "flash_attn": self._pair.context("base").flash_attn}
             self._measure(ANY, 0, "start", starts)
         flash_attn = self._pair.context("base").flash_attn
         order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE, flash_attn)]
@@ -317,15 +324,20 @@ class Compare:
         prompt, tokens = bench.prompts["base"], self._asked.tokens
         if not self._only & set(PER_PROMPT):
             return
-        if self._only & set(PER_PROMPT) != {"lockstep"}:
+        if self._only & set(PER_PROMPT) - {"lockstep", "passes"}:
             self._only.add("reply")
-        parts = self._measure(group, repetition, "parts", bench.parts)
-        whole = self._measure(group, repetition, "reply", bench.whole)
-        if parts and whole:
-            self.store.add(group, repetition, ours.sums(parts, whole))
-        self._measure(group, repetition, "lockstep", lambda: self._lockstep(length))
-        self._measure(group, repetition, "base", bench.alone)
-        self._measure(group, repetition, "proposals", bench.proposals)
+        sections: dict[str, Callable[[], Figures]] = {
+            "parts": bench.parts,
+            "reply": bench.whole,
+            "base": bench.alone,
+            "proposals": bench.proposals,
+            "lockstep": lambda: self._lockstep(length),
+        }
+        found: Figures = {}
+        for name in list(sections)[:: -1 if repetition % 2 else 1]:
+            found |= self._measure(group, repetition, name, sections[name])
+        if {"check_token_s", "reply_s"} <= found.keys():
+            self.store.add(group, repetition, ours.sums(found, found))
         self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "prompt.txt"
@@ -392,9 +404,8 @@ def notes(store: Store) -> list[str]:
         reply, prompt = about["reply"], about["prompt_tokens"]
         told = ", ".join(f"{name.removesuffix('_tokens')} {value}" for name, value in (reply or {}).items())
         said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
-        if about["speculation"] is not None:
-            said.append(ours.about_proposals(about["speculation"]))
-    shares = store.elsewhere
+        said += ours.about_proposals(store.repetitions[group])
+    shares = [section["elsewhere"] for section in store.sections if section["s"] >= 1]
     if shares and store.about["asked"]["clock"] == "wall":
         noisy = " Too much for figures to be relied on." if statistics.median(shares) > QUIET else ""
         said.append(
@@ -402,7 +413,11 @@ def notes(store: Store) -> list[str]:
             f"(median; at most {max(shares):.0%}).{noisy}"
         )
     if "pair" in store.about:
-        said.append(f"Load mode: {store.about['pair']['load_mode']}; threads: {store.about['pair']['threads']}.")
+        about = store.about["pair"]
+        said.append(
+            f"Load mode: {about['load_mode']}; threads: {about['threads']}; flash attention of the base: "
+            f"{store.about['flash_attn']}."
+        )
     return [*said, *(f"Left out: {line}" for line in store.failed)]
 
 
@@ -419,6 +434,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--passes-repeat", type=int, default=1, help="of these, with the three passes, which take long")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--flash-attn", choices=("auto", "on", "off"), default="auto", help="of our contexts")
     add_clock(parser)
     parser.add_argument(
         "--again", type=int, default=0, help=f"times while over {QUIET:.0%} went elsewhere; the quietest counts"
@@ -446,7 +462,7 @@ def main() -> None:
     asked = parsed()
     process = psutil.Process()
     before = process.memory_info().rss
-    loading: dict[str, Any] = {"threads": asked.threads, "ctx": asked.ctx}
+    loading: dict[str, Any] = {"threads": asked.threads, "ctx": asked.ctx, "flash_attn": asked.flash_attn}
     if asked.gpu_layers:
         loading["n_gpu_layers"] = asked.gpu_layers
     with ExitStack() as stack:

@@ -47,19 +47,21 @@ class NativeLoop:
         """Back to no token."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
-        """All of them in one call."""
+    def evaluate(self, tokens: Sequence[int], rows: int = 1) -> None:
+        """All of them in one call, with logits behind the last `rows`."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         batch = llama_cpp.llama_batch_get_one(ctypes.cast(array, ctypes.POINTER(llama_cpp.llama_token)), len(tokens))
+        if rows != 1:
+            batch.logits = (ctypes.c_int8 * len(tokens))(*[0] * (len(tokens) - rows), *[1] * rows)
         if llama_cpp.llama_decode(self._context, batch):
             raise PeerError("llama_decode failed")
         llama_cpp.llama_synchronize(self._context)
 
-    def follow(self, tokens: Sequence[int], count: int) -> None:
+    def follow(self, tokens: Sequence[int], count: int, rows: int) -> None:
         """Hold `tokens`, of which the last `count` are evaluated; what stood in their place is forgotten."""
         memory, start = llama_cpp.llama_get_memory(self._context), len(tokens) - count
         llama_cpp.llama_memory_seq_rm(memory, 0, start, -1)
-        self.evaluate(tokens[start:])
+        self.evaluate(tokens[start:], rows)
 
     def close(self) -> None:
         """Free the KV cache."""
@@ -129,7 +131,6 @@ class Lockstep:
     def __init__(self, pair: Pair, loops: Mapping[Source, NativeLoop], clock: Callable[[], float]) -> None:
         self._pair, self._loops, self._clock = pair, loops, clock
         self.native: dict[str, float] = {}
-        self.evaluations: dict[str, int] = {}
 
     def clock(self) -> float:
         """Seconds, but for those of the native loops."""
@@ -148,16 +149,15 @@ class Lockstep:
                 del self._pair.context(role).step
 
     def _both(self, role: Source, step: Callable[[Sequence[Question]], None], questions: Sequence[Question]) -> None:
-        context = self._pair.context(role)
-        before = context.evaluated
+        context, (question,) = self._pair.context(role), questions
+        before, row = context.evaluated, question.row
         step(questions)
-        count = context.evaluated - before
+        count, held = context.evaluated - before, context.held(0)
         if count:
             begun = self._clock()
-            self._loops[role].follow(context.held(0), count)
+            self._loops[role].follow(held, count, max(0, min(count, len(held) - row)))
             kind = f"{role}_{'tokens' if count == 1 else 'batches'}"
             self.native[kind] = self.native.get(kind, 0.0) + self._clock() - begun
-            self.evaluations[kind] = self.evaluations.get(kind, 0) + 1
 
 
 def in_lockstep(

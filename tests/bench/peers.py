@@ -1,7 +1,7 @@
 """llama.cpp's own programs over the same base file, and what they say of their speed.
 
 Contract: figures by name, as `wsd_local.benchmark` has them. A peer that fails, reads another number of tokens than was
-meant, or says nothing of its times raises `PeerError`.
+meant, or says nothing of its times raises `PeerError`, and so does one that is not there.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from wsd_local.benchmark import Figures
 from wsd_local.llama.context import FLASH_ATTENTION
 from wsd_local.settings import FlashAttention
 
 TRIES = 3
+PATIENCE = 600
+"""Seconds that llama-server may take to load its model, or to answer."""
 
 
 class PeerError(Exception):
@@ -53,6 +56,8 @@ class Peers:
                 figures[f"peer_{name}_rate"] = rate
             if test["flash_attn"] == FLASH_ATTENTION["auto"]:
                 figures[f"peer_default_{name}_rate"] = rate
+        if len(figures) != 4:
+            raise PeerError(f"llama-bench: {', '.join(figures) or 'nothing'} measured, for attention {both}")
         return figures
 
     def completion(self, prompt: Path, length: int, tokens: int) -> Figures:
@@ -95,17 +100,22 @@ class Peers:
         own = f"-c {n_ctx} -np 1 -cram 0 --no-ui --host 127.0.0.1 --port {port}".split()
         command = [str(self.folder / "llama-server"), *self._common(), *own]
         with tempfile.TemporaryFile() as log:
-            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment())
+            server = _begun(command, log, log)
             try:
                 self._wait(server, port)
                 yield lambda prompt: _first_token(port, prompt)
+            except (OSError, http.client.HTTPException) as error:
+                raise PeerError(f"llama-server: {error or type(error).__name__}") from error
             finally:
                 server.terminate()
                 server.wait()
 
     @staticmethod
     def _wait(server: subprocess.Popen[bytes], port: int) -> None:
+        deadline = time.monotonic() + PATIENCE
         while server.poll() is None:
+            if time.monotonic() > deadline:
+                raise PeerError(f"llama-server was not ready within {PATIENCE} s")
             try:
                 if _get(port, "/health") == 200:
                     return
@@ -120,23 +130,19 @@ class Peers:
         return ["-bf", str(prompt), *own.split()]
 
     def _run(self, name: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [str(self.folder / name), *arguments],
-            capture_output=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=_environment(),
-        )
-        said = (done.stdout if name == "llama-bench" else done.stdout + done.stderr).decode(errors="replace")
-        if done.returncode:
-            raise PeerError(
-                f"{name} ended with exit code {done.returncode}: {_end(done.stderr.decode(errors='replace'))}"
-            )
-        return said
+        with _begun([str(self.folder / name), *arguments], subprocess.PIPE, subprocess.PIPE) as run:
+            out, err = (stream.decode(errors="replace") for stream in run.communicate())
+        if run.returncode:
+            raise PeerError(f"{name} ended with exit code {run.returncode}: {_end(err)}")
+        return out if name == "llama-bench" else out + err
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "GGML_NO_BACKTRACE": "1", "LC_ALL": "C"}
+def _begun(command: list[str], stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "LC_ALL": "C"}
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment)
+    except OSError as error:
+        raise PeerError(f"{command[0]}: {error.strerror}; build_peers.sh makes it") from error
 
 
 def _end(said: str) -> str:
@@ -160,7 +166,7 @@ def _first_token(port: int, prompt: list[int]) -> Figures:
     """Seconds from the request to the first text."""
     asked = {"prompt": prompt, "n_predict": 4, "stream": True, "cache_prompt": False, "ignore_eos": True}
     asked |= {"samplers": ["top_k"], "top_k": 1}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     begun = time.perf_counter()
     connection.request("POST", "/completion", json.dumps(asked), {"Content-Type": "application/json"})
     answer = connection.getresponse()

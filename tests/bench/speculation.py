@@ -1,31 +1,38 @@
 """Speculative continuation against writing token by token, in one run.
 
     python tests/bench/speculation.py [--draft FILE --base FILE] [--tokens 128] [--repeat 3] [--threads N]
-        [--ways off,auto,draft,lookup] [--cases question,again] [--clock wall] [--json FILE] [--markdown FILE]
+        [--ways off,auto,draft,lookup] [--cases question,again,edit] [--clock wall] [--json FILE] [--markdown FILE]
 
 Contract: every way answers the same conversations with the same length (the end of text is ignored, stop strings are
-off), in turns, from empty caches. A ratio is the seconds of `off` divided by those of the way, for the continuation
-alone and for the whole reply: the median of the repetitions, then the least. What proposals cost and how many are taken
-is learnt from these replies alone, and the first ones pay for that. Two cases:
+off), in turns, from empty caches; `off` is always one of them, and a second `off` shows what the machine does to a
+ratio. A ratio is the seconds of the first `off` divided by those of the way, for the continuation alone and for the
+whole reply: the median of the repetitions, then the least. What proposals cost and how many are taken is learnt from
+these replies alone, and the first ones pay for that. Three cases:
 
 - question: something the pair was taught, and after its answer whatever it goes on with;
-- again: questions that the conversation holds already, with their answers: the text to be written stands in the prompt.
+- again: questions that the conversation holds already, with their answers: what is to be written stands in the prompt;
+- edit: a given text with another word in some places, written by the base alone. The embedded pair cannot edit: a
+  grammar holds it to the edited text, with which the reply ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.clocks import CLOCKS, Clock, add_clock, require_one_thread
 
 import wsd_local as wsd
+from wsd_local.atomic import write_text
 from wsd_local.demo import load_questions
 from wsd_local.engine import Stopwatch
 from wsd_local.experience import Experience
@@ -36,7 +43,10 @@ from wsd_local.reply import Reply
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way in one case. Ratios are `off` / way; acceptance and break-even are shares of looked-at proposals."""
+    """One way in one case. Ratios are `off` / way; acceptance and break-even are shares of looked-at proposals.
+
+    Counts and acceptance are means over the replies.
+    """
 
     case: str
     way: str
@@ -53,26 +63,44 @@ class Row:
     equal: str
 
 
-def conversations(case: str, pair: wsd.Pair) -> list[list[Message]]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A conversation, and settings of its reply."""
+
+    messages: list[Message]
+    settings: Mapping[str, Any]
+
+
+def conversations(case: str) -> list[Asked]:
     """What is asked."""
     questions = [question.question for question in load_questions(demo_dir() / "questions.jsonl")]
     asked = [questions[i] for i in (0, len(questions) // 3, 2 * len(questions) // 3)]
     if case == "question":
-        return [[{"role": "user", "content": question}] for question in asked]
-    told: list[Message] = []
+        return [Asked([{"role": "user", "content": question}], {"ignore_eos": True}) for question in asked]
     with wsd.load("demo", threads=1) as small:
-        for question in asked:
-            answer = small.reply(question).text
-            told += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return [[*told, {"role": "user", "content": question}] for question in asked]
+        answers = [small.reply(question).text for question in asked]
+    if case == "edit":
+        text = " ".join(answers)
+        return [Asked(*edited(text, old, new)) for old, new in (("the", "this"), ("I am", "we are"), ("you", "them"))]
+    told: list[Message] = []
+    for question, answer in zip(asked, answers, strict=True):
+        told += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return [Asked([*told, {"role": "user", "content": question}], {"ignore_eos": True}) for question in asked]
 
 
-def answered(pair: wsd.Pair, messages: list[Message], way: str, tokens: int, clock: Clock) -> tuple[Reply, float]:
+def edited(text: str, old: str, new: str) -> tuple[list[Message], dict[str, Any]]:
+    """The wish for another word in a text, and settings that allow nothing but the answer."""
+    wish: Message = {"role": "user", "content": f"{text}\n\nSay that again with {new} instead of {old}."}
+    answer = re.sub(rf"\b{old}\b", new, text)
+    return [wish], {"mode": "base", "grammar": f"root ::= {json.dumps(answer)}"}
+
+
+def answered(pair: wsd.Pair, asked: Asked, way: str, tokens: int, clock: Clock) -> tuple[Reply, float]:
     """A reply from empty caches, and its seconds."""
     for context in (pair.context("draft"), pair.context("base")):
         context.forget(0)
     begun = clock()
-    run = pair.prepared(messages, speculation=way, max_tokens=tokens, ignore_eos=True)
+    run = pair.prepared(asked.messages, speculation=way, max_tokens=tokens, **asked.settings)
     run.job.stopwatch = Stopwatch(clock, total=clock() - begun)
     for _ in run.events():
         pass
@@ -80,25 +108,27 @@ def answered(pair: wsd.Pair, messages: list[Message], way: str, tokens: int, clo
 
 
 def measured(pair: wsd.Pair, case: str, ways: list[str], tokens: int, repeat: int, clock: Clock) -> list[Row]:
-    """All ways in one case."""
-    asked = conversations(case, pair)
-    found: dict[str, list[list[tuple[Reply, float]]]] = {way: [] for way in ways}
-    learnt = {way: Experience() for way in ways}
+    """All ways in one case, the first of them `off`."""
+    asked = conversations(case)
+    found: list[list[list[tuple[Reply, float]]]] = [[] for _ in ways]
+    learnt = [Experience() for _ in ways]
+    order = list(range(len(ways)))
     for repetition in range(repeat):
-        for way in ways[repetition % len(ways) :] + ways[: repetition % len(ways)]:
-            pair.engine.experience = learnt[way]
-            found[way].append([])
-            for messages in asked:
-                reply, seconds = answered(pair, messages, way, tokens, clock)
-                found[way][-1].append((reply, seconds))
+        first = repetition % len(ways)
+        for at in order[first:] + order[:first]:
+            pair.engine.experience = learnt[at]
+            found[at].append([])
+            for one in asked:
+                reply, seconds = answered(pair, one, ways[at], tokens, clock)
+                found[at][-1].append((reply, seconds))
                 rate, did = reply.timings.base_tokens_per_s or 0.0, reply.speculation
                 print(
-                    f"{case} {repetition + 1} {way}: {seconds:.2f} s, {rate:.2f} tokens/s, "
+                    f"{case} {repetition + 1} {ways[at]}: {seconds:.2f} s, {rate:.2f} tokens/s, "
                     f"{did.accepted_tokens} of {did.proposed_tokens} in {did.rounds} rounds",
                     file=sys.stderr,
                     flush=True,
                 )
-    return [row(case, way, found[way], found["off"]) for way in ways]
+    return [row(case, way, runs, found[0]) for way, runs in zip(ways, found, strict=True)]
 
 
 def row(case: str, way: str, runs: list[list[tuple[Reply, float]]], plain: list[list[tuple[Reply, float]]]) -> Row:
@@ -167,25 +197,28 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--ways", default="off,auto,draft,lookup")
-    parser.add_argument("--cases", default="question,again")
+    parser.add_argument("--cases", default="question,again,edit")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     add_clock(parser)
     asked = parser.parse_args()
     require_one_thread(parser, asked.clock, asked.threads)
     clock = CLOCKS[asked.clock]
+    ways = asked.ways.split(",")
+    if ways[0] != "off":
+        ways = ["off", *(way for way in ways if way != "off")]
     rows: list[Row] = []
     with wsd.load(
         draft=asked.draft, base=asked.base, threads=asked.threads, ctx=2048, base_format=BaseFormat(stop=())
     ) as pair:
-        answered(pair, [{"role": "user", "content": "hi"}], "off", 16, clock)
+        answered(pair, Asked([{"role": "user", "content": "hi"}], {}), "off", 16, clock)
         for case in asked.cases.split(","):
-            rows += measured(pair, case, asked.ways.split(","), asked.tokens, asked.repeat, clock)
+            rows += measured(pair, case, ways, asked.tokens, asked.repeat, clock)
+            if asked.json:
+                write_text(asked.json, json.dumps([asdict(one) for one in rows], indent=1) + "\n")
+            if asked.markdown:
+                write_text(asked.markdown, "\n".join(table(rows)) + "\n")
     print("\n".join(table(rows)))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
-    if asked.markdown:
-        asked.markdown.write_text("\n".join(table(rows)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def three_passes(
     *,
     window: int = 6,
     threshold: float = 0.8,
+    keep: int | None = None,
     draft_max_tokens: int = 512,
     max_tokens: int = 2048,
     ignore_eos: bool = False,
@@ -120,6 +121,7 @@ def three_passes(
         base: loaded with `logits_all`.
         messages: with `role` and `content`; the last one is the user's.
         window, threshold: the switch rule.
+        keep: base tokens of the draft that are kept, whatever the rule says: a scripted reply.
         draft_max_tokens: draft tokens at most.
         max_tokens: base tokens of the reply at most, kept ones too.
         ignore_eos: the base writes on behind what would end its text.
@@ -140,7 +142,9 @@ def three_passes(
     tokens = base.tokenize((prompt + draft_text).encode(), special=False)
     log_probs = log_probabilities(base, tokens, start)
     index, confidence = switch(log_probs[:max_tokens], window, threshold)
-    kept = min(len(log_probs), max_tokens) if index is None else index + 1
+    if keep is None:
+        keep = len(log_probs) if index is None else index + 1
+    kept = min(keep, len(log_probs), max_tokens)
     scored = clock()
 
     opening = tokens[: start + kept]

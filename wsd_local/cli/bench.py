@@ -130,7 +130,7 @@ def _notes(results: Results) -> list[str]:
         f"continued (switch: {reply['switch']}).",
         f"Parts: both prompts + drafted x draft token + checked x check ({about['check_chunk']} a chunk) + continued x "
         "base token.",
-        about_proposals(about["speculation"]),
+        *about_proposals(results.repetitions),
         f"Load mode: {loaded or 'as given'}.",
         results.elsewhere.said(),
     ]

@@ -1,8 +1,8 @@
-"""`python -m wsd_local.llama.trial FILE SIZE MODE`: load a model, evaluate two tokens, print what failed.
+"""`python -m wsd_local.llama.trial FILE SIZE MODE [repack]`: load a model, evaluate two tokens, print what failed.
 
 Contract: run in a process of its own by `wsd_local.vetting`, because llama.cpp ends the process where some damaged
-files contradict themselves. Exit code 0: the file can be used. Memory beyond the file's size is limited where the
-system can do so.
+files contradict themselves, and where its fast kernels crash, which `repack` tries too. Exit code 0: the file can be
+used. Memory beyond the file's size is limited where the system can do so.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _ROOM = GIB
 """Bytes of memory of its own that a trial may take beside the file: a large vocabulary needs some hundred MiB."""
 
 
-def trial(path: Path, mode: LoadMode) -> None:
+def trial(path: Path, mode: LoadMode, *, repack: bool) -> None:
     """Load the model in this way and evaluate two tokens.
 
     Raises:
         WsdError: it cannot be loaded or used.
     """
-    with Model(path, n_gpu_layers=0, load_mode=mode, repack=False) as model:
+    with Model(path, n_gpu_layers=0, load_mode=mode, repack=repack) as model:
         model.require_generator()
         context = Context(model, ContextOptions(n_ctx=64, n_batch=8, n_rows=2, threads=1), Cancellation())
         try:
@@ -51,7 +51,7 @@ def main() -> int:
     logging.basicConfig(level=logging.DEBUG, handlers=[handler], format="%(message)s")
     _limit_memory(size)
     try:
-        trial(path, cast(LoadMode, sys.argv[3]))
+        trial(path, cast(LoadMode, sys.argv[3]), repack=sys.argv[4:] == ["repack"])
     except WsdError as error:
         sys.stdout.write(str(error))
         return error.exit_code
