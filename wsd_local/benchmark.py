@@ -168,7 +168,7 @@ class Bench:
         figures: Figures = {}
         for turn in range(1, TURNS + 1):
             begun, first = self._clock(), None
-            for event in chat.stream(QUESTIONS[turn % len(QUESTIONS)], **OVERRIDES, max_tokens=TURN_TOKENS):
+            for event in chat.stream(QUESTIONS[turn % len(QUESTIONS)], **OVERRIDES | {"max_tokens": TURN_TOKENS}):
                 if first is None and isinstance(event, Text):
                     first = self._clock() - begun
             assert chat.run is not None
