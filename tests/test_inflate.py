@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from bench.inflate import LLAMA_160M, Layout, Small, inflate, planned, rounded, spread
+from bench.inflate import LLAMA_8B, LLAMA_160M, Layout, Small, inflate, planned, rounded, spread
 from bench.three_passes import load, three_passes
 from compare import EXACT
 from conftest import Tell
@@ -122,7 +122,7 @@ def test_llama_cpp_rounds_as_was_foreseen(demo_f32: Both, tmp_path: Path) -> Non
         assert np.array_equal(rounded(whole[name], kind), made[name])
 
 
-@pytest.mark.parametrize("shape", [LLAMA_1B, LLAMA_3B, LLAMA_160M])
+@pytest.mark.parametrize("shape", [LLAMA_1B, LLAMA_3B, LLAMA_8B, LLAMA_160M])
 def test_no_two_dimensions_in_one_place(demo_q8: Both, shape: Shape) -> None:
     for path in demo_q8 if shape is not LLAMA_160M else demo_q8[:1]:
         small = Small.read(path).shape

@@ -449,7 +449,7 @@ def inflate(
     Args:
         source: a Llama with as many KV heads as heads, tied embeddings, and no rotary factors.
         target: the file to make; it appears when it is complete.
-        shape: at least twice as wide as the source (and 32 more), with at least as many KV heads.
+        shape: at least twice as wide as the source and 256 more, with at least as many KV heads.
         type: F32, F16, or one that llama.cpp quantises to.
         vocab: tokens; None: those of the source.
         tied: whether the output matrix is that of the token embeddings.
