@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +432,29 @@ def test_it_is_faster_where_it_can_be(
 ) -> None:
     speeds = sorted(played(drafting, shape(1.0), rate, seed, Experience()) for seed in range(11))
     assert speeds[5] > least
+
+
+@pytest.mark.parametrize(
+    ("what", "drafting", "shape"),
+    [
+        ("CPU, draft token 0.34, as 1B/3B", 0.34, on_cpu),
+        ("CPU, draft token 0.07, as 160M/3B", 0.07, on_cpu),
+        ("GPU, draft token 0.3", 0.3, on_gpu),
+        ("GPU, draft token 0.1", 0.1, on_gpu),
+        ("draft as slow as the base", 1.0, on_cpu),
+    ],
+)
+def test_what_simulated_pairs_gain(
+    what: str, drafting: float, shape: Callable[[float], Callable[[int], float]], tell: Tell
+) -> None:
+    """The table of `docs/performance.md`."""
+    rates = (0.0, 0.6, 0.8, 0.9, 1.0)
+    speeds = [[played(drafting, shape(1.0), rate, seed, Experience()) for seed in range(11)] for rate in rates]
+    medians = [sorted(each)[5] for each in speeds]
+    told = ", ".join(f"{rate:g}: {median:.2f}" for rate, median in zip(rates, medians, strict=True))
+    tell(f"{what}: as fast as token by token at acceptance {told}; least {min(map(min, speeds)):.3f}")
+    assert min(map(min, speeds)) > 0.97
+    assert all(later > earlier - 0.02 for earlier, later in pairwise(medians))
 
 
 @given(rate=st.floats(0, 0.99), length=st.integers(0, 20))
