@@ -174,7 +174,9 @@ def test_everything_is_measured_in_turns(pair: Pair, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(benchmark, "TURN_TOKENS", 8)
     told: list[str] = []
     results = measure(Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS), 2, told.append, lambda: 3 << 30, 1 << 30)
-    assert len(told) == steps(2)
+    assert told[0] == "warming up" and len(told) == steps(2)
+    names = [*benchmark.SECTIONS]
+    assert told[1:] == [f"{name}, {number} of 2" for number in (1, 2) for name in names]
     assert len(results.repetitions) == 2
     for figures in results.repetitions:
         assert sums(figures, figures).items() <= figures.items()

@@ -532,13 +532,13 @@ def measure(
     progress("warming up")
     bench.warm()
     watch = Watch()
-    grown = memory(bench.pair, resident_before, resident())
     repetitions = []
     for number in range(1, repeat + 1):
-        figures = dict(grown)
+        figures: Figures = {}
         for name, part in SECTIONS.items():
             progress(f"{name}, {number} of {repeat}")
             figures |= part(bench)
+        figures |= memory(bench.pair, resident_before, resident())
         repetitions.append(figures | sums(figures, figures))
     return Results(about(bench), tuple(repetitions), watch.told())
 
