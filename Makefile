@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROMPT ?= How do I boil an egg?
 # Processes for the tests; each loads its own models.
 JOBS ?= 2
-# llama.cpp without its code for AMX, which GCC before 14 compiles so that it crashes.
+# llama.cpp without its code for AMX, which GCC 12.2 and others before 14 compile so that it crashes.
 export CFLAGS += -U__AMX_INT8__
 export CXXFLAGS += -U__AMX_INT8__
 PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.toml)

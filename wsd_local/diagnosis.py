@@ -26,7 +26,7 @@ from wsd_local.units import gib
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"
 NO_AMX = "-U__AMX_INT8__"
-"""What a compiler is told so that llama.cpp has no code for AMX: GCC before 14 compiles it wrongly."""
+"""What a compiler is told so that llama.cpp has no code for AMX: GCC 12.2 and others before 14 compile it wrongly."""
 
 
 @dataclass(frozen=True, slots=True)

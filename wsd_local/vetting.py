@@ -71,7 +71,8 @@ def check(headers: tuple[Header, ...]) -> None:
 def amx_works(waiting: Waiting | None = None) -> bool:
     """Whether llama.cpp's code for AMX runs where it would be used; where it does not, it ends the process.
 
-    GCC before 14 forgets most of what that code tells the processor (GCC PR 114098). Tried once for each build.
+    GCC 12.2, and others before 14, forget most of what that code tells the processor (GCC PR 114098). Each build is
+    tried once.
     """
     import llama_cpp
 
