@@ -151,7 +151,8 @@ def test_three_passes_agree(demo_q8: Both) -> None:
     asked = [question.messages for question in questions[:: len(questions) // 10][:10]]
     theirs = [three_passes(draft, base, messages, draft_max_tokens=64, max_tokens=72) for messages in asked]
     scripted = three_passes(draft, base, asked[0], keep=theirs[0].kept_tokens - 2, draft_max_tokens=64, max_tokens=72)
-    assert scripted.kept_tokens == theirs[0].kept_tokens - 2 and scripted.continue_tokens > theirs[0].continue_tokens
+    assert scripted.kept_tokens == theirs[0].kept_tokens - 2
+    assert theirs[0].draft_text.startswith(scripted.text[:16])
     draft.close()
     base.close()
     with Pair(draft=demo_q8[0], base=demo_q8[1], loading=LoadSettings(threads=1)) as pair:
