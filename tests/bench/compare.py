@@ -9,6 +9,7 @@ Sections (all, if none is named; `reply` is always measured where another one is
 
     reply        the whole WSD reply, against the sum of its parts (`parts`), and against
     base         the base alone, through our engine
+    first        time to the first text, ours and the base alone's, some times in turns
     lockstep     the reply again, each of its evaluations beside the same one by llama.cpp's calls alone
     proposals    the same reply with speculative continuation
     passes       the three passes written plainly (three_passes.py), the draft running to its 512 tokens, and to 256;
@@ -74,9 +75,12 @@ from wsd_local.config import PREFIX
 from wsd_local.elsewhere import QUIET, Watch
 from wsd_local.pairs import Pair, load
 
-PER_PROMPT = ("reply", "parts", "lockstep", "base", "proposals", "passes", "completion", "server", "speculative")
+PER_PROMPT = (
+    *("reply", "parts", "lockstep", "base", "first", "proposals"),
+    *("passes", "completion", "server", "speculative"),
+)
 ONCE = ("memory", "bench", "loop", "session", "start")
-OWN = {"reply", "parts", "lockstep", "base", "proposals", "passes", "memory", "loop", "session"}
+OWN = {"reply", "parts", "lockstep", "base", "first", "proposals", "passes", "memory", "loop", "session"}
 """Sections that are measured in this process, by any clock."""
 DRAFTS = (512, 256)
 """Draft tokens of the three passes."""
@@ -85,14 +89,16 @@ SHAPE = (512, 128)
 IN_TURNS = (128, 128)
 """The same, step by step in turns: shorter, so that a machine that changes changes less between two turns."""
 STARTS = 5
+FIRSTS = 5
 
 REPLY_TABLE = (
     *ours.PARTS,
     *ours.WHOLE,
+    Comparison("first text, in turns", "first_in_turns_s", "s", "base alone", "base_first_in_turns_s", 0.4),
     Comparison("whole reply", "lockstep_reply_s", "s", "its evaluations by llama.cpp alone", "lockstep_native_s", 1.03),
-    Comparison("whole reply", "passes_reply_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
-    Comparison("whole reply", "passes_reply_s", "s", "three passes, draft of 256 tokens", "passes_256_s", 0.65),
-    Comparison("whole reply", "passes_reply_s", "s", "three passes, the same draft", "passes_same_s"),
+    Comparison("whole reply", "before_512_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
+    Comparison("whole reply", "before_256_s", "s", "three passes, draft of 256 tokens", "passes_256_s", 0.65),
+    Comparison("whole reply", "before_same_s", "s", "three passes, the same draft", "passes_same_s"),
     Comparison("first text", "first_text_s", "s", "three passes of 512: nothing before all is there", "passes_512_s"),
     Comparison("whole reply", "reply_s", "s", "llama-completion, base alone", "completion_s"),
     Comparison("base alone, our engine", "base_s", "s", "llama-completion, base alone", "completion_s"),
@@ -150,6 +156,18 @@ def _first_byte(command: list[str], *, whole: bool = False) -> float:
     return time.perf_counter() - begun if whole else seconds
 
 
+def first_texts(bench: Bench) -> Figures:
+    """Seconds to the first text of a short reply, and of the base alone: medians of some, in turns."""
+    found: dict[str, list[float]] = {"wsd": [], "base": []}
+    for turn in range(FIRSTS):
+        for mode in ("wsd", "base")[:: -1 if turn % 2 else 1]:
+            first = bench.answer(mode=mode, max_tokens=bench.chunk)[1].timings.first_text_s
+            assert first is not None
+            found[mode].append(first)
+    own, base = (statistics.median(found[mode]) for mode in ("wsd", "base"))
+    return {"first_in_turns_s": own, "base_first_in_turns_s": base}
+
+
 # -- the three passes ------------------------------------------------------------------------------------------
 
 
@@ -167,14 +185,14 @@ class Plain:
             model.eval([model.token_bos()] * 8)
 
     def answer(self, bench: Bench) -> Figures:
-        """Our reply, and the same conversation with a draft of so many tokens, or of those that the bench forces.
+        """Our reply, and then the same conversation with a draft of so many tokens, or of those that the bench forces.
 
         As many of them are kept as in our reply: a draft that must not end may never make the base confident.
         """
-        seconds, reply = bench.answer(drafted=bench.drafted)
         never = plain.never(bench.pair.model("draft").eog_tokens)
-        figures: Figures = {"passes_reply_s": seconds}
+        figures: Figures = {}
         for draft_tokens in DRAFTS if bench.drafted is None else (bench.drafted,):
+            seconds, reply = bench.answer(drafted=bench.drafted)
             passes = plain.three_passes(
                 self.draft,
                 self.base,
@@ -188,7 +206,7 @@ class Plain:
                 clock=self._clock,
             )
             which = draft_tokens if bench.drafted is None else "same"
-            figures[f"passes_{which}_s"] = passes.total_s
+            figures |= {f"before_{which}_s": seconds, f"passes_{which}_s": passes.total_s}
             for name in ("draft_s", "score_s", "continue_s", "draft_tokens", "score_tokens", "continue_tokens"):
                 figures[f"passes_{which}_{name}"] = getattr(passes, name)
         return figures
@@ -324,13 +342,14 @@ class Compare:
         prompt, tokens = bench.prompts["base"], self._asked.tokens
         if not self._only & set(PER_PROMPT):
             return
-        if self._only & set(PER_PROMPT) - {"lockstep", "passes"}:
+        if self._only & set(PER_PROMPT) - {"first", "lockstep", "passes"}:
             self._only.add("reply")
         sections: dict[str, Callable[[], Figures]] = {
             "parts": bench.parts,
             "reply": bench.whole,
             "base": bench.alone,
             "proposals": bench.proposals,
+            "first": lambda: first_texts(bench),
             "lockstep": lambda: self._lockstep(length),
         }
         found: Figures = {}
