@@ -80,7 +80,7 @@ def amx_works(waiting: Waiting | None = None) -> bool:
 
     if "AMX_INT8" not in cpu_features():
         return True
-    library = Path(llama_cpp.__file__).parent / "lib"
+    library = Path(os.environ.get("LLAMA_CPP_LIB_PATH") or Path(llama_cpp.__file__).parent / "lib")
     build = [str(library), library.stat().st_mtime_ns]
     known = _read().get("AMX")
     if isinstance(known, dict) and known.get("build") == build:
