@@ -2,19 +2,19 @@
 
 Contract: each line is on the disk before the next reply is waited for. After a kill or a power loss every line but the
 last is whole; a torn last one is cut off when the file is opened again, and everything before it counts as done. What
-is there was made with the same settings, models and input, or the file is refused. One run writes to it at a time.
+is there was made with the same settings, models and input, or the file is refused. One run writes to it at a time; the
+lock is on the file itself, so that no second file is needed, and none is left.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError
@@ -53,13 +53,11 @@ class Output:
         self.done: dict[Key, str] = {}
         self._made_by: dict[str, Any] = {}
         self._descriptor: int | None = None
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-            self._lock.acquire(timeout=0)
+            self._descriptor = _opened_alone(path)
             os.ftruncate(self._descriptor, self._read())
-        except Timeout:
+        except _TakenError:
             self._close()
             raise UsageError(f"{path}: another run is writing to it; wait for it, or choose another --output") from None
         except OSError as error:
@@ -111,14 +109,13 @@ class Output:
         keys = [_key(values) for _, _, values in found]
         if keys == sorted(keys):
             return
-        with replaced(self.path) as part, part.open("wb") as file:
-            for _, line, _ in sorted(found, key=lambda one: _key(one[2])):
-                file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        with replaced(self.path) as part:
+            with part.open("wb") as file:
+                file.writelines(line for _, line, _ in sorted(found, key=lambda one: _key(one[2])))
+            in_order = _opened_alone(part)  # locked before anybody finds it by its name
         if self._descriptor is not None:
             os.close(self._descriptor)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        self._descriptor = in_order
 
     def values(self) -> Iterator[dict[str, Any]]:
         """What the lines hold."""
@@ -175,9 +172,42 @@ class Output:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self._lock.is_locked:
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
+
+
+class _TakenError(Exception):
+    """Another run has the file."""
+
+
+def _opened_alone(path: Path) -> int:
+    """A file that this run alone writes to, until it is closed."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            _lock(descriptor)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whoever had it has put another file in its place
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, 1 << 62, os.SEEK_SET)  # a locked byte cannot be read, so one that will never be there
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise _TakenError from None
 
 
 def _is_torn(end: bytes) -> bool:
