@@ -13,6 +13,7 @@ import pytest
 from wsd_local.atomic import replaced, write_text
 from wsd_local.exports import write_export
 from wsd_local.outputs import Output
+from wsd_local.paths import make_folder
 from wsd_local.registry import Known, remember
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="expected: no permissions as on POSIX")
@@ -133,3 +134,9 @@ def test_a_run_leaves_no_second_file_and_is_alone_until_its_end(tmp_path: Path) 
         with pytest.raises(Exception, match="another run is writing to it"):
             Output(path)
     assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_folders_below_the_data_folder_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path / "a" / "data"))
+    make_folder(tmp_path / "a" / "data" / "models")
+    assert [mode(tmp_path / name) for name in ("a", "a/data", "a/data/models")] == [0o777 & ~umask, 0o700, 0o700]

@@ -104,7 +104,7 @@ def test_export(store: Store, egg: int, tmp_path: Path) -> None:
     every = values("export", "--all", "--format", "json", "--branches")
     assert [chat["chat"]["id"] for chat in every["chats"]] == [other, egg]
     assert printed("export", "--all").count("\n---\n") == 1
-    target = tmp_path / "new" / "chat.md"
+    target = tmp_path / "chat.md"
     assert printed("export", str(egg), "--output", str(target)) == ""
     assert target.read_text(encoding="utf-8") == store.export(egg, "markdown")
     complains(wsd("chats", "export", str(egg), "--output", str(target / "x")), 1, "cannot be written")
@@ -143,6 +143,26 @@ def _with_terminal(terminal: int, chat: str) -> int:
 
     command = [sys.executable, "-m", "wsd_local", "chats", "rm", chat]
     return subprocess.run(command, stdin=terminal, capture_output=True, check=False).returncode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="expected: Windows has no such permissions")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_an_export_is_its_owners_alone(tmp_path: Path, egg: int, umask: int) -> None:
+    new, old = tmp_path / "new.md", tmp_path / "old.md"
+    old.touch(0o644)
+    before = os.umask(umask)
+    try:
+        for path in (new, old):
+            printed("export", str(egg), "-o", str(path))
+            assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_an_export_makes_no_folders(tmp_path: Path, egg: int) -> None:
+    complains(wsd("chats", "export", str(egg), "-o", str(tmp_path / "none" / "x.md")), 2, "no such folder")
+    complains(wsd("chats", "export", str(egg), "-o", str(tmp_path)), 2, "is a folder")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("command", ["show", "export", "rm"])

@@ -176,6 +176,71 @@ def test_an_erased_chat_leaves_nothing_in_the_file(path: Path) -> None:
         assert word not in content
 
 
+CANARY = "xylophonist"
+
+
+def holding(folder: Path) -> list[str]:
+    """Names of the files in a folder that hold the canary."""
+    return [file.name for file in sorted(folder.iterdir()) if CANARY.encode() in file.read_bytes()]
+
+
+@pytest.mark.parametrize("how", ["erase", "purge", "withdraw"])
+def test_what_is_deleted_leaves_the_log_too_while_others_have_the_file_open(path: Path, how: str) -> None:
+    with Store(path) as open_elsewhere, Store(path) as store:
+        chat, question = asked(store, f"The word is {CANARY}. " * 50)
+        assert open_elsewhere.chat(chat).messages == 1
+        assert holding(path.parent)
+        if how == "erase":
+            store.erase(chat)
+        elif how == "withdraw":
+            store.withdraw(question)
+            store.rename(chat, "another title")
+        else:
+            store.delete(chat)
+            assert store.purge() == 1
+        found = holding(path.parent)
+        assert found == [] or how == "withdraw"
+        if how == "withdraw":  # the first question's line was the title as well
+            store.erase(chat)
+        assert holding(path.parent) == []
+        assert open_elsewhere.chats() == []
+
+
+def test_what_is_deleted_while_somebody_reads_leaves_the_log_with_the_next_change(path: Path) -> None:
+    with Store(path) as store:
+        chat, _ = asked(store, f"The word is {CANARY}.")
+        reader = sqlite3.connect(path, isolation_level=None)
+        try:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+            store.erase(chat)
+        finally:
+            reader.close()
+        store.create()
+        assert holding(path.parent) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="expected: Windows has no such permissions")
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_chats_are_their_owners_alone(tmp_path: Path, umask: int) -> None:
+    data = tmp_path / "data"
+    code = (
+        "import os, sys; os.umask(int(sys.argv[1])); from wsd_local.store import Store, default_path\n"
+        "store = Store(); store.create(); print([oct(f.stat().st_mode & 0o777) for f in "
+        "sorted(default_path().parent.iterdir())], oct(default_path().parent.stat().st_mode & 0o777))"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(umask)],
+            env={**os.environ, "WSD_LOCAL_DATA": str(data)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "['0o600', '0o600', '0o600'] 0o700"
+        (data / "chats.db").chmod(0o644)  # as an older program left it
+
+
 def test_a_long_chat_can_be_deleted(store: Store) -> None:
     chat, parent = asked(store)
     with sqlite3.connect(store._file.path or "") as db:

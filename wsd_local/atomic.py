@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wsd_local.paths import make_folder
+
 PRIVATE = 0o600
 """Permissions of a private file."""
 
@@ -24,7 +26,7 @@ def replaced(path: Path, *, private: bool = False) -> Iterator[Path]:
 
     Folders above it are made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     kept = PRIVATE if private else _permissions(path)
     part = _created_beside(path, 0o666 if kept is None else PRIVATE)
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
 
 import platformdirs
@@ -30,6 +33,31 @@ def cache_dir() -> Path:
 def data_dir() -> Path:
     """Folder for what cannot be made again without work; `WSD_LOCAL_DATA` names another one."""
     return _named("WSD_LOCAL_DATA") or platformdirs.user_data_path(_APP, appauthor=False)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; the data folder and what is below it are their owner's alone (0700).
+
+    A data folder that was open to others is closed to them, unless `WSD_LOCAL_DATA` names it: that one may be shared.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    data = data_dir().absolute()
+    above = [folder.absolute(), *folder.absolute().parents]
+    for missing in reversed([one for one in above if not one.exists()]):
+        missing.mkdir(mode=0o700 if missing.is_relative_to(data) else 0o777, exist_ok=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if data in above and not os.environ.get("WSD_LOCAL_DATA"):
+        make_private(data, 0o700)
+
+
+def make_private(path: Path, mode: int = 0o600) -> None:
+    """Take a file or folder from others; one that belongs to somebody else stays as it is."""
+    with contextlib.suppress(OSError):
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(mode)
 
 
 def made_models_dir() -> Path:

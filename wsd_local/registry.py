@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from wsd_local.atomic import write_text
 from wsd_local.errors import UsageError, WsdError
-from wsd_local.paths import data_dir
+from wsd_local.paths import data_dir, make_folder
 
 Origin = Literal["pulled", "imported", "made"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
@@ -100,7 +100,7 @@ def _change(change: Callable[[dict[str, Known]], object]) -> None:
     from filelock import FileLock
 
     path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):
         entries = known()
         change(entries)

@@ -20,6 +20,14 @@ def check_free(output: Path, force: bool) -> None:
         raise UsageError(f"{output}: exists already; --force replaces it, --as and --output choose another name")
 
 
+def check_folder(output: Path) -> None:
+    """Raise `UsageError` unless the folder that a person named for a file is there; it is not made."""
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder; name a file")
+    if not output.parent.exists():
+        raise UsageError(f"{output.parent}: there is no such folder; make it first, or name another file")
+
+
 def check_disk(output: Path, needed: int) -> None:
     """Raise `WsdError` if the disk of `output` has not `needed` bytes free."""
     if (free := free_space(output.parent)) < needed:

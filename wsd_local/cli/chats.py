@@ -121,7 +121,7 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File, instead of standard output.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a chat, or with --all every chat, as Markdown or JSON."""
+    """Write a chat, or with --all every chat, as Markdown or JSON. The file is readable by you alone."""
     import json
 
     from wsd_local.cli.output import reader_may_leave
@@ -144,9 +144,11 @@ def export(
             sys.stdout.write(text)
         return
     from wsd_local.atomic import write_text
+    from wsd_local.target import check_folder
 
     try:
-        write_text(output, text)
+        check_folder(output)
+        write_text(output, text, private=True)
     except OSError as error:
         raise WsdError(f"{output}: cannot be written: {error.strerror or error}") from error
 
@@ -157,7 +159,10 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Delete a chat for good: nothing brings it back."""
+    """Delete a chat for good: nothing brings it back.
+
+    It is overwritten in chats.db, and the database's log is emptied. Exports, backups and snapshots keep their copies.
+    """
     from wsd_local.store import Store
 
     with Store() as store:

@@ -140,10 +140,12 @@ class Store:
         with self._file.changing() as db:
             done = db.execute("DELETE FROM chats WHERE deleted < ?", (before,)).rowcount
             queries.forget(db, done)
+        if done:
+            self._file.sweep()
         return done
 
     def erase(self, chat_id: int) -> None:
-        """Delete a chat for good, whether it is in the bin or not.
+        """Delete a chat for good, whether it is in the bin or not, from the file and its log.
 
         Raises:
             UsageError: there is none with this id.
@@ -152,6 +154,7 @@ class Store:
             queries.chat(db, chat_id)
             db.execute("DELETE FROM chats WHERE id = ?", (chat_id,))
             queries.forget(db, 1)
+        self._file.sweep()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -297,6 +300,8 @@ class Store:
             ).fetchall()
             db.execute("UPDATE chats SET head = ? WHERE id = ?", (row.parent, row.chat))
             db.executemany("DELETE FROM messages WHERE id = ?", [(found["id"],) for found in below])
+            queries.forget(db, len(below))
+        self._file.sweep()
 
     def set_head(self, chat_id: int, message_id: int | None) -> None:
         """Which message is shown last; None shows none.

@@ -3,7 +3,11 @@
 Contract: WAL, so that readers and one writer do not wait for each other; every change is one short transaction that has
 the write lock from its beginning (`BEGIN IMMEDIATE`), and waits up to `BUSY_S` seconds for another program's. A commit
 is on the disk when it returns (`synchronous=FULL`): a killed process loses no commit, and neither does a power cut, as
-far as the disk tells the truth. Nothing is written to a file that is no chat store, or a newer program's.
+far as the disk tells the truth. Nothing is written to a file that is no chat store, or a newer program's. The file and
+its log are readable by their owner alone.
+
+What is deleted is overwritten in the file, and the log is emptied (`sweep`). Copies that were made before (exports,
+backups, snapshots of a file system, blocks that a flash disk has set aside) are out of reach.
 
 A connection is lent to one call at a time, whatever its thread; a store in memory has just one, and calls take turns.
 """
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsd_local.errors import UsageError, WsdError
+from wsd_local.paths import make_folder, make_private
 from wsd_local.store import schema
 
 if TYPE_CHECKING:
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 
 BUSY_S = 10.0
 """How long a call waits for another program's change."""
+
+SWEEP_S = 1.0
+"""How long `sweep` waits for those who read."""
 
 _SAID = (
     ("not a database", "is no chat store: move it away or name another file"),
@@ -56,11 +64,13 @@ class ChatFile:
         self._lock = threading.Lock()
         self._turn = threading.Lock() if path is None else nullcontext()
         self._closed = False
+        self._unswept = False
         with self._explained():
             self._open()
 
     def close(self) -> None:
         """Close the connections; one that is lent is closed when it comes back."""
+        self._sweep_again()
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -78,6 +88,29 @@ class ChatFile:
         """A connection for one change: all of it is kept, or with an error nothing."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
+        self._sweep_again()
+
+    def sweep(self) -> bool:
+        """Empty the log, which holds what was deleted until then; whether that could be done.
+
+        While somebody reads an older state of the store it cannot: it is tried again after each change and at the end.
+        """
+        if self.path is None:
+            return True
+        self._unswept = True
+        with self._explained(), self._lent() as connection:
+            try:
+                connection.execute(f"PRAGMA busy_timeout = {SWEEP_S * 1000:.0f}")
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
+        self._unswept = bool(busy)
+        return not busy
+
+    def _sweep_again(self) -> None:
+        if self._unswept:
+            with suppress(StoreError):
+                self.sweep()
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -120,15 +153,17 @@ class ChatFile:
             self._idle.append(connection)
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             size = self.path.stat().st_size if self.path.exists() else 0
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
         if self.path.is_dir():
             raise StoreError(f"{self.path}: is a folder: name a file")
         if size and self._is_current():
+            for suffix in ("", "-wal", "-shm"):  # an older program may have left them open to others
+                make_private(self.path.with_name(self.path.name + suffix))
             return
-        with suppress(OSError):  # said in private; the log beside it gets the same permissions
+        with suppress(OSError):  # the log beside it gets the same permissions
             self.path.touch(0o600, exist_ok=False)
         connection = self._connect("rwc")
         try:
@@ -182,7 +217,7 @@ class ChatFile:
         if mode != "ro":
             # secure_delete: what is deleted is overwritten, and not only forgotten.
             try:
-                for setting in ("foreign_keys = ON", "synchronous = FULL", "secure_delete = ON"):
+                for setting in ("foreign_keys = ON", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
                     connection.execute(f"PRAGMA {setting}")
             except sqlite3.Error:
                 connection.close()
