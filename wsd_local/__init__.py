@@ -6,13 +6,12 @@ with wsd.load("demo") as pair:
     print(pair.reply("How do I boil an egg?").text)
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as in `typing`: `python -m wsd_local` imports nothing before it has left the working folder
 if TYPE_CHECKING:
+    from typing import Any
+
     from wsd_local.errors import FitError, ModelError, UsageError, WsdError
     from wsd_local.events import Checked, Event, Notice, Switched, Text
     from wsd_local.pairs import Pair, load
@@ -52,7 +51,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import public names when they are first used: llama.cpp is heavy, `--help` is not."""
     import importlib
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any, get_args
 
 from wsd_local.atomic import replaced
 from wsd_local.checkpoint import Checkpoint, Kind, chosen_kind, weights
-from wsd_local.child import Progress, Stoppable, cause, nothing, run
+from wsd_local.child import Progress, Stoppable, ask, cause, nothing, run
 from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.paths import cache_dir
 from wsd_local.target import check_disk, check_free
@@ -179,9 +178,8 @@ def _package_index() -> str:
     """The package index that pip is configured for."""
     if named := os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL"):
         return named
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "https://pypi.org/simple"
+    needs = ("PIP_CONFIG_FILE", "XDG_CONFIG_DIRS")
+    return ask(["pip", "config", "get", "global.index-url"], needs=needs).strip() or "https://pypi.org/simple"
 
 
 # -- the program ---------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local import __version__
+from wsd_local.child import use
 from wsd_local.errors import WsdError
 from wsd_local.units import gib
 
@@ -110,10 +109,9 @@ def gpu_here() -> str | None:
     """The kind of GPU in this machine, as far as can be told without a driver of our own: cuda, metal, rocm or None."""
     if sys.platform == "darwin":
         return "metal" if platform.machine() == "arm64" else None
-    if shutil.which("nvidia-smi"):
-        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False, timeout=20)
-        if asked.returncode == 0 and b"GPU" in asked.stdout:
-            return "cuda"
+    asked = use(["nvidia-smi", "-L"], patience=20)
+    if asked is not None and asked[0] == 0 and b"GPU" in asked[1]:
+        return "cuda"
     return "rocm" if Path("/dev/kfd").exists() else None
 
 

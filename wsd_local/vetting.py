@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wsd_local import child
 from wsd_local.atomic import write_text
 from wsd_local.errors import CancelledError, ModelError
 from wsd_local.header import MAPPABLE, Header, damage, read_model
@@ -98,11 +98,12 @@ def _try(headers: Sequence[Header], waiting: Waiting | None) -> None:
     path, size = headers[0].path, sum(header.file_size for header in headers)
     mode = "mmap" if all(header.alignment % MAPPABLE == 0 for header in headers) else "none"
     patience = _SHORTEST + size / _SLOWEST
-    code, said, log = _trial([str(path), str(size), mode], patience, waiting)
+    absolute = str(path.absolute())  # the child works in another folder
+    code, said, log = _trial([absolute, str(size), mode], patience, waiting)
     if code == 0:
         return
     if said:
-        raise ModelError(said)
+        raise ModelError(said.replace(absolute, str(path)))
     if code == -9:
         raise ModelError(f"{path}: its trial was killed, probably for want of memory; close other programs")
     if code is None:
@@ -115,24 +116,21 @@ _ADVICE = "the file is damaged, or this version of llama.cpp cannot load it"
 
 def _trial(arguments: list[str], patience: float, waiting: Waiting | None) -> tuple[int | None, str, str]:
     """Its exit code, None if it had not ended within `patience` seconds; what it said, and its log."""
-    command = [sys.executable, "-m", "wsd_local.llama.trial", *arguments]
-    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
+        trial = child.start(["wsd_local.llama.trial", *arguments], stdout=out, stderr=err)
         try:
-            code = _wait(child, patience, waiting)
+            code = _wait(trial, patience, waiting)
         finally:
-            child.kill()
-            child.wait()
+            child.end(trial)
         said, log = (_text_of(file) for file in (out, err))
     return code, said, log
 
 
-def _wait(child: subprocess.Popen[bytes], patience: float, waiting: Waiting | None) -> int | None:
+def _wait(trial: subprocess.Popen[bytes], patience: float, waiting: Waiting | None) -> int | None:
     step = 0.05
     for _ in range(int(patience / step)):
         try:
-            return child.wait(step)
+            return trial.wait(step)
         except subprocess.TimeoutExpired:
             if waiting is not None and not waiting():
                 raise CancelledError("stopped while a model was looked at") from None

@@ -1,6 +1,10 @@
-"""Entry point of `wsd-chat`, the same as `wsd-local chat`."""
+"""Entry point of `wsd-chat`, the same as `wsd-local chat`.
 
-from __future__ import annotations
+Contract: nothing more is imported from the working folder, which `python -m` puts in front of all others.
+"""
+
+import os
+import sys
 
 
 def main() -> None:
@@ -17,4 +21,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109 - pathlib is not imported yet
+        del sys.path[0]
     main()

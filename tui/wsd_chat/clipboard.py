@@ -6,11 +6,13 @@ Contract: a text counts as copied only if a program took it and ended well; term
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 
+from wsd_local.child import use
+
 _PATIENCE_S = 2.0
+_DISPLAY = ("DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "TMUX", "TMUX_TMPDIR")
+"""Names of variables that tell a program which clipboard is meant."""
 
 
 def programs() -> list[list[str]]:
@@ -28,19 +30,8 @@ def programs() -> list[list[str]]:
 def copy(text: str) -> str | None:
     """Put a text into the clipboard; the name of the program that took it, None if none did."""
     for command in programs():
-        if shutil.which(command[0]) is None:
-            continue
-        try:
-            done = subprocess.run(
-                command,
-                input=text.encode("utf-16" if command == ["clip"] else "utf-8"),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=_PATIENCE_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0:
+        data = text.encode("utf-16" if command == ["clip"] else "utf-8")
+        done = use(command, given=data, needs=_DISPLAY, patience=_PATIENCE_S)
+        if done is not None and done[0] == 0:
             return command[0]
     return None
