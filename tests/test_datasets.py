@@ -266,9 +266,9 @@ def rows(path: Path, **options: Any) -> list[str]:
 def test_quoted_fields_and_their_lines(tmp_path: Path) -> None:
     text = 'id,prompt\r\n7,"one\ntwo, ""three""\r\nfour"\n\n8,five "six" \'seven\'\n9,"x"\r\n'
     data = read(written(tmp_path, "a.csv", text))
-    assert asked(data) == ['one\ntwo, "three"\r\nfour', "five \"six\" 'seven'", "x"]
+    assert asked(data) == ['one\ntwo, "three"\nfour', "five \"six\" 'seven'", "x"]
     assert [(item.line, item.id) for item in data.items] == [(2, "7"), (6, "8"), (7, "9")]
-    assert data.items[0].record == {"id": "7", "prompt": 'one\ntwo, "three"\r\nfour'}
+    assert data.items[0].record == {"id": "7", "prompt": 'one\ntwo, "three"\nfour'}
 
 
 def test_very_long_fields(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("a.jsonl.gz", b"\x1f\x8b\x08\x00" + b"nothing of the kind", "cannot be unpacked"),
     ("a.jsonl", GOOD.encode() + b'{"prompt": "\xff"}\n', r"a\.jsonl:4: is not UTF-8 at byte \d+: save"),
     ("a.txt", "Grüße".encode("latin-1"), r"a\.txt:1: is not UTF-8 at byte 2"),
-    ("a.csv", "prompt\nx".encode("utf-16"), r"a\.csv:1: is not UTF-8"),
+    ("a.csv", "prompt\nx".encode("utf-16")[:-1], r"a\.csv:2: is not UTF-16 at byte 16"),
     ("a.txt", "one\ntwo".encode("utf-16-le"), r"a\.txt:1: holds a NUL"),
     ("a.jsonl", GOOD + "\0" * 100, r"a\.jsonl:4: holds a NUL"),
     (
@@ -536,6 +536,12 @@ def test_a_set_without_a_good_record_has_bad_ones(tmp_path: Path) -> None:
 
 # -- arbitrary texts -------------------------------------------------------------------------------------------
 
+
+def plain_ends(text: str) -> str:
+    """A text as a file's line ends are read, whoever wrote them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 
 
@@ -567,7 +573,7 @@ def test_texts_come_back_as_they_were_written(prompts: list[str], ascii: bool, e
             [["id", "prompt"], *([f"<{number}>", text] for number, text in enumerate(prompts))]
         )
         if ascii or not any("\r" in text for text in prompts):  # older writers leave a bare \r unquoted
-            assert rows(written(folder, "a.csv", out.getvalue())) == prompts
+            assert rows(written(folder, "a.csv", out.getvalue())) == [plain_ends(text) for text in prompts]
 
 
 @settings(deadline=None)
@@ -606,7 +612,8 @@ def test_rows_as_the_csv_module_writes_them(cells: list[list[str]]) -> None:
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([["prompt", "x"], *cells])
     with tempfile.TemporaryDirectory() as folder:
         data = read(written(Path(folder), "a.csv", out.getvalue()))
-    assert [list(item.record.values()) for item in data.items] == [row for row in cells if row[0].strip()]
+    kept = [[plain_ends(cell) for cell in row] for row in cells if row[0].strip()]
+    assert [list(item.record.values()) for item in data.items] == kept
 
 
 # -- published sets by name ------------------------------------------------------------------------------------

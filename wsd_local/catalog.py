@@ -8,7 +8,6 @@ in the catalog.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,17 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsd_local.errors import ModelError, UsageError
+from wsd_local.inputs import read_toml
 from wsd_local.memory import Shape
 from wsd_local.paths import package_models_dir
 from wsd_local.prompts import BaseFormat
 from wsd_local.registry import known
 from wsd_local.settings import nearest
 from wsd_local.units import gb
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Role = Literal["draft", "base"]
 
@@ -169,19 +164,3 @@ def read_base_format(path: Path) -> BaseFormat:
         return BaseFormat.of(read_toml(path))
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Tables of a TOML file.
-
-    Raises:
-        UsageError: it cannot be read, or is not TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            tables: dict[str, Any] = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not TOML: {error}") from error
-    return tables

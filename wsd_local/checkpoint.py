@@ -5,14 +5,14 @@ Contract: reads a configuration's presence and the headers of weights; nothing i
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wsd_local.errors import ModelError
+from wsd_local.errors import ModelError, UsageError
+from wsd_local.inputs import json_value, read_json
 
 Kind = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 """Types that llama.cpp's converter writes."""
@@ -58,8 +58,8 @@ def weights(folder: Path) -> Counter[str]:
     names = {path.name for path in folder.glob("*.safetensors")}
     if index.is_file():
         try:
-            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            wanted = set(read_json(index)["weight_map"].values())
+        except (UsageError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{index}: is damaged; fetch or copy it again") from error
         if missing := sorted(map(str, wanted - names)):
             raise ModelError(f"{folder}: {len(missing)} parts of the weights are missing: {', '.join(missing[:3])}")
@@ -80,7 +80,7 @@ def _safetensors(path: Path) -> Counter[str]:
         with path.open("rb") as file:
             size = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
-            header: dict[str, Any] = json.loads(file.read(length)) if length <= size - 8 else {}
+            header: dict[str, Any] = json_value(file.read(length)) if length <= size - 8 else {}
         end = 0
         for name, tensor in header.items():
             if name != "__metadata__":

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsd_local.catalog import PairEntry, catalog_pairs, read_toml
+from wsd_local.catalog import PairEntry, catalog_pairs
 from wsd_local.errors import UsageError
+from wsd_local.inputs import read_toml
 from wsd_local.paths import config_file
 from wsd_local.settings import names, nearest, read_text, split
 

@@ -6,12 +6,13 @@ forms, whatever value stands in it; `right` means that the value is the true one
 without being well given. The file is all that is needed: nothing here knows the world or the models.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from wsd_local.inputs import json_value, read_text
 
 MEASURED_GROUP = "facts"
 """The group that the demo's table is measured on; the others hold follow-ups, small talk and what lies outside."""
@@ -76,9 +77,9 @@ def load_questions(path: Path) -> list[Question]:
     """Read a questions file. ValueError with the line's number where it is not one."""
     forms: dict[str, Any] | None = None
     questions: list[Question] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
-            record = json.loads(line)
+            record = json_value(line)
             if forms is None:
                 forms = record["forms"]
                 continue

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsd_local.atomic import write_text
+from wsd_local.inputs import json_value
 from wsd_local.paths import cache_dir
 
 HashProgress = Callable[[int, int], None]
@@ -43,7 +44,7 @@ def _digest(descriptor: int, total: int, progress: HashProgress | None) -> str:
 
 def _read(cache: Path) -> dict[str, str]:
     try:
-        known = json.loads(cache.read_text())
+        known = json_value(cache.read_bytes())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

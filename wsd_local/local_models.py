@@ -6,7 +6,6 @@ that this program itself fetched or made.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from wsd_local.description import gguf_files
 from wsd_local.errors import UsageError
 from wsd_local.hashing import HashProgress, file_sha256
 from wsd_local.header import read_model
+from wsd_local.inputs import read_json
 from wsd_local.paths import made_models_dir
 from wsd_local.registry import Known, checked_name, forget, known, remember
 from wsd_local.settings import nearest
@@ -126,9 +126,9 @@ def _ollama() -> Iterator[Found]:
     for folder in dict.fromkeys((root, system)):
         for manifest in _files(folder / "manifests"):
             try:
-                layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+                layers = read_json(manifest)["layers"]
                 digests = [layer["digest"] for layer in layers if layer["mediaType"] == _OLLAMA_MODEL]
-            except (OSError, ValueError, KeyError, TypeError):
+            except (UsageError, KeyError, TypeError):
                 continue
             for digest in digests:
                 blob = folder / "blobs" / str(digest).replace(":", "-")

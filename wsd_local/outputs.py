@@ -18,6 +18,7 @@ from typing import Any
 
 from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError
+from wsd_local.inputs import json_value
 
 Key = tuple[int, int]
 """A record's place in the input and a turn of it, both from 0."""
@@ -131,7 +132,7 @@ class Output:
                 if not line.endswith(b"\n") and _is_torn(line):
                     return
                 try:
-                    values = json.loads(line if line.endswith(b"\n") else b"")
+                    values = json_value(line if line.endswith(b"\n") else b"")
                     _key(values)
                 except (ValueError, KeyError, TypeError):
                     raise UsageError(

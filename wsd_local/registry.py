@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from wsd_local.atomic import write_text
 from wsd_local.errors import UsageError, WsdError
+from wsd_local.inputs import decoded, json_value
 from wsd_local.paths import data_dir, make_folder
 
 Origin = Literal["pulled", "imported", "made"]
@@ -50,15 +51,15 @@ def known() -> dict[str, Known]:
     """
     path = _file()
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise WsdError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise WsdError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        rows = json.loads(text)["models"]
+        rows = json_value(decoded(data, str(path)))["models"]
         entries = [Known(**{**row, "paths": tuple(map(Path, row["paths"]))}) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+    except (UsageError, ValueError, KeyError, TypeError) as error:
         raise WsdError(f"{path}: is damaged ({error}); move it away, and pull or import the models again") from error
     return {entry.name: entry for entry in entries}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import Any, get_args
 
 from wsd_local.errors import UsageError
 from wsd_local.events import FinishReason, SwitchReason
+from wsd_local.inputs import json_value
 
 MANY = 3
 """A setting with more values than this in one run is counted, not listed."""
@@ -176,10 +178,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    return json_value(line.removeprefix(BOM_UTF8))
 
 
 def _place(value: Any, number: int) -> object:

@@ -22,6 +22,7 @@ from wsd_local import child
 from wsd_local.atomic import write_text
 from wsd_local.errors import CancelledError, ModelError
 from wsd_local.header import MAPPABLE, Header, damage, read_model
+from wsd_local.inputs import json_value
 from wsd_local.paths import cache_dir, demo_dir, package_models_dir
 from wsd_local.units import MIB
 
@@ -188,7 +189,7 @@ def _file() -> Path:
 
 def _read() -> dict[str, Any]:
     try:
-        verdicts = json.loads(_file().read_text(encoding="utf-8"))
+        verdicts = json_value(_file().read_bytes())
     except (OSError, ValueError):
         return {}
     return verdicts if isinstance(verdicts, dict) else {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ import typer
 
 from wsd_local.cli.interrupt import Stop, interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
+from wsd_local.inputs import LARGEST, json_value, text_of
 
 if TYPE_CHECKING:
     from wsd_local.batch import Batch, Outcome
@@ -310,20 +313,15 @@ def _lines(interrupt: Stop) -> Iterator[bytes]:
     """Lines of standard input until it ends, or until a stop is asked for, also while none comes."""
     if sys.stdin is None:
         return
-    found: queue.Queue[bytes | OSError | None] = queue.Queue(1)
+    found: queue.Queue[bytes | Exception | None] = queue.Queue(1)
     descriptor = sys.stdin.fileno()
 
     def read() -> None:
-        rest = b""
         try:
-            while data := os.read(descriptor, 1 << 16):  # Python's own buffer would be locked when it exits
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    found.put(line)
-            if rest:
-                found.put(rest)
+            for line in _split(descriptor):
+                found.put(line)
             found.put(None)
-        except OSError as error:
+        except (OSError, UsageError) as error:
             found.put(error)
 
     threading.Thread(target=read, daemon=True).start()
@@ -332,24 +330,47 @@ def _lines(interrupt: Stop) -> Iterator[bytes]:
             line = found.get(timeout=0.05)
         except queue.Empty:
             continue
-        if isinstance(line, OSError):
+        if isinstance(line, Exception):
             raise line
         if line is None:
             return
         yield line
 
 
+def _split(descriptor: int) -> Iterator[bytes]:
+    """Lines of a stream as they come, whatever ends them.
+
+    Raises:
+        UsageError: a line has no end within `LARGEST` bytes, or the stream is in an encoding of wide characters.
+    """
+    rest, after_return = bytearray(), False
+    begun = False
+    while data := os.read(descriptor, 1 << 16):  # Python's own buffer would be locked when it exits
+        if not begun and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UsageError("standard input is UTF-16, which --input - does not read: send UTF-8, or name a file")
+        begun = True
+        if after_return:
+            data = data.removeprefix(b"\n")
+        after_return = data.endswith(b"\r")
+        *lines, last = re.split(rb"\r\n|\r|\n", data)
+        for line in lines:
+            yield bytes(rest + line)
+            rest.clear()
+        rest += last
+        if len(rest) > LARGEST:
+            raise UsageError(f"standard input has a line of more than {LARGEST >> 20} MiB: send shorter ones")
+    if rest:
+        yield bytes(rest)
+
+
 def _value(asked: Asked, line: bytes) -> Any:
-    try:
-        text = line.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 at byte {error.start}") from error
+    text = text_of(line)
     if asked.format == "text":
         return text
     try:
-        return json.loads(text)
+        return json_value(text)
     except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from error
+        raise ValueError(f"is not JSON ({error})") from error
 
 
 # -- what is said on the way -------------------------------------------------------------------------------------

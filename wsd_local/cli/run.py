@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import sys
 import threading
 from contextlib import ExitStack
@@ -186,7 +185,9 @@ def show_native_log(verbose: bool) -> None:
 
 def given_settings(context: typer.Context) -> dict[str, Any]:
     """Those settings that were given as options, as the settings want them."""
-    from wsd_local.settings import names, read_text
+    from wsd_local.inputs import read_text
+    from wsd_local.settings import names
+    from wsd_local.settings import read_text as setting_of
 
     settings: dict[str, Any] = {}
     for name, value in context.params.items():
@@ -197,9 +198,9 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
             settings[name] = value.value
         elif isinstance(value, Path):
             is_text = name in ("grammar", "json_schema", "urial")
-            settings[name] = _decoded(_read(value), str(value)) if is_text else str(value)
+            settings[name] = read_text(value) if is_text else str(value)
         else:
-            settings[name] = read_text(name, value) if name == "n_gpu_layers" else value
+            settings[name] = setting_of(name, value) if name == "n_gpu_layers" else value
     return settings
 
 
@@ -209,44 +210,30 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
 def _conversation(
     prompt: str | None, file: Path | None, messages: Path | None, system: str | None
 ) -> list[dict[str, Any]]:
+    from wsd_local.inputs import decoded, plain, read_stream, read_text
     from wsd_local.prompts import conversation
 
     given = _messages(messages) if messages is not None else []
-    parts = [prompt] if prompt is not None else []
+    parts = [plain(prompt)] if prompt is not None else []
     if file is not None:
-        parts.append(_decoded(_read(file), str(file)))
+        parts.append(read_text(file))
     stdin = sys.stdin
     if stdin is not None and not stdin.isatty():
-        parts.append(_decoded(stdin.buffer.read(), "standard input"))
+        parts.append(decoded(read_stream(stdin.buffer, "standard input"), "standard input"))
     text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     if text:
         given.append({"role": "user", "content": text})
     elif not given:
         raise UsageError("there is no prompt: give it as an argument, with --file, or on standard input")
-    return [dict(message) for message in conversation(given, system)]
+    return [dict(message) for message in conversation(given, None if system is None else plain(system))]
 
 
 def _messages(path: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(_decoded(_read(path), str(path)))
-    except ValueError as error:
-        raise UsageError(f"{path}: is not JSON: {error}") from error
+    from wsd_local.inputs import read_json
+
+    found = read_json(path)
     if isinstance(found, dict):
         found = found.get("messages")
     if not isinstance(found, list):
         raise UsageError(f"{path}: must hold a list of messages, or an object with such a list in `messages`")
     return found
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _decoded(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: is not UTF-8 at byte {error.start}; convert it first (iconv -t utf-8)") from error

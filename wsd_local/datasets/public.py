@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError
+from wsd_local.inputs import read_toml
 from wsd_local.paths import cache_dir, package_models_dir
 from wsd_local.settings import nearest
 from wsd_local.transfer import asked, http_package, one_line
@@ -51,8 +52,6 @@ class PublicSet:
 
 def catalog_datasets() -> dict[str, PublicSet]:
     """All data sets of the catalog."""
-    from wsd_local.catalog import read_toml
-
     tables = read_toml(package_models_dir() / "catalog.toml").get("datasets", {})
     return {name: PublicSet(name, **table) for name, table in tables.items()}
 

@@ -25,8 +25,9 @@ from wsd_local.datasets.formats import (
     require_fields,
 )
 from wsd_local.datasets.items import BadRecord, DataSet, Item
-from wsd_local.datasets.records import Record, csv_header, csv_records, json_records, line_records, text_of
+from wsd_local.datasets.records import LARGEST, Record, csv_header, csv_records, json_records, line_records, text_of
 from wsd_local.errors import UsageError
+from wsd_local.inputs import read_bytes
 from wsd_local.settings import nearest
 
 _Form = Literal["lines", "csv", "json"]
@@ -61,10 +62,7 @@ def read(
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}: it counts records and must be at least 1")
     first, step = (1, 1) if shard is None else _checked_shard(shard, f"{shard[0]}/{shard[1]}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = read_bytes(path, LARGEST)
     text = text_of(path, data)
     if not text.strip():
         raise UsageError(f"{path}: is empty: there is nothing to answer")

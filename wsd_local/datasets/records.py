@@ -1,13 +1,14 @@
 """Files as records: bytes to text, and text to JSON objects, rows or lines, each with the line it begins at.
 
-Contract: syntax alone; nothing is known here of what the fields mean. Lines end at line feeds only: other separators
-of Unicode are part of the text. What keeps a file from being read at all is a `UsageError` with file and line; what
-is wrong with one record is its `problem`.
+Contract: syntax alone; nothing is known here of what the fields mean. Text is what `wsd_local.inputs` makes of bytes,
+so lines end at line feeds only: other separators of Unicode are part of the text. What keeps a file from being read
+at all is a `UsageError` with file and line; what is wrong with one record is its `problem`.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import zlib
@@ -17,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError
+from wsd_local.inputs import decoded, json_problem, limited
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_REST = re.compile(r"[^\r\n]*(?:\r?\n|\r)?")
+LARGEST = 1 << 30
+"""Bytes of a data set, unpacked if it was packed: 1 GiB."""
+
+_SPACE = re.compile(r"[ \t\n]*")
+_REST = re.compile(r"[^\n]*\n?")
 """The rest of a line, and its end."""
 
 
@@ -33,32 +38,28 @@ class Record:
 
 
 def text_of(path: Path, data: bytes) -> str:
-    """The text of a file: unpacked if it is packed with gzip, without a byte order mark.
+    """The text of a file, which may be packed with gzip.
 
     Raises:
-        UsageError: it cannot be unpacked, is not UTF-8, or is no text.
+        UsageError: it cannot be unpacked, would be too large, or is no text.
     """
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UsageError(f"{path}: cannot be unpacked ({error}): it is damaged or cut off, get it again") from error
+    return decoded(_unpacked(path, data) if data.startswith(b"\x1f\x8b") else data, str(path))
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: is not UTF-8 at byte {error.start}: save the file as UTF-8") from error
-    if (zero := text.find("\0")) >= 0:
-        line = text.count("\n", 0, zero) + 1
-        raise UsageError(f"{path}:{line}: holds a NUL character, so it is no text: save the file as UTF-8 text")
-    return text
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            unpacked = file.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: cannot be unpacked ({error}): it is damaged or cut off, get it again") from error
+    return limited(unpacked, str(path), LARGEST)
 
 
 def line_records(text: str) -> Iterator[Record]:
     """Lines with something on them."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield Record(number, line.removesuffix("\r"))
+            yield Record(number, line)
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def _json_record(record: Record) -> Record:
     try:
         return Record(record.line, json.loads(record.value))
     except (ValueError, RecursionError) as error:
-        return Record(record.line, problem=f"is not JSON ({_why(error)})")
+        return Record(record.line, problem=f"is not JSON ({json_problem(error)})")
 
 
 def _list_records(path: Path, text: str) -> list[Record]:
@@ -95,7 +96,7 @@ def _list_records(path: Path, text: str) -> list[Record]:
             value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             wrong = error.lineno if isinstance(error, json.JSONDecodeError) else line
-            raise UsageError(f"{path}:{wrong}: the JSON list is broken ({_why(error)})") from error
+            raise UsageError(f"{path}:{wrong}: the JSON list is broken ({json_problem(error)})") from error
         records.append(Record(line, value))
         place = _end(_SPACE, text, end)
         if text.startswith(",", place):
@@ -114,14 +115,6 @@ def _end(pattern: re.Pattern[str], text: str, place: int) -> int:
     """Where a pattern ends that matches at a place."""
     found = pattern.match(text, place)
     return place if found is None else found.end()
-
-
-def _why(error: ValueError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
-    return "a number in it is too long"
 
 
 # -- CSV -----------------------------------------------------------------------------------------------------
@@ -167,7 +160,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str] | None]]:
     """
     first = text.split("\n", 1)[0]
     mark = next((sign for sign in ",;\t" if sign in first), ",")
-    field = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|(?!")([^{mark}\r\n]*))({mark}|\r?\n|\r|\Z)?')
+    field = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|(?!")([^{mark}\n]*))({mark}|\n|\Z)?')
     place, line = 0, 1
     while place < len(text):
         begin, row, behind = place, [], mark
