@@ -62,7 +62,7 @@ def test_list(store: Store, egg: int) -> None:
     potato, _ = asked(store, "How do I bake a [bold]potato?\x1b[2J")
     lines = printed("list").splitlines()
     assert [line.split()[0] for line in lines if line[:4].strip().isdigit()] == [str(potato), str(egg)]
-    assert "[bold]potato?�[2J" in lines[2]
+    assert "[bold]potato?␛[2J" in lines[2]
     assert [chat["id"] for chat in values("list", "water", "--json")["chats"]] == [egg]
     (chat,) = values("list", "POTATO", "--json")["chats"]
     assert chat == store.chat(potato).as_dict()
@@ -82,7 +82,7 @@ def test_show(store: Store, egg: int) -> None:
     ]
     assert shown["messages"][1]["tokens"][0]["prob"] == 0.1
     store.add(egg, None, "user", "beep\x07")
-    assert "beep�" in printed("show", str(egg))
+    assert "beep␇" in printed("show", str(egg))
 
 
 def test_search(store: Store, egg: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wsd_local.errors import ModelError, UsageError
+from wsd_local.errors import ModelError, UsageError, reason
 from wsd_local.inputs import json_value, read_json
 
 Kind = Literal["auto", "f32", "f16", "bf16", "q8_0"]
@@ -87,7 +87,7 @@ def _safetensors(path: Path) -> Counter[str]:
                 end = max(end, tensor["data_offsets"][1])
                 found[tensor.get("dtype", "")] += math.prod(tensor.get("shape", ()))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(f"{path}: is damaged: its header cannot be read; fetch or copy it again") from error
     if 8 + length + end > size:

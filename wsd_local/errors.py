@@ -6,6 +6,8 @@ wrong, where, and what to do; `exit_code` is what the command line returns for i
 
 from __future__ import annotations
 
+import errno
+
 
 class WsdError(Exception):
     """Something failed that the caller can read about in one line."""
@@ -35,3 +37,37 @@ class CancelledError(WsdError):
     """Work was stopped between or inside two evaluations; what was shown is kept by the caller."""
 
     exit_code = 130
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "the system does not permit it",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.EEXIST: "it exists already",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "this program has too many files open",
+    errno.ENFILE: "the system has too many files open",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EIO: "the device reported an input/output error",
+    errno.ENOMEM: "there is not enough memory",
+    errno.EBUSY: "it is in use",
+    errno.ETXTBSY: "it is in use",
+}
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused something, in words and without a number; the file's name is not part of it."""
+    if error.errno in _REASONS:
+        return _REASONS[error.errno]
+    return error.strerror or str(error) or type(error).__name__
+
+
+def os_message(error: OSError) -> str:
+    """A system error as one line: the file, if there is one, and the reason."""
+    names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return ": ".join([" -> ".join(names), reason(error)] if names else [reason(error)])

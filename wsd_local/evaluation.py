@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.demo import MEASURED_GROUP, Question, Verdict, judge, load_questions
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, reason
 from wsd_local.pairs import Pair
 from wsd_local.paths import demo_dir
 from wsd_local.prompts import conversation
@@ -146,7 +146,7 @@ def questions(path: Path | None = None, limit: int | None = None) -> list[Questi
     try:
         asked = load_questions(where)
     except OSError as error:
-        raise UsageError(f"{where}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{where}: cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise UsageError(str(error) if str(where) in str(error) else f"{where}: {error}") from error
     found = [question for question in asked if question.group == MEASURED_GROUP]

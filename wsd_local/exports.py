@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wsd_local.atomic import replaced
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.settings import nearest
 
 Line = dict[str, Any]
@@ -58,7 +58,7 @@ def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: s
         with replaced(target) as part, part.open("w", encoding="utf-8", newline="") as file:
             _write(kind, records, file, generator)
     except OSError as error:
-        raise WsdError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise WsdError(f"{target}: cannot be written: {reason(error)}") from error
     return len(records)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGUFValueType
 
-from wsd_local.errors import ModelError
+from wsd_local.errors import ModelError, reason
 
 LARGEST_HEADER = 1 << 28
 """Bytes. A vocabulary of 256,000 tokens with its merges takes about 2^24."""
@@ -145,7 +145,7 @@ def look_at(path: Path) -> None:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
     if not magic:
         raise ModelError(f"{path}: is empty; fetch or copy it again")
     if magic != b"GGUF":
@@ -163,7 +163,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             return _Parser(path, file).header()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def read_model(path: Path) -> tuple[Header, ...]:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, reason
 
 LARGEST = 1 << 26
 """Bytes of a text that is read, unless its reader says otherwise: 64 MiB."""
@@ -40,8 +40,10 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     try:
         with path.open("rb") as file:
             return read_stream(file, str(path), largest)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {reason(error)}") from error
+    except ValueError as error:  # a NUL in the path
+        raise UsageError(f"{path}: cannot be read: {error}") from error
 
 
 def read_stream(stream: BinaryIO, where: str, largest: int = LARGEST) -> bytes:
@@ -53,7 +55,7 @@ def read_stream(stream: BinaryIO, where: str, largest: int = LARGEST) -> bytes:
     try:
         data = stream.read(largest + 1)
     except OSError as error:
-        raise UsageError(f"{where}: cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{where}: cannot be read: {reason(error)}") from error
     return limited(data, where, largest)
 
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from wsd_local.atomic import replaced
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.inputs import json_value
 
 Key = tuple[int, int]
@@ -63,7 +63,7 @@ class Output:
             raise UsageError(f"{path}: another run is writing to it; wait for it, or choose another --output") from None
         except OSError as error:
             self._close()
-            raise UsageError(f"{path}: cannot be written: {error.strerror}; choose another --output") from error
+            raise UsageError(f"{path}: cannot be written: {reason(error)}; choose another --output") from error
         except BaseException:
             self._close()
             raise
@@ -101,7 +101,7 @@ class Output:
             os.fsync(self._descriptor)
         except OSError as error:
             os.ftruncate(self._descriptor, end)
-            raise WsdError(f"{self.path}: cannot be written: {error.strerror}; the same command goes on") from error
+            raise WsdError(f"{self.path}: cannot be written: {reason(error)}; the same command goes on") from error
         self.done[key] = str(values.get("text", ""))
 
     def sort(self) -> None:

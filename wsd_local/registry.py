@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsd_local.atomic import write_text
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.inputs import decoded, json_value
 from wsd_local.paths import data_dir, make_folder
 
@@ -55,7 +55,7 @@ def known() -> dict[str, Known]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise WsdError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise WsdError(f"{path}: cannot be read: {reason(error)}") from error
     try:
         rows = json_value(decoded(data, str(path)))["models"]
         entries = [Known(**{**row, "paths": tuple(map(Path, row["paths"]))}) for row in rows]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, reason
 from wsd_local.events import FinishReason, SwitchReason
 from wsd_local.inputs import json_value
 
@@ -174,7 +174,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _parsed(line: bytes) -> Any:

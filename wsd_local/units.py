@@ -27,3 +27,8 @@ def amount(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f}{unit}"
     return f"{count:.0f}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in the plural unless it is one: 1 token, 2 tokens."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -2,12 +2,11 @@
 
 Contract: standard output carries the answer and nothing else; notes, progress and errors go to standard error. Every
 error is one line (`--debug` shows the traceback). Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or
-unusable, 4 does not fit in memory or context, 5 some records failed, 130 interrupted.
+unusable, 4 does not fit in memory or context, 5 some records failed, 130 interrupted, 128 + n ended by signal n.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import traceback
@@ -18,6 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from wsd_local import __version__
+from wsd_local.cli import terminal
+from wsd_local.cli.interrupt import Interrupted, signals_raise
 from wsd_local.errors import CancelledError, WsdError
 
 COMMANDS = {
@@ -75,7 +76,7 @@ def _version(wanted: bool) -> None:
 @app.callback(
     invoke_without_command=True,
     epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or unusable, "
-    "4 does not fit in memory or context, 5 some records failed, 130 interrupted.",
+    "4 does not fit in memory or context, 5 some records failed, 130 interrupted, 128 + n ended by signal n.",
 )
 def _root(
     context: typer.Context,
@@ -99,28 +100,40 @@ def main() -> None:
 
 def run_app(commands: typer.Typer, name: str) -> None:
     """Run a command line; every error is one line, with its exit code."""
-    debug = "--debug" in sys.argv[1:]
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
-        sys.stdout.reconfigure(encoding="utf-8")
+    terminal.prepare()
+    with signals_raise():
+        code = _exit_code(commands, name, debug="--debug" in sys.argv[1:])
+    sys.exit(code)
+
+
+def _exit_code(commands: typer.Typer, name: str, *, debug: bool) -> int:
     try:
-        code = commands(standalone_mode=False, prog_name=name) or 0
-    except (CancelledError, KeyboardInterrupt, typer.Abort):
-        code = CancelledError.exit_code
+        code = commands(standalone_mode=False, prog_name=name)
+        with terminal.reader_may_leave():  # Python would flush when it exits, and complain in its own words
+            return int(code or 0)
+    except typer.Exit as error:
+        return error.exit_code
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # the reader left while Typer wrote
+            return 0
+        raise
+    except (CancelledError, Interrupted) as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return CancelledError.exit_code
     except WsdError as error:
-        code = _complain(name, error, error.exit_code, debug)
+        return _complain(name, error, error.exit_code, debug)
     except OSError as error:
-        code = _complain(name, error, 1, debug)
+        return _complain(name, terminal.told(error), 1, debug)
     except Exception as error:
         if hasattr(error, "format_message"):
-            code = _complain(name, f"{error.format_message().rstrip('.')}. See {name} --help.", 2, debug)
-        else:
-            code = _complain(name, f"internal error: {error!r}; --debug shows where", 1, debug)
-    sys.exit(code)
+            return _complain(name, f"{error.format_message().rstrip('.')}. See {name} --help.", 2, debug)
+        return _complain(name, f"internal error: {error!r}; --debug shows where", 1, debug)
 
 
 def _complain(name: str, error: object, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(f"{name}:", " ".join(str(error).split()), file=sys.stderr)
+        terminal.block(traceback.format_exc())
+    terminal.note(f"{name}: " + " ".join(str(error).split()))
     return code

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsd_local.cli import options
+from wsd_local.cli import options, terminal
 from wsd_local.errors import CancelledError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def bench(
     if repeat < 1:
         raise UsageError(f"repeat is {repeat}: it must be at least 1")
     import psutil
-    from rich.console import Console
     from rich.progress import Progress
 
     from wsd_local.benchmark import OVERRIDES, Bench, measure, steps
@@ -70,7 +69,7 @@ def bench(
     own = None if base_format is None else read_base_format(base_format)
     resident = psutil.Process().memory_info
     before = resident().rss
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     with interruptible() as interrupt, bar as progress:
         task = progress.add_task("loading", total=steps(repeat) + 1)
@@ -96,17 +95,15 @@ def bench(
 
 
 def _show(results: Results) -> None:
-    from rich.markup import escape
-
     from wsd_local.benchmark import COLUMNS
     from wsd_local.cli.tables import plain_table, print_tables
 
     table = plain_table(_title(results), COLUMNS, {1, 3})
     for row in results.rows:
-        table.add_row(*map(escape, row.cells()))
+        table.add_row(*row.cells())
     print_tables(table)
     for line in _notes(results):
-        typer.echo(line)
+        terminal.line(line)
 
 
 def _title(results: Results) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import enum
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.units import counted
+from wsd_local.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from rich.text import Text
 
     from wsd_local.store import ChatRow, Store
 
@@ -57,26 +59,27 @@ def list_chats(
         print_json({"chats": [chat.as_dict() for chat in found]})
         return
     if not found:
-        print("there are no chats" + (" with this" if query else ": wsd-chat begins one"), file=sys.stderr)
+        terminal.note("there are no chats" + (" with this" if query else ": wsd-chat begins one"))
         return
     table = plain_table("Chats", ("id", "changed", "messages", "pair", "title"), {0, 2})
     for chat in found:
-        cells = (str(chat.id), _day(chat.updated), str(chat.messages), _printable(chat.pair), _printable(chat.title))
-        table.add_row(*map(_verbatim, cells))
+        table.add_row(str(chat.id), _day(chat.updated), str(chat.messages), chat.pair, chat.title)
     print_tables(table)
 
 
 @app.command("show")
 def show(chat_id: ChatId, as_json: AsJson = False, debug: Debug = False) -> None:
     """Print a chat: the branch that was shown last. With --json all that is known of it."""
-    from wsd_local.cli.output import reader_may_leave
     from wsd_local.store import Store
 
     with Store() as store:
         _existing(store, chat_id)
         text = store.export(chat_id, "json" if as_json else "markdown")
-    with reader_may_leave():
-        sys.stdout.write(text if as_json else _printable(text))
+    with terminal.reader_may_leave():
+        if as_json:
+            terminal.json_line(json.loads(text))
+        else:
+            sys.stdout.write(visible(text))
 
 
 @app.command("search")
@@ -87,6 +90,8 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Find messages, best first."""
+    from rich.text import Text
+
     from wsd_local.store import Store
 
     if not text.strip():
@@ -97,11 +102,11 @@ def search(
         print_json({"hits": [hit.as_dict() for hit in found]})
         return
     if not found:
-        print("nothing was found", file=sys.stderr)
+        terminal.note("nothing was found")
         return
     table = plain_table("Messages", ("chat", "message", "said", "by", "text"), {0, 1})
     for hit in found:
-        snippet = _verbatim(_printable(hit.snippet))
+        snippet = Text(visible(hit.snippet))
         for start, end in hit.marks:
             snippet.stylize("bold underline", start, end)
         table.add_row(str(hit.chat), str(hit.message), _day(hit.created), hit.role, snippet)
@@ -122,9 +127,6 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a chat, or with --all every chat, as Markdown or JSON. The file is readable by you alone."""
-    import json
-
-    from wsd_local.cli.output import reader_may_leave
     from wsd_local.store import Store
 
     form: Literal["markdown", "json"] = "json" if kind is ExportFormat.JSON else "markdown"
@@ -140,8 +142,11 @@ def export(
     else:
         text = "\n---\n\n".join(texts)
     if output is None:
-        with reader_may_leave():
-            sys.stdout.write(text)
+        with terminal.reader_may_leave():
+            if form == "json":
+                terminal.json_line(json.loads(text))
+            else:
+                terminal.write(text)
         return
     from wsd_local.atomic import write_text
     from wsd_local.target import check_folder
@@ -150,7 +155,7 @@ def export(
         check_folder(output)
         write_text(output, text, private=True)
     except OSError as error:
-        raise WsdError(f"{output}: cannot be written: {error.strerror or error}") from error
+        raise WsdError(f"{output}: cannot be written: {reason(error)}") from error
 
 
 @app.command("rm")
@@ -167,13 +172,13 @@ def rm(
 
     with Store() as store:
         chat = store.chat(chat_id)
-        what = f"chat {chat_id} ({_printable(chat.title) or 'untitled'}, {chat.messages} messages)"
+        what = f"chat {chat_id} ({chat.title or 'untitled'}, {counted(chat.messages, 'message')})"
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError(f"{what} would be deleted; confirm with --yes")
-            typer.confirm(f"Delete {what}?", abort=True, err=True)
+            typer.confirm(visible(f"Delete {what}?", keep_newlines=False), abort=True, err=True)
         store.erase(chat_id)
-    sys.stdout.write(f"{what}: deleted\n")
+    terminal.line(f"{what}: deleted")
 
 
 # -- printing -------------------------------------------------------------------------------------------------
@@ -188,15 +193,3 @@ def _existing(store: Store, chat_id: int) -> ChatRow:
 
 def _day(time: datetime) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
-
-
-def _printable(text: str) -> str:
-    """Text that cannot steer the terminal."""
-    return "".join("�" if (c < " " and c not in "\n\t") or "\x7f" <= c < "\xa0" else c for c in text)
-
-
-def _verbatim(text: str) -> Text:
-    """No brackets in it are markup."""
-    from rich.text import Text
-
-    return Text(text)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 
@@ -27,7 +26,7 @@ def show_path(debug: Debug = False) -> None:
     """Print where config.toml is, or would be."""
     from wsd_local.paths import config_file
 
-    sys.stdout.write(f"{config_file()}\n")
+    terminal.line(str(config_file()))
 
 
 @app.command("show")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.interrupt import interruptible
 from wsd_local.cli.options import Debug
+from wsd_local.visible import visible
 
 if TYPE_CHECKING:
     from wsd_local.checkpoint import Checkpoint
@@ -73,7 +75,7 @@ def convert(
         making.convert(checkpoint, path, chosen, force=force, progress=progress, stoppable=stop.calls)
     _remember(name, path, checkpoint.repo, checkpoint.revision)
     if chosen != "q8_0":
-        print(f"quantise it with: wsd-local models quantize {name} Q4_K_M", file=sys.stderr)
+        terminal.note(f"quantise it with: wsd-local models quantize {name} Q4_K_M")
 
 
 def quantize(
@@ -120,7 +122,7 @@ def quantize(
             stoppable=stop.calls,
         )
     _remember(name, made.path, repo, revision)
-    print(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight", file=sys.stderr)
+    terminal.note(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight")
 
 
 def _fetched(repo: str) -> Checkpoint:
@@ -157,21 +159,21 @@ def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> 
     from wsd_local.units import gb
 
     remember(Known(name, (path,), "made", repo, revision))
-    print(f"{name}\t{path}\t{gb(path.stat().st_size)}", flush=True)
+    terminal.line(f"{name}\t{path}\t{gb(path.stat().st_size)}")
+    sys.stdout.flush()
 
 
 @contextmanager
 def _shown(what: str) -> Iterator[Progress]:
     """A bar on standard error while it is a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    console = terminal.console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=1.0)
 
         def progress(now: str, fraction: float) -> None:
-            bar.update(task, description=now, completed=fraction)
+            bar.update(task, description=visible(now, keep_newlines=False), completed=fraction)
 
         yield progress

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import queue
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.interrupt import Stop, interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.inputs import LARGEST, json_value, text_of
@@ -144,12 +144,11 @@ def _run(
 ) -> int:
     """Answer what is left; the number of replies that failed."""
     from wsd_local.batch import Batch, made_by
-    from wsd_local.cli.output import reader_may_leave
 
     output = None if asked.output is None else stack.enter_context(_opened(asked.output, data))
     if output is None:
-        _require_stdout()
-        stack.enter_context(reader_may_leave())
+        terminal.require_output()
+        stack.enter_context(terminal.reader_may_leave())
     wanted = max(1, len(data.items))
     pair = _load(asked, min(parallel or _most(asked, wanted), wanted), console, interrupt, stack)
     if output is not None:
@@ -208,11 +207,6 @@ def _opened(path: Path, data: DataSet) -> Iterator[Output]:
         yield output
 
 
-def _require_stdout() -> None:
-    if sys.stdout is None:
-        raise UsageError("standard output is closed: give --output")
-
-
 class _Printed:
     """Replies go to standard output, a line each."""
 
@@ -220,7 +214,7 @@ class _Printed:
         self.done: dict[Key, str] = {}
 
     def append(self, key: Key, values: Mapping[str, Any]) -> None:
-        sys.stdout.write(json.dumps({"index": key[0], "turn": key[1], **values}, ensure_ascii=False) + "\n")
+        terminal.json_line({"index": key[0], "turn": key[1], **values})
         sys.stdout.flush()
         self.done[key] = str(values["text"])
 
@@ -266,7 +260,6 @@ def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None
 
 def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
     """JSON lines on standard input, each answered before the next is read."""
-    from wsd_local.cli.output import reader_may_leave
     from wsd_local.datasets import FORMATS, record_of
 
     if asked.output is not None or asked.parallel not in ("auto", "1") or asked.shard or asked.column:
@@ -276,12 +269,12 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
         raise UsageError(f"--input - cannot read {form!r}: give JSON lines of one turn, or --format text")
     if asked.limit is not None and asked.limit < 1:
         raise UsageError(f"limit is {asked.limit}: it counts records and must be at least 1")
-    _require_stdout()
+    terminal.require_output()
     console = _Console(asked.quiet)
     stack.callback(console.close)
     pair = _load(asked, 1, console, interrupt, stack)
     console.close()
-    stack.enter_context(reader_may_leave())
+    stack.enter_context(terminal.reader_may_leave())
     failed = seen = 0
     for index, line in enumerate(_lines(interrupt)):
         if not line.strip():
@@ -299,7 +292,7 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
         if reply.finish_reason == "cancelled":
             break
         values = {"index": index, "id": item.id, "turn": 0, "input": item.record}
-        sys.stdout.write(json.dumps(values | reply.as_dict(tokens=asked.tokens), ensure_ascii=False) + "\n")
+        terminal.json_line(values | reply.as_dict(tokens=asked.tokens))
         sys.stdout.flush()
         if seen == asked.limit:
             break
@@ -380,9 +373,7 @@ class _Console:
     """Standard error: a bar on a terminal, lines elsewhere, nothing but troubles if quiet."""
 
     def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._console = terminal.console(stderr=True)
         self._shows = self._console.is_terminal and not quiet
         self._quiet = quiet
         self._status = self._console.status("") if self._shows else None
@@ -395,7 +386,7 @@ class _Console:
     def say(self, line: str) -> None:
         """A line that stays."""
         self.close()
-        self._console.print(f"wsd-local: {line}")
+        terminal.note(f"wsd-local: {line}")
 
     def wait(self, message: str) -> None:
         """What is being waited for."""
@@ -443,7 +434,7 @@ class _Console:
             if not self._quiet and not self._shows and now - said >= SAY_EVERY_S:
                 said = now
                 left = (batch.total - batch.done) * (now - begun) / max(batch.done - first, 1)
-                self._console.print(
+                terminal.note(
                     f"wsd-local: {batch.done}/{batch.total} replies · {text} · {parallel} at once · {left:.0f} s left"
                 )
 
@@ -451,4 +442,4 @@ class _Console:
             yield tick
         if not self._quiet:
             seconds = time.monotonic() - begun
-            self._console.print(f"wsd-local: {batch.done}/{batch.total} replies in {seconds:.1f} s")
+            terminal.note(f"wsd-local: {batch.done}/{batch.total} replies in {seconds:.1f} s")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import print_json
 
@@ -15,14 +14,13 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
 
     Text for a bug report: versions, back ends, devices, folders, models, and a reply of the embedded pair.
     """
-    from wsd_local.cli.output import reader_may_leave
     from wsd_local.diagnosis import diagnose
 
     found = diagnose()
     if as_json:
         print_json(found.as_dict())
     else:
-        with reader_may_leave():
-            sys.stdout.write(found.text())
+        with terminal.reader_may_leave():
+            terminal.write(found.text())
     if found.problems:
         raise typer.Exit(1)

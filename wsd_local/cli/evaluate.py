@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.options import Debug
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Ask the embedded pair its held-out questions in several ways, and judge the answers."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from wsd_local.cli.tables import print_json
@@ -53,7 +52,7 @@ def demo(
 
     asked = questions(file, limit)
     write = _writer(html)
-    with load("demo", threads=threads) as pair, Progress(console=Console(stderr=True)) as progress:
+    with load("demo", threads=threads) as pair, Progress(console=terminal.console(stderr=True)) as progress:
         task = progress.add_task("asking", total=steps(len(asked)))
         results = measure(pair, asked, lambda done: progress.update(task, advance=1, description=done))
     from wsd_local.evaluation_page import demo_page, demo_tables
@@ -120,27 +119,24 @@ def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
 
 
 def _say(message: str) -> None:
-    print(f"wsd-local: {message}", file=sys.stderr)
+    terminal.note(f"wsd-local: {message}")
 
 
 def show(tables: Sequence[Table]) -> None:
     """Tables below each other, each with its note."""
-    from rich.markup import escape
-
     from wsd_local.charts import printable
-    from wsd_local.cli.output import reader_may_leave
     from wsd_local.cli.tables import plain_table, print_tables
 
     width = min(_NOTE_WIDTH, shutil.get_terminal_size().columns)
     for index, table in enumerate(tables):
-        columns = [escape("\n".join(map(printable, name.split("\n")))) for name in table.columns]
+        columns = ["\n".join(map(printable, name.split("\n"))) for name in table.columns]
         shown = plain_table(table.title, columns, range(1, len(columns)))
         for column in shown.columns[1:]:
             column.no_wrap = False
         for row in table.rows:
-            shown.add_row(*(escape(printable(cell)) for cell in row))
-        with reader_may_leave():
-            sys.stdout.write("\n" if index else "")
+            shown.add_row(*(printable(cell) for cell in row))
+        with terminal.reader_may_leave():
+            terminal.write("\n" if index else "")
         print_tables(shown)
-        with reader_may_leave():
-            sys.stdout.write(textwrap.fill(table.note, width) + "\n" if table.note else "")
+        with terminal.reader_may_leave():
+            terminal.write(textwrap.fill(table.note, width) + "\n" if table.note else "")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsd_local.cli import options
+from wsd_local.cli import options, terminal
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 
@@ -51,14 +51,14 @@ def fit(
     models = {role: expected(name) for role, name in names.items()}
     missing = [names[role] for role, (_, is_estimated) in models.items() if is_estimated]
     if missing:
-        typer.echo(f"not on this machine, estimated from the catalog: {', '.join(missing)}", err=True)
+        terminal.note(f"not on this machine, estimated from the catalog: {', '.join(missing)}")
     plan = placed({role: model for role, (model, _) in models.items()}, loading)
     if as_json:
         print_json(plan.as_dict())
     else:
         print_tables(*tables(plan))
         for line in (*plan.speed_given_up, *plan.given_up):
-            typer.echo(f"given up: {line}", err=True)
+            terminal.note(f"given up: {line}")
 
 
 def tables(plan: Plan) -> tuple[Table, ...]:

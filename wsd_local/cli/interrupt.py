@@ -1,7 +1,10 @@
-"""Ctrl-C while native code runs.
+"""Signals that ask the program to end: Ctrl-C (SIGINT), SIGTERM, SIGHUP where there is one, SIGQUIT.
 
-Contract: inside `interruptible()` the first SIGINT or SIGTERM is noted at once and calls what was asked for, from a
-thread of its own; the second ends the process. Python's own handlers would wait until llama.cpp returns.
+Contract: such a signal ends a command in order: what it had written stays, the terminal is restored, child processes
+end, and the exit code is 128 and the signal's number. SIGHUP stays ignored if it was when the program began (`nohup`).
+Inside `signals_raise()` a signal raises `Interrupted` in the main thread. Inside `interruptible()`, for work
+in native code, it is noted at once and calls what was asked for, from a thread of its own, because Python's handlers
+wait until llama.cpp returns; a second signal, half a second later or more, ends the process there and then.
 """
 
 from __future__ import annotations
@@ -11,29 +14,59 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from wsd_local.errors import CancelledError
 
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
 _SHOW_CURSOR = "\x1b[?25h"
+_AGAIN_S = 0.5
+"""A signal that comes again sooner is the same one: `timeout` and shells send it to a process and to its group."""
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+def ending_signals() -> list[signal.Signals]:
+    """The signals of this system that ask the program to end."""
+    here = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    return [number for number in here if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class Interrupted(BaseException):
+    """A signal came; no error, so that nothing but the command line catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 class Stop:
     """Whether a stop was asked for, and what then happens."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.number: int | None = None
+        self._since = 0.0
         self._call: Callable[[], None] | None = None
 
-    def ask(self) -> None:
-        """A signal came; the second one does not wait for anybody."""
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None
+
+    def ask(self, number: int) -> None:
+        """A signal came; one that follows later does not wait for anybody."""
+        now = time.monotonic()
         if self.asked:
+            if now - self._since < _AGAIN_S:
+                return
             if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
-            os._exit(CancelledError.exit_code)
-        self.asked = True
+                with suppress(OSError):
+                    os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+            os._exit(128 + number)
+        self.number, self._since = number, now
         if self._call is not None:
             self._call()
 
@@ -45,27 +78,58 @@ class Stop:
 
 
 @contextmanager
+def signals_raise() -> Iterator[None]:
+    """A signal raises `Interrupted`, so that everything that is open is closed. Main thread only."""
+    stop = Stop()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        is_first = not stop.asked
+        stop.ask(number)
+        if is_first:
+            raise Interrupted(number)
+
+    with _handled(interrupt, ending_signals()):
+        yield
+
+
+@contextmanager
 def interruptible() -> Iterator[Stop]:
-    """Watch for signals. Main thread only."""
+    """Watch for signals. Main thread only.
+
+    Raises:
+        Interrupted: a signal came and the work ended with `CancelledError`, or because the terminal is gone.
+    """
     stop = Stop()
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
     def watch() -> None:
-        while reader.recv(1):
-            stop.ask()
+        while number := reader.recv(1):
+            stop.ask(number[0])
         reader.close()
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
-        """The byte that `set_wakeup_fd` wrote says it already."""
+        """`set_wakeup_fd` has written its number already."""
 
-    handlers = {number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM)}
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield stop
+        with _handled(ignore, ending_signals()):
+            yield stop
+    except (CancelledError, OSError) as error:
+        if stop.number is not None:
+            raise Interrupted(stop.number) from error
+        raise
     finally:
         signal.set_wakeup_fd(descriptor)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         writer.close()
+
+
+@contextmanager
+def _handled(handler: Handler, numbers: list[signal.Signals]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)

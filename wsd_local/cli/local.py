@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 from wsd_local.errors import UsageError
@@ -53,7 +54,7 @@ def list_models(
             kept.add_row(other.program, other.name, str(other.path))
         print_tables(kept)
     hint = "fetch one: wsd-local models pull NAME · have a file: wsd-local models import FILE --as NAME"
-    print(hint, file=sys.stderr)
+    terminal.note(hint)
 
 
 def show(
@@ -75,7 +76,7 @@ def show(
     if template:
         if shown.template is None:
             raise UsageError(f"{shown.path}: has no chat template")
-        sys.stdout.write(shown.template + "\n")
+        terminal.write(shown.template + "\n")
     elif as_json:
         print_json(shown.as_dict())
     else:
@@ -93,7 +94,7 @@ def import_(
 
     with hashing_bar() as progress:
         entry = import_model(path, name, progress)
-    sys.stdout.write(f"{entry.name}\t{entry.path}\n")
+    terminal.line(f"{entry.name}\t{entry.path}")
 
 
 def rm(
@@ -108,18 +109,18 @@ def rm(
 
     planned = removal(name)
     for path in planned.deleted:
-        sys.stderr.write(f"deletes {path}\n")
+        terminal.note(f"deletes {path}")
     for path in planned.kept:
-        sys.stderr.write(f"keeps {path}\n")
+        terminal.note(f"keeps {path}")
     if dry_run:
-        sys.stdout.write(f"{name}: would free {gb(planned.freed)}\n")
+        terminal.line(f"{name}: would free {gb(planned.freed)}")
         return
     if planned.deleted and not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"{name}: {gb(planned.freed)} would be deleted; confirm with --yes")
         typer.confirm(f"Free {gb(planned.freed)}?", abort=True, err=True)
     done = remove(name)
-    sys.stdout.write(f"{name}: forgotten, {gb(done.freed)} freed\n")
+    terminal.line(f"{name}: forgotten, {gb(done.freed)} freed")
 
 
 # -- printing -------------------------------------------------------------------------------------------------

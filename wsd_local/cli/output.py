@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
 from rich.console import Console
 from rich.style import Style
+from rich.text import Text as Shown
 
+from wsd_local.cli import terminal
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.hashing import HashProgress
 from wsd_local.offload import Plan
 from wsd_local.reply import Finished, Reply
-
-
-@contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """A reader that closes the pipe ends the command, and is no error (`| head -1`)."""
-    try:
-        yield
-        sys.stdout.flush()
-    except OSError as error:
-        # Windows says EINVAL where others say EPIPE.
-        if not isinstance(error, BrokenPipeError) and (sys.platform != "win32" or error.errno != errno.EINVAL):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
+from wsd_local.units import counted
+from wsd_local.visible import CONTEXT, visible
 
 
 @contextmanager
@@ -38,7 +24,7 @@ def hashing_bar() -> Iterator[HashProgress]:
     """A progress bar for hashing files, on standard error if that is a terminal."""
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("hashing", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -52,12 +38,14 @@ class Printer:
 
     def __init__(self, *, as_json: bool, tokens: bool, trace: bool) -> None:
         self._json, self._tokens, self._trace = as_json, tokens, trace
-        self._out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._out = Console(highlight=False, markup=False, emoji=False)
+        """Its texts are visible already."""
+        self._err = terminal.console(stderr=True)
         self._coloured = trace and self._out.is_terminal and not as_json
         self._status = self._err.status("") if self._err.is_terminal else None
         self._begun = False
-        self._last = "\n"
+        self._written = "\n"
+        """The end of what was written to standard output."""
 
     def loading(self, role: Source, fraction: float) -> None:
         """A model is being loaded."""
@@ -72,7 +60,7 @@ class Printer:
         if plan is not None:
             self._quiet()
             for line in (*plan.given_up, *(plan.speed_given_up if self._trace else ())):
-                self._err.print(f"wsd-local: {line}")
+                terminal.note(f"wsd-local: {line}")
 
     def progress(self, role: Source, done: int, total: int) -> None:
         """A prompt is being read; shown until the first text."""
@@ -87,7 +75,7 @@ class Printer:
         """Print one event."""
         if isinstance(event, Notice):
             self._quiet()
-            self._err.print(f"wsd-local: {event.message}")
+            terminal.note(f"wsd-local: {event.message}")
         elif isinstance(event, Finished):
             self._quiet()
             self._finish(event.reply)
@@ -96,7 +84,7 @@ class Printer:
             self._write(event)
         elif isinstance(event, Switched) and self._coloured:
             mark = "" if event.confidence is None else f" {event.confidence:.2f}"
-            self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="")
+            self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="", soft_wrap=True)
 
     def close(self) -> None:
         """Nothing follows."""
@@ -107,21 +95,23 @@ class Printer:
             self._status.stop()
 
     def _write(self, event: Text) -> None:
-        self._begun, self._last = True, event.text[-1:]
+        self._begun = True
         if self._coloured:
-            self._out.print(event.text, style=STYLES[event.source], end="")
+            text = Shown(visible(event.text, before=self._written), STYLES[event.source])
+            self._out.print(text, end="", soft_wrap=True)
         else:
-            sys.stdout.write(event.text)
+            terminal.write(event.text, before=self._written)
+        self._written = (self._written + event.text)[-CONTEXT:]
         sys.stdout.flush()
 
     def _finish(self, reply: Reply) -> None:
         if self._json:
-            sys.stdout.write(json.dumps(reply.as_dict(tokens=self._tokens), ensure_ascii=False) + "\n")
-        elif self._last != "\n":
-            sys.stdout.write("\n")
+            terminal.json_line(reply.as_dict(tokens=self._tokens))
+        elif not self._written.endswith("\n"):
+            terminal.write("\n")
         sys.stdout.flush()
         if self._trace:
-            self._err.print(summary(reply))
+            terminal.note(summary(reply))
 
 
 def summary(reply: Reply) -> str:
@@ -129,9 +119,9 @@ def summary(reply: Reply) -> str:
     switch, times = reply.switch, reply.timings
     parts: list[str] = []
     if reply.draft.model is not None:
-        parts.append(f"opened by {reply.draft.model} ({reply.draft.tokens} tokens)")
+        parts.append(f"opened by {reply.draft.model} ({counted(reply.draft.tokens, 'token')})")
     if reply.base.model is not None:
-        parts.append(f"continued by {reply.base.model} ({reply.base.tokens} tokens)")
+        parts.append(f"continued by {reply.base.model} ({counted(reply.base.tokens, 'token')})")
     if switch.reason != "none":
         at = "" if switch.index is None else f" at token {switch.index}"
         confidence = "" if switch.confidence is None else f", confidence {switch.confidence:.3f}"

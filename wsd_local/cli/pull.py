@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsd_local.cli import terminal
 from wsd_local.cli.options import Debug
+from wsd_local.visible import visible
 
 if TYPE_CHECKING:
     from wsd_local.hub import Download, Progress
@@ -25,7 +27,6 @@ def pull(
 ) -> None:
     """Fetch a pair or a model from the Hugging Face Hub. Interrupted, the same command goes on."""
     from wsd_local.catalog import how_to_get
-    from wsd_local.cli.output import reader_may_leave
     from wsd_local.config import read_config
     from wsd_local.errors import ModelError
     from wsd_local.hub import Hub
@@ -34,15 +35,15 @@ def pull(
     hub = Hub()
     plan = hub.plan(what, name, read_config().pairs)
     hub.require_space(plan.downloads)
-    with reader_may_leave():
+    with terminal.reader_may_leave():
         for ready in plan.ready:
             where = "is part of the program" if ready.packaged else f"is here already: {ready.path}"
             own = ready.name.endswith(str(ready.path))  # a pair of the user's names it by its path
-            sys.stdout.write(f"{ready.path} is here already\n" if own else f"{ready.name} {where}\n")
+            terminal.line(f"{ready.path} is here already" if own else f"{ready.name} {where}")
         for download in plan.downloads:
             with transfer_bar(download) as progress:
                 entry = hub.fetch(download, progress)
-            sys.stdout.write(f"{entry.name}  {entry.path}  {gb(download.size)}\n")
+            terminal.line(f"{entry.name}  {entry.path}  {gb(download.size)}")
             sys.stdout.flush()
     if plan.to_convert:
         raise ModelError("; ".join(f"{entry.name} is still missing: {how_to_get(entry)}" for entry in plan.to_convert))
@@ -51,9 +52,7 @@ def pull(
 @contextmanager
 def transfer_bar(download: Download) -> Iterator[Progress | None]:
     """A bar for what is fetched and one for what is checked, on a terminal; nothing where there is none."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     if not console.is_terminal:
         yield None
         return
@@ -65,7 +64,9 @@ def transfer_bar(download: Download) -> Iterator[Progress | None]:
 
         def show(done: int, total: int, phase: str) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(f"{download.name}: {phase}", total=total, completed=done)
+                tasks[phase] = bars.add_task(
+                    visible(f"{download.name}: {phase}", keep_newlines=False), total=total, completed=done
+                )
             bars.update(tasks[phase], completed=done)
 
         yield show

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsd_local.cli import options
+from wsd_local.cli import options, terminal
 from wsd_local.cli.interrupt import interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
 
@@ -129,13 +129,14 @@ def run(
             )
         )
         return
-    from wsd_local.cli.output import Printer, reader_may_leave
+    from wsd_local.cli.output import Printer
     from wsd_local.events import Source
     from wsd_local.pairs import load
 
+    terminal.require_output()
     printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
     with ExitStack() as stack:
-        stack.enter_context(reader_may_leave())
+        stack.enter_context(terminal.reader_may_leave())
         stack.callback(printer.close)
         interrupt = stack.enter_context(interruptible())
 
@@ -180,7 +181,9 @@ def show_native_log(verbose: bool) -> None:
     if verbose:
         import logging
 
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(terminal.VisibleFormatter("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[handler])
 
 
 def given_settings(context: typer.Context) -> dict[str, Any]:

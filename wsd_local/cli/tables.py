@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
+
+from wsd_local.cli import terminal
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -17,27 +17,21 @@ _PIPE_WIDTH = 240
 
 def print_json(value: dict[str, Any]) -> None:
     """One line of JSON."""
-    from wsd_local.cli.output import reader_may_leave
-
-    with reader_may_leave():
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    with terminal.reader_may_leave():
+        terminal.json_line(value)
 
 
 def print_tables(*tables: Table) -> None:
     """Tables below each other."""
-    from rich.console import Console
-
-    from wsd_local.cli.output import reader_may_leave
-
-    console = Console(highlight=False)
+    console = terminal.console()
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    with reader_may_leave():
+    with terminal.reader_may_leave():
         for index, table in enumerate(tables):
             if index:
                 console.print()
             title, table.title = table.title, None
-            console.print(title, style="bold", soft_wrap=True, markup=False)
+            console.print(title, style="bold", soft_wrap=True)
             console.print(table)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from wsd_local.atomic import replaced
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.inputs import read_toml
 from wsd_local.paths import cache_dir, package_models_dir
 from wsd_local.settings import nearest
@@ -140,4 +140,4 @@ def _explained(name: str, url: str) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space, or set WSD_LOCAL_CACHE to a folder on another disk" if full else "check its folder"
-        raise WsdError(f"{name}: cannot be kept in {cache_dir()} ({error.strerror or error}): {hint}") from error
+        raise WsdError(f"{name}: cannot be kept in {cache_dir()} ({reason(error)}): {hint}") from error

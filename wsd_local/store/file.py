@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.paths import make_folder, make_private
 from wsd_local.store import schema
 
@@ -156,7 +156,7 @@ class ChatFile:
             make_folder(self.path.parent)
             size = self.path.stat().st_size if self.path.exists() else 0
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be opened: {error.strerror or error}") from error
+            raise StoreError(f"{self.path}: cannot be opened: {reason(error)}") from error
         if self.path.is_dir():
             raise StoreError(f"{self.path}: is a folder: name a file")
         if size and self._is_current():
