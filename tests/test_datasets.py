@@ -454,7 +454,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         ('{"messages": ["x"]}', "message 1 is not an object with `role` and `content`"),
         (
             '{"messages": [{"role": "tool", "content": "x"}]}',
-            "message 1 has the role 'tool'; it must be one of system, user, assistant",
+            "message 1 has the role 'tool': tools are not supported; leave such messages out",
         ),
         ('{"messages": [{"role": "user", "content": ["x"]}]}', "message 1 (user) has no text in `content`"),
         (

@@ -101,7 +101,7 @@ def _question(line: Line) -> str:
 def _alpaca_eval(answers: list[Answer], generator: str) -> Iterator[Line]:
     for first, *_ in answers:
         given = first["input"]
-        instruction = given.get("instruction", _question(first))
+        instruction = _question(first) if given.get("input") else given.get("instruction", _question(first))
         dataset = {"dataset": given["dataset"]} if "dataset" in given else {}
         yield {**dataset, "instruction": instruction, "output": first["text"], "generator": generator}
 

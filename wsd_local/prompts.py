@@ -1,13 +1,16 @@
 """What the two models are given to read.
 
 Contract: conversations in, prompts out, nothing else. The base reads sections of plain text, the draft reads
-the chat template of its own file, rendered in a sandbox. Message text is never parsed for control tokens.
+the chat template of its own file, rendered in a sandbox. Message text is never parsed for control tokens. Neighbouring
+messages of one role are one message in both prompts.
 """
 
 from __future__ import annotations
 
 import json
 import traceback
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +25,8 @@ NO_THINKING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0
 
 Role = Literal["system", "user", "assistant"]
 ROLES = ("system", "user", "assistant")
+_CALLS = ("tool_calls", "function_call")
+_TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class Message(TypedDict):
@@ -31,38 +36,112 @@ class Message(TypedDict):
     content: str
 
 
-def conversation(prompt: str | Sequence[Mapping[str, Any]], system: str | None = None) -> list[Message]:
+def conversation(
+    prompt: str | Sequence[Mapping[str, Any]], system: str | None = None, unused: Counter[str] | None = None
+) -> list[Message]:
     """A checked list of messages from a prompt or from messages.
+
+    The role `developer` is another name for `system`. Content may be a list of parts `{"type": "text", "text": …}`,
+    which are joined with line feeds. Fields of messages beside `role` and `content` are not used.
+
+    Args:
+        prompt: the user's text, or messages.
+        system: a system message to put in front.
+        unused: counts the fields that were not used; where it is None, a warning names them.
 
     Raises:
         UsageError: it says which message is wrong and why.
     """
     given = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    messages = [_message(i, message) for i, message in enumerate(given, 1)]
+    found: Counter[str] = Counter()
+    messages = [_message(i, message, found) for i, message in enumerate(given, 1)]
+    if unused is not None:
+        unused.update(found)
+    elif found:
+        warnings.warn(f"fields of messages are not used: {counted(found)}", stacklevel=2)
     if messages and messages[-1] == {"role": "assistant", "content": ""}:
         messages.pop()
     if system is not None and system.strip():
         if any(message["role"] == "system" for message in messages):
             raise UsageError("a system message is given twice: among the messages and apart; leave one out")
-        messages.insert(0, {"role": "system", "content": system})
+        messages.insert(0, {"role": "system", "content": _unicode(system, "the system message")})
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
         raise UsageError("the prompt is empty: there is no user message with text in it")
     return messages
 
 
-def _message(number: int, message: Mapping[str, Any]) -> Message:
+def counted(unused: Mapping[str, int]) -> str:
+    """Names of fields with how often each was there, for a line."""
+    return ", ".join(f"`{name}` ({count})" for name, count in unused.items())
+
+
+def _message(number: int, message: Mapping[str, Any], unused: Counter[str]) -> Message:
     if not isinstance(message, Mapping):
         raise UsageError(f"message {number} is not an object with `role` and `content`")
-    role, content = message.get("role"), message.get("content")
+    role = message.get("role")
+    if role == "developer":
+        role = "system"
+    if role in ("tool", "function") or (role == "assistant" and any(message.get(name) for name in _CALLS)):
+        what = f"the role {role!r}" if role != "assistant" else "calls of tools"
+        raise UsageError(f"message {number} has {what}: tools are not supported; leave such messages out")
     if role not in ROLES:
-        raise UsageError(f"message {number} has the role {role!r}; it must be one of {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise UsageError(f"message {number} ({role}) has no text in `content`")
-    try:
-        content.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"message {number} ({role}) is not valid Unicode at character {error.start}") from error
+        raise UsageError(f"message {number} has the role {role!r}; it must be one of {', '.join(ROLES)} or developer")
+    where = f"message {number} ({role})"
+    content = _unicode(_content(message.get("content"), where, unused), where)
+    unused.update(
+        str(name) for name, value in message.items() if name not in ("role", "content") and has_content(value)
+    )
     return {"role": role, "content": content}
+
+
+def has_content(value: object) -> bool:
+    """Whether a field that is not used would say something: null and what is empty do not."""
+    return value is not None and value not in ("", [], {})
+
+
+def _content(content: object, where: str, unused: Counter[str]) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple) or not content:
+        raise UsageError(f"{where} has no text in `content`")
+    texts = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        if kind not in _TEXT_PARTS:
+            raise UsageError(f"{where} has a part of the type {kind!r} in `content`, and only text is read")
+        text = part.get("text") if isinstance(part, Mapping) else None
+        if not isinstance(text, str):
+            raise UsageError(f"{where} has no text in `content`")
+        texts.append(text)
+        unused.update(f"content.{name}" for name in part if name not in ("type", "text") and has_content(part[name]))
+    return "\n".join(texts)
+
+
+def _unicode(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where} is not valid Unicode at character {error.start}") from error
+    return text
+
+
+def _joined(before: str, after: str) -> str:
+    return f"{before.rstrip()}\n\n{after.lstrip()}"
+
+
+def merged(messages: Sequence[Message]) -> list[Message]:
+    """Messages with neighbours of one role as one, their texts parted by a blank line.
+
+    A question whose answer never came is followed by another question, and many templates refuse what does not take
+    turns.
+    """
+    found: list[Message] = []
+    for message in messages:
+        if found and found[-1]["role"] == message["role"]:
+            found[-1] = {"role": message["role"], "content": _joined(found[-1]["content"], message["content"])}
+        else:
+            found.append(message)
+    return found
 
 
 def supplied_prefix(messages: Sequence[Message]) -> str | None:
@@ -139,7 +218,7 @@ class BaseFormat:
     def prompt(self, messages: Sequence[Message]) -> str:
         """The prompt; it ends with the assistant's heading and the text that the caller supplied, if any."""
         supplied = supplied_prefix(messages)
-        before = messages if supplied is None else messages[:-1]
+        before = merged(messages if supplied is None else messages[:-1])
         sections = [self.headings[message["role"]] + message["content"].strip() + self.ending for message in before]
         return self.prefix + "".join(sections) + self.headings["assistant"] + (supplied or "")
 
@@ -204,7 +283,7 @@ class DraftFormat:
         mask = _unused_character(messages)
         shown = [
             Message(role=message["role"], content=self._vocabulary.mask_controls(message["content"], mask))
-            for message in (messages if prefix is None else messages[:-1])
+            for message in merged(messages if prefix is None else messages[:-1])
         ]
         text = _closed(self._render(shown)) + self._vocabulary.mask_controls(prefix or "", mask)
         return self._vocabulary.tokenize_template(text, mask)
@@ -233,9 +312,9 @@ class DraftFormat:
         try:
             return self._rendered(messages)
         except Exception as error:  # a template is a program: it can fail in any way
-            if (merged := _without_system(messages)) != messages:
+            if (without := merged(_without_system(messages))) != messages:
                 with suppress(Exception):
-                    return self._rendered(merged)
+                    return self._rendered(without)
             said = str(error) or type(error).__name__
             line = _template_line(error)
             where = "" if line is None else f" in line {line}"

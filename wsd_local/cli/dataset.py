@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from wsd_local.cli import terminal
 from wsd_local.cli.interrupt import Stop, interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.inputs import LARGEST, json_value, text_of
+from wsd_local.prompts import counted
 
 if TYPE_CHECKING:
     from wsd_local.batch import Batch, Outcome
@@ -74,6 +76,8 @@ def answer_data(asked: Asked) -> None:
         for bad in data.bad:
             line = "" if bad.line is None else f", line {bad.line}"
             console.say(f"{data.path}{line}: {bad.reason}")
+        if data.unused:
+            console.say(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
         if data.bad and asked.stop_on_error:
             raise UsageError(f"{data.path}: {len(data.bad)} bad records (--on-error stop); nothing was asked")
         failed = _run(asked, parallel, data, console, interrupt, stack) + len(data.bad)
@@ -276,12 +280,16 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
     console.close()
     stack.enter_context(terminal.reader_may_leave())
     failed = seen = 0
+    unused = Counter[str]()
     for index, line in enumerate(_lines(interrupt)):
         if not line.strip():
             continue
         seen += 1
         try:
             item = record_of(form, index, index + 1, _value(asked, line), asked.system)
+            if item.later:
+                raise ValueError("asks several turns, and --input - answers one: put it into a file")
+            unused.update(item.unused)
             reply = pair.reply(item.messages)
         except (ValueError, WsdError) as error:
             failed += 1
@@ -296,6 +304,8 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
         sys.stdout.flush()
         if seen == asked.limit:
             break
+    if unused:
+        console.say(f"standard input: the models do not read these fields: {counted(unused)}")
     if interrupt.asked:
         raise CancelledError("interrupted")
     if failed:

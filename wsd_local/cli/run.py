@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -214,9 +215,11 @@ def _conversation(
     prompt: str | None, file: Path | None, messages: Path | None, system: str | None
 ) -> list[dict[str, Any]]:
     from wsd_local.inputs import decoded, plain, read_stream, read_text
-    from wsd_local.prompts import conversation
+    from wsd_local.prompts import conversation, counted
+    from wsd_local.visible import visible
 
-    given = _messages(messages) if messages is not None else []
+    unused = Counter[str]()
+    given = _messages(messages, unused) if messages is not None else []
     parts = [plain(prompt)] if prompt is not None else []
     if file is not None:
         parts.append(read_text(file))
@@ -228,14 +231,20 @@ def _conversation(
         given.append({"role": "user", "content": text})
     elif not given:
         raise UsageError("there is no prompt: give it as an argument, with --file, or on standard input")
-    return [dict(message) for message in conversation(given, None if system is None else plain(system))]
+    checked = conversation(given, None if system is None else plain(system), unused)
+    if unused:
+        line = f"wsd-local: {messages}: the models do not read these fields: {counted(unused)}"
+        print(visible(line, keep_newlines=False), file=sys.stderr)
+    return [dict(message) for message in checked]
 
 
-def _messages(path: Path) -> list[dict[str, Any]]:
+def _messages(path: Path, unused: Counter[str]) -> list[dict[str, Any]]:
     from wsd_local.inputs import read_json
+    from wsd_local.prompts import has_content
 
     found = read_json(path)
     if isinstance(found, dict):
+        unused.update(name for name, value in found.items() if name != "messages" and has_content(value))
         found = found.get("messages")
     if not isinstance(found, list):
         raise UsageError(f"{path}: must hold a list of messages, or an object with such a list in `messages`")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wsd_local.datasets.items import Item
 from wsd_local.errors import UsageError
-from wsd_local.prompts import Message, conversation
+from wsd_local.prompts import Message, conversation, has_content
 
 COLUMNS = ("prompt", "question", "instruction", "text")
 """Names by which a column of prompts is known, in any case; the first that is there."""
@@ -30,10 +31,11 @@ class MissingField(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a record asks: a prompt or messages, further turns, and a system message of its own."""
+    """What a record asks: a prompt or messages, further turns, and a system message; `used` are the fields it is in."""
 
     prompt: str | list[Any]
-    later: tuple[str, ...] = ()
+    used: tuple[str, ...]
+    later: tuple[dict[str, Any], ...] = ()
     system: str | None = None
 
 
@@ -54,9 +56,14 @@ def item_of(format: str, index: int, line: int | None, value: Any, system: str |
     if not isinstance(record, dict):
         raise ValueError("is not a JSON object")
     _require_json(record)
-    asked = _text(record, column) if column is not None else _READERS[format](record)
-    own = own_id(record)
-    return Item(index, str(index) if own is None else own, line, _messages(asked, system), asked.later, record)
+    asked = _row(record, column) if column is not None else _READERS[format](record)
+    own, unused = _own_id(record), Counter[str]()
+    messages = _messages(asked, system, unused)
+    later = tuple(_read([turn], None, unused)[0]["content"] for turn in asked.later)
+    used = (*asked.used, *own[:1])
+    beside = [str(name) for name, value in record.items() if name not in used and has_content(value)]
+    names = (*beside, *(f"{name} of messages" for name in unused))
+    return Item(index, own[1] if own else str(index), line, messages, later, record, names)
 
 
 def detected(record: Mapping[str, Any]) -> str:
@@ -109,22 +116,24 @@ def prompt_column(names: Sequence[str], column: str | None = None) -> str:
 
 def own_id(record: Mapping[str, Any]) -> str | None:
     """The record's own name, from the first field for one that is filled."""
-    lower = {key.lower(): value for key, value in record.items()}
+    return (_own_id(record) or (None, None))[1]
+
+
+def _own_id(record: Mapping[str, Any]) -> tuple[str, str] | tuple[()]:
+    """The field with the record's own name, and the name."""
+    lower = {key.lower(): key for key in record}
     for name in _IDS:
-        value = lower.get(name)
+        value = record[lower[name]] if name in lower else None
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return str(value)
-    return None
+            return lower[name], str(value)
+    return ()
 
 
 # -- conversations -------------------------------------------------------------------------------------------
 
 
-def _messages(asked: _Asked, system: str | None) -> list[Message]:
-    try:
-        messages = conversation(asked.prompt, asked.system)
-    except UsageError as error:
-        raise ValueError(str(error)) from error
+def _messages(asked: _Asked, system: str | None, unused: Counter[str]) -> list[Message]:
+    messages = _read(asked.prompt, asked.system, unused)
     last = messages[-1]
     if last["role"] == "system":
         raise ValueError("the conversation ends with a system message: there is nothing to answer")
@@ -133,6 +142,13 @@ def _messages(asked: _Asked, system: str | None) -> list[Message]:
     if system is not None and system.strip() and all(message["role"] != "system" for message in messages):
         messages.insert(0, {"role": "system", "content": system})
     return messages
+
+
+def _read(prompt: str | list[Any], system: str | None, unused: Counter[str]) -> list[Message]:
+    try:
+        return conversation(prompt, system, unused)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def _require_json(record: dict[str, Any]) -> None:
@@ -156,9 +172,18 @@ def _field(record: Mapping[str, Any], *names: str) -> tuple[str, Any]:
 
 def _text(record: Mapping[str, Any], *names: str) -> _Asked:
     name, value = _field(record, *names)
+    return _Asked(_required_text(name, value), (name,))
+
+
+def _required_text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"`{name}` is no text")
-    return _Asked(value)
+    return value
+
+
+def _optional_text(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    return "" if value is None else _required_text(name, value)
 
 
 def _list(record: Mapping[str, Any], name: str) -> list[Any]:
@@ -169,7 +194,27 @@ def _list(record: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _instruction(record: Mapping[str, Any]) -> _Asked:
-    return _text(record, "instruction")
+    """Alpaca's fields: what the instruction is about, a system message, and earlier turns as pairs of texts."""
+    instruction = _required_text(*_field(record, "instruction"))
+    about = _optional_text(record, "input")
+    asked = f"{instruction.rstrip()}\n\n{about}" if about.strip() else instruction
+    system = _optional_text(record, "system")
+    earlier = _history(record.get("history") or [])
+    messages = [*earlier, {"role": "user", "content": asked}] if earlier else asked
+    return _Asked(messages, ("instruction", "input", "system", "history"), system=system or None)
+
+
+def _history(turns: object) -> list[Any]:
+    if not isinstance(turns, list):
+        raise ValueError("`history` is no list of turns")
+    if all(isinstance(turn, dict) for turn in turns):
+        return turns
+    messages: list[Any] = []
+    for number, turn in enumerate(turns, 1):
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
+            raise ValueError(f"turn {number} of `history` is no pair of texts")
+        messages += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turn, strict=True)]
+    return messages
 
 
 def _question(record: Mapping[str, Any]) -> _Asked:
@@ -177,26 +222,35 @@ def _question(record: Mapping[str, Any]) -> _Asked:
 
 
 def _context(record: Mapping[str, Any]) -> _Asked:
-    return _Asked(_list(record, "context"))
+    return _Asked(_list(record, "context"), ("context",))
 
 
 def _turns(record: Mapping[str, Any]) -> _Asked:
+    """Questions that are asked one after another, or a conversation to go on with, if the assistant speaks in it."""
     _, turns = _field(record, "turns")
     if not isinstance(turns, list) or not turns:
         raise ValueError("`turns` is no list of turns")
-    texts: list[str] = []
-    for number, turn in enumerate(turns, 1):
-        text = turn.get("content") if isinstance(turn, dict) else turn
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"turn {number} of `turns` has no text")
-        texts.append(text)
-    return _Asked(texts[0], tuple(texts[1:]))
+    messages = [_turn(number, turn) for number, turn in enumerate(turns, 1)]
+    roles = [message["role"] for message in messages]
+    first = next((place for place, role in enumerate(roles) if role == "user"), len(roles))
+    if not all(role == "user" for role in roles[first:]):
+        return _Asked(messages, ("turns",))
+    return _Asked(messages[: first + 1], ("turns",), tuple(messages[first + 1 :]))
+
+
+def _turn(number: int, turn: object) -> dict[str, Any]:
+    """A turn as a message; one without a role is the user's."""
+    message = {"role": "user", **turn} if isinstance(turn, dict) else {"role": "user", "content": turn}
+    content = message.get("content")
+    if not isinstance(content, str | list) or not content or (isinstance(content, str) and not content.strip()):
+        raise ValueError(f"turn {number} of `turns` has no text")
+    return message
 
 
 def _hh(record: Mapping[str, Any]) -> _Asked:
     name, value = _field(record, "raw_context", "chosen")
     if name == "raw_context":
-        return _Asked(_list(record, name))
+        return _Asked(_list(record, name), (name,))
     if not isinstance(value, str) or _ANSWER not in value:
         raise ValueError("`chosen` is no transcript: there is no 'Assistant:' in it")
     before, *spoken = _SPEAKER.split(value.rpartition(_ANSWER)[0])
@@ -204,7 +258,7 @@ def _hh(record: Mapping[str, Any]) -> _Asked:
         raise ValueError("`chosen` is no transcript: it does not begin with 'Human:'")
     roles = {"Human": "user", "Assistant": "assistant"}
     pairs = zip(spoken[::2], spoken[1::2], strict=True)
-    return _Asked([{"role": roles[who], "content": said.strip()} for who, said in pairs])
+    return _Asked([{"role": roles[who], "content": said.strip()} for who, said in pairs], (name,))
 
 
 def _jsonl(record: Mapping[str, Any]) -> _Asked:
@@ -213,17 +267,23 @@ def _jsonl(record: Mapping[str, Any]) -> _Asked:
         raise ValueError("has both `prompt` and `messages`: leave one out")
     if not isinstance(value, str | list):
         raise ValueError(f"`{name}` is neither text nor a list of messages")
-    system = record.get("system")
-    if not isinstance(system, str | None):
-        raise ValueError("`system` is no text")
-    return _Asked(value, system=system)
+    return _Asked(value, (name, "system"), system=_optional_text(record, "system") or None)
 
 
 def _csv(record: Mapping[str, Any]) -> _Asked:
     try:
-        return _text(record, prompt_column(list(record)))
+        return _row(record, prompt_column(list(record)))
     except UsageError as error:
         raise MissingField(str(error)) from error
+
+
+def _row(record: Mapping[str, Any], column: str) -> _Asked:
+    """A row: the column of prompts, a column `system` if there is one, and Alpaca's `input` beside `instruction`."""
+    _, prompt = _field(record, column)
+    beside = ("system", "input") if column.lower() == "instruction" else ("system",)
+    own = {name.lower(): name for name in reversed(list(record)) if name.lower() in beside and name != column}
+    row = {"instruction": _required_text(column, prompt), **{name: record[field] for name, field in own.items()}}
+    return replace(_instruction(row), used=(column, *own.values()))
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], _Asked]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ class Item:
     `index` is its place in the file from 0, whatever is left out; `id` the data set's own, if it has one that no other
     record has, else the index. `line` counts from 1; where a record has several lines it is the first. `messages` ends
     with a user message, or with the beginning of the reply; `later` are the user messages of further turns. `record`
-    holds the input's own fields, ready for JSON; of a line of text it is `{"prompt": line}`.
+    holds the input's own fields, ready for JSON; of a line of text it is `{"prompt": line}`. `unused` names those
+    of its fields, and of its messages' fields, that say something and that the models do not read.
     """
 
     index: int
@@ -25,6 +27,7 @@ class Item:
     messages: list[Message]
     later: tuple[str, ...]
     record: dict[str, Any]
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,8 @@ class DataSet:
     sha256: str
     items: list[Item]
     bad: list[BadRecord]
+
+    @property
+    def unused(self) -> dict[str, int]:
+        """Fields that the models do not read, with the number of records that have something in them."""
+        return dict(Counter(name for item in self.items for name in item.unused))
