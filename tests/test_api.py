@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,10 @@ def test_models_can_be_given_by_path_and_by_name(demo_q8: tuple[object, object])
         {"ctx": 0},
         {"flash_attn": "x"},
         {"cache_type_k": "zz"},
-        {"stop": "abc"},
+        {"stop": 5},
+        {"stop": ["abc", 5]},
+        {"stop": b"abc"},
+        {"stop": ""},
         {"stop": [""]},
         {"on_draft_end": "wait"},
     ],
@@ -120,3 +123,102 @@ def test_an_embedding_model_is_refused_every_time(tmp_path: Path) -> None:
 def test_what_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError):
         _ = wsd.nothing_of_the_kind
+
+
+def test_the_public_names_can_be_seen() -> None:
+    assert set(wsd.__all__) <= set(dir(wsd))
+    assert all(getattr(wsd, name) is not None for name in dir(wsd))
+
+
+WRONG_PROMPTS: list[Any] = [
+    *(5, None, 3.5, True, b"text", object(), set()),
+    {"role": "user", "content": "text"},
+    *([5], [None], ["text"], [[]], [{"role": "user"}], [{"content": "text"}]),
+    *([{"role": 5, "content": "text"}], [{"role": ["user"], "content": "text"}]),
+    *([{"role": "user", "content": None}], [{"role": "user", "content": 5}]),
+    *("", [], "\ud800"),
+]
+
+
+@pytest.mark.parametrize("prompt", WRONG_PROMPTS, ids=repr)
+def test_a_prompt_of_a_wrong_kind_is_one_error_everywhere(pair: wsd.Pair, prompt: Any) -> None:
+    chat = pair.session()
+    for ask in (pair.reply, pair.start, pair.stream, chat.send, chat.stream):
+        with pytest.raises(wsd.UsageError):
+            list(ask(prompt))  # type: ignore[arg-type]
+    with pytest.raises(wsd.UsageError):
+        list(pair.replies([EGG, prompt], max_tokens=3))
+    assert not chat.messages
+
+
+@pytest.mark.parametrize("prompts", [5, None, EGG, {EGG: 1}])
+def test_many_prompts_are_a_list(pair: wsd.Pair, prompts: Any) -> None:
+    with pytest.raises(wsd.UsageError):
+        pair.replies(prompts)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"name": 5},
+        {"draft": 5},
+        {"base": ""},
+        {"base_format": {"stop": []}},
+        {"progress": 5},
+        {"busy": []},
+        {"busy": "later"},
+    ],
+)
+def test_what_is_loaded_is_of_its_kind(given: dict[str, Any]) -> None:
+    with pytest.raises(wsd.UsageError):
+        wsd.load(**given)
+
+
+def test_other_wrong_kinds(pair: wsd.Pair) -> None:
+    chat, run = pair.session(), pair.start(EGG)
+    wrong: list[Callable[[], object]] = [
+        lambda: pair.session(5),  # type: ignore[arg-type]
+        lambda: wsd.Session(pair, messages=5),  # type: ignore[arg-type]
+        lambda: chat.fork("all"),  # type: ignore[arg-type]
+        lambda: pair.start(EGG, progress=5),  # type: ignore[arg-type]
+        lambda: run.steer("high"),  # type: ignore[arg-type]
+        lambda: wsd.BaseFormat(headings=5),  # type: ignore[arg-type]
+        lambda: wsd.BaseFormat(stop=5),  # type: ignore[arg-type]
+        lambda: wsd.BaseFormat.of(5),  # type: ignore[arg-type]
+        chat.resume,
+        chat.regenerate,
+        chat.complete,
+    ]
+    for call in wrong:
+        with pytest.raises(wsd.UsageError):
+            call()
+
+
+def test_a_plain_text_is_one_stop_string(pair: wsd.Pair) -> None:
+    whole = pair.reply(EGG).text
+    assert pair.reply(EGG, stop=whole[10:15]).text == whole[: whole.index(whole[10:15])]
+    assert wsd.BaseFormat(stop="###").stops == ("###",)  # type: ignore[arg-type]
+
+
+def test_a_run_gives_its_events_in_a_loop(pair: wsd.Pair) -> None:
+    run = pair.start(EGG)
+    events = list(run)
+    assert isinstance(events[-1], wsd.Finished) and events[-1].reply == run.reply
+    assert "".join(event.text for event in events if isinstance(event, wsd.Text)) == run.reply.text
+
+
+def test_verbs_of_a_conversation_return_replies_and_their_twins_give_events(pair: wsd.Pair) -> None:
+    chat = pair.session()
+    whole = chat.send(EGG)
+    assert chat.regenerate().text == whole.text
+    for _ in chat.stream_regenerate():
+        chat.cancel()
+    stopped = chat.messages[-1]["content"]
+    assert chat.run is not None and chat.run.reply.finish_reason == "cancelled"
+    resumed = chat.resume()
+    assert (resumed.text, resumed.finish_reason) == (whole.text, "stop") and whole.text.startswith(stopped)
+    begun = wsd.Session(pair, messages=[*chat.messages[:-1], {"role": "assistant", "content": whole.text[:12]}])
+    rest = begun.complete()
+    assert begun.messages[-1]["content"] == whole.text[:12] + rest.text
+    for twin in (chat.stream_resume, chat.stream_regenerate, begun.stream_complete):
+        assert isinstance(list(twin())[-1], wsd.Finished)

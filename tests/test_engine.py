@@ -206,7 +206,7 @@ def test_cancel_from_another_thread_in_every_phase(
             with exact_pair(kin) as fresh:
                 assert chat.messages[-1]["content"] == fresh.reply(chat.messages[:-1], **settings).text
         else:
-            shown += "".join(event.text for event in chat.resume() if isinstance(event, Text))
+            shown += "".join(event.text for event in chat.stream_resume() if isinstance(event, Text))
             assert (shown, chat.run.reply.tokens) == (whole.text, whole.tokens)
 
 
@@ -255,7 +255,7 @@ def test_a_session_keeps_a_cancelled_reply_and_goes_on(pair: Pair) -> None:
         assert chat.run is not None
         partial = chat.run.reply
         assert (partial.finish_reason, chat.messages[-1]["content"]) == ("cancelled", partial.text)
-        list(chat.resume())
+        list(chat.stream_resume())
         assert chat.messages[-1]["content"].startswith(partial.text)
         assert chat.send("And now?", max_tokens=10).finish_reason != "cancelled"
         assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2

@@ -61,17 +61,17 @@ def test_what_forks_share_is_not_evaluated_again(pair: Pair) -> None:
 def test_answering_anew(pair: Pair) -> None:
     chat = pair.session()
     first = chat.send(FRANCE)
-    for _ in chat.regenerate():
+    for _ in chat.stream_regenerate():
         pass
     assert len(chat.messages) == 2 and chat.messages[-1]["content"] == first.text
     texts = set()
     for seed in range(6):
-        for _ in chat.regenerate(temperature=1.5, draft_temperature=1.5, seed=seed):
+        for _ in chat.stream_regenerate(temperature=1.5, draft_temperature=1.5, seed=seed):
             pass
         texts.add(chat.messages[-1]["content"])
     assert len(texts) > 1
     with pytest.raises(UsageError):
-        next(pair.session().regenerate())
+        next(pair.session().stream_regenerate())
 
 
 def test_reading_ahead_changes_time_only(pair: Pair) -> None:
@@ -194,7 +194,7 @@ def test_one_at_a_time_can_be_stopped_and_gone_on_with(demo_f32: tuple[Path, Pat
                 pair.cancel()
         assert chat.messages[-1]["content"] != whole
         while chat.messages[-1]["content"] != whole:
-            for _ in chat.resume():
+            for _ in chat.stream_resume():
                 pass
         assert not chat.prepare() or pair.loading.resident == "one"
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as in `typing`: `python -m wsd_local` imports nothing b
 if TYPE_CHECKING:
     from typing import Any
 
-    from wsd_local.errors import FitError, ModelError, UsageError, WsdError
+    from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
     from wsd_local.events import Checked, Event, Notice, Switched, Text
     from wsd_local.pairs import Pair, load
     from wsd_local.prompts import BaseFormat
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseFormat",
+    "BusyError",
+    "CancelledError",
     "Checked",
     "Event",
     "Finished",
@@ -41,7 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "errors": ("FitError", "ModelError", "UsageError", "WsdError"),
+    "errors": ("BusyError", "CancelledError", "FitError", "ModelError", "UsageError", "WsdError"),
     "events": ("Checked", "Event", "Notice", "Switched", "Text"),
     "pairs": ("Pair", "load"),
     "prompts": ("BaseFormat",),
@@ -59,3 +61,8 @@ def __getattr__(name: str) -> "Any":
         if name in names:
             return getattr(importlib.import_module(f"wsd_local.{module}"), name)
     raise AttributeError(f"module 'wsd_local' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, though most are imported when they are first used."""
+    return sorted({*globals(), *__all__})

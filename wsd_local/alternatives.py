@@ -23,5 +23,6 @@ def favourites(
     """
     model, context = pair.model("base"), pair.context("base")
     prompt = model.tokenize(pair.base_format.prompt(conversation(messages)))
-    found = context.favourites(0, [*prompt, *reply_tokens], len(prompt))
+    with pair.turns.held():
+        found = context.favourites(0, [*prompt, *reply_tokens], len(prompt))
     return [(model.spelling(token), prob) for token, prob in found]

@@ -212,7 +212,7 @@ class Bench:
     # -- the work ----------------------------------------------------------------------------------------------
 
     def _prepared(self, **changes: Any) -> Run:
-        return self.pair.prepared(self.messages, **OVERRIDES | {"max_tokens": self.tokens} | changes)
+        return self.pair.start(self.messages, **OVERRIDES | {"max_tokens": self.tokens} | changes)
 
     def _forget(self) -> None:
         for role in self.pair.loaded:

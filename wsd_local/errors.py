@@ -33,6 +33,10 @@ class FitError(WsdError):
     exit_code = 4
 
 
+class BusyError(WsdError):
+    """A pair or a conversation that another answer uses, where waiting was not wanted or could never end."""
+
+
 class CancelledError(WsdError):
     """Work was stopped between or inside two evaluations; what was shown is kept by the caller."""
 
@@ -71,3 +75,9 @@ def os_message(error: OSError) -> str:
     """A system error as one line: the file, if there is one, and the reason."""
     names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     return ": ".join([" -> ".join(names), reason(error)] if names else [reason(error)])
+
+
+def short(value: object) -> str:
+    """A wrong value as a message shows it: as Python writes it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -271,7 +271,10 @@ def reply_logprobs(pair: Pair, question: Question, text: str) -> list[float]:
     """The base's log-probability of each token of `text`, tokenised behind its own prompt for the question."""
     model, prompt = pair.model("base"), pair.base_format.prompt(conversation(question.messages))
     start, tokens = len(model.tokenize(prompt)), model.tokenize(prompt + text.strip())
-    return pair.context("base").logprobs(0, tokens, start) if len(tokens) > start else []
+    if len(tokens) <= start:
+        return []
+    with pair.turns.held():
+        return pair.context("base").logprobs(0, tokens, start)
 
 
 def perplexity(replies: Iterable[Sequence[float]], prefix: int) -> Perplexity | None:

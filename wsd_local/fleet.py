@@ -8,13 +8,14 @@ What comes out is the flat stream of each reply's events, with the key under whi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from wsd_local.decoding import Phase
 from wsd_local.errors import WsdError
 from wsd_local.events import Event
+from wsd_local.turns import Busy, waits
 
 if TYPE_CHECKING:
     from wsd_local.pairs import Pair, Prompt
@@ -39,10 +40,14 @@ class Failed(Event):
 
 
 class Fleet(Generic[K]):
-    """Replies in progress over `pair`, `parallel` at once: as many as its contexts have sequences if not given."""
+    """Replies in progress over `pair`, `parallel` at once: as many as its contexts have sequences if not given.
 
-    def __init__(self, pair: Pair, parallel: int | None = None) -> None:
+    Together they take one turn at the pair; `busy` is what they do if it is in use.
+    """
+
+    def __init__(self, pair: Pair, parallel: int | None = None, busy: Busy | None = None) -> None:
         self._pair = pair
+        self._turn, self._wait = pair.turns.turn(), waits(pair.busy if busy is None else busy)
         self.parallel = parallel or pair.loading.parallel
         self._waiting: deque[tuple[K, Prompt, dict[str, Any]]] = deque()
         self._live: dict[K, Run] = {}
@@ -59,19 +64,23 @@ class Fleet(Generic[K]):
     @property
     def drafting(self) -> int:
         """Replies in progress that the draft still writes."""
-        return sum(1 for run in self._live.values() if run.machine.phase is Phase.DRAFT)
+        return sum(1 for run in list(self._live.values()) if run.machine.phase is Phase.DRAFT)
 
     @property
     def continuing(self) -> int:
         """Replies in progress that the base writes."""
-        return sum(1 for run in self._live.values() if run.machine.phase is Phase.CONTINUE)
+        return sum(1 for run in list(self._live.values()) if run.machine.phase is Phase.CONTINUE)
 
-    def events(self) -> Iterator[tuple[K, Event]]:
+    def events(self) -> Generator[tuple[K, Event], None, None]:
         """Work until all is answered.
 
         Raises:
+            BusyError: the pair is in use, and waiting was not wanted or could never end.
             CancelledError: `Pair.cancel` was called. Called again, the work goes on.
         """
+        return self._pair.turns.hold(self._turn, self._work(), wait=self._wait)
+
+    def _work(self) -> Iterator[tuple[K, Event]]:
         engine = self._pair.engine
         while self._waiting or self._live:
             yield from self._begin()
@@ -91,7 +100,7 @@ class Fleet(Generic[K]):
         while self._waiting and len(self._live) < most:
             key, prompt, overrides = self._waiting.popleft()
             try:
-                run = self._pair.prepared(prompt, **overrides)
+                run = self._pair.start(prompt, **overrides)
             except WsdError as error:
                 yield key, Failed(error)
                 continue

@@ -1,14 +1,16 @@
 """A draft and a base that answer together.
 
 Contract: `load` gives a `Pair`, the caller owns it and closes it. A `Run` is one reply: its events, then its
-`Reply`; a cancelled run can be gone on with. One run at a time: the KV caches are the pair's, and what one
-reply leaves in them the next one reuses, whoever asked.
+`Reply`; a cancelled run can be gone on with. A pair may be used by any number of threads: one reply is worked on at a
+time and the others wait (`turns`), because the KV caches are the pair's; what one reply leaves in them the next one
+reuses, whoever asked.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, cast
 from wsd_local.catalog import model_path, named_pair
 from wsd_local.config import read_config
 from wsd_local.engine import Engine
-from wsd_local.errors import WsdError
+from wsd_local.errors import UsageError, WsdError, short
 from wsd_local.events import Event, Source
 from wsd_local.fleet import Failed, Fleet
 from wsd_local.hashing import HashProgress, file_sha256
@@ -31,6 +33,7 @@ from wsd_local.reply import Finished, Reply
 from wsd_local.running import ProgressCallback, Run
 from wsd_local.session import Session
 from wsd_local.settings import CacheType, LoadSettings, ReplySettings, changed, split
+from wsd_local.turns import Busy, Turns, waits
 from wsd_local.vetting import amx_works, vet
 
 LOGGER = logging.getLogger(__name__)
@@ -45,19 +48,22 @@ def load(
     base: str | Path | None = None,
     base_format: BaseFormat | None = None,
     progress: LoadProgress | None = None,
+    busy: Busy = "wait",
     **settings: Any,
 ) -> Pair:
     """Load a pair by name, or from two models by path or name; what is not given is the embedded pair's.
 
     `base_format` replaces how the base is shown a conversation. `progress` is told the role and the loaded fraction,
-    and stops the loading by returning False. Other keyword arguments are those of `ReplySettings` (defaults of every
-    reply) and `LoadSettings`.
+    and stops the loading by returning False. `busy` is what a reply does that finds the pair in use: it waits for its
+    turn (`wait`), or raises `BusyError` at once (`error`); each reply can choose otherwise. Other keyword arguments are
+    those of `ReplySettings` (defaults of every reply) and `LoadSettings`.
 
     Raises:
         UsageError: a name or a setting is wrong.
         ModelError: a file is missing, damaged or of the wrong kind.
         FitError: memory is not enough.
     """
+    _require_kinds(name, draft, base, base_format, progress)
     reply, loading = split(settings)
     entry = named_pair(name or "demo", read_config().pairs)
     pair = Pair(
@@ -66,6 +72,7 @@ def load(
         reply=reply,
         loading=loading,
         base_format=base_format or entry.base_format,
+        busy=busy,
     )
     try:
         for role in pair.roles(reply.mode):
@@ -77,6 +84,18 @@ def load(
         pair.close()
         raise
     return pair
+
+
+def _require_kinds(name: Any, draft: Any, base: Any, base_format: Any, progress: Any) -> None:
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"the pair is {short(name)}: give its name")
+    for role, model in (("draft", draft), ("base", base)):
+        if model is not None and (not isinstance(model, str | Path) or not str(model)):
+            raise UsageError(f"{role} is {short(model)}: give a model's path or name")
+    if base_format is not None and not isinstance(base_format, BaseFormat):
+        raise UsageError(f"base_format is {short(base_format)}: it must be a BaseFormat")
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress is {short(progress)}: it must be a function")
 
 
 def model_files(
@@ -101,6 +120,7 @@ class Pair:
         loading: how the models are loaded.
         base_format: how the base is shown a conversation.
         clock: tells the date that chat templates may ask for.
+        busy: what a reply does that finds the pair in use, `wait` or `error`.
     """
 
     def __init__(
@@ -112,18 +132,23 @@ class Pair:
         loading: LoadSettings | None = None,
         base_format: BaseFormat | None = None,
         clock: Callable[[], datetime] = datetime.now,
+        busy: Busy = "wait",
     ) -> None:
+        waits(busy)
+        self.busy: Busy = busy
         self.paths: dict[Source, Path] = {"draft": draft, "base": base}
         self.settings = reply or ReplySettings()
         self.loading = loading or LoadSettings()
         self.base_format = base_format or BaseFormat()
         self.cancellation = Cancellation()
+        self.turns = Turns("the pair", self.cancellation)
         self.hashes: dict[str, str] = {}
         self.plan: Plan | None = None
         self._clock = clock
         self._closed = False
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
+        self._loading = threading.RLock()
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -132,16 +157,17 @@ class Pair:
 
         `progress` is told the role and the loaded fraction, and stops the loading by returning False.
         """
-        missing = [role for role in self.roles(mode) if role not in self._models]
-        for role in missing:
-            look_at(self.paths[role])
-            if (lora := self.loading.lora(role)) is not None:
-                look_at(lora[0])
-        for role in missing:
-            if self.loading.resident == "one":
-                self._vocabulary(role)
-            else:
-                self._load(role, progress)
+        with self._loading:
+            missing = [role for role in self.roles(mode) if role not in self._models]
+            for role in missing:
+                look_at(self.paths[role])
+                if (lora := self.loading.lora(role)) is not None:
+                    look_at(lora[0])
+            for role in missing:
+                if self.loading.resident == "one":
+                    self._vocabulary(role)
+                else:
+                    self._load(role, progress)
 
     @staticmethod
     def roles(mode: str) -> tuple[Source, ...]:
@@ -150,12 +176,18 @@ class Pair:
         return (cast(Source, alone[mode]),) if mode in alone else ("draft", "base")
 
     def close(self) -> None:
-        """Free both models. A closed pair stays closed."""
-        self._closed = True
-        for role in list(self._contexts):
-            self._release(role)
-        for model in self._models.values():
-            model.close()
+        """Free both models. A closed pair stays closed; a reply in progress, or waiting, ends with an error.
+
+        Raises:
+            BusyError: called from inside a reply's own callback.
+        """
+        self.turns.close()
+        with self._loading:
+            self._closed = True
+            for role in list(self._contexts):
+                self._release(role)
+            for model in self._models.values():
+                model.close()
 
     def __enter__(self) -> Pair:
         return self
@@ -172,9 +204,13 @@ class Pair:
 
     def context(self, role: Source) -> Context:
         """The context of the draft or the base model."""
-        if role not in self._contexts:
-            self._load(role, None)
-        return self._contexts[role]
+        found = self._contexts.get(role)
+        if found is None:
+            with self._loading:
+                if role not in self._contexts:
+                    self._load(role, None)
+                found = self._contexts[role]
+        return found
 
     @property
     def loaded(self) -> tuple[Source, ...]:
@@ -188,15 +224,18 @@ class Pair:
         return self._options(role, self._vocabulary(role)).n_ctx
 
     def _vocabulary(self, role: Source) -> Model:
+        with self._loading:
+            self._require_open()
+            if role not in self._models:
+                self._models[role] = Model(self.paths[role], n_gpu_layers=0, vocab_only=True)
+            return self._models[role]
+
+    def _require_open(self) -> None:
         if self._closed:
             raise WsdError("the pair is closed; load it again")
-        if role not in self._models:
-            self._models[role] = Model(self.paths[role], n_gpu_layers=0, vocab_only=True)
-        return self._models[role]
 
     def _load(self, role: Source, progress: LoadProgress | None) -> None:
-        if self._closed:
-            raise WsdError("the pair is closed; load it again")
+        self._require_open()
         if self.loading.resident == "one":
             for other in list(self._contexts):
                 self._release(other)
@@ -281,50 +320,57 @@ class Pair:
         *,
         progress: ProgressCallback | None = None,
         left_out: int | None = None,
+        busy: Busy | None = None,
         **overrides: Any,
     ) -> Run:
         """Prepare a reply; nothing is evaluated yet. `left_out` is for sessions, see `Run`.
+
+        `busy` is what it does if the pair is in use when its first event is asked for; None: as the pair was loaded.
 
         Raises:
             UsageError: the prompt or a setting is wrong.
             FitError: the newest message alone does not fit into a context.
         """
-        self.cancellation.clear()
-        return self.prepared(prompt, progress=progress, left_out=left_out, **overrides)
-
-    def prepared(
-        self,
-        prompt: Prompt,
-        *,
-        progress: ProgressCallback | None = None,
-        left_out: int | None = None,
-        **overrides: Any,
-    ) -> Run:
-        """`start` among other replies: a stop that was asked for still holds."""
+        wait = waits(self.busy if busy is None else busy)
         settings = changed(self.settings, overrides)
-        if self._closed:
-            raise WsdError("the pair is closed; load it again")
-        self.warm(settings.mode)
-        return Run(self, conversation(prompt), settings, progress, left_out)
+        messages = conversation(prompt)
+        with self._loading:
+            self._require_open()
+            self.warm(settings.mode)
+            return Run(self, messages, settings, progress, left_out, wait=wait)
 
-    def replies(self, prompts: Iterable[Prompt], **overrides: Any) -> Iterator[tuple[int, Reply]]:
+    def replies(
+        self, prompts: Iterable[Prompt], *, busy: Busy | None = None, **overrides: Any
+    ) -> Iterator[tuple[int, Reply]]:
         """Answer many prompts, `parallel` of them at once as the pair was loaded: index and reply, as they finish.
 
+        Together they are one turn at the pair.
+
         Raises:
+            UsageError: a setting is wrong.
             WsdError: a prompt cannot be answered.
         """
-        fleet: Fleet[int] = Fleet(self)
+        if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
+            raise UsageError(f"prompts are {short(prompts)}: they must be a list of prompts")
+        changed(self.settings, overrides)
+        fleet: Fleet[int] = Fleet(self, busy=busy)
         for index, prompt in enumerate(prompts):
             fleet.ask(index, prompt, **overrides)
-        self.cancellation.clear()
+        return self._answered(fleet)
+
+    @staticmethod
+    def _answered(fleet: Fleet[int]) -> Iterator[tuple[int, Reply]]:
         for index, event in fleet.events():
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Finished):
                 yield index, event.reply
 
-    def stream(self, prompt: Prompt, **overrides: Any) -> Iterator[Event]:
-        """Answer, event by event; the last one is `Finished` with the whole `Reply`."""
+    def stream(self, prompt: Prompt, **overrides: Any) -> Generator[Event, None, None]:
+        """Answer, event by event; the last one is `Finished` with the whole `Reply`.
+
+        The prompt is checked, and the pair taken, when the first event is asked for.
+        """
         yield from self.start(prompt, **overrides).events()
 
     def reply(self, prompt: Prompt, **overrides: Any) -> Reply:
@@ -339,5 +385,8 @@ class Pair:
         return Session(self, system)
 
     def cancel(self) -> None:
-        """Stop the run in progress, from any thread. Its partial reply stays."""
-        self.cancellation.set()
+        """Stop the reply in progress, from any thread; its partial reply stays. Replies that wait are not stopped.
+
+        Where none is in progress, those are meant that have been started and not begun. `Run.cancel` names one.
+        """
+        self.turns.cancel()

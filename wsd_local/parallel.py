@@ -64,7 +64,17 @@ class Measured:
 
 
 def paying(pair: Pair, roles: tuple[Source, ...]) -> list[Measured]:
-    """Rates of a loaded pair for 1, 2, 4, … replies at once."""
+    """Rates of a loaded pair for 1, 2, 4, … replies at once.
+
+    Raises:
+        CancelledError: a stop was asked for.
+    """
+    pair.cancellation.check()
+    with pair.turns.held():
+        return _paying(pair, roles)
+
+
+def _paying(pair: Pair, roles: tuple[Source, ...]) -> list[Measured]:
     numbers = [2**power for power in range(pair.loading.parallel.bit_length())]
     times: dict[tuple[Source, int], float] = {}
     for length in range(PROMPT, PROMPT + ROUNDS):

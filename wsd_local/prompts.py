@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NoReturn, Protocol, TypedDict
 
-from wsd_local.errors import ModelError, UsageError
+from wsd_local.errors import ModelError, UsageError, short
 from wsd_local.text import THINKING
 
 NO_THINKING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0}
@@ -52,6 +52,8 @@ def conversation(
     Raises:
         UsageError: it says which message is wrong and why.
     """
+    if isinstance(prompt, bytes | Mapping) or not isinstance(prompt, str | Sequence):
+        raise UsageError(f"the prompt is {short(prompt)}: it must be text, or a list of messages")
     given = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     found: Counter[str] = Counter()
     messages = [_message(i, message, found) for i, message in enumerate(given, 1)]
@@ -177,6 +179,12 @@ class BaseFormat:
     prefix: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.headings, Mapping):
+            raise UsageError(f"the base format has the headings {short(self.headings)}: give one for each role")
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        elif not isinstance(self.stop, list | tuple | None):
+            raise UsageError(f"the base format has the stop strings {short(self.stop)}: give a list of texts")
         for role in ROLES:
             if not isinstance(self.headings.get(role), str):
                 raise UsageError(f"the base format has no heading for the role {role}")
@@ -195,6 +203,8 @@ class BaseFormat:
         Raises:
             UsageError: a name is unknown or a value cannot be meant.
         """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"the base format is {short(values)}: it must be a table")
         if unknown := set(values) - {"headings", "ending", "stop", "prefix"}:
             raise UsageError(f"the base format has no {min(unknown)!r}; known are headings, ending, stop and prefix")
         headings, stop = values.get("headings", {}), values.get("stop")

@@ -6,7 +6,7 @@ turns left out whole if need be), and that settings can be meant. A run that was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from wsd_local import __version__
 from wsd_local.conversation import trimmed
 from wsd_local.decoding import Decoding, Phase
 from wsd_local.engine import Job, Stopwatch
-from wsd_local.errors import FitError
+from wsd_local.errors import CancelledError, FitError, UsageError, short
 from wsd_local.events import Event, Notice, Source
 from wsd_local.llama import Grammar, Model, Sampler
 from wsd_local.prompts import Message, supplied_prefix, urial_format
@@ -51,10 +51,10 @@ class _Prompts:
 
 
 class Run:
-    """One reply, from its prompts to its `Reply`.
+    """One reply, from its prompts to its `Reply`. Iterating over it works on it, event by event.
 
-    `left_out`: turns that an earlier reply of the same session has left out already; None outside sessions, where as
-    few as possible are.
+    `wait`: whether it waits for a pair that is in use. `left_out`: turns that an earlier reply of the same session has
+    left out already; None outside sessions, where as few as possible are.
     """
 
     def __init__(
@@ -64,18 +64,24 @@ class Run:
         settings: ReplySettings,
         progress: ProgressCallback | None,
         left_out: int | None = None,
+        *,
+        wait: bool = True,
     ) -> None:
+        if progress is not None and not callable(progress):
+            raise UsageError(f"progress is {short(progress)}: it must be a function")
         watch = Stopwatch()
         watch.resume()
         self.messages = messages
         self.settings = settings
         self._pair = pair
+        self._turn, self._wait = pair.turns.turn(), wait
         self._sampling = settings.sampling.seeded()
         drafting = settings.draft_sampling
         self._draft_sampling = (
             drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
         ).seeded()
         self._roles = pair.roles(settings.mode)
+        self._names = {role: pair.model(role).name for role in self._roles}
         self._format = pair.base_format if settings.urial is None else urial_format(settings.urial)
         self._writer: Source = self._roles[-1]
         self._left_out = left_out
@@ -166,8 +172,26 @@ class Run:
         """Turns at the beginning of the conversation that do not fit into the context."""
         return self._prompts.dropped
 
-    def events(self) -> Iterator[Event]:
-        """Work until the reply is done or cancelled. After a cancel, called again, it goes on."""
+    def events(self) -> Generator[Event, None, None]:
+        """Work until the reply is done or cancelled. After a cancel, called again, it goes on.
+
+        Raises:
+            BusyError: the pair is in use, and waiting was not wanted or could never end.
+            WsdError: it cannot go on, or the pair was closed.
+        """
+        try:
+            yield from self._pair.turns.hold(self._turn, self._work(), wait=self._wait)
+        except CancelledError:  # while it waited for its turn
+            yield Finished(self.reply)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self.events()
+
+    def cancel(self) -> None:
+        """Stop this reply, from any thread, whether it is in progress or waits; its partial reply stays."""
+        self._pair.turns.cancel(self._turn)
+
+    def _work(self) -> Iterator[Event]:
         yield from self.opening()
         yield from self._pair.engine.drive(self.job)
         yield from self.closing()
@@ -195,8 +219,8 @@ class Run:
             messages=tuple(self._prompts.messages),
             text=machine.text,
             finish_reason=machine.finish_reason or "cancelled",
-            draft=Part(self._name("draft"), machine.draft_text, kept, self._drafted(kept)),
-            base=Part(self._name("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
+            draft=Part(self._names.get("draft"), machine.draft_text, kept, self._drafted(kept)),
+            base=Part(self._names.get("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
             switch=Switch(
                 machine.switch_index, reason, machine.switch_confidence, settings.window, machine.policy.threshold
             ),
@@ -235,9 +259,6 @@ class Run:
 
     def _drafted(self, kept: int) -> int:
         return kept if self._writer == "draft" else self.machine.counts.drafted_tokens
-
-    def _name(self, role: Source) -> str | None:
-        return self._pair.model(role).name if role in self._roles else None
 
     def _provenance(self) -> dict[str, Any]:
         settings = plain(self.settings, self._pair.loading)

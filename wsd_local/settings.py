@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from wsd_local.decoding import Limits
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, short
 from wsd_local.sampling import Sampling
 from wsd_local.speculation import Speculation
 from wsd_local.switch import SwitchPolicy
@@ -225,10 +225,12 @@ def _require_kinds(settings: ReplySettings | LoadSettings) -> None:
         if not _is_of(value, kind):
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             wanted = f"one of {', '.join(choices)}" if choices else _kind_name(kind)
-            raise UsageError(f"{name.replace('_', '-')} is {value!r}: it must be {wanted}")
+            raise UsageError(f"{name.replace('_', '-')} is {short(value)}: it must be {wanted}")
 
 
 def _kind_name(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return "text, or a list of texts"
     parts = [part for part in get_args(kind) if part is not type(None)]
     if get_origin(kind) is Literal:
         return " or ".join(map(str, parts))
@@ -258,6 +260,8 @@ def changed(settings: Values, values: Mapping[str, Any]) -> Values:
         if name not in known:
             raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
     given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+    if isinstance(given.get("stop"), str):
+        given["stop"] = (given["stop"],)
     if isinstance(given.get("json_schema"), Mapping):
         given["json_schema"] = json.dumps(given["json_schema"])
     return replace(settings, **given)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,10 @@ class SwitchPolicy:
     def __post_init__(self) -> None:
         if self.window < 1:
             raise UsageError(f"window is {self.window}: it counts base tokens and must be at least 1")
-        if math.isnan(self.threshold) or self.threshold < 0:
+        is_number = isinstance(self.threshold, int | float) and not math.isnan(self.threshold)
+        if not is_number or self.threshold < 0:
             raise UsageError(
-                f"threshold is {self.threshold}: it must be a number of at least 0 (above 1: never switch)"
+                f"threshold is {short(self.threshold)}: it must be a number of at least 0 (above 1: never switch)"
             )
 
 

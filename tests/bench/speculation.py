@@ -100,7 +100,7 @@ def answered(pair: wsd.Pair, asked: Asked, way: str, tokens: int, clock: Clock) 
     for context in (pair.context("draft"), pair.context("base")):
         context.forget(0)
     begun = clock()
-    run = pair.prepared(asked.messages, speculation=way, max_tokens=tokens, **asked.settings)
+    run = pair.start(asked.messages, speculation=way, max_tokens=tokens, **asked.settings)
     run.job.stopwatch = Stopwatch(clock, total=clock() - begun)
     for _ in run.events():
         pass

@@ -153,14 +153,14 @@ class Answering:
         left_out = before.left_out if goes_on and before is not None else 0
         session = Session(pair, messages=list(messages), left_out=left_out)
         self.session, self.key = session, key
-        self._follow(worker, key, session, session.complete(progress=self._reader(worker), **overrides))
+        self._follow(worker, key, session, session.stream_complete(progress=self._reader(worker), **overrides))
 
     def go_on(self, worker: Worker, key: str) -> bool:
         """Go on with the reply that was stopped; False if it is not the last one of this session."""
         session = self.session
         if session is None or self.key != key or session.run is None or session.pair is not worker.pair:
             return False
-        self._follow(worker, key, session, session.resume())
+        self._follow(worker, key, session, session.stream_resume())
         return True
 
     def prepare(self, worker: Worker) -> None:
