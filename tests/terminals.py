@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 ROWS, COLUMNS = 40, 100
+HANGS_S = 120.0
+"""After so long a program that does not write what is waited for is taken to hang."""
 
 
 class OnTerminal:
@@ -53,12 +55,16 @@ class OnTerminal:
     def wait_for(self, text: str) -> None:
         """Wait until the program has written this, or has ended."""
         with self._more:
-            self._more.wait_for(lambda: text.encode() in self._said or self._ended)
+            self._more.wait_for(lambda: text.encode() in self._said or self._ended, timeout=HANGS_S)
         assert text in self.said, self.said[-2000:]
 
     def end(self) -> int:
         """Wait for its end; the exit code."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait(HANGS_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
         os.close(self.inner)
         self._reader.join()
         os.close(self.terminal)

@@ -204,3 +204,12 @@ def test_a_reader_that_is_gone_is_no_error(arguments: tuple[str, ...]) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert b"Error" not in done.stderr
+
+
+def test_the_chat_draws_no_stored_sequence(chat: int) -> None:
+    running = OnTerminal(["-m", "wsd_chat", "--open", str(chat)])
+    running.wait_for("line two")
+    running.process.terminate()
+    assert running.end() == 143
+    assert "␛]0;TITLE" in running.said
+    assert not steers(running.said.replace("\x07", ""))  # the app itself may ring

@@ -8,7 +8,7 @@ composer.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from textual import on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.widgets import Footer, Header
 
@@ -25,6 +26,7 @@ from wsd_chat import keys
 from wsd_chat.book import entries, entry_of, label, messages_of
 from wsd_chat.chats import ChatList
 from wsd_chat.composer import Composer
+from wsd_chat.guard import VISIBLE
 from wsd_chat.screens import Ask, HelpScreen, LogScreen, ModelPicker, SettingsScreen
 from wsd_chat.status import StatusLine
 from wsd_chat.steps import SwitchView
@@ -704,6 +706,10 @@ class ChatApp(App[None]):
         yield from super().get_system_commands(screen)
         for command in keys.COMMANDS:
             yield SystemCommand(command.name, command.help, self._runs(command.action))
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """The guard comes last: no text can steer the terminal."""
+        return [*super().get_line_filters(), VISIBLE]
 
     def _runs(self, action: str) -> Callable[[], Any]:
         async def run() -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,7 +33,8 @@ def own_screen(log: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.__stderr__.flush()
+        with suppress(OSError):  # the terminal may be gone
+            sys.__stderr__.flush()
         sys.__stderr__ = original  # type: ignore[misc]
         os.dup2(screen, 2)
         os.close(screen)

@@ -51,6 +51,7 @@ def chat(
         raise UsageError("wsd-chat needs a terminal; in scripts and pipes use wsd-local run")
     from wsd_chat.app import ChatApp
     from wsd_chat.native import own_screen
+    from wsd_chat.signals import ending
     from wsd_chat.talk import Wanted
 
     wanted = Wanted(pair or config.pair, draft, base, settings, prepare)
@@ -62,6 +63,7 @@ def chat(
             store.chat(open_chat)
         with own_screen(log):
             app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
-            app.run()
+            with ending(app):
+                app.run()
     if app.return_code:
         raise typer.Exit(app.return_code)

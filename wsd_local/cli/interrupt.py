@@ -43,10 +43,20 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-class Stop:
-    """Whether a stop was asked for, and what then happens."""
+def _show_cursor() -> None:
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
 
-    def __init__(self) -> None:
+
+class Stop:
+    """Whether a stop was asked for, and what then happens.
+
+    `restore` makes the terminal usable again where the process ends at once.
+    """
+
+    def __init__(self, restore: Callable[[], None] = _show_cursor) -> None:
+        self._restore = restore
         self.number: int | None = None
         self._since = 0.0
         self._call: Callable[[], None] | None = None
@@ -62,9 +72,7 @@ class Stop:
         if self.asked:
             if now - self._since < _AGAIN_S:
                 return
-            if sys.stderr.isatty():
-                with suppress(OSError):
-                    os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+            self._restore()
             os._exit(128 + number)
         self.number, self._since = number, now
         if self._call is not None:
@@ -88,7 +96,7 @@ def signals_raise() -> Iterator[None]:
         if is_first:
             raise Interrupted(number)
 
-    with _handled(interrupt, ending_signals()):
+    with handled(interrupt, ending_signals()):
         yield
 
 
@@ -114,7 +122,7 @@ def interruptible() -> Iterator[Stop]:
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, daemon=True).start()
     try:
-        with _handled(ignore, ending_signals()):
+        with handled(ignore, ending_signals()):
             yield stop
     except (CancelledError, OSError) as error:
         if stop.number is not None:
@@ -126,7 +134,8 @@ def interruptible() -> Iterator[Stop]:
 
 
 @contextmanager
-def _handled(handler: Handler, numbers: list[signal.Signals]) -> Iterator[None]:
+def handled(handler: Handler, numbers: list[signal.Signals]) -> Iterator[None]:
+    """Let `handler` handle these signals. Main thread only."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
