@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make run` answers a prompt, `make test` passes the tests.
+# Two commands do all the set-up: `make run` answers a prompt, `make test` passes the tests that take minutes at most.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.t
 # Fails where the llama.cpp that pip found in its cache crashes.
 TRIAL = wsd_local.llama.trial models/demo/draft-q8_0.gguf 2000000 none repack
 
-.PHONY: run chat test lint demo pictures train clean
+.PHONY: run chat test test-all lint demo pictures train clean
 
 run: $(VENV)/.run
 	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
@@ -21,7 +21,12 @@ run: $(VENV)/.run
 chat: $(VENV)/.run
 	$(BIN)/wsd-chat
 
+# Some of each kind of test; what takes longer is marked `slow`.
 test: $(VENV)/.dev lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
+
+# All tests, half an hour on two cores.
+test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.dev

@@ -101,6 +101,10 @@ def _conversation(number: int, questions: list[str], pairs: list[tuple[str, str]
     return messages
 
 
+VOCABULARIES = ("gemma-4", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
+"""Names of the production tokenizers."""
+
+
 def vocabularies() -> list[Path]:
     """The production tokenizers, as GGUF files without weights."""
     return sorted(shared("vocabs").glob("ggml-vocab-*.gguf"))

@@ -107,7 +107,7 @@ def test_export(store: Store, egg: int, tmp_path: Path) -> None:
     target = tmp_path / "chat.md"
     assert printed("export", str(egg), "--output", str(target)) == ""
     assert target.read_text(encoding="utf-8") == store.export(egg, "markdown")
-    complains(wsd("chats", "export", str(egg), "--output", str(target / "x")), 1, "cannot be written")
+    complains(wsd("chats", "export", str(egg), "--output", str(target / "x")), 2, "cannot be written")
     for wrong in ((), (str(egg), "--all")):
         complains(wsd("chats", "export", *wrong), 2, "--all")
     complains(wsd("chats", "export", str(egg), "--format", "pdf"), 2, "pdf")

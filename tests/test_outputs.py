@@ -48,7 +48,7 @@ def filled(path: Path, *keys: tuple[int, int]) -> Path:
 
 
 def test_replies_are_kept_and_known_again(tmp_path: Path) -> None:
-    path = filled(tmp_path / "folder" / "out.jsonl", (2, 0), (0, 0), (0, 1))
+    path = filled(tmp_path / "out.jsonl", (2, 0), (0, 0), (0, 1))
     with opened(path) as output:
         assert output.done == {key: f"text of {key}" for key in [(2, 0), (0, 0), (0, 1)]}
         with pytest.raises(ValueError, match="is done"):
@@ -132,7 +132,7 @@ def test_one_run_writes_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="is a folder; name a file"):
         Output(tmp_path)
 
 

@@ -306,6 +306,7 @@ def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
     pty = pytest.importorskip("pty", reason="expected: no pseudo-terminals here")
     large = random_llama(tmp_path / "large.gguf", n_embd=1024, n_ff=4096, n_layer=2)
     output = tmp_path / "out" / "made.gguf"
+    output.parent.mkdir()
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "wsd_local", "models", "quantize", str(large), "IQ3_S", "--threads", "1"]
     process = subprocess.Popen(
@@ -321,7 +322,7 @@ def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.wait() == 130
     process.stdout.close()
     os.close(ours)
-    assert not output.parent.exists() or list(output.parent.iterdir()) == []
+    assert list(output.parent.iterdir()) == []
     assert "made" not in known()
 
 
@@ -356,6 +357,7 @@ def test_the_command_makes_remembers_and_tells(source: Path, forgotten: Callable
 def test_names_and_outputs_are_the_users(source: Path, tmp_path: Path, forgotten: Callable[[str], None]) -> None:
     forgotten("small")
     output = tmp_path / "a folder" / "small {x}.gguf"
+    output.parent.mkdir()
     done = wsd("models", "quantize", str(source), "Q8_0", "--as", "small", "--output", str(output), "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert known()["small"].path == output

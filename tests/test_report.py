@@ -165,7 +165,7 @@ def test_the_tables_name_runs_and_figures(real_runs: list[Path]) -> None:
 def test_the_page_shows_every_chart_and_is_the_same_each_time(real_runs: list[Path], tmp_path: Path) -> None:
     pages = []
     for seed in ("1", "2"):
-        page = tmp_path / seed / "report.html"
+        page = tmp_path / f"report{seed}.html"
         done = report(*real_runs, "--html", page, PYTHONHASHSEED=seed)
         assert done.returncode == 0
         assert done.stderr.decode().splitlines() == [f"wsd-local: written: {page}"]

@@ -7,6 +7,7 @@ readable by its owner alone, whatever was there before.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsd_local.paths import make_folder
+from wsd_local.target import irregular
 
 PRIVATE = 0o600
 """Permissions of a private file."""
@@ -25,7 +27,12 @@ def replaced(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` if no error is raised inside.
 
     Folders above it are made.
+
+    Raises:
+        OSError: it cannot be written, or is no regular file.
     """
+    if (what := irregular(path)) is not None:
+        raise OSError(errno.EINVAL, f"is {what}, and no file", str(path))
     make_folder(path.parent)
     kept = PRIVATE if private else _permissions(path)
     part = _created_beside(path, 0o666 if kept is None else PRIVATE)

@@ -7,7 +7,6 @@ in the catalog.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from wsd_local.errors import ModelError, UsageError
 from wsd_local.inputs import read_toml
 from wsd_local.memory import Shape
-from wsd_local.paths import package_models_dir
+from wsd_local.paths import expanded, package_models_dir
 from wsd_local.prompts import BaseFormat
 from wsd_local.registry import known
 from wsd_local.settings import nearest
@@ -128,7 +127,7 @@ def model_path(name: str | Path) -> Path:
         if path is None:
             raise ModelError(f"{text} is not on this machine: {how_to_get(models[text])}")
         return path
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 - the method raises for a user who does not exist
+    path = expanded(name)
     if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
         return path
     raise ModelError(f"{text}: neither a model's name nor a file{nearest(text, [*known(), *models])}")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from wsd_local.errors import ModelError, UsageError, reason
 from wsd_local.inputs import json_value, read_json
+from wsd_local.paths import expanded
 
 Kind = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 """Types that llama.cpp's converter writes."""
@@ -38,7 +39,7 @@ def local(source: str) -> Checkpoint:
     Raises:
         ModelError: there is no such folder, or it holds no configuration or no weights.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_file():
         raise ModelError(f"{folder}: is a file; name the checkpoint's folder (models quantize takes GGUF files)")
     if not folder.exists():

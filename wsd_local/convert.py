@@ -24,7 +24,7 @@ from wsd_local.atomic import replaced
 from wsd_local.checkpoint import Checkpoint, Kind, chosen_kind, weights
 from wsd_local.child import Progress, Stoppable, ask, cause, nothing, run
 from wsd_local.errors import ModelError, UsageError, WsdError
-from wsd_local.paths import cache_dir
+from wsd_local.paths import cache_dir, expanded
 from wsd_local.target import check_disk, check_free
 
 EXTRA = ("torch", "transformers", "sentencepiece")
@@ -105,7 +105,7 @@ def converter(progress: Progress = nothing) -> Path:
         WsdError: it cannot be fetched, or the folder that `WSD_LOCAL_LLAMA_CPP` names holds none.
     """
     if named := os.environ.get("WSD_LOCAL_LLAMA_CPP"):
-        folder = Path(named).expanduser().absolute()
+        folder = expanded(named).absolute()
         missing = [name for name in _NEEDED if not (folder / name).exists() and name != "LICENSE"]
         if missing:
             raise WsdError(f"{folder}: holds no {missing[0]}: WSD_LOCAL_LLAMA_CPP must name llama.cpp's source folder")

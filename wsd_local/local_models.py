@@ -16,7 +16,7 @@ from wsd_local.errors import UsageError
 from wsd_local.hashing import HashProgress, file_sha256
 from wsd_local.header import read_model
 from wsd_local.inputs import read_json
-from wsd_local.paths import made_models_dir
+from wsd_local.paths import expanded, made_models_dir
 from wsd_local.registry import Known, checked_name, forget, known, remember
 from wsd_local.settings import nearest
 
@@ -45,7 +45,7 @@ def import_model(path: Path, name: str, progress: HashProgress | None = None) ->
         ModelError: the file is missing or damaged.
     """
     checked_name(name)
-    path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would turn a Hub link into its blob
+    path = Path(os.path.abspath(expanded(path)))  # noqa: PTH100 - resolve() would turn a Hub link into its blob
     paths = tuple(header.path for header in read_model(path))
     from wsd_local.vetting import vet
 

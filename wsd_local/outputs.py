@@ -19,6 +19,7 @@ from typing import Any
 from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.inputs import json_value
+from wsd_local.target import check_file
 
 Key = tuple[int, int]
 """A record's place in the input and a turn of it, both from 0."""
@@ -54,8 +55,8 @@ class Output:
         self.done: dict[Key, str] = {}
         self._made_by: dict[str, Any] = {}
         self._descriptor: int | None = None
+        check_file(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _opened_alone(path)
             os.ftruncate(self._descriptor, self._read())
         except _TakenError:

@@ -70,6 +70,11 @@ def config_file() -> Path:
     return _named("WSD_LOCAL_CONFIG") or platformdirs.user_config_path(_APP, appauthor=False) / "config.toml"
 
 
+def expanded(path: str | Path) -> Path:
+    """A path whose `~` is a home folder; one of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method raises for a user who does not exist
+
+
 def _named(variable: str) -> Path | None:
     named = os.environ.get(variable)
-    return Path(named).expanduser() if named else None
+    return expanded(named) if named else None

@@ -47,10 +47,12 @@ from wsd_chat.worker import Failed, Worker
 from wsd_local.atomic import write_text
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Checked, Notice, Switched, Text
+from wsd_local.paths import expanded
 from wsd_local.power import on_battery
 from wsd_local.reply import Finished
 from wsd_local.settings import ReplySettings, changed
 from wsd_local.store import ReplyWriter, Store, StoreError
+from wsd_local.target import check_file
 
 GREETING = (
     "Ask something. A small aligned model opens the reply (italic); the base model takes over at the mark.\n\n"
@@ -647,7 +649,8 @@ class ChatApp(App[None]):
                 return
             kind: Literal["json", "markdown"] = "json" if name.endswith(".json") else "markdown"
             try:
-                write_text(Path(name).expanduser(), self.book.export(self.chat_id, kind))
+                check_file(path := expanded(name))
+                write_text(path, self.book.export(self.chat_id, kind))
                 self.say(f"written to {name}")
             except OSError as error:
                 self.say(f"{name}: cannot be written: {error.strerror}", "error")

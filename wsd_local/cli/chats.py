@@ -149,10 +149,10 @@ def export(
                 terminal.write(text)
         return
     from wsd_local.atomic import write_text
-    from wsd_local.target import check_folder
+    from wsd_local.target import check_file
 
     try:
-        check_folder(output)
+        check_file(output)
         write_text(output, text, private=True)
     except OSError as error:
         raise WsdError(f"{output}: cannot be written: {reason(error)}") from error

@@ -141,13 +141,15 @@ def _fetched(repo: str) -> Checkpoint:
 def _free(name: str | None, output: Path | None, force: bool, repo: str | None) -> Path:
     """The file to make, if neither it nor the name is taken by another model."""
     from wsd_local.errors import UsageError
-    from wsd_local.paths import made_models_dir
+    from wsd_local.paths import expanded, made_models_dir
     from wsd_local.registry import checked_name, known
-    from wsd_local.target import check_free
+    from wsd_local.target import check_file, check_free
 
     if name is not None:
         checked_name(name, repo, replace=True)
-    path = (output.expanduser() if output is not None else made_models_dir() / f"{name}.gguf").absolute()
+    path = (expanded(output) if output is not None else made_models_dir() / f"{name}.gguf").absolute()
+    if output is not None:
+        check_file(path)
     check_free(path, force)
     if name in known() and known()[name].path != path and not force:
         raise UsageError(f"there is a model {name} already ({known()[name].path}); choose another --as, or add --force")

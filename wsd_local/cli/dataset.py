@@ -86,14 +86,17 @@ def answer_data(asked: Asked) -> None:
 
 
 def _check_exports(asked: Asked) -> None:
-    from wsd_local.exports import EXPORTS
+    from wsd_local.exports import EXPORTS, export_path
     from wsd_local.settings import nearest
+    from wsd_local.target import check_regular
 
     if asked.export and asked.output is None:
         raise UsageError("--export is given without --output: name the file that the run is kept in")
     for kind in asked.export:
         if kind not in EXPORTS:
             raise UsageError(f"there is no export {kind!r}{nearest(kind, list(EXPORTS))}")
+        if asked.output is not None:
+            check_regular(export_path(asked.output, kind))
     if "authors" in asked.export and not asked.tokens:
         raise UsageError("--export authors needs every token: give --tokens too")
 

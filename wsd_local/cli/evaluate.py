@@ -103,13 +103,12 @@ def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
         return lambda _page: None
     from wsd_local import atomic, charts
     from wsd_local.errors import UsageError
+    from wsd_local.target import check_file
 
     charts.require()
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file for the page")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"{path}: cannot be written: {folder} is no folder to write to")
+    check_file(path)
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot be written: {path.parent} is no folder to write to")
 
     def write(page: Callable[[], str]) -> None:
         atomic.write_text(path, page())

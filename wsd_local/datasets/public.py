@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.inputs import read_toml
-from wsd_local.paths import cache_dir, package_models_dir
+from wsd_local.paths import cache_dir, expanded, package_models_dir
 from wsd_local.settings import nearest
 from wsd_local.transfer import asked, http_package, one_line
 
@@ -65,7 +65,7 @@ def dataset_path(name_or_path: str, progress: Progress | None = None) -> tuple[P
         UsageError: there is neither a file nor a set of that name.
         WsdError: the set is not here, and cannot be fetched.
     """
-    path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111 - the method raises for a user who does not exist
+    path = expanded(name_or_path)
     folder = os.path.isdir(path)  # noqa: PTH112 - this method and the next raise for a name that is too long
     if os.path.exists(path) and not folder:  # noqa: PTH110
         return path, None
