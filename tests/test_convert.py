@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from test_command import complains, wsd
 
 from wsd_local import convert as making
 from wsd_local.checkpoint import Checkpoint, chosen_kind, local, weights
-from wsd_local.convert import convert, converter
+from wsd_local.convert import ARCHIVES, convert, converter
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.header import read_header
 from wsd_local.llama import Cancellation, Context, Model
@@ -509,7 +510,9 @@ def source_archive(version: str) -> bytes:
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
-    found = Index(importlib.metadata.version("llama-cpp-python"))
+    version = importlib.metadata.version("llama-cpp-python")
+    found = Index(version)
+    monkeypatch.setitem(ARCHIVES, version, found.sha)
     monkeypatch.setenv("PIP_INDEX_URL", found.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path / "cache"))
@@ -530,11 +533,37 @@ def test_the_converter_is_fetched_once(index: Index, tmp_path: Path) -> None:
     assert len(index.asked) == asked == 2
 
 
-def test_a_wrong_hash_leaves_nothing(index: Index, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page_agrees", [False, True])
+def test_a_wrong_hash_leaves_nothing(index: Index, tmp_path: Path, page_agrees: bool) -> None:
     index.archive += b"x"
+    if page_agrees:
+        index.sha = hashlib.sha256(index.archive).hexdigest()
     with pytest.raises(WsdError, match=r"is not what its hash promises.*WSD_LOCAL_LLAMA_CPP"):
         converter()
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_hash_of_the_pinned_version_is_known() -> None:
+    assert re.fullmatch(r"[0-9a-f]{64}", ARCHIVES[importlib.metadata.version("llama-cpp-python")])
+
+
+def test_a_version_whose_hash_is_not_known_is_not_fetched(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ARCHIVES, importlib.metadata.version("llama-cpp-python"))
+    with pytest.raises(WsdError, match=r"hash of llama-cpp-python .* is not known here; unpack"):
+        converter()
+    assert index.asked == []
+
+
+def test_the_password_of_a_package_index_is_not_shown(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", index.url.replace("//", "//someone:pass-canary@") + "/nowhere")
+    with pytest.raises(WsdError, match="404") as caught:
+        converter()
+    assert "canary" not in str(caught.value) and "someone" not in str(caught.value)
+    monkeypatch.setenv("PIP_INDEX_URL", index.url.replace("//", "//someone:pass-canary@"))
+    index.archive += b"x"
+    with pytest.raises(WsdError, match="hash promises") as caught:
+        converter()
+    assert "canary" not in str(caught.value)
 
 
 def test_an_index_without_the_version_or_out_of_reach_is_named(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,12 +575,15 @@ def test_an_index_without_the_version_or_out_of_reach_is_named(index: Index, mon
         converter()
 
 
-def test_an_archive_without_the_converter_is_refused(index: Index, tmp_path: Path) -> None:
+def test_an_archive_without_the_converter_is_refused(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz"):
         pass
     index.archive = packed.getvalue()
     index.sha = hashlib.sha256(index.archive).hexdigest()
+    monkeypatch.setitem(ARCHIVES, importlib.metadata.version("llama-cpp-python"), index.sha)
     with pytest.raises(WsdError, match=r"holds no convert_hf_to_gguf\.py"):
         converter()
     assert list((tmp_path / "cache").iterdir()) == []

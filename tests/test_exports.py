@@ -21,7 +21,7 @@ from wsd_local.datasets import DataSet, Item, read
 from wsd_local.decoding import Counts, ReplyToken
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import SwitchReason
-from wsd_local.exports import EXPORTS, export_path, write_export
+from wsd_local.exports import EXPORTS, export_path, formulas, write_export
 from wsd_local.prompts import Message
 from wsd_local.reply import Part, Reply, Switch, Timings
 
@@ -207,6 +207,16 @@ def test_truthfulqa(tmp_path: Path) -> None:
     assert table(path) == [{**row, NAME: 'Sure, a,\n"b"\rc'}] and list(table(path)[0])[-1] == NAME
     with pytest.raises(UsageError, match="the data set has a column 'Note' already: choose another name"):
         write_export("truthfulqa", [line(item) for item in records], path, generator="Note")
+
+
+def test_cells_that_a_spreadsheet_would_calculate_are_counted_and_left(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "\tx", "'=1", "plain", " =1"]
+    records = items(tmp_path, *({"question": f"Q{i}?"} for i in range(len(texts))))
+    lines = [line(item, kept="", rest=text) for item, text in zip(records, texts, strict=True)]
+    path = exported("truthfulqa", lines, tmp_path)
+    assert [row[NAME] for row in table(path)] == texts
+    assert formulas(path) == 5
+    assert formulas(exported("hh", lines, tmp_path)) == 0
 
 
 def test_truthfulqa_of_json(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from wsd_local.catalog import catalog_models, catalog_pairs
 from wsd_local.description import describe
 from wsd_local.diagnosis import gpu_here, reinstall_command
 from wsd_local.header import read_model
-from wsd_local.local_models import found_elsewhere, import_model, remove
-from wsd_local.paths import made_models_dir, package_models_dir
+from wsd_local.local_models import found_elsewhere, import_model
+from wsd_local.paths import package_models_dir
 from wsd_local.registry import Known, known, remember
 
 
@@ -174,46 +174,6 @@ def test_import_looks_at_the_file(tmp_path: Path) -> None:
     complains(wsd("models", "import", str(paths["truncated"]), "--as", "x"), 3, "is damaged")
     complains(wsd("models", "import", str(tmp_path / "none.gguf"), "--as", "x"), 3, "no such file")
     assert known() == {}
-
-
-def test_rm_deletes_what_was_fetched_or_made_and_says_what_it_frees(tmp_path: Path) -> None:
-    snapshot = tmp_path / "hf" / "hub" / "models--o--n" / "snapshots" / "abc"
-    blob = snapshot.parents[1] / "blobs" / "123"
-    for folder in (snapshot, blob.parent, made_models_dir()):
-        folder.mkdir(parents=True)
-    blob.write_bytes(b"x" * 1000)
-    link = snapshot / "m.gguf"
-    link.symlink_to(blob)
-    made = made_models_dir() / "made.gguf"
-    made.write_bytes(b"y" * 500)
-    elsewhere = tmp_path / "elsewhere.gguf"
-    elsewhere.write_bytes(b"z")
-    remember(Known("pulled", (link,), "pulled", "o/n", "abc"))
-    remember(Known("made", (made,), "made"))
-    remember(Known("made-elsewhere", (elsewhere,), "made"))
-    refused = wsd("models", "rm", "pulled")
-    assert refused.returncode == 2 and b"confirm with --yes" in refused.stderr and blob.exists()
-    assert wsd("models", "rm", "pulled", "--yes").stdout == b"pulled: forgotten, 1.0 kB freed\n"
-    assert not link.is_symlink() and not blob.exists()
-    assert remove("made").freed == 500 and not made.exists()
-    assert remove("made-elsewhere").freed == 0 and elsewhere.exists()
-    assert known() == {}
-
-
-def test_rm_keeps_bytes_that_another_name_or_revision_needs(tmp_path: Path) -> None:
-    snapshots = tmp_path / "hf" / "hub" / "models--o--n" / "snapshots"
-    blob = snapshots.parent / "blobs" / "123"
-    blob.parent.mkdir(parents=True)
-    blob.write_bytes(b"x" * 1000)
-    links = [snapshots / revision / "m.gguf" for revision in ("a", "b")]
-    for link in links:
-        link.parent.mkdir(parents=True)
-        link.symlink_to(blob)
-    remember(Known("first", (links[0],), "pulled"))
-    remember(Known("again", (links[0],), "pulled"))
-    assert remove("again").deleted == () and links[0].is_symlink()
-    assert remove("first").freed == 0
-    assert blob.exists() and links[1].exists() and not links[0].is_symlink()
 
 
 def test_rm_of_what_is_not_there() -> None:

@@ -30,6 +30,7 @@ class ModelEntry:
     """What the catalog says of a model.
 
     `path` is a file of the package; `repo` and `file` one on the Hub; `repo` alone a checkpoint that must be converted.
+    `revision` is the commit to take and `sha256` that of the file, where they are known: then nothing else is accepted.
     `size` is in bytes, about right for what is on the Hub; `parameters` is for people ("3.2B"), `context` in tokens.
     """
 
@@ -42,9 +43,16 @@ class ModelEntry:
     path: str | None = None
     repo: str | None = None
     file: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
     size: int | None = None
     shape: Shape | None = None
     description: str = ""
+
+    @property
+    def pinned(self) -> bool | None:
+        """Whether the bytes are known before they are fetched; None for a part of the program."""
+        return None if self.path is not None else self.sha256 is not None
 
     @classmethod
     def of(cls, name: str, table: dict[str, Any]) -> ModelEntry:
@@ -108,7 +116,7 @@ def local_path(entry: ModelEntry) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(entry.repo, entry.file)
+    cached = try_to_load_from_cache(entry.repo, entry.file, revision=entry.revision)
     return Path(cached) if isinstance(cached, str) else None
 
 

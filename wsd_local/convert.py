@@ -2,9 +2,10 @@
 
 Contract: the converter works in a child process that is killed when it is to stop. What is made appears under its name
 only when it is complete, and never in place of another file unless that was asked for. The converter is the one of the
-llama.cpp that is installed, from the source archive of llama-cpp-python on the package index, checked against its hash
-and kept in the cache folder; `WSD_LOCAL_LLAMA_CPP` names a folder with llama.cpp's source instead. No code of a
-checkpoint is run, whatever it asks for: `python -m wsd_local.convert CONVERTER ARGUMENTS...` runs it without that.
+llama.cpp that is installed, from the source archive of llama-cpp-python on the package index, whose SHA-256 is known
+here (`ARCHIVES`), and kept in the cache folder; `WSD_LOCAL_LLAMA_CPP` names a folder with llama.cpp's source instead.
+No code of a checkpoint is run, whatever it asks for: `python -m wsd_local.convert CONVERTER ARGUMENTS...` runs it
+without that.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from wsd_local.paths import cache_dir, expanded
 from wsd_local.target import check_disk, check_free
 
 EXTRA = ("torch", "transformers", "sentencepiece")
+ARCHIVES = {"0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"}
+"""SHA-256 of the source archive for each version of llama-cpp-python; no other bytes are unpacked and run."""
+_LARGEST_ARCHIVE = 1 << 29
+_PATIENCE = 60.0
 _BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
 _SCRIPT = "convert_hf_to_gguf.py"
 _NEEDED = (_SCRIPT, "LICENSE", "conversion", "gguf-py")
@@ -147,31 +152,52 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def _download(version: str, archive: Path, progress: Progress) -> None:
     """Fetch the source archive of llama-cpp-python from the package index that pip uses, and check its hash."""
-    from huggingface_hub import get_session
+    from wsd_local.network import AGENT, one_line, session, without_secrets
 
+    if version not in ARCHIVES:
+        raise WsdError(f"the hash of llama-cpp-python {version}'s source archive is not known here; {_INSTEAD}")
     index = _package_index()
     page = f"{index.rstrip('/')}/llama-cpp-python/"
+    shown = without_secrets(page)
     progress("fetching llama.cpp's converter", 0)
+    accepted = {"Accept": "application/vnd.pypi.simple.v1+html, text/html;q=0.9", "User-Agent": AGENT}
     try:
-        session: Any = get_session()
-        answer = session.get(page, headers={"Accept": "application/vnd.pypi.simple.v1+html, text/html;q=0.9"})
+        client: Any = session()
+        answer = client.get(page, headers=accepted, timeout=_PATIENCE)
         answer.raise_for_status()
         wanted = f"llama_cpp_python-{version}.tar.gz"
-        found = {url.rpartition("/")[2]: (url, sha) for url, sha in _HASHED.findall(answer.text)}
+        found = {url.rpartition("/")[2]: url for url, _ in _HASHED.findall(answer.text)}
         if wanted not in found:
-            raise WsdError(f"{page} lists no {wanted} with its hash; {_INSTEAD}")
-        url, sha = found[wanted]
-        answer = session.get(urllib.parse.urljoin(str(answer.url), url))
-        answer.raise_for_status()
-        data: bytes = answer.content
+            raise WsdError(f"{shown} lists no {wanted} with its hash; {_INSTEAD}")
+        url = urllib.parse.urljoin(str(answer.url), found[wanted])
+        digest = _stored(client, url, archive)
     except WsdError:
         raise
     except Exception as error:
-        what = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise WsdError(f"llama.cpp's converter cannot be fetched from {page}: {what}; {_INSTEAD}") from error
-    if hashlib.sha256(data).hexdigest() != sha:
-        raise WsdError(f"{url}: is not what its hash promises; try again, or {_INSTEAD}")
-    archive.write_bytes(data)
+        what = one_line(next(iter(str(error).splitlines()), "") or type(error).__name__)
+        raise WsdError(f"llama.cpp's converter cannot be fetched from {shown}: {what}; {_INSTEAD}") from error
+    if digest != ARCHIVES[version]:
+        raise WsdError(
+            f"{without_secrets(url)}: is not what its hash promises (SHA-256 {digest}, and it should be "
+            f"{ARCHIVES[version]}); try again, or {_INSTEAD}"
+        )
+
+
+def _stored(client: Any, url: str, archive: Path) -> str:
+    """Write what an address holds to a file: its SHA-256."""
+    from wsd_local.network import AGENT, without_secrets
+
+    digest, size = hashlib.sha256(), 0
+    headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
+    with client.stream("GET", url, headers=headers, timeout=_PATIENCE) as answer, archive.open("wb") as file:
+        answer.raise_for_status()
+        for chunk in answer.iter_bytes():
+            size += len(chunk)
+            if size > _LARGEST_ARCHIVE:
+                raise WsdError(f"{without_secrets(url)}: is far larger than llama.cpp's source; {_INSTEAD}")
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
 
 
 def _package_index() -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from wsd_local import __version__
 from wsd_local.child import use
 from wsd_local.errors import WsdError
+from wsd_local.redaction import redacted
 from wsd_local.units import gib
 
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
@@ -36,16 +37,17 @@ class Diagnosis:
     problems: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON, as private as the text."""
+        shown: dict[str, Any] = redacted(asdict(self))
+        return shown
 
     def text(self) -> str:
-        """Plain text, the user's home folder written as ~."""
+        """Plain text, the user's home folder written as ~, without secrets."""
         lines = []
         for heading, facts in self.facts.items():
             lines += [heading, *(f"  {fact}" for fact in facts)]
         lines += ["problems", *(f"  {problem}" for problem in self.problems or ["none found"])]
-        return "\n".join(lines).replace(str(Path.home()), "~") + "\n"
+        return "\n".join(map(redacted, lines)) + "\n"
 
 
 def diagnose() -> Diagnosis:

@@ -38,6 +38,7 @@ _ANSWER = "\n\nAssistant:"
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _TRUTHFULQA = ("Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source")
 _FINISHED = {"draft_end": "stop", "stop": "stop", "draft_limit": "length", "length": "length"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LINE = {"index": int, "turn": int, "text": str, "input": dict, "messages": list}
 _TOKENS = ("tokens", "discarded", "prompt_ids", "draft_ids")
 
@@ -60,6 +61,17 @@ def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: s
     except OSError as error:
         raise WsdError(f"{target}: cannot be written: {reason(error)}") from error
     return len(records)
+
+
+def formulas(target: Path) -> int:
+    """How many cells of a CSV export a spreadsheet would take for formulas; 0 of any other export.
+
+    They stay as they are: the judges' programs read the text of an answer, and not what is displayed.
+    """
+    if target.suffix != ".csv":
+        return 0
+    with target.open(encoding="utf-8", newline="") as file:
+        return sum(cell.startswith(_FORMULA) for row in csv.reader(file) for cell in row)
 
 
 def export_path(output: Path, kind: str) -> Path:

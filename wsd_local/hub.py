@@ -15,13 +15,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from wsd_local.atomic import write_text
+from wsd_local.atomic import flush_folder, write_text
 from wsd_local.catalog import ModelEntry, PairEntry, catalog_models, catalog_pairs, how_to_get
 from wsd_local.errors import ModelError, UsageError, WsdError
+from wsd_local.fetched import Fetched, mark, record, wrote_bytes
+from wsd_local.hashing import known_sha256, remember_sha256
+from wsd_local.network import AGENT, hub_token, one_line, same_origin, session, withheld, without_secrets
 from wsd_local.paths import package_models_dir
 from wsd_local.registry import Known, checked_name, known, remember
 from wsd_local.repository import checked_repository, checkpoint_files, choose, is_safe, name_for
@@ -35,19 +38,19 @@ from wsd_local.transfer import (
     Xet,
     asked,
     asked_wait,
-    check,
     complete,
     http_package,
     locked,
-    one_line,
     size_of,
+    verify,
+    wrong,
 )
 from wsd_local.units import gb
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.hf_api import RepoSibling
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 T = TypeVar("T")
 Progress = Callable[[int, int, Phase], None]
@@ -64,13 +67,17 @@ _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One model or checkpoint on the Hub at one commit; `missing` counts the bytes that are not on this machine yet."""
+    """One model or checkpoint on the Hub at one commit; `missing` counts the bytes that are not on this machine yet.
+
+    `pinned` if the catalog names the commit, and so it need not be the newest.
+    """
 
     name: str
     repo: str
     revision: str
     files: tuple[RemoteFile, ...]
     missing: int
+    pinned: bool = False
 
     @property
     def size(self) -> int:
@@ -153,7 +160,8 @@ class Hub:
             WsdError: the Hub cannot be reached, or fails.
         """
         name = checked_repository(repo).rpartition("/")[2]
-        return self._chosen(repo, repo, lambda paths: (name, checkpoint_files(repo, paths)))
+        pins = {entry.revision for entry in catalog_models().values() if entry.repo == repo and entry.file is None}
+        return self._chosen(repo, repo, lambda paths: (name, checkpoint_files(repo, paths)), next(iter(pins), None))
 
     def _step(self, what: str, name: str | None) -> Plan:
         entry, here = catalog_models().get(what), known().get(what)
@@ -176,28 +184,40 @@ class Hub:
             return Plan(ready=(Ready(what, package_models_dir() / entry.path, packaged=True),))
         if entry.repo is None or entry.file is None:
             return Plan(to_convert=(entry,))
-        return Plan((self._download(entry.repo, entry.file, name or what),))
+        return Plan((self._download(entry.repo, entry.file, name or what, entry.revision),))
 
-    def _download(self, repo: str, wanted: str | None, name: str | None) -> Download:
+    def _download(self, repo: str, wanted: str | None, name: str | None, revision: str | None = None) -> Download:
         def choice(paths: Sequence[str]) -> tuple[str, tuple[str, ...]]:
             model = choose(repo, paths, wanted)
             return name or name_for(repo, model, known()), model.files
 
-        return self._chosen(repo, repo if wanted is None else f"{repo}:{wanted}", choice)
+        return self._chosen(repo, repo if wanted is None else f"{repo}:{wanted}", choice, revision)
 
-    def _chosen(self, repo: str, what: str, choice: _Choice) -> Download:
-        from huggingface_hub import HfApi, is_offline_mode
+    def _chosen(self, repo: str, what: str, choice: _Choice, revision: str | None) -> Download:
+        from huggingface_hub import is_offline_mode
 
         with self._explained(repo):
             if is_offline_mode():
-                return self._cached(repo, what, choice)
-            api = HfApi(endpoint=self._endpoint, token=self.token)
-            info = self._asked(lambda: api.model_info(repo, files_metadata=True, timeout=_API_TIMEOUT))
-            listed = {one.rfilename: one for one in info.siblings or () if is_safe(one.rfilename)}
-            commit = self._hexadecimal(info.sha)
-            name, paths = choice(list(listed))
-            files = tuple(self._described(repo, commit, listed[path]) for path in paths)
-        return Download(name, repo, commit, files, sum(self._missing(repo, commit, file) for file in files))
+                download = self._cached(repo, what, choice, revision)
+            else:
+                info = self._asked(lambda: self._info(repo, revision))
+                listed = {one.rfilename: one for one in info.siblings or () if is_safe(one.rfilename)}
+                commit = self._hexadecimal(info.sha)
+                if revision not in (None, commit):
+                    raise self._stranger()
+                name, paths = choice(list(listed))
+                files = tuple(self._described(repo, commit, listed[path]) for path in paths)
+                missing = sum(self._missing(repo, commit, file) for file in files)
+                download = Download(name, repo, commit, files, missing)
+        files = tuple(_pinned(repo, file) for file in download.files)
+        return replace(download, files=files, pinned=revision is not None)
+
+    def _info(self, repo: str, revision: str | None) -> ModelInfo:
+        from huggingface_hub import HfApi
+
+        session()
+        api = HfApi(endpoint=self._endpoint, token=self._token, library_name=AGENT)
+        return api.model_info(repo, revision=revision, files_metadata=True, timeout=_API_TIMEOUT)
 
     def _described(self, repo: str, commit: str, listed: RepoSibling) -> RemoteFile:
         path, size = listed.rfilename, listed.size
@@ -208,20 +228,25 @@ class Hub:
         found = self._asked(lambda: self._head(repo, commit, path))
         blob, xet = self._hexadecimal(found.etag), found.xet_file_data
         size = found.size if size is None else size
-        if size is None or found.size not in (None, size) or sha256 not in (None, blob):
-            raise WsdError(f"{self._endpoint} contradicts itself about {path} of {repo}: try again later")
+        in_git = listed.blob_id if listed.lfs is None and len(blob) == 40 else None
+        if size is None or found.size not in (None, size) or sha256 not in (None, blob) or in_git not in (None, blob):
+            raise WsdError(f"{self._shown} contradicts itself about {path} of {repo}: try again later")
+        # The token is sent along to the chunk storage's door, which must be the Hub's own.
+        by_xet = xet is not None and same_origin(xet.refresh_route, self._endpoint)
         return RemoteFile(
             path,
             size,
             blob,
             sha256=blob if len(blob) == 64 else None,
-            xet=None if xet is None else Xet(xet.file_hash, xet.refresh_route),
+            xet=Xet(xet.file_hash, xet.refresh_route) if xet is not None and by_xet else None,
         )
 
     def _head(self, repo: str, commit: str, path: str) -> HfFileMetadata:
         from huggingface_hub import get_hf_file_metadata
 
-        return get_hf_file_metadata(self._url(repo, commit, path), endpoint=self._endpoint, token=self.token)
+        session()
+        url = self._url(repo, commit, path)
+        return get_hf_file_metadata(url, endpoint=self._endpoint, token=self._token, library_name=AGENT)
 
     def _asked(self, call: Callable[[], T]) -> T:
         from huggingface_hub.errors import HfHubHTTPError
@@ -233,10 +258,12 @@ class Hub:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._stranger() from error
 
-    def _cached(self, repo: str, what: str, choice: _Choice) -> Download:
+    def _cached(self, repo: str, what: str, choice: _Choice, revision: str | None) -> Download:
         """Without the network: what the cache holds, of the main branch if it can be had."""
         refused: ModelError | None = None
         for snapshot in self._snapshots(repo):
+            if revision not in (None, snapshot.name):
+                continue
             there = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
             try:
                 name, paths = choice(there)
@@ -300,15 +327,14 @@ class Hub:
 
                 paths.append(self._obtained(download, file, tell))
                 before += file.size
-            self._note_commit(download)
+            if not download.pinned:
+                self._note_commit(download)
         return tuple(paths)
 
     def _obtained(self, download: Download, file: RemoteFile, tell: Tell) -> Path:
-        from huggingface_hub.file_download import are_symlinks_supported
-
         pointer = self._pointer(download.repo, download.revision, file.path)
         if pointer.is_file():
-            check(pointer, file, tell)
+            _check(pointer, file, tell)
             return pointer
         storage = self._storage(download.repo)
         blob, part = storage / "blobs" / file.blob, self._part(download.repo, file)
@@ -316,23 +342,43 @@ class Hub:
         for folder in (blob.parent, lock.parent, pointer.parent):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(lock, lambda: tell(size_of(part), "download")):
-            if not blob.is_file():
+            wrote = not blob.is_file()
+            if wrote:
                 url = self._url(download.repo, download.revision, file.path)
-                complete(part, file, Source(self._endpoint, url, self.token, self.waits), tell)
+                source = Source(self._shown, self._endpoint, url, self.token, self.waits)
+                sha256 = verify(part, file, complete(part, file, source, tell), tell)
                 part.replace(blob)
-            check(blob, file, tell)
-            pointer.unlink(missing_ok=True)
-            if are_symlinks_supported(self._cache):
-                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+                flush_folder(blob.parent)
+                remember_sha256(blob, sha256)
             else:
-                blob.replace(pointer)
+                _check(blob, file, tell)
+            self._link(download, file, blob, pointer, wrote=wrote)
         return pointer
+
+    def _link(self, download: Download, file: RemoteFile, blob: Path, pointer: Path, *, wrote: bool) -> None:
+        """Give bytes their name in the snapshot, and record what is ours of both."""
+        from huggingface_hub.file_download import are_symlinks_supported
+
+        written, sha256 = mark(blob.stat()) if wrote else None, known_sha256(blob) or file.sha256 or ""
+        linked = are_symlinks_supported(self._cache)
+        pointer.unlink(missing_ok=True)
+        if linked:
+            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+        else:
+            blob.replace(pointer)
+        repo, commit = download.repo, download.revision
+        record(Fetched(self._cache, repo, commit, file.path, file.blob, file.size, sha256, written, linked))
 
     def _note_commit(self, download: Download) -> None:
         """Programs that look for the main branch in the cache look here."""
         ref = self._storage(download.repo) / "refs" / "main"
         if not ref.is_file() or ref.read_text() != download.revision:
             write_text(ref, download.revision)
+
+    @property
+    def note(self) -> str | None:
+        """One line that a person should know before a transfer: that the token is not sent."""
+        return withheld(self._endpoint, self.token)
 
     # -- errors ----------------------------------------------------------------------------------------------
 
@@ -351,7 +397,7 @@ class Hub:
         except (http.HTTPError, http.InvalidURL) as error:
             why = one_line(error) or type(error).__name__
             raise WsdError(
-                f"{self._endpoint} cannot be reached ({why}): check the network, and HF_ENDPOINT if it is set; "
+                f"{self._shown} cannot be reached ({why}): check the network, and HF_ENDPOINT if it is set; "
                 "the same command goes on from what is there"
             ) from error
         except OSError as error:
@@ -370,8 +416,10 @@ class Hub:
             RevisionNotFoundError,
         )
 
-        status, page = error.response.status_code, f"{self._endpoint}/{repo}"
+        status, page = error.response.status_code, f"{self._shown}/{repo}"
         said, log_in = one_line(error.response.headers.get("X-Error-Message", "")), "hf auth login, or HF_TOKEN"
+        if self.note is not None:
+            log_in = "an https:// address in HF_ENDPOINT: no token is sent over plain HTTP"
         if isinstance(error, GatedRepoError):
             if "authorization" in error.response.request.headers:
                 return ModelError(
@@ -383,7 +431,7 @@ class Hub:
                 "run the command again"
             )
         if status == 401 and "credentials" in said.lower():
-            return ModelError(f"{self._endpoint} does not accept the token: log in again ({log_in}), or unset HF_TOKEN")
+            return ModelError(f"{self._shown} does not accept the token: log in again ({log_in}), or unset HF_TOKEN")
         if isinstance(error, (EntryNotFoundError, RevisionNotFoundError)):
             return ModelError(f"{repo}: a file or revision of it is not there any more; look at {page}")
         if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
@@ -400,12 +448,12 @@ class Hub:
         wait = asked_wait(error)
         later = "later" if wait is None else f"in {wait:.0f} s"
         return WsdError(
-            f"{self._endpoint} answers {status} for {repo}{why}: try again {later}; "
+            f"{self._shown} answers {status} for {repo}{why}: try again {later}; "
             "the same command goes on from what is there"
         )
 
     def _stranger(self) -> WsdError:
-        return WsdError(f"{self._endpoint} does not answer as the Hub does: check HF_ENDPOINT, and the network's login")
+        return WsdError(f"{self._shown} does not answer as the Hub does: check HF_ENDPOINT, and the network's login")
 
     def _hexadecimal(self, value: str | None) -> str:
         """A hash that the server states; it becomes part of a path."""
@@ -420,6 +468,16 @@ class Hub:
         from huggingface_hub.constants import ENDPOINT
 
         return (self.endpoint or ENDPOINT).rstrip("/")
+
+    @property
+    def _shown(self) -> str:
+        """The endpoint, for people."""
+        return without_secrets(self._endpoint)
+
+    @property
+    def _token(self) -> str | bool:
+        """What `huggingface_hub` is to send along; False is nothing."""
+        return hub_token(self._endpoint, self.token) or False
 
     @property
     def _cache(self) -> Path:
@@ -448,6 +506,39 @@ class Hub:
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(repo, path, revision=commit, endpoint=self._endpoint)
+
+
+def _pinned(repo: str, file: RemoteFile) -> RemoteFile:
+    """A file with the SHA-256 that the catalog states, where it states one."""
+    for entry in catalog_models().values():
+        if entry.sha256 is None or (entry.repo, entry.file) != (repo, file.path):
+            continue
+        if file.sha256 not in (None, entry.sha256):
+            raise ModelError(
+                f"{repo}: {file.path} has other bytes than the catalog knows (SHA-256 {file.sha256}, and it should be "
+                f"{entry.sha256}); fetch the known ones with: wsd-local models pull {entry.name}"
+            )
+        return replace(file, sha256=entry.sha256)
+    return file
+
+
+def _check(path: Path, file: RemoteFile, tell: Tell) -> None:
+    """See that a file that is in the cache already is what the Hub states; delete it only if this program wrote it.
+
+    Raises:
+        WsdError: it is another.
+    """
+    problem = wrong(path, file, tell)
+    if problem is None:
+        return
+    if not wrote_bytes(path):
+        raise WsdError(
+            f"{file.path}: the bytes in the cache are wrong ({problem}); another program brought or changed them, so "
+            f"they are left there: remove {path.resolve()}, and run the command again"
+        )
+    for ours in (path.resolve(), path):
+        ours.unlink(missing_ok=True)
+    raise WsdError(f"{file.path}: the bytes are wrong ({problem}); they were removed, run the command again")
 
 
 def _from_cache(snapshot: Path, path: str) -> RemoteFile:

@@ -20,7 +20,11 @@ from wsd_local.units import amount
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One model. `usable` is None if it is not here, False if its file is damaged. `size` is in bytes."""
+    """One model. `usable` is None if it is not here, False if its file is damaged. `size` is in bytes.
+
+    `pinned` says whether the catalog knows the SHA-256, so that `pull` accepts nothing else; None for what is no
+    model of the catalog's, or a part of the program.
+    """
 
     name: str
     role: str
@@ -32,6 +36,7 @@ class ListedModel:
     path: str | None
     usable: bool | None
     description: str = ""
+    pinned: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +91,17 @@ def _of_catalog(entry: ModelEntry) -> ListedModel:
         path=None,
         usable=None,
         description=entry.description,
+        pinned=entry.pinned,
     )
 
 
 def _of_file(name: str, path: Path, entry: ModelEntry | None) -> ListedModel:
     role, description = (entry.role, entry.description) if entry else ("", "")
+    pinned = None if entry is None else entry.pinned
     try:
         found = describe(read_model(path))
     except ModelError as error:
-        return ListedModel(name, role, "", None, "", "", None, str(path), False, str(error))
+        return ListedModel(name, role, "", None, "", "", None, str(path), False, str(error), pinned)
     licence = entry.licence if entry else found.licence or ""
     return ListedModel(
         name=name,
@@ -107,6 +114,7 @@ def _of_file(name: str, path: Path, entry: ModelEntry | None) -> ListedModel:
         path=str(path),
         usable=True,
         description=description,
+        pinned=pinned,
     )
 
 

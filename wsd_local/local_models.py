@@ -1,18 +1,20 @@
 """Models that are on this machine already: in our registry, and where other programs keep theirs.
 
-Contract: nothing is copied or moved. `import_model` gives a file a name; `remove` forgets one, and deletes files only
-that this program itself fetched or made.
+Contract: nothing is copied or moved. `import_model` gives a file a name; `remove` forgets one, and deletes only files
+that this program is recorded to have fetched (see `fetched`), or that it made in its own folder.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsd_local.description import gguf_files
 from wsd_local.errors import UsageError
+from wsd_local.fetched import deletable, forget_deleted, mark
 from wsd_local.hashing import HashProgress, file_sha256
 from wsd_local.header import read_model
 from wsd_local.inputs import read_json
@@ -20,6 +22,7 @@ from wsd_local.paths import expanded, made_models_dir
 from wsd_local.registry import Known, checked_name, forget, known, remember
 from wsd_local.settings import nearest
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{1,64}")
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 
@@ -59,12 +62,13 @@ def import_model(path: Path, name: str, progress: HashProgress | None = None) ->
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What removing a name does: which files go, and how many bytes that frees."""
+    """What removing a name does: which files go, which stay and why, and how many bytes that frees."""
 
     name: str
     deleted: tuple[Path, ...]
     kept: tuple[Path, ...]
     freed: int
+    reasons: tuple[str, ...] = ()
 
 
 def removal(name: str) -> Removal:
@@ -81,14 +85,19 @@ def removal(name: str) -> Removal:
         if entry is not None and entry.path is not None:
             raise UsageError(f"{name} is a part of the program and stays")
         raise UsageError(f"there is no model {name!r} to remove{nearest(name, list(entries))}")
-    entry_paths, others = (
-        entries[name].paths,
-        {path for other in entries.values() if other.name != name for path in other.paths},
-    )
-    ours = [path for path in entry_paths if path not in others and _is_ours(entries[name], path)]
-    deleted = [file for path in ours for file in _with_blob(path)]
+    others = [path for other in entries.values() if other.name != name for path in other.paths]
+    deleted: list[Path] = []
+    kept: dict[Path, str] = {}
+    for path in entries[name].paths:
+        gone, why = _deletable(entries[name], path)
+        needed = [file for file in gone if file in others or (not file.is_symlink() and _is_one_of(file, others))]
+        if needed:
+            gone, why = [file for file in gone if file.is_symlink() and file not in needed], "another model needs it"
+        deleted += gone
+        if not gone:
+            kept[path] = why
     freed = sum(file.stat().st_size for file in deleted if not file.is_symlink())
-    return Removal(name, tuple(deleted), tuple(path for path in entry_paths if path not in ours), freed)
+    return Removal(name, tuple(deleted), tuple(kept), freed, tuple(kept.values()))
 
 
 def remove(name: str) -> Removal:
@@ -97,24 +106,27 @@ def remove(name: str) -> Removal:
     for path in planned.deleted:
         path.unlink(missing_ok=True)
     forget(name)
+    if planned.deleted:
+        forget_deleted()
     return planned
 
 
-def _is_ours(entry: Known, path: Path) -> bool:
+def _deletable(entry: Known, path: Path) -> tuple[list[Path], str]:
+    """The files that go with a model's file, or none and why."""
     if entry.origin == "pulled":
-        return path.exists()
-    return entry.origin == "made" and path.exists() and path.resolve().is_relative_to(made_models_dir().resolve())
+        return deletable(path, entry.repo, entry.revision)
+    if entry.origin != "made":
+        return [], "it was imported"
+    folder = made_models_dir().resolve()
+    if not path.is_file() or path.is_symlink() or not path.resolve().is_relative_to(folder):
+        return [], f"it is no file in {folder}"
+    if entry.written not in (None, mark(path.stat())):
+        return [], "it was changed or replaced"
+    return [path], ""
 
 
-def _with_blob(path: Path) -> Iterator[Path]:
-    """In the Hub's cache a file is a link to a blob, which other revisions may share."""
-    yield path
-    if path.is_symlink():
-        blob = path.resolve()
-        folder = next((above for above in path.parents if above.name == "snapshots"), path.parent)
-        links = [link for link in folder.rglob("*") if link.is_symlink() and link.resolve() == blob]
-        if blob.exists() and len(links) <= 1:
-            yield blob
+def _is_one_of(path: Path, others: list[Path]) -> bool:
+    return any(os.path.realpath(path) == os.path.realpath(other) for other in others)
 
 
 # -- other programs -----------------------------------------------------------------------------------------------
@@ -132,7 +144,7 @@ def _ollama() -> Iterator[Found]:
                 continue
             for digest in digests:
                 blob = folder / "blobs" / str(digest).replace(":", "-")
-                if blob.is_file():
+                if isinstance(digest, str) and _DIGEST.fullmatch(digest) and blob.is_file():
                     yield Found("Ollama", f"{manifest.parent.name}:{manifest.name}", blob)
 
 

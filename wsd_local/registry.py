@@ -2,6 +2,7 @@
 
 Contract: `models.json` in the data folder, changed under a lock and replaced as a whole, so that two programs can
 use it at once. It says where files are; it never holds them. The catalog's names are not in it until they are pulled.
+Beside the models it keeps what transfers wrote (`fetched` knows the form): without that nothing is ever deleted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from wsd_local.paths import data_dir, make_folder
 
 Origin = Literal["pulled", "imported", "made"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Known:
 
     `paths` are its files: one, or the parts of a split model in their order; the first is the one to load.
     `origin`: `pulled` from the Hub into its cache, `imported` from where somebody else keeps it, or `made` here by
-    converting or quantising. `repo` and `revision` tell where it came from.
+    converting or quantising. `repo` and `revision` tell where it came from. `written` tells the file that was made from
+    every other (see `fetched.mark`).
     """
 
     name: str
@@ -36,6 +39,7 @@ class Known:
     origin: Origin
     repo: str | None = None
     revision: str | None = None
+    written: tuple[int, ...] | None = None
 
     @property
     def path(self) -> Path:
@@ -49,19 +53,57 @@ def known() -> dict[str, Known]:
     Raises:
         WsdError: the file that lists them is damaged.
     """
+    return _models(_contents())
+
+
+def transfers() -> list[Any]:
+    """What transfers wrote, as it was put in.
+
+    Raises:
+        WsdError: the file is damaged.
+    """
+    rows = _contents().get("transfers")
+    return rows if isinstance(rows, list) else []
+
+
+def change_transfers(change: Callable[[list[Any]], list[Any]]) -> None:
+    """Replace what is kept of transfers."""
+    _change(transfers=change)
+
+
+def _contents() -> dict[str, Any]:
     path = _file()
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return {}
+        return {"models": []}
     except OSError as error:
         raise WsdError(f"{path}: cannot be read: {reason(error)}") from error
     try:
-        rows = json_value(decoded(data, str(path)))["models"]
-        entries = [Known(**{**row, "paths": tuple(map(Path, row["paths"]))}) for row in rows]
-    except (UsageError, ValueError, KeyError, TypeError) as error:
-        raise WsdError(f"{path}: is damaged ({error}); move it away, and pull or import the models again") from error
+        contents = json_value(decoded(data, str(path)))
+    except (UsageError, ValueError) as error:
+        raise _damaged(error) from error
+    if not isinstance(contents, dict):
+        raise _damaged("it holds no object")
+    return contents
+
+
+def _models(contents: dict[str, Any]) -> dict[str, Known]:
+    try:
+        entries = [_known(row) for row in contents["models"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(error) from error
     return {entry.name: entry for entry in entries}
+
+
+def _known(row: dict[str, Any]) -> Known:
+    written = row.get("written")
+    paths = tuple(map(Path, row["paths"]))
+    return Known(**{**row, "paths": paths, "written": None if written is None else tuple(written)})
+
+
+def _damaged(error: object) -> WsdError:
+    return WsdError(f"{_file()}: is damaged ({error}); move it away, and pull or import the models again")
 
 
 def checked_name(name: str, repo: str | None = None, *, replace: bool = False) -> str:
@@ -75,7 +117,7 @@ def checked_name(name: str, repo: str | None = None, *, replace: bool = False) -
     """
     from wsd_local.catalog import catalog_models, catalog_pairs
 
-    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf"):
+    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf") or not is_file_name(name):
         raise UsageError(f"{name!r} cannot be a model's name: give --as letters, digits and . _ + -, without .gguf")
     meant = catalog_models().get(name)
     ours = meant is not None and meant.repo is not None and meant.file is None and (replace or meant.repo == repo)
@@ -87,30 +129,43 @@ def checked_name(name: str, repo: str | None = None, *, replace: bool = False) -
     return name
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file of that name is the same file on every system: not a device of Windows, no end that it drops."""
+    return bool(name) and name[-1] not in ". " and not _DEVICE.fullmatch(name)
+
+
 def remember(entry: Known) -> None:
     """Add a model, or replace the one of that name."""
-    _change(lambda entries: entries.update({entry.name: entry}))
+    _change(models=lambda entries: entries.update({entry.name: entry}))
 
 
 def forget(name: str) -> None:
     """Drop a name; nothing happens to the files."""
-    _change(lambda entries: entries.pop(name, None))
+    _change(models=lambda entries: entries.pop(name, None))
 
 
-def _change(change: Callable[[dict[str, Known]], object]) -> None:
+def _change(
+    models: Callable[[dict[str, Known]], object] = lambda _: None,
+    transfers: Callable[[list[Any]], list[Any]] = lambda rows: rows,
+) -> None:
     from filelock import FileLock
 
     path = _file()
     make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):
-        entries = known()
-        change(entries)
-        rows = [_row(entry) for _, entry in sorted(entries.items())]
-        write_text(path, json.dumps({"models": rows}, indent=1, ensure_ascii=False) + "\n")
+        contents = _contents()
+        entries, rows = _models(contents), contents.get("transfers")
+        models(entries)
+        kept = {
+            "models": [_row(entry) for _, entry in sorted(entries.items())],
+            "transfers": transfers(rows if isinstance(rows, list) else []),
+        }
+        write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def _row(entry: Known) -> dict[str, Any]:
-    return asdict(entry) | {"paths": [str(path) for path in entry.paths]}
+    row = asdict(entry) | {"paths": [str(path) for path in entry.paths]}
+    return {key: value for key, value in row.items() if key != "written" or value is not None}
 
 
 def _file() -> Path:

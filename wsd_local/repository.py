@@ -14,7 +14,7 @@ from itertools import chain, count
 
 from wsd_local.catalog import catalog_models, catalog_pairs
 from wsd_local.errors import ModelError, UsageError
-from wsd_local.registry import Known
+from wsd_local.registry import Known, is_file_name
 
 PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0")
 """What is taken of several quantisations if none is named and the catalog names none."""
@@ -182,8 +182,7 @@ def checked_repository(repo: str) -> str:
 
 def is_safe(path: str) -> bool:
     """Whether a path of a repository stays inside it on every system, and can be shown."""
-    parts = path.split("/")
-    return path.isprintable() and not re.search(r"[\\:]", path) and all(part not in ("", ".", "..") for part in parts)
+    return path.isprintable() and not re.search(r'[\\:*?"<>|]', path) and all(map(is_file_name, path.split("/")))
 
 
 def name_for(repo: str, model: Gguf, here: Mapping[str, Known]) -> str:
@@ -201,6 +200,6 @@ def name_for(repo: str, model: Gguf, here: Mapping[str, Known]) -> str:
     for name in chain((plain, f"{plain}-{owner}"), (f"{plain}-{owner}-{i}" for i in count(2))):
         other = here.get(name)
         same = other is not None and other.repo == repo and [path.name for path in other.paths] == files
-        if same or (other is None and name not in models and name not in catalog_pairs()):
+        if same or (other is None and name not in models and name not in catalog_pairs() and is_file_name(name)):
             return name
     raise AssertionError("unreachable")

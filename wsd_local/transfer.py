@@ -1,12 +1,14 @@
 """Bytes of the Hub, written to files: in as many attempts as it takes, each from where the last one ended.
 
 Contract: a file that is under way holds nothing but bytes from its beginning, so that whoever is interrupted can go on
-from them; `check` says whether they are the right ones. What is told the progress may raise, and that ends a transfer.
-Errors of the network pass through; `WsdError` is raised for what a server sends wrongly.
+from them. What was transferred is always hashed: while it is written, or, if it came in more than one piece, the whole
+file afterwards; `verify` compares it with what the Hub states. What receives the progress may raise, and that ends a
+transfer. Errors of the network pass through; `WsdError` is raised for what a server sends wrongly.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from wsd_local.errors import WsdError
 from wsd_local.hashing import file_sha256
+from wsd_local.network import AGENT, hub_token, session
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,6 +37,7 @@ Tell = Callable[[int, Phase], None]
 LONGEST_WAIT = 120.0
 """A server that asks for more seconds than this is not waited for."""
 
+_GIT_HASH = 40
 _PASSING = (408, 416, 429, 500, 502, 503, 504)
 
 
@@ -50,7 +54,7 @@ class RemoteFile:
     """A file as the Hub describes it.
 
     `blob` is its name among the bytes in the cache; `sha256` is None if the Hub does not state it, as for a small file
-    that is kept in git.
+    that is kept in git, whose `blob` is git's own hash.
     """
 
     path: str
@@ -59,11 +63,17 @@ class RemoteFile:
     sha256: str | None = None
     xet: Xet | None = None
 
+    @property
+    def git_hash(self) -> str | None:
+        """The SHA-1 that git knows the bytes by, if that is what names them."""
+        return self.blob if len(self.blob) == _GIT_HASH else None
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the bytes of a file are to be had; the token goes to the Hub alone."""
+    """Where the bytes of a file are to be had; the token goes to the Hub alone. `name` is what the Hub is called."""
 
+    name: str
     endpoint: str
     url: str
     token: str | None = None
@@ -71,11 +81,8 @@ class Source:
 
     def headers(self) -> dict[str, str]:
         """What every question to the Hub brings along."""
-        from huggingface_hub import get_token
-        from huggingface_hub.constants import HF_HUB_DISABLE_IMPLICIT_TOKEN
-
-        token = self.token or (None if HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token())
-        return {"User-Agent": "wsd-local"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        token = hub_token(self.endpoint, self.token)
+        return {"User-Agent": AGENT} | ({"Authorization": f"Bearer {token}"} if token else {})
 
 
 # -- attempts ------------------------------------------------------------------------------------------------------
@@ -99,15 +106,38 @@ def asked(call: Callable[[], T], waits: tuple[float, ...]) -> T:
         time.sleep(wait)
 
 
-def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> None:
-    """Bring the bytes of a file that `part` does not have yet.
+class _Streamed:
+    """SHA-256 of what is written, as long as it comes in one piece from the beginning."""
+
+    def __init__(self) -> None:
+        self.begins(0)
+
+    def begins(self, start: int) -> None:
+        """A piece comes, from `start` on."""
+        self._digest, self._at, self._whole = hashlib.sha256(), 0, start == 0
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes."""
+        if self._whole:
+            self._digest.update(chunk)
+            self._at += len(chunk)
+
+    def sha256(self, size: int) -> str | None:
+        """Of a file of `size` bytes; None if it must be read for that."""
+        return self._digest.hexdigest() if self._whole and self._at == size else None
+
+
+def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> str | None:
+    """Bring the bytes of a file that `part` does not have yet: their SHA-256 if all came in one piece.
 
     Raises:
         WsdError: the server sends something else than the file, or too few bytes, or `part` had too many.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    http = http_package()
+    http, streamed = http_package(), _Streamed()
+    if part.is_symlink():
+        part.unlink()
     part.touch()
     furthest = have = size_of(part)
     failures, by_xet = 0, file.xet is not None and _xet_is_there()
@@ -117,7 +147,7 @@ def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> None:
         try:
             stream = _xet(source, file, have) if by_xet else _http(source, file, have)
             with stream as (start, chunks):
-                _append(part, start, chunks, file, tell)
+                _append(part, start, chunks, file, tell, streamed)
         except _XetError:
             by_xet = False
             have = size_of(part)
@@ -132,12 +162,13 @@ def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> None:
         if have < file.size:
             wait = _wait(failure, failures, source.waits)
             if wait is None:
-                raise failure or WsdError(f"{source.endpoint} sends only {have} of {file.size} bytes of {file.path}")
+                raise failure or WsdError(f"{source.name} sends only {have} of {file.size} bytes of {file.path}")
             failures += 1
             _pause(wait, partial(tell, have, "download"))
     if have > file.size:
         part.unlink()
         raise WsdError(f"{file.path}: more bytes came than there should be, and were removed; run the command again")
+    return streamed.sha256(file.size)
 
 
 def _wait(error: Exception | None, failures: int, waits: tuple[float, ...]) -> float | None:
@@ -168,7 +199,6 @@ def asked_wait(error: HfHubHTTPError) -> float | None:
 
 @contextmanager
 def _http(source: Source, file: RemoteFile, have: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-    from huggingface_hub import get_session
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -177,14 +207,14 @@ def _http(source: Source, file: RemoteFile, have: int) -> Iterator[tuple[int, It
         headers["Range"] = f"bytes={have}-"
     # The Hub's own address each time: what it redirects to is signed, and valid for a while only. The session
     # takes the token out of a request to another host.
-    with get_session().stream("GET", source.url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
+    with session().stream("GET", source.url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         start, size = _place(response)
         page = response.headers.get("Content-Type", "").startswith("text/html")
         if page or size not in (None, file.size) or start not in (0, have):
             what = "a web page" if page else f"{size} bytes from {start} on"
             raise WsdError(
-                f"{source.endpoint} sends {what} for {file.path}, which has {file.size} bytes; none of it is kept: "
+                f"{source.name} sends {what} for {file.path}, which has {file.size} bytes; none of it is kept: "
                 "check the network, or try again later"
             )
         yield start, response.iter_bytes()
@@ -266,8 +296,9 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _append(part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, tell: Tell) -> None:
+def _append(part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, tell: Tell, streamed: _Streamed) -> None:
     """Write what comes, from `start` on; unbuffered, so that nothing is lost when the process is killed."""
+    streamed.begins(start)
     with part.open("r+b", buffering=0) as out:
         out.truncate(start)
         done = out.seek(start)
@@ -278,6 +309,7 @@ def _append(part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, t
                     f"{file.path} should have {file.size} bytes, and the server sends more; none of it is kept: "
                     "try again later"
                 )
+            streamed.add(chunk)
             view = memoryview(chunk)
             while view:
                 view = view[out.write(view) :]
@@ -285,23 +317,52 @@ def _append(part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, t
             tell(done, "download")
 
 
-def check(path: Path, file: RemoteFile, tell: Tell) -> None:
-    """See that a file is what the Hub states.
+def verify(part: Path, file: RemoteFile, streamed: str | None, tell: Tell) -> str:
+    """See that what was transferred is what the Hub states: its SHA-256. `streamed` is that of the bytes as they came.
 
     Raises:
-        WsdError: its size or its SHA-256 is another; it was removed.
+        WsdError: its size or a hash is another; it was removed.
     """
-    size, problem = path.stat().st_size, None
-    if size != file.size:
-        problem = f"it has {size} bytes, and should have {file.size}"
-    elif file.sha256 is not None:
-        digest = file_sha256(path, progress=lambda done, _total: tell(done, "verify"))
-        if digest != file.sha256:
-            problem = f"its SHA-256 is {digest}, and should be {file.sha256}"
+    if streamed is None:
+        streamed = _hashed(part, "sha256", b"", tell)
+    else:
+        tell(file.size, "verify")
+    problem = _difference(part, file, streamed)
     if problem is not None:
-        for wrong in (path.resolve(), path):
-            wrong.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise WsdError(f"{file.path}: the bytes are wrong ({problem}); they were removed, run the command again")
+    return streamed
+
+
+def wrong(path: Path, file: RemoteFile, tell: Tell) -> str | None:
+    """How a file that was there already differs from what the Hub states; None if it does not."""
+    if path.stat().st_size != file.size:
+        return _difference(path, file, "")
+    return _difference(path, file, file_sha256(path, progress=lambda done, _total: tell(done, "verify")))
+
+
+def _difference(path: Path, file: RemoteFile, sha256: str) -> str | None:
+    size = path.stat().st_size
+    if size != file.size:
+        return f"it has {size} bytes, and should have {file.size}"
+    if file.sha256 not in (None, sha256):
+        return f"its SHA-256 is {sha256}, and should be {file.sha256}"
+    if file.git_hash is not None:
+        git_hash = _hashed(path, "sha1", b"blob %d\0" % size, lambda _done, _phase: None)
+        if git_hash != file.git_hash:
+            return f"its hash in git is {git_hash}, and should be {file.git_hash}"
+    return None
+
+
+def _hashed(path: Path, kind: Literal["sha1", "sha256"], begin: bytes, tell: Tell) -> str:
+    # Git's SHA-1 is no proof against its owner, who could make two files of one hash; it is all that is stated.
+    digest, done = hashlib.new(kind, begin, usedforsecurity=kind == "sha256"), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            done += len(block)
+            tell(done, "verify")
+    return digest.hexdigest()
 
 
 def _pause(seconds: float, tell: Callable[[], None]) -> None:
@@ -317,8 +378,3 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def one_line(said: object) -> str:
-    """Text of a server on one line."""
-    return "".join(sign for sign in " ".join(str(said).split()) if sign.isprintable())[:200]

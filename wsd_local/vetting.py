@@ -2,8 +2,8 @@
 
 Contract: `vet` returns if the file can be loaded, else it raises `ModelError` in one line with the cause. The header is
 checked here, then a child process loads the file, because llama.cpp ends the process for some damaged files. What was
-found good is remembered by path, size, time and a hash of the header; a memory that cannot be read or written costs
-another look, never an error. The files of the package need none. `amx_works` tries llama.cpp itself in the same way.
+found good is remembered by path, size, times, inode and a hash of the header; where that memory cannot be used, the
+look is repeated. The files of the package need none. `amx_works` tries llama.cpp itself in the same way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from wsd_local import child
 from wsd_local.atomic import write_text
 from wsd_local.errors import CancelledError, ModelError
+from wsd_local.hashing import identity
 from wsd_local.header import MAPPABLE, Header, damage, read_model
 from wsd_local.inputs import json_value
 from wsd_local.paths import cache_dir, demo_dir, package_models_dir
@@ -49,9 +50,10 @@ def vet(path: Path, waiting: Waiting | None = None) -> None:
     if path.is_file() and _still_true(verdicts.get(key)):
         return
     headers = read_model(path)
+    verdict = _verdict(headers)
     check(headers)
     _try(headers, waiting)
-    _write(_read() | {key: _verdict(headers)})
+    _write(_read() | {key: verdict})
 
 
 def check(headers: tuple[Header, ...]) -> None:
@@ -161,7 +163,7 @@ def crash_cause(log: str) -> str:
 
 
 def _verdict(headers: tuple[Header, ...]) -> dict[str, Any]:
-    files = [[str(h.path.resolve()), h.file_size, h.path.stat().st_mtime_ns, h.size, h.sha256] for h in headers]
+    files = [[str(h.path.resolve()), identity(h.path.stat()), h.size, h.sha256] for h in headers]
     return {"llama_cpp": version("llama-cpp-python"), "files": files}
 
 
@@ -174,10 +176,9 @@ def _still_true(verdict: Any) -> bool:
         return False
 
 
-def _unchanged(name: str, size: int, modified: int, header_size: int, sha256: str) -> bool:
+def _unchanged(name: str, before: list[int], header_size: int, sha256: str) -> bool:
     path = Path(name)
-    status = path.stat()
-    if (status.st_size, status.st_mtime_ns) != (size, modified):
+    if list(identity(path.stat())) != before:
         return False
     with path.open("rb") as file:
         return hashlib.sha256(file.read(header_size)).hexdigest() == sha256

@@ -128,10 +128,11 @@ def quantize(
 def _fetched(repo: str) -> Checkpoint:
     """A checkpoint of the Hub, in the Hub's own cache."""
     from wsd_local.checkpoint import Checkpoint
-    from wsd_local.cli.pull import transfer_bar
+    from wsd_local.cli.pull import say_note, transfer_bar
     from wsd_local.hub import Hub
 
     hub = Hub()
+    say_note(hub)
     download = hub.checkpoint(repo)
     with transfer_bar(download) as progress:
         paths = hub.obtain(download, progress)
@@ -157,10 +158,11 @@ def _free(name: str | None, output: Path | None, force: bool, repo: str | None) 
 
 
 def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> None:
+    from wsd_local.fetched import mark
     from wsd_local.registry import Known, remember
     from wsd_local.units import gb
 
-    remember(Known(name, (path,), "made", repo, revision))
+    remember(Known(name, (path,), "made", repo, revision, mark(path.stat())))
     terminal.line(f"{name}\t{path}\t{gb(path.stat().st_size)}")
     sys.stdout.flush()
 

@@ -251,7 +251,7 @@ def _where(outcome: Outcome) -> str:
 
 
 def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None:
-    from wsd_local.exports import export_path, write_export
+    from wsd_local.exports import export_path, formulas, write_export
 
     output.sort()
     names = [pair.model(role).name for role in pair.roles(pair.settings.mode)]
@@ -260,6 +260,10 @@ def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None
         target = export_path(output.path, kind)
         count = write_export(kind, output.values(), target, generator=generator)
         console.note(f"{target}: {count} records, as {generator}")
+        if found := formulas(target):
+            console.say(
+                f"{target}: {found} cells begin like a formula (= + - @); in a spreadsheet import the columns as text"
+            )
 
 
 # -- line by line ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from wsd_local.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from wsd_local.catalog import ModelEntry
     from wsd_local.description import Description
 
 
@@ -36,12 +37,13 @@ def list_models(
         rows = [{"program": other.program, "name": other.name, "path": str(other.path)} for other in others]
         print_json(found.as_dict() | {"elsewhere": rows})
         return
-    table = plain_table("Models", ("name", "role", "here", "quant.", "size", "licence", "params", "ctx"), {4, 6, 7})
+    columns = ("name", "role", "here", "quant.", "size", "licence", "params", "ctx", "bytes")
+    table = plain_table("Models", columns, {4, 6, 7})
     for model in found.models:
         size, context = _gb(model.size), "" if model.context is None else f"{model.context // 1024}k"
         here = {None: "", True: "yes", False: "damaged"}[model.usable]
         cells = (model.name, model.role, here, model.quantization, size, model.licence, model.parameters, context)
-        table.add_row(*cells, style="" if model.usable else "dim")
+        table.add_row(*cells, _PINNED[model.pinned], style="" if model.usable else "dim")
     pairs = plain_table("Pairs", ("name", "draft", "base", "here", "size", "for"), {4})
     for pair in found.pairs:
         ready = "yes" if pair.ready else ""
@@ -67,20 +69,23 @@ def show(
     """Show what a model file is: architecture, quantisation, vocabulary, memory. Reads its header only."""
     if ctx is not None and ctx < 1:
         raise UsageError(f"ctx is {ctx}: it counts tokens and must be at least 1")
-    from wsd_local.catalog import model_path
+    from wsd_local.catalog import catalog_models, model_path
     from wsd_local.description import describe
+    from wsd_local.hashing import known_sha256
     from wsd_local.header import read_model
     from wsd_local.llama.devices import cpu_features
 
-    shown = describe(read_model(model_path(model)), ctx, cpu_features())
+    headers, entry = read_model(model_path(model)), catalog_models().get(model)
+    shown = describe(headers, ctx, cpu_features())
+    hashes = {header.path.name: known_sha256(header.path) for header in headers}
     if template:
         if shown.template is None:
             raise UsageError(f"{shown.path}: has no chat template")
         terminal.write(shown.template + "\n")
     elif as_json:
-        print_json(shown.as_dict())
+        print_json(shown.as_dict() | {"sha256": hashes, "pinned": None if entry is None else entry.pinned})
     else:
-        print_tables(*_shown(shown))
+        print_tables(*_shown(shown, hashes, entry))
 
 
 def import_(
@@ -110,8 +115,8 @@ def rm(
     planned = removal(name)
     for path in planned.deleted:
         terminal.note(f"deletes {path}")
-    for path in planned.kept:
-        terminal.note(f"keeps {path}")
+    for path, why in zip(planned.kept, planned.reasons, strict=True):
+        terminal.note(f"keeps {path}: {why}")
     if dry_run:
         terminal.line(f"{name}: would free {gb(planned.freed)}")
         return
@@ -123,6 +128,9 @@ def rm(
     terminal.line(f"{name}: forgotten, {gb(done.freed)} freed")
 
 
+_PINNED = {None: "", True: "pinned", False: "not pinned"}
+
+
 # -- printing -------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +140,7 @@ def _gb(size: int | None) -> str:
     return "" if size is None else gb(size)
 
 
-def _shown(shown: Description) -> tuple[Table, ...]:
+def _shown(shown: Description, hashes: dict[str, str | None], entry: ModelEntry | None) -> tuple[Table, ...]:
     from wsd_local.units import amount, gb, gib
 
     facts = plain_table(shown.name, ("", ""), set())
@@ -149,6 +157,11 @@ def _shown(shown: Description) -> tuple[Table, ...]:
         ("chat template", template),
         ("context", f"{shown.n_ctx_train:,} tokens"),
         ("licence", shown.licence or "not said"),
+        *(
+            ("SHA-256", found or "not known yet; the first --json reply, or models import, makes it")
+            for found in hashes.values()
+        ),
+        ("catalog", _pin(entry)),
     ):
         facts.add_row(label, text)
     memory = plain_table(f"Memory on the CPU at {shown.memory_ctx:,} tokens", ("part", "size"), {1})
@@ -158,6 +171,14 @@ def _shown(shown: Description) -> tuple[Table, ...]:
     for label, count, size in _grouped(shown):
         layers.add_row(label, str(count), gib(size))
     return facts, memory, layers
+
+
+def _pin(entry: ModelEntry | None) -> str:
+    if entry is None:
+        return "not in it: nothing says which bytes these should be"
+    if entry.sha256 is None:
+        return "a part of the program" if entry.path is not None else "not pinned: no SHA-256 is known in advance"
+    return f"pinned: SHA-256 {entry.sha256}, revision {entry.revision or 'not named'}"
 
 
 def _grouped(shown: Description) -> list[tuple[str, int, int]]:

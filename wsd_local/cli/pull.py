@@ -14,7 +14,7 @@ from wsd_local.cli.options import Debug
 from wsd_local.visible import visible
 
 if TYPE_CHECKING:
-    from wsd_local.hub import Download, Progress
+    from wsd_local.hub import Download, Hub, Progress
 
 
 def pull(
@@ -33,6 +33,7 @@ def pull(
     from wsd_local.units import gb
 
     hub = Hub()
+    say_note(hub)
     plan = hub.plan(what, name, read_config().pairs)
     hub.require_space(plan.downloads)
     with terminal.reader_may_leave():
@@ -47,6 +48,12 @@ def pull(
             sys.stdout.flush()
     if plan.to_convert:
         raise ModelError("; ".join(f"{entry.name} is still missing: {how_to_get(entry)}" for entry in plan.to_convert))
+
+
+def say_note(hub: Hub) -> None:
+    """What a person should know before a transfer, on standard error."""
+    if hub.note is not None:
+        terminal.note(f"wsd-local: {hub.note}")
 
 
 @contextmanager

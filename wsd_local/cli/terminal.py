@@ -113,16 +113,21 @@ def json_line(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Write one line to standard error."""
+    """Write one line to standard error, without the secrets of an address or the environment."""
+    from wsd_local.network import without_secrets
+
+    text = without_secrets(text)
     with contextlib.suppress(OSError):  # nobody can be told
         sys.stderr.write(visible(text, keep_newlines=False) + "\n")
         sys.stderr.flush()
 
 
 def block(text: str) -> None:
-    """Write lines to standard error."""
+    """Write lines to standard error, without the secrets of an address or the environment."""
+    from wsd_local.network import without_secrets
+
     with contextlib.suppress(OSError):
-        sys.stderr.write(visible(text))
+        sys.stderr.write(visible(without_secrets(text)))
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError, reason
 from wsd_local.inputs import read_toml
+from wsd_local.network import AGENT, one_line, session, without_secrets
 from wsd_local.paths import cache_dir, expanded, package_models_dir
 from wsd_local.settings import nearest
-from wsd_local.transfer import asked, http_package, one_line
+from wsd_local.transfer import asked, http_package
 
 if TYPE_CHECKING:
     from wsd_local.hub import Progress
@@ -72,7 +73,7 @@ def dataset_path(name_or_path: str, progress: Progress | None = None) -> tuple[P
     sets = catalog_datasets()
     if name_or_path in sets:
         chosen = sets[name_or_path]
-        if not chosen.path.is_file():
+        if not chosen.path.is_file() or chosen.sha256 not in (None, _sha256(chosen.path)):
             _fetch(chosen, progress)
         return chosen.path, chosen.format
     if folder:
@@ -93,25 +94,29 @@ def _fetch(wanted: PublicSet, progress: Progress | None) -> None:
         raise WsdError(f"{wanted.name} must be fetched, and HF_HUB_OFFLINE is set: unset it, or name a file")
     at_hub = wanted.url.startswith(_HUB)
     url = f"{ENDPOINT.rstrip('/')}/{wanted.url.removeprefix(_HUB)}" if at_hub else wanted.url
-    with _explained(wanted.name, url), replaced(wanted.path) as part:
-        asked(lambda: _download(url, part, progress), WAITS)
-        if wanted.sha256 is not None and (digest := hashlib.sha256(part.read_bytes()).hexdigest()) != wanted.sha256:
+    shown = without_secrets(url)
+    with _explained(wanted.name, shown), replaced(wanted.path) as part:
+        asked(lambda: _download(url, shown, part, progress), WAITS)
+        if wanted.sha256 is not None and (digest := _sha256(part)) != wanted.sha256:
             raise WsdError(
                 f"{wanted.name}: the bytes are wrong (SHA-256 {digest}, and it should be {wanted.sha256}); none is "
                 "kept: try again later, or name a file"
             )
 
 
-def _download(url: str, part: Path, progress: Progress | None) -> None:
-    from huggingface_hub import get_session
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _download(url: str, shown: str, part: Path, progress: Progress | None) -> None:
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    headers = {"User-Agent": "wsd-local", "Accept-Encoding": "identity"}
-    with get_session().stream("GET", url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
+    headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
+    with session().stream("GET", url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise WsdError(f"{url} is a web page, and no data set: check the network's login, or name a file")
+            raise WsdError(f"{shown} is a web page, and no data set: check the network's login, or name a file")
         length, done = response.headers.get("Content-Length", ""), 0
         with part.open("wb") as out:
             for chunk in response.iter_bytes():
@@ -120,12 +125,12 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
                 if progress is not None:
                     progress(done, int(length) if length.isdecimal() else done, "download")
         if not done:
-            raise WsdError(f"{url} is empty: try again later, or name a file")
+            raise WsdError(f"{shown} is empty: try again later, or name a file")
 
 
 @contextmanager
-def _explained(name: str, url: str) -> Iterator[None]:
-    """What goes wrong with the network or the disk, as errors that a person can act on."""
+def _explained(name: str, shown: str) -> Iterator[None]:
+    """What goes wrong with the network or the disk, as errors that a person can act on; `shown` is the address."""
     from huggingface_hub.errors import HfHubHTTPError
 
     http = http_package()
@@ -133,10 +138,10 @@ def _explained(name: str, url: str) -> Iterator[None]:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code
-        raise WsdError(f"{name}: {url} answers {status}: try again later, or name a file") from error
+        raise WsdError(f"{name}: {shown} answers {status}: try again later, or name a file") from error
     except (http.HTTPError, http.InvalidURL) as error:
         why = one_line(error) or type(error).__name__
-        raise WsdError(f"{name}: {url} cannot be reached ({why}): check the network, or name a file") from error
+        raise WsdError(f"{name}: {shown} cannot be reached ({why}): check the network, or name a file") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some space, or set WSD_LOCAL_CACHE to a folder on another disk" if full else "check its folder"
