@@ -74,7 +74,7 @@ def answer_data(asked: Asked) -> None:
         stack.callback(console.close)
         data = _data(asked, console)
         for bad in data.bad:
-            line = "" if bad.line is None else f", line {bad.line}"
+            line = f", row {bad.index + 1}" if bad.line is None else f", line {bad.line}"
             console.say(f"{data.path}{line}: {bad.reason}")
         if data.unused:
             console.say(f"{data.path}: the models do not read these fields: {counted(data.unused)}")

@@ -98,7 +98,7 @@ OutputFile = Annotated[
 InputFormat = Annotated[
     str | None, typer.Option("--format", help="The input's format, if it is not seen.", rich_help_panel=_DATA)
 ]
-Column = Annotated[str | None, typer.Option(help="CSV column that holds the prompts.", rich_help_panel=_DATA)]
+Column = Annotated[str | None, typer.Option(help="Column of a table that holds the prompts.", rich_help_panel=_DATA)]
 Limit = Annotated[int | None, typer.Option(help="Answer only the first records.", rich_help_panel=_DATA)]
 Shard = Annotated[str | None, typer.Option(help="i/n: only every n-th record, from the i-th.", rich_help_panel=_DATA)]
 Parallel = Annotated[

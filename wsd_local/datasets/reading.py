@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wsd_local.datasets.formats import (
     COLUMNS,
@@ -25,12 +25,13 @@ from wsd_local.datasets.formats import (
     require_fields,
 )
 from wsd_local.datasets.items import BadRecord, DataSet, Item
-from wsd_local.datasets.records import LARGEST, Record, csv_header, csv_records, json_records, line_records, text_of
+from wsd_local.datasets.parquet import MAGIC, parquet_records
+from wsd_local.datasets.records import LARGEST, Record, csv_header, csv_records, json_records, line_records, unpacked
 from wsd_local.errors import UsageError
-from wsd_local.inputs import read_bytes
+from wsd_local.inputs import decoded, read_bytes
 from wsd_local.settings import nearest
 
-_Form = Literal["lines", "csv", "json"]
+_Form = Literal["lines", "csv", "json", "parquet"]
 _JSON = re.compile(r'\s*(?:\[\s*)?\{\s*["}]')
 """How a JSON object, or a list of them, begins."""
 
@@ -49,7 +50,7 @@ def read(
     Args:
         path: the file.
         format: one of `FORMATS`; None: told by the content.
-        column: the column of a CSV file that holds the prompts.
+        column: the column of a table that holds the prompts.
         limit: read only so many records of the file.
         shard: i and n: of those, every n-th, beginning with the i-th. The n shards are the whole, each record once.
         system: system message for the records that have none.
@@ -63,10 +64,7 @@ def read(
         raise UsageError(f"limit is {limit}: it counts records and must be at least 1")
     first, step = (1, 1) if shard is None else _checked_shard(shard, f"{shard[0]}/{shard[1]}")
     data = read_bytes(path, LARGEST)
-    text = text_of(path, data)
-    if not text.strip():
-        raise UsageError(f"{path}: is empty: there is nothing to answer")
-    format, column, records = _records(path, text, format, column)
+    format, column, records = _records(path, unpacked(path, data), format, column)
     ids = _names(records)
     items: list[Item] = []
     bad: list[BadRecord] = []
@@ -102,31 +100,60 @@ def _checked_shard(shard: tuple[int, int], text: str) -> tuple[int, int]:
 # -- form and format -----------------------------------------------------------------------------------------
 
 
-def _records(path: Path, text: str, format: str | None, column: str | None) -> tuple[str, str | None, Sequence[Record]]:
-    """The format, the column of prompts if the rows of a CSV file are read as such, and the records."""
-    form = _form(path, text, format, column)
-    if column is not None and form != "csv":
+def _records(
+    path: Path, data: bytes, format: str | None, column: str | None
+) -> tuple[str, str | None, Sequence[Record]]:
+    """The format, the column of prompts if the rows of a table are read as such, and the records."""
+    form, records = _parsed(path, data, format, column)
+    if column is not None and form not in ("csv", "parquet"):
         raise UsageError(f"{path}: is no CSV file, so there is no column {column!r}: leave the column out")
     if form == "lines":
-        return "text", None, list(line_records(text))
-    records = csv_records(path, text) if form == "csv" else json_records(path, text)
+        return "text", None, records
     if not records:
         raise UsageError(f"{path}: has no record: there is nothing to answer")
     sample = next((record for record in records if isinstance(record.value, dict)), None)
     if sample is None:
-        raise UsageError(f"{path}:{records[0].line}: {records[0].problem or 'is not a JSON object'}, like all records")
+        problem = records[0].problem or "is not a JSON object"
+        raise UsageError(f"{_place(path, records[0])}: {problem}, like all records")
     try:
-        if form == "csv":
+        name = format
+        if form == "csv" or (form == "parquet" and column is not None):
             name, column = _row_format(list(sample.value), format, column)
-        else:
-            name = format or detected(sample.value)
+        elif name is None:
+            name, column = _detected(form, sample.value)
         require_fields(name, sample.value, column)
     except MissingField as error:
         claim = "" if format is None else f", so the file is not of the format {format}"
-        raise UsageError(f"{path}:{sample.line}: {error}{claim}") from error
+        raise UsageError(f"{_place(path, sample)}: {error}{claim}") from error
     except UsageError as error:
-        raise UsageError(f"{path}:1: {error}") from error
+        raise UsageError(f"{path}{'' if form == 'parquet' else ':1'}: {error}") from error
     return name, column, records
+
+
+def _place(path: Path, record: Record) -> str:
+    return str(path) if record.line is None else f"{path}:{record.line}"
+
+
+def _parsed(path: Path, data: bytes, format: str | None, column: str | None) -> tuple[_Form, Sequence[Record]]:
+    if data.startswith(MAGIC) or ".parquet" in path.suffixes:
+        return "parquet", parquet_records(path, data)
+    text = decoded(data, str(path))
+    if not text.strip():
+        raise UsageError(f"{path}: is empty: there is nothing to answer")
+    form = _form(path, text, format, column)
+    if form == "lines":
+        return form, list(line_records(text))
+    return form, csv_records(path, text) if form == "csv" else json_records(path, text)
+
+
+def _detected(form: _Form, record: dict[str, Any]) -> tuple[str, str | None]:
+    """The format of a record; a row of a table may also be known by the name of a column."""
+    try:
+        return detected(record), None
+    except MissingField:
+        if form != "parquet":
+            raise
+        return "csv", prompt_column(list(record))
 
 
 def _row_format(names: Sequence[str], format: str | None, column: str | None) -> tuple[str, str | None]:

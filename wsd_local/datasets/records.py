@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError
-from wsd_local.inputs import decoded, json_problem, limited
+from wsd_local.inputs import json_problem, limited
 
 LARGEST = 1 << 30
 """Bytes of a data set, unpacked if it was packed: 1 GiB."""
@@ -30,29 +30,27 @@ _REST = re.compile(r"[^\n]*\n?")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record, or the problem that keeps it from being one."""
+    """One record, or the problem that keeps it from being one; a file without lines has None for the line."""
 
-    line: int
+    line: int | None
     value: Any = None
     problem: str | None = None
 
 
-def text_of(path: Path, data: bytes) -> str:
-    """The text of a file, which may be packed with gzip.
+def unpacked(path: Path, data: bytes) -> bytes:
+    """The bytes of a file that may be packed with gzip.
 
     Raises:
-        UsageError: it cannot be unpacked, would be too large, or is no text.
+        UsageError: it cannot be unpacked, or would be too large.
     """
-    return decoded(_unpacked(path, data) if data.startswith(b"\x1f\x8b") else data, str(path))
-
-
-def _unpacked(path: Path, data: bytes) -> bytes:
+    if not data.startswith(b"\x1f\x8b"):
+        return data
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            unpacked = file.read(LARGEST + 1)
+            whole = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be unpacked ({error}): it is damaged or cut off, get it again") from error
-    return limited(unpacked, str(path), LARGEST)
+    return limited(whole, str(path), LARGEST)
 
 
 def line_records(text: str) -> Iterator[Record]:
