@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from conftest import Tell
 from data_sets import llama_cpp_templates
+from makers import packed, packed_string, random_llama
+from test_vetting import with_entries
 
 from wsd_local.conversation import trimmed, turns
 from wsd_local.errors import ModelError, UsageError
-from wsd_local.prompts import BaseFormat, DraftFormat, Message, conversation
+from wsd_local.llama import Model
+from wsd_local.prompts import SPECIAL_TOKENS, BaseFormat, DraftFormat, Message, conversation
 from wsd_local.text import THINKING
 
 
@@ -161,9 +165,11 @@ def test_a_block_of_thinking_that_the_template_opens_is_closed(left: str, right:
     assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == f"hi|{left}\n\n{right}\n\n"
 
 
-def test_nothing_is_said_of_tools() -> None:
-    template = "{{ tools is defined }} {% for tool in tools %}{{ tool }}{% endfor %}{{ documents is defined }}"
-    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == "False False"
+def test_tools_and_documents_are_none_as_in_transformers() -> None:
+    template = (
+        "{{ tools is defined }} {{ tools }} {{ documents }}{% if tools %}T{% endif %}{% for d in documents or [] %}"
+    )
+    assert shown(DraftFormat(Template(template + "{% endfor %}")).tokens(conversation("hi"))) == "True None None"
 
 
 def test_blocks_and_filters_that_transformers_knows() -> None:
@@ -172,6 +178,51 @@ def test_blocks_and_filters_that_transformers_knows() -> None:
         "{% generation %}{{ {'a': m.content} | tojson }}{% endgeneration %}{% endfor %}{{ [1] | tojson(indent=1) }}"
     )
     assert shown(DraftFormat(Template(template)).tokens(conversation("<ü>"))) == '{"a": "<ü>"}[\n 1\n]'
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ("tojson", '{"b": "<ü>", "a": [1, 2]}'),
+        ("tojson(indent=none)", '{"b": "<ü>", "a": [1, 2]}'),
+        ("tojson(ensure_ascii=true)", '{"b": "<\\u00fc>", "a": [1, 2]}'),
+        ("tojson(true)", '{"b": "<\\u00fc>", "a": [1, 2]}'),
+        ("tojson(separators=(',', ':'))", '{"b":"<ü>","a":[1,2]}'),
+        ("tojson(sort_keys=true, indent=0)", '{\n"a": [\n1,\n2\n],\n"b": "<ü>"\n}'),
+        ("tojson(indent='-', separators=[',', '='])", '{\n-"b"="<ü>",\n-"a"=[\n--1,\n--2\n-]\n}'),
+    ],
+)
+def test_tojson_takes_the_arguments_of_transformers(call: str, text: str) -> None:
+    template = "{{ {'b': messages[0].content, 'a': [1, 2]} | " + call + " }}"
+    assert shown(DraftFormat(Template(template)).tokens(conversation("<ü>"))) == text
+
+
+def test_loops_can_be_left_and_sets_stay_in_their_block() -> None:
+    template = (
+        "{% for m in [1, 2, 3, 4] %}{% if m == 2 %}{% continue %}{% endif %}{% generation %}{{ m }}"
+        "{% set own = 1 %}{% if m == 3 %}{% break %}{% endif %}{% endgeneration %}{{ own is defined }}{% endfor %}"
+    )
+    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == "1False3"
+
+
+def test_special_tokens_are_there_if_the_model_has_them(tmp_path: Path) -> None:
+    """As in transformers: undefined, if it has none."""
+    template = "".join(f"{name}={{{{ {name}_token if {name}_token is defined else '-' }}}} " for name in SPECIAL_TOKENS)
+    path = random_llama(tmp_path / "m.gguf", chat_template=template)
+    ids = {"padding": 5, "unknown": 6, "cls": 7}
+    for added in ({}, ids, {"unknown": 10**9}):
+        data = path.read_bytes()
+        blob = b"".join(packed_string(f"tokenizer.ggml.{name}_token_id") + packed(id) for name, id in added.items())
+        with_entries(data, tmp_path / "special.gguf", blob, len(added), 32)
+        with Model(tmp_path / "special.gguf", n_gpu_layers=0) as model:
+            text = "".join(map(model.spelling, DraftFormat(model).tokens(conversation("hi"))))
+            spelled = {name: model.spelling(ids[key]) for name, key in (("unk", "unknown"), ("cls", "cls"))}
+            if added is not ids:
+                spelled = {"unk": "-", "cls": "-"}
+            for name, token in spelled.items():
+                assert f"{name}={token} " in text
+            assert "bos=<|begin|> eos=<|endoftext|> " in text
+            assert ("pad=- " in text) == (added is not ids)
 
 
 @pytest.mark.parametrize(

@@ -142,15 +142,15 @@ def _with_extras(source: Path, target: Path) -> Path:
     }
     blob = b"".join(packed_string(key) + packed(value) for key, value in extras.items())
     blob += packed_string("other.wide") + (10).to_bytes(4, "little") + (2**40).to_bytes(8, "little")
-    return _with_entries(bytes(data), target, blob, len(extras) + 1, 32)
+    return with_entries(bytes(data), target, blob, len(extras) + 1, 32)
 
 
 def _aligned(source: Path, target: Path, alignment: int) -> Path:
     blob = packed_string("general.alignment") + packed(alignment)
-    return _with_entries(source.read_bytes(), target, blob, 1, alignment)
+    return with_entries(source.read_bytes(), target, blob, 1, alignment)
 
 
-def _with_entries(data: bytes, target: Path, blob: bytes, count: int, alignment: int) -> Path:
+def with_entries(data: bytes, target: Path, blob: bytes, count: int, alignment: int) -> Path:
     """A copy with more metadata; tensors are moved to where the alignment wants them."""
     from wsd_local.header import read_header
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from wsd_local.decoding import Phase
-from wsd_local.errors import WsdError
+from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event
 from wsd_local.turns import Busy, waits
 
@@ -101,6 +101,9 @@ class Fleet(Generic[K]):
             key, prompt, overrides = self._waiting.popleft()
             try:
                 run = self._pair.start(prompt, **overrides)
+            except CancelledError:
+                self._waiting.appendleft((key, prompt, overrides))
+                raise
             except WsdError as error:
                 yield key, Failed(error)
                 continue

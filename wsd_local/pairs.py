@@ -33,6 +33,7 @@ from wsd_local.reply import Finished, Reply
 from wsd_local.running import ProgressCallback, Run
 from wsd_local.session import Session
 from wsd_local.settings import CacheType, LoadSettings, ReplySettings, changed, split
+from wsd_local.templates import Template
 from wsd_local.turns import Busy, Turns, waits
 from wsd_local.vetting import amx_works, vet
 
@@ -149,6 +150,7 @@ class Pair:
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
         self._loading = threading.RLock()
+        self._template = Template()
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -163,6 +165,8 @@ class Pair:
                 look_at(self.paths[role])
                 if (lora := self.loading.lora(role)) is not None:
                     look_at(lora[0])
+            if "draft" in missing:
+                self._template.start()  # it is ready when the models are
             for role in missing:
                 if self.loading.resident == "one":
                     self._vocabulary(role)
@@ -188,6 +192,7 @@ class Pair:
                 self._release(role)
             for model in self._models.values():
                 model.close()
+            self._template.close()
 
     def __enter__(self) -> Pair:
         return self
@@ -303,7 +308,11 @@ class Pair:
     @cached_property
     def draft_format(self) -> DraftFormat:
         """The draft's prompt format."""
-        return DraftFormat(self.model("draft"), self.base_format, self._clock)
+        model, path = self.model("draft"), self.paths["draft"]
+        cancelled = partial(self.turns.is_cancelled, self.turns.turn())
+        return DraftFormat(
+            model, self.base_format, self._clock, template=self._template, path=path, cancelled=cancelled
+        )
 
     def hash_models(self, progress: HashProgress | None = None) -> None:
         """Put the SHA-256 of the loaded files into the provenance of later replies."""

@@ -1,8 +1,8 @@
 """What the two models are given to read.
 
-Contract: conversations in, prompts out, nothing else. The base reads sections of plain text, the draft reads
-the chat template of its own file, rendered in a sandbox. Message text is never parsed for control tokens. Neighbouring
-messages of one role are one message in both prompts.
+Contract: conversations in, prompts out, nothing else. The base reads sections of plain text, the draft reads what the
+chat template of its own file makes, in a process of its own (see `wsd_local.templates`). Message text is never parsed
+for control tokens. Neighbouring messages of one role are one message in both prompts.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NoReturn, Protocol, TypedDict
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypedDict
 
-from wsd_local.errors import ModelError, UsageError, short
+from wsd_local.errors import UsageError, short
+from wsd_local.templates import Template, never
 from wsd_local.text import THINKING
 
+SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+"""Tokens whose spelling templates may ask for, as `bos_token`."""
 NO_THINKING = {"enable_thinking": False, "thinking": False, "thinking_budget": 0}
 """How templates of thinking models are asked for none."""
 
@@ -270,9 +273,13 @@ class DraftFormat:
         vocabulary: the draft model.
         fallback: what a draft without a template reads.
         clock: tells the date that templates ask for.
+        template: what compiles and renders the template; the caller closes it.
+        path: the draft's file, for errors.
+        cancelled: whether a stop was asked for; asked while the template is compiled.
 
     Raises:
-        ModelError: the template cannot be parsed; the message names its line.
+        ModelError: the template cannot be parsed, and the message names its line; or it breaks a limit.
+        CancelledError: a stop was asked for.
     """
 
     def __init__(
@@ -280,101 +287,52 @@ class DraftFormat:
         vocabulary: TemplateVocabulary,
         fallback: BaseFormat | None = None,
         clock: Callable[[], datetime] = datetime.now,
+        *,
+        template: Template | None = None,
+        path: Path | None = None,
+        cancelled: Callable[[], bool] = never,
     ) -> None:
         self.inserted_date: str | None = None
         self._fallback = fallback or BaseFormat()
         self._vocabulary = vocabulary
         self._clock = clock
-        self._template = self._compile(vocabulary.chat_template)
+        self._template = template or Template()
+        self._has_template = vocabulary.chat_template is not None
+        if vocabulary.chat_template is not None:
+            name = "the draft's chat template"
+            self._template.compile(vocabulary.chat_template, name if path is None else f"{path}: {name}", cancelled)
 
-    def tokens(self, messages: Sequence[Message]) -> list[int]:
-        """The draft's prompt; it ends where the reply begins, behind the text that the caller supplied, if any."""
+    def tokens(self, messages: Sequence[Message], cancelled: Callable[[], bool] = never) -> list[int]:
+        """The draft's prompt; it ends where the reply begins, after the text that the caller supplied, if any.
+
+        Raises:
+            ModelError: the template refuses the conversation, or breaks a limit.
+            FitError: the conversation is too long for any model.
+            CancelledError: `cancelled` says so.
+        """
         prefix = supplied_prefix(messages)
         mask = _unused_character(messages)
         shown = [
             Message(role=message["role"], content=self._vocabulary.mask_controls(message["content"], mask))
             for message in merged(messages if prefix is None else messages[:-1])
         ]
-        text = _closed(self._render(shown)) + self._vocabulary.mask_controls(prefix or "", mask)
+        text = _closed(self._render(shown, cancelled)) + self._vocabulary.mask_controls(prefix or "", mask)
         return self._vocabulary.tokenize_template(text, mask)
 
-    def _compile(self, source: str | None) -> Any:
-        if source is None:
-            return None
-        import jinja2
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_block()]
-        )
-        environment.globals.update(raise_exception=_raise, strftime_now=self._strftime)
-        environment.filters["tojson"] = _tojson
-        try:
-            return environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise ModelError(f"the draft's chat template is broken in line {error.lineno}: {error.message}") from error
-        except RecursionError as error:
-            raise ModelError("the draft's chat template is nested too deeply") from error
-
-    def _render(self, messages: list[Message]) -> str:
-        if self._template is None:
+    def _render(self, messages: list[Message], cancelled: Callable[[], bool]) -> str:
+        if not self._has_template:
             return self._fallback.prompt(messages)
-        try:
-            return self._rendered(messages)
-        except Exception as error:  # a template is a program: it can fail in any way
-            if (without := merged(_without_system(messages))) != messages:
-                with suppress(Exception):
-                    return self._rendered(without)
-            said = str(error) or type(error).__name__
-            line = _template_line(error)
-            where = "" if line is None else f" in line {line}"
-            raise ModelError(f"the draft's chat template refuses this conversation{where}: {said}") from error
+        without = merged(_without_system(messages))
+        conversations = [messages] if without == messages else [messages, without]
+        text, date = self._template.render(conversations, self._values(), self._clock(), cancelled)
+        self.inserted_date = date or self.inserted_date
+        return text
 
-    def _rendered(self, messages: list[Message]) -> str:
-        return str(
-            self._template.render(
-                messages=messages,
-                add_generation_prompt=True,
-                **NO_THINKING,
-                **{f"{name}_token": self._vocabulary.special_spelling(name) for name in ("bos", "eos")},
-            )
-        )
-
-    def _strftime(self, form: str) -> str:
-        self.inserted_date = self._clock().strftime(form)
-        return self.inserted_date
-
-
-def _raise(message: str) -> NoReturn:
-    raise ValueError(message)
-
-
-def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
-    """Plain JSON: Jinja's own filter escapes for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _generation_block() -> type:
-    """A Jinja extension for `{% generation %}`, which marks what an assistant wrote and prints it as it is."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-
-    class GenerationBlock(Extension):
-        tags = {"generation"}  # noqa: RUF012 - declared so by the library
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    return GenerationBlock
-
-
-def _template_line(error: Exception) -> int | None:
-    """The line of the template in which it failed."""
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
-    return lines[-1] if lines else None
+    def _values(self) -> dict[str, Any]:
+        """What templates find beside the messages. As in transformers, tokens that there are not are undefined."""
+        spelled = {f"{name}_token": self._vocabulary.special_spelling(name) for name in SPECIAL_TOKENS}
+        known = {name: text for name, text in spelled.items() if text or name in ("bos_token", "eos_token")}
+        return {**NO_THINKING, **known}
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

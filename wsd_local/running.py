@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
@@ -309,7 +310,8 @@ class Run:
         return {role: lengths[role] for role in self._roles}
 
     def _prompted(self, messages: list[Message]) -> _Prompts:
-        draft = self._pair.draft_format.tokens(messages) if "draft" in self._roles else []
+        cancelled = partial(self._pair.turns.is_cancelled, self._turn)
+        draft = self._pair.draft_format.tokens(messages, cancelled) if "draft" in self._roles else []
         base = self._format.prompt(messages)
         length = len(self._pair.model("base").tokenize(base)) if "base" in self._roles else len(draft)
         return _Prompts(messages, draft, base, length)

@@ -150,6 +150,12 @@ class Turns:
                 self._flag.set()
             self._changed.notify_all()
 
+    def is_cancelled(self, turn: Turn) -> bool:
+        """Whether a turn that has not begun was cancelled, or the one inside which this thread prepares it."""
+        inside = self._working and self._thread == threading.get_ident()
+        holder = self._holder if inside else None
+        return turn.cancelled or turn.made_at < self._cancels or (holder is not None and holder.cancelled)
+
     def close(self) -> None:
         """Stop what runs, wait until it has stopped, and let nobody in any more.
 

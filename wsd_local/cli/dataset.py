@@ -298,6 +298,8 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
                 raise ValueError("asks several turns, and --input - answers one: put it into a file")
             unused.update(item.unused)
             reply = pair.reply(item.messages)
+        except CancelledError:
+            break
         except (ValueError, WsdError) as error:
             failed += 1
             console.say(f"standard input, line {index + 1}: {error}")

@@ -152,17 +152,29 @@ def run(
         printer.planned(loaded.plan)
         if as_json or tokens:
             loaded.hash_models(printer.hashing)
-        reply = loaded.start(asked, progress=printer.progress)
-        interrupt.calls(loaded.cancel)
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            loaded.cancel()
+
+        interrupt.calls(stop)
         if timeout is not None:
-            timer = threading.Timer(timeout, loaded.cancel)
+            timer = threading.Timer(timeout, stop)
             timer.start()
             stack.callback(timer.cancel)
-        for event in reply.events():
-            printer.show(event)
+        try:
+            reply = loaded.start(asked, progress=printer.progress)
+            if stopped.is_set():  # before there was a reply to stop
+                loaded.cancel()
+            for event in reply.events():
+                printer.show(event)
+            is_complete = reply.reply.finish_reason != "cancelled"
+        except CancelledError:
+            is_complete = False
         if interrupt.asked:
             raise CancelledError("interrupted")
-        if reply.reply.finish_reason == "cancelled":
+        if not is_complete:
             raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
 
 

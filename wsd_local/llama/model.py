@@ -24,6 +24,8 @@ from wsd_local.llama.logs import captured, cause, forward_logs
 from wsd_local.settings import LoadMode
 
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+_HEADER_NAMES = {"unk": "unknown", "cls": "cls"}
+"""Special tokens that llama.cpp does not tell, by their names in the header."""
 _LSTRIP, _RSTRIP = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP, llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP
 
 
@@ -292,9 +294,21 @@ class Model:
         return tuple(token for token in self._control_tokens.values() if not self.is_eog(token))
 
     def special_spelling(self, name: str) -> str:
-        """Spelling of the `bos` or `eos` token as templates use it; empty if there is none."""
-        token = getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab)
-        return self.spelling(token) if token >= 0 else ""
+        """Spelling of the bos, eos, unk, sep, pad, cls or mask token as templates use it; empty if there is none."""
+        if name in _HEADER_NAMES:
+            number = self.metadata(f"tokenizer.ggml.{_HEADER_NAMES[name]}_token_id")
+            token = int(number) if number is not None and number.isdecimal() else -1
+            if name == "unk" and token < 0:
+                token = self._unknown
+        else:
+            token = getattr(llama_cpp, f"llama_vocab_{name}")(self.vocab)
+        return self.spelling(token) if 0 <= token < self.n_vocab else ""
+
+    @cached_property
+    def _unknown(self) -> int:
+        """The token that the vocabulary marks as unknown text's, -1 if there is none."""
+        attribute, unknown = llama_cpp.llama_vocab_get_attr, llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        return next((token for token in self._control_tokens.values() if attribute(self.vocab, token) & unknown), -1)
 
 
 def _chosen(params: Any, split: Mapping[str, int]) -> tuple[Any, ...]:
