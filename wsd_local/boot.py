@@ -11,20 +11,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import runpy
-import signal
 import sys
-import threading
-from pathlib import Path
 
 
 def _find_packages(folders: list[str]) -> None:
     """Let imports search the standard library, then `folders`, then what else the interpreter knows."""
     given = [folder for folder in folders if folder]
     own = [entry for entry in sys.path if entry not in given]
-    first = next((i for i, entry in enumerate(own) if Path(entry).name.endswith("-packages")), len(own))
-    package = Path(__file__).resolve().parent
-    sys.path[:] = [*own[:first], *given, *own[first:], str(package.parent)]
-    spec = importlib.util.spec_from_file_location("wsd_local", package / "__init__.py")
+    first = next((i for i, entry in enumerate(own) if entry.endswith("-packages")), len(own))
+    package = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - importing pathlib takes long
+    sys.path[:] = [*own[:first], *given, *own[first:], os.path.dirname(package)]  # noqa: PTH120
+    spec = importlib.util.spec_from_file_location("wsd_local", os.path.join(package, "__init__.py"))  # noqa: PTH118
     assert spec is not None and spec.loader is not None
     sys.modules["wsd_local"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -32,6 +29,9 @@ def _find_packages(folders: list[str]) -> None:
 
 def _follow_parent() -> None:
     """Empty standard input, and end when the pipe that it was is closed."""
+    import signal
+    import threading
+
     line = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

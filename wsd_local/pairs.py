@@ -50,14 +50,16 @@ def load(
     base_format: BaseFormat | None = None,
     progress: LoadProgress | None = None,
     busy: Busy = "wait",
+    template: Template | None = None,
     **settings: Any,
 ) -> Pair:
     """Load a pair by name, or from two models by path or name; what is not given is the embedded pair's.
 
     `base_format` replaces how the base is shown a conversation. `progress` is told the role and the loaded fraction,
     and stops the loading by returning False. `busy` is what a reply does that finds the pair in use: it waits for its
-    turn (`wait`), or raises `BusyError` at once (`error`); each reply can choose otherwise. Other keyword arguments are
-    those of `ReplySettings` (defaults of every reply) and `LoadSettings`.
+    turn (`wait`), or raises `BusyError` at once (`error`); each reply can choose otherwise. `template` renders the
+    draft's chat template; one that was started early is ready early. Other keyword arguments are those of
+    `ReplySettings` (defaults of every reply) and `LoadSettings`.
 
     Raises:
         UsageError: a name or a setting is wrong.
@@ -74,8 +76,10 @@ def load(
         loading=loading,
         base_format=base_format or entry.base_format,
         busy=busy,
+        template=template,
     )
     try:
+        pair.start_template(reply.mode)
         for role in pair.roles(reply.mode):
             vet(pair.paths[role], None if progress is None else partial(progress, role, 0.0))
         if loading.planned:
@@ -122,6 +126,7 @@ class Pair:
         base_format: how the base is shown a conversation.
         clock: tells the date that chat templates may ask for.
         busy: what a reply does that finds the pair in use, `wait` or `error`.
+        template: what renders the draft's chat template.
     """
 
     def __init__(
@@ -134,6 +139,7 @@ class Pair:
         base_format: BaseFormat | None = None,
         clock: Callable[[], datetime] = datetime.now,
         busy: Busy = "wait",
+        template: Template | None = None,
     ) -> None:
         waits(busy)
         self.busy: Busy = busy
@@ -150,7 +156,7 @@ class Pair:
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
         self._loading = threading.RLock()
-        self._template = Template()
+        self._template = template or Template()
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -165,13 +171,18 @@ class Pair:
                 look_at(self.paths[role])
                 if (lora := self.loading.lora(role)) is not None:
                     look_at(lora[0])
-            if "draft" in missing:
-                self._template.start()  # it is ready when the models are
+            if missing:
+                self.start_template(mode)
             for role in missing:
                 if self.loading.resident == "one":
                     self._vocabulary(role)
                 else:
                     self._load(role, progress)
+
+    def start_template(self, mode: str) -> None:
+        """Begin to prepare the rendering of the draft's chat template, if a mode needs it; it goes on by itself."""
+        if "draft" in self.roles(mode):
+            self._template.start()
 
     @staticmethod
     def roles(mode: str) -> tuple[Source, ...]:

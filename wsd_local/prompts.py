@@ -7,8 +7,6 @@ for control tokens. Neighbouring messages of one role are one message in both pr
 
 from __future__ import annotations
 
-import json
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -164,7 +164,13 @@ class Template:
             raise ModelError(f"{self._name} ended its process (exit code {code}); {_OTHER}")
         return answer
 
-    def _next(self, answers: queue.Queue[dict[str, Any] | None], patience: float, memory: int) -> dict[str, Any] | None:
+    def _next(
+        self,
+        answers: queue.Queue[dict[str, Any] | None],
+        patience: float,
+        memory: int,
+        cancelled: Callable[[], bool],
+    ) -> dict[str, Any] | None:
         """The next answer; None if the process has ended.
 
         Raises:

@@ -8,13 +8,19 @@ import threading
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wsd_local.cli import options, terminal
 from wsd_local.cli.interrupt import interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
+
+if TYPE_CHECKING:
+    from wsd_local.cli.interrupt import Stop
+    from wsd_local.cli.output import Printer
+    from wsd_local.pairs import Pair
+    from wsd_local.templates import Template
 
 
 def run(
@@ -130,6 +136,7 @@ def run(
             )
         )
         return
+    template = _early_template(settings)
     from wsd_local.cli.output import Printer
     from wsd_local.events import Source
     from wsd_local.pairs import load
@@ -147,35 +154,60 @@ def run(
 
         own = None if base_format is None else read_base_format(base_format)
         loaded = stack.enter_context(
-            load(pair or config.pair, draft=draft, base=base, base_format=own, progress=loading, **settings)
+            load(
+                pair or config.pair,
+                draft=draft,
+                base=base,
+                base_format=own,
+                progress=loading,
+                template=template,
+                **settings,
+            )
         )
         printer.planned(loaded.plan)
         if as_json or tokens:
             loaded.hash_models(printer.hashing)
-        stopped = threading.Event()
+        _answer(loaded, asked, printer, interrupt, timeout)
 
-        def stop() -> None:
-            stopped.set()
-            loaded.cancel()
 
-        interrupt.calls(stop)
-        if timeout is not None:
-            timer = threading.Timer(timeout, stop)
-            timer.start()
-            stack.callback(timer.cancel)
-        try:
-            reply = loaded.start(asked, progress=printer.progress)
-            if stopped.is_set():  # before there was a reply to stop
-                loaded.cancel()
-            for event in reply.events():
-                printer.show(event)
-            is_complete = reply.reply.finish_reason != "cancelled"
-        except CancelledError:
-            is_complete = False
-        if interrupt.asked:
-            raise CancelledError("interrupted")
-        if not is_complete:
-            raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
+def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None) -> None:
+    """Print the reply; it can be stopped while its prompt is made, too."""
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        pair.cancel()
+
+    interrupt.calls(stop)
+    timer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, stop)
+    timer.daemon = True
+    if timeout is not None:
+        timer.start()
+    try:
+        reply = pair.start(asked, progress=printer.progress)
+        if stopped.is_set():  # before there was a reply to stop
+            pair.cancel()
+        for event in reply.events():
+            printer.show(event)
+        is_complete = reply.reply.finish_reason != "cancelled"
+    except CancelledError:
+        is_complete = False
+    finally:
+        timer.cancel()
+    if interrupt.asked:
+        raise CancelledError("interrupted")
+    if not is_complete:
+        raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
+
+
+def _early_template(settings: dict[str, Any]) -> Template:
+    """What renders the draft's chat template, started while llama.cpp is imported."""
+    from wsd_local.templates import Template
+
+    template = Template()
+    if settings.get("mode", "wsd") in ("wsd", "draft"):
+        template.start()
+    return template
 
 
 def _require_of_one_kind(context: typer.Context, *, is_data_set: bool) -> None:
