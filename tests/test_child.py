@@ -47,6 +47,7 @@ def poisoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path / 'ran'}\necho GPU 0\n")
         (folder / name).chmod(0o755)
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path / "data"))
     return folder
 
 
