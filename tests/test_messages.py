@@ -204,6 +204,19 @@ def test_turns_of_unknown_roles_are_refused() -> None:
         )
 
 
+def test_what_is_there_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}\n{"id": 2, "prompt": "c"}\n')
+    data = read(tmp_path / "a.jsonl")
+    assert ([item.id for item in data.items], data.same_id) == (["0", "1", "2"], 2)
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "prompt": "b"}\n{"prompt": "c"}\n')
+    assert [bad.reason for bad in read(tmp_path / "a.jsonl").bad] == [
+        "is not JSON (the name 'prompt' is there twice in it)"
+    ]
+    (tmp_path / "a.json").write_text('[{"prompt": "a", "prompt": "b"}]')
+    with pytest.raises(UsageError, match="the name 'prompt' is there twice in it"):
+        read(tmp_path / "a.json")
+
+
 def test_whatever_of_a_record_is_not_used_is_named_with_its_number(tmp_path: Path) -> None:
     data = read_all(
         tmp_path,

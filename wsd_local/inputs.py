@@ -132,9 +132,26 @@ def json_value(text: str | bytes) -> Any:
         ValueError: it is not JSON; the text is the reason.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(json_problem(error)) from error
+
+
+class RepeatedError(ValueError):
+    """An object of JSON has a name twice: one of the two values would be lost."""
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The names and values of a JSON object, as an `object_pairs_hook`.
+
+    Raises:
+        RepeatedError: a name is there twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedError(f"the name {next(name for name in names if names.count(name) > 1)!r} is there twice in it")
+    return values
 
 
 def json_problem(error: ValueError | RecursionError) -> str:
@@ -143,6 +160,8 @@ def json_problem(error: ValueError | RecursionError) -> str:
         return TOO_DEEP
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg[:1].lower()}{error.msg[1:]} at column {error.colno}"
+    if isinstance(error, RepeatedError):
+        return str(error)
     if isinstance(error, UnicodeError):
         return "it is not UTF-8"
     return "a number in it is too long"

@@ -78,6 +78,8 @@ def answer_data(asked: Asked) -> None:
             console.say(f"{data.path}{line}: {bad.reason}")
         if data.unused:
             console.say(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
+        if data.same_id:
+            console.say(f"{data.path}: {data.same_id} records have an id that others have too: their place names them")
         if data.bad and asked.stop_on_error:
             raise UsageError(f"{data.path}: {len(data.bad)} bad records (--on-error stop); nothing was asked")
         failed = _run(asked, parallel, data, console, interrupt, stack) + len(data.bad)

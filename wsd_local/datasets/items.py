@@ -41,13 +41,17 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A file's records, good and bad, each in the file's order. `sha256` is of the file as it is on the disk."""
+    """A file's records, good and bad, each in the file's order. `sha256` is of the file as it is on the disk.
+
+    `same_id` counts the records that are named by their place because another has the same id.
+    """
 
     path: Path
     format: str
     sha256: str
     items: list[Item]
     bad: list[BadRecord]
+    same_id: int = 0
 
     @property
     def unused(self) -> dict[str, int]:

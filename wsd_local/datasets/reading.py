@@ -78,7 +78,9 @@ def read(
             bad.append(BadRecord(index, record.line, str(error)))
         else:
             items.append(replace(item, id=ids[index]))
-    return DataSet(path, format, hashlib.sha256(data).hexdigest(), items, bad)
+    own = Counter(own_id(item.record) for item in items)
+    same = sum(count for name, count in own.items() if name is not None and count > 1)
+    return DataSet(path, format, hashlib.sha256(data).hexdigest(), items, bad, same)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

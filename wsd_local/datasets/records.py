@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError
-from wsd_local.inputs import json_problem, limited
+from wsd_local.inputs import json_problem, json_value, limited, unique
 
 LARGEST = 1 << 30
 """Bytes of a data set, unpacked if it was packed: 1 GiB."""
@@ -79,13 +79,13 @@ def json_records(path: Path, text: str) -> list[Record]:
 
 def _json_record(record: Record) -> Record:
     try:
-        return Record(record.line, json.loads(record.value))
-    except (ValueError, RecursionError) as error:
-        return Record(record.line, problem=f"is not JSON ({json_problem(error)})")
+        return Record(record.line, json_value(record.value))
+    except ValueError as error:
+        return Record(record.line, problem=f"is not JSON ({error})")
 
 
 def _list_records(path: Path, text: str) -> list[Record]:
-    decoder, records = json.JSONDecoder(), []
+    decoder, records = json.JSONDecoder(object_pairs_hook=unique), []
     place = _end(_SPACE, text, text.index("[") + 1)
     line, counted = 1, 0
     while not text.startswith("]", place):
