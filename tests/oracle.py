@@ -10,6 +10,7 @@ the base continues greedily from there.
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ class OracleReply:
     """Kept draft and continuation, cut before the stop string that is completed first."""
     kept_tokens: int
     tokens: tuple[int, ...]
-    """Kept base tokens, then continuation tokens (with those of a stop string that was cut), never EOG."""
+    """Kept base tokens, then continuation tokens: the fewest that write the text, so none of what was cut away."""
     index: int | None
     reason: str
     finish_reason: str
@@ -407,7 +408,7 @@ class Oracle:
         tokens, gaps, text, finish = self._finish(scored, kept, budget if goes_on else kept, stop, ignore_eos)
         return OracleReply(
             text=text,
-            kept_tokens=kept,
+            kept_tokens=min(kept, len(tokens)),
             tokens=tokens,
             index=index,
             reason=reason,
@@ -485,7 +486,17 @@ class Oracle:
             if cut is not None:
                 finish = "stop"
                 break
-        return tuple(tokens), tuple(gaps), data[:cut].decode(errors="replace"), finish
+        text = data[:cut].decode(errors="replace")
+        return tuple(self._written(scored, tokens, text)), tuple(gaps), text, finish
+
+    def _written(self, scored: Scored, tokens: Sequence[int], text: str) -> Sequence[int]:
+        """The fewest of the first tokens that write all of `text`, each with whole characters."""
+        prompt = list(scored.tokens[: scored.n0])
+        for count in range(len(tokens)):
+            data = self.base_model.bytes_of([*prompt, *tokens[:count]])[scored.prompt_bytes :]
+            if codecs.getincrementaldecoder("utf-8")("replace").decode(data).startswith(text):
+                return tokens[:count]
+        return tokens
 
 
 def _decide(

@@ -241,6 +241,14 @@ def test_a_stop_string_in_the_draft_ends_drafting_and_the_reply() -> None:
     assert pair.drafted == 3
 
 
+def test_white_space_before_what_may_become_a_stop_string_waits_with_it() -> None:
+    limits = Limits(check_chunk=1, stops=(" fox fox",))
+    for pieces in ([b"thethe\n\n fox fox is"], [b"thethe\n\n fox", b" fo", b"x is"]):
+        run = machine(CALM, PROMPT, window=3, threshold=0.0, limits=limits)
+        list(Pair(pieces).drive(run))
+        assert (run.text, run.switch_index, run.switch_reason) == ("thethe", None, "stop")
+
+
 def test_a_stop_string_across_draft_and_continuation_is_never_shown() -> None:
     run = finished([b"the fox\n\n[Us"], "er] hidden")
     assert (run.text, run.finish_reason) == ("the fox", "stop")
@@ -431,3 +439,72 @@ def test_the_draft_alone_is_stripped_and_counts_its_own_tokens() -> None:
     list(Pair([], list(b" Paris. ")).drive(verbatim))
     assert verbatim.text == " Paris."
     assert "".join(token.text for token in run.tokens()) == "the fox"
+
+
+# -- which tokens wrote the text -----------------------------------------------------------------------------
+
+
+def ids(run: Decoding) -> list[int]:
+    return [token.id for token in run.tokens()]
+
+
+def sources(run: Decoding) -> str:
+    return "".join(token.source[0] for token in run.tokens())
+
+
+def test_a_base_that_only_ends_has_written_nothing() -> None:
+    """Its heading, an end marker without text, and the end of a stop string that the opening began."""
+    vocabulary = Words(["\n\n", "[User]", " fox", "the"])
+    written = vocabulary.tokenize("the fox")
+    for follows in ("", "\n\n[User]\nHi", "[User]", "\n[User]"):
+        run = machine(vocabulary, PROMPT)
+        list(Pair([b"the fox"], vocabulary.tokenize(follows), logprob=lambda tokens: UNSURE).drive(run))
+        assert (run.text, ids(run), sources(run)) == ("the fox", written, "dd")
+    run = machine(vocabulary, PROMPT)
+    list(Pair([b"the fox\n\n[Us"], list(b"er]"), logprob=lambda tokens: UNSURE).drive(run))
+    assert (run.text, ids(run), sources(run)) == ("the fox", written, "dd")
+
+
+def test_a_token_that_wrote_the_last_characters_before_a_cut_is_its_writers() -> None:
+    vocabulary = Words(["!\n\n[User]", "\n\n\n", "the"])
+    run = machine(vocabulary, PROMPT)
+    list(Pair([b"the"], vocabulary.tokenize("!\n\n[User]"), logprob=lambda tokens: UNSURE).drive(run))
+    assert (run.text, [(token.text, token.source) for token in run.tokens()]) == (
+        "the!",
+        [("the", "draft"), ("!", "base")],
+    )
+    run = machine(vocabulary, PROMPT)
+    list(Pair([b"the"], [*vocabulary.tokenize("\n\n\n"), *b"[User]"], logprob=lambda tokens: UNSURE).drive(run))
+    assert (run.text, sources(run)) == ("the\n", "db")
+
+
+def test_the_draft_alone_counts_nothing_that_is_stripped() -> None:
+    run = Decoding(CALM, [1], SwitchPolicy(), Limits(stops=STOPS), writer="draft", drafting=False)
+    list(Pair([], [*b" \n ", *"é the ".encode(), *b"\n\n"]).drive(run))
+    assert (run.text, bytes(ids(run)).decode()) == ("é the", "é the")
+    run = Decoding(CALM, [1], SwitchPolicy(), Limits(stops=STOPS), writer="draft", drafting=False)
+    list(Pair([], list(b" \n ")).drive(run))
+    assert (run.text, ids(run)) == ("", [])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    draft=drafts,
+    cuts=st.lists(st.integers(0, 400), max_size=60),
+    threshold=st.sampled_from([0.0, 0.6, 2.0]),
+    max_tokens=st.sampled_from([3, 20, 2048]),
+    follows=st.lists(words, max_size=9).map("".join),
+    steps=st.integers(0, 60),
+)
+def test_the_tokens_of_a_reply_are_the_fewest_that_write_its_text(
+    draft: str, cuts: list[int], threshold: float, max_tokens: int, follows: str, steps: int
+) -> None:
+    """However it ends, and also where it is stopped."""
+    pair = Pair(split_at(draft.encode(), cuts), list(follows.encode()))
+    run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=Limits(max_tokens=max_tokens, stops=STOPS))
+    left = iter(range(steps))
+    list(pair.drive(run, until=lambda: next(left, None) is None))
+    tokens = run.tokens()
+    assert "".join(token.text for token in tokens) == run.text
+    assert all(token.text for token in tokens[-1:])
+    assert "".join(token.text for token in tokens if token.source == "draft") == run.draft_text

@@ -50,16 +50,20 @@ def align(vocabulary: Vocabulary, prompt: str, prompt_length: int, text: str) ->
     return Aligned(tokens, ends, data)
 
 
-def token_texts(pieces: Sequence[bytes], text: str, *, stripped: bool) -> list[str]:
+def token_texts(pieces: Sequence[bytes], text: str, *, stripped: bool) -> list[str | None]:
     """Each piece's part of `text`, which is that of all pieces, possibly cut at its end and stripped at its beginning.
 
-    A character belongs to the piece that completes it.
+    A character belongs to the piece that completes it. None: what the piece stands for was cut away, with all before it
+    or with all after it; such pieces wrote nothing of the text.
     """
-    decoder, left, texts = utf8_decoder(), len(text), []
+    decoder, left, first = utf8_decoder(), len(text), 0
+    texts: list[str | None] = []
     for i, piece in enumerate(pieces):
         part = decoder.decode(piece, final=i == len(pieces) - 1)
-        if stripped and left == len(text):
+        if stripped and left == len(text) and part:
             part = part.lstrip()
+            first = first if part else i + 1
         texts.append(part[:left])
-        left -= len(texts[-1])
-    return texts
+        left -= len(part[:left])
+    last = max((i for i, part in enumerate(texts) if part), default=-1)
+    return [part if first <= i <= last else None for i, part in enumerate(texts)]

@@ -191,6 +191,7 @@ class Bench:
 
         `changes` are settings, for replies that are made otherwise.
         """
+        self.pair.cancellation.check()
         self._forget()
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()

@@ -285,7 +285,9 @@ class Decoding:
         text = self._draft_text()
         settled = len(text)
         if self._closed is None:
-            settled = min(settled_length(text), len(text) - possible_stop(text, self.limits.stops))
+            settled = settled_length(text)
+            if held := possible_stop(text, self.limits.stops):  # a draft that ends there ends before its white space
+                settled = min(settled, len(text[:-held].rstrip()))
             if settled <= self._seen or self._too_little(text[self._seen : settled]):
                 return
         self._seen = settled
@@ -402,7 +404,7 @@ class Decoding:
         self._finish("stop")
 
     def _finish(self, reason: FinishReason) -> None:
-        self._emit(self._outlet.close(self._writer))
+        self._emit(self._outlet.close(self._writer if self._base_logprobs else "draft"))
         self.phase = Phase.DONE
         self.finish_reason = reason
 
@@ -421,7 +423,11 @@ class Decoding:
         return self._now.data[self._shown :].decode(errors="replace")
 
     def tokens(self) -> list[ReplyToken]:
-        """The reply's tokens. Their texts, joined, are the reply's text."""
+        """The reply's tokens: those that wrote its text. Their texts, joined, are the reply's text.
+
+        What was written and cut away is not among them: a stop string, white space that is stripped, what nobody sees
+        at the end. A token of which a part is in the text is.
+        """
         kept = self._tokens_shown() if self.phase is Phase.DRAFT else self.kept_tokens
         ids = self._now.tokens[self.prompt_length :][: self.shown_tokens]
         texts = token_texts(self._pieces(ids, kept), self.text, stripped=self._outlet.strips_beginning)
@@ -439,6 +445,7 @@ class Decoding:
                 windows[i] if i < len(windows) else None,
             )
             for i, (token, text, prob) in enumerate(rows)
+            if text is not None
         ]
 
     def _pieces(self, ids: Sequence[int], kept: int) -> list[bytes]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from wsd_local.atomic import replaced
 from wsd_local.child import Progress, Stoppable, cause, nothing, run
 from wsd_local.errors import ModelError, UsageError
+from wsd_local.settings import require_threads
 from wsd_local.target import check_disk, check_free
 from wsd_local.units import MIB
 
@@ -69,8 +70,7 @@ def quantize(
     from wsd_local.llama.quantize import Job, file_type, read_imatrix
 
     kind = file_type(kind)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}: it must be 1 or more")
+    require_threads(threads)
     headers = read_model(source)
     if output.exists() and any(output.samefile(header.path) for header in headers):
         raise UsageError(f"{output}: is the file that is to be quantised; choose another --output")

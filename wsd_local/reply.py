@@ -16,7 +16,11 @@ from wsd_local.speculation import Speculated
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One model's part of a reply. `tokens` counts base tokens, `drafted_tokens` draft tokens."""
+    """One model's part of a reply. `tokens` counts base tokens that wrote `text`, `drafted_tokens` draft tokens.
+
+    Tokens whose text was cut away (a stop string, stripped white space, an end marker) are not counted. One that wrote
+    the last characters before a cut counts for the model that wrote it.
+    """
 
     model: str | None
     text: str
@@ -26,7 +30,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Where and why the base took over. `index` is null unless a window passed."""
+    """Where and why the base took over. `index` is null unless a window passed.
+
+    It is the place of the decision, which lies beyond the kept tokens where a stop string that the base completed has
+    cut the end of the opening away.
+    """
 
     index: int | None
     reason: SwitchReason

@@ -6,11 +6,16 @@ greedy, the paper's and the default.
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass, replace
 
 from wsd_local.errors import UsageError
+
+LARGEST = 1000.0
+"""Temperatures and penalties beyond it leave nothing of what the model says, and soon nothing that is a number."""
+
+LONGEST = 1 << 20
+"""Tokens that penalties can look at: llama.cpp keeps room for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +40,23 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"temperature is {self.temperature}: it must be 0 (greedy) or more, and finite")
-        if self.top_k < 0:
-            raise UsageError(f"top-k is {self.top_k}: it must be 0 (off) or more")
+        if not 0 <= self.temperature <= LARGEST:
+            raise UsageError(f"temperature is {self.temperature}: it must lie between 0 (greedy) and {LARGEST:g}")
+        if not 0 <= self.top_k < 2**31:
+            raise UsageError(f"top-k is {self.top_k}: it must lie between 0 (off) and {2**31 - 1}")
         for name, value in (("top-p", self.top_p), ("min-p", self.min_p)):
             if not 0 <= value <= 1:
                 raise UsageError(f"{name} is {value}: it must lie between 0 and 1")
-        if not 0 < self.repeat_penalty < math.inf:
-            raise UsageError(f"repeat-penalty is {self.repeat_penalty}: it must be more than 0 (1 is off)")
+        if not 1 / LARGEST <= self.repeat_penalty <= LARGEST:
+            bounds = f"{1 / LARGEST:g} and {LARGEST:g}"
+            raise UsageError(f"repeat-penalty is {self.repeat_penalty}: it must lie between {bounds} (1 is off)")
         for name, value in (("frequency", self.frequency_penalty), ("presence", self.presence_penalty)):
-            if not math.isfinite(value):
-                raise UsageError(f"{name}-penalty is {value}: it must be a number (0 is off)")
-        if not 0 <= self.repeat_last_n < 2**31:
-            raise UsageError(f"repeat-last-n is {self.repeat_last_n}: it counts tokens and must be 0 (off) or more")
+            if not -LARGEST <= value <= LARGEST:
+                raise UsageError(
+                    f"{name}-penalty is {value}: it must lie between {-LARGEST:g} and {LARGEST:g} (0 is off)"
+                )
+        if not 0 <= self.repeat_last_n <= LONGEST:
+            raise UsageError(f"repeat-last-n is {self.repeat_last_n}: it must lie between 0 (off) and {LONGEST} tokens")
         if self.seed is not None and not 0 <= self.seed < 2**32 - 1:
             raise UsageError(f"seed is {self.seed}: it must lie between 0 and 4294967294")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,6 +27,13 @@ CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1"
 
 
 MOST_PARALLEL = 256
+MOST_THREADS = 512
+"""What llama.cpp can take of each."""
+
+MOST = 2**31 - 1
+"""The largest number of anything that llama.cpp counts."""
+
+STRONGEST_LORA = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class ReplySettings:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
+        _require_counts(self)
         _ = self.policy, self.sampling, self.draft_sampling, self.fixed, self.gbnf
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
@@ -185,15 +192,20 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
-        for name in ("ctx", "threads", "parallel"):
+        _require_counts(self)
+        for name in ("ctx", "parallel"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be at least 1")
         if self.parallel > MOST_PARALLEL:
             raise UsageError(f"parallel is {self.parallel}: llama.cpp has at most {MOST_PARALLEL} sequences")
+        require_threads(self.threads)
         for name in ("draft_lora_scale", "base_lora_scale"):
-            if not math.isfinite(getattr(self, name)):
-                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be a number")
+            if not -STRONGEST_LORA <= getattr(self, name) <= STRONGEST_LORA:
+                raise UsageError(
+                    f"{name.replace('_', '-')} is {getattr(self, name)}: it must lie between "
+                    f"{-STRONGEST_LORA:g} and {STRONGEST_LORA:g}"
+                )
 
     def lora(self, role: Literal["draft", "base"]) -> tuple[Path, float] | None:
         """Adapter of one model and its scale."""
@@ -226,6 +238,25 @@ def _require_kinds(settings: ReplySettings | LoadSettings) -> None:
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             wanted = f"one of {', '.join(choices)}" if choices else _kind_name(kind)
             raise UsageError(f"{name.replace('_', '-')} is {short(value)}: it must be {wanted}")
+
+
+def _require_counts(settings: ReplySettings | LoadSettings) -> None:
+    """Raise `UsageError` for a number that llama.cpp could not even hold; seeds have bounds of their own."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, int) and not -1 <= value <= MOST and not field.name.endswith("seed"):
+            wanted = "-1 or more" if value < 0 else f"at most {MOST}"
+            raise UsageError(f"{field.name.replace('_', '-')} is {short(value)}: it must be {wanted}")
+
+
+def require_threads(threads: int | None) -> None:
+    """Check a number of CPU threads.
+
+    Raises:
+        UsageError: there are none, or more than llama.cpp can take.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads is {short(threads)}: it must lie between 1 and {MOST_THREADS}")
 
 
 def _kind_name(kind: Any) -> str:

@@ -17,6 +17,7 @@ from textual.widgets import Button, Static
 
 from wsd_chat.live import LiveMarkdown
 from wsd_chat.markdown import SWITCH, ReplyMarkdown
+from wsd_local.units import counted
 
 WINDOW = 6
 """Messages mounted at first, and with each step upwards: each mounted block makes each change of the layout slower."""
@@ -147,11 +148,12 @@ class MessageView(Vertical):
             parts.append(f"‹ {entry.place[0]}/{entry.place[1]} ›")
         if entry.role == "assistant" and "draft" in entry.report:
             draft, base = entry.report["draft"], entry.report["base"]
-            if draft["model"] and base["model"]:
-                parts.append(f"opened by {draft['model']} ({draft['kept_tokens']} tokens)")
+            if draft["kept_tokens"] and base["tokens"]:
+                parts.append(f"opened by {draft['model']} ({counted(draft['kept_tokens'], 'token')})")
                 parts.append(f"continued by {base['model']} ({base['tokens']})")
             else:
-                parts.append(f"{draft['model'] or base['model']} alone")
+                writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
+                parts.append(f"{writer} alone")
             parts.append(f"{entry.report['timings']['total_s']:.1f} s")
         if entry.state == "cancelled":
             parts.append("stopped — F6 goes on")

@@ -117,11 +117,7 @@ class Printer:
 def summary(reply: Reply) -> str:
     """One line about a reply: who opened, who continued, where and why they changed places, how fast."""
     switch, times = reply.switch, reply.timings
-    parts: list[str] = []
-    if reply.draft.model is not None:
-        parts.append(f"opened by {reply.draft.model} ({counted(reply.draft.tokens, 'token')})")
-    if reply.base.model is not None:
-        parts.append(f"continued by {reply.base.model} ({counted(reply.base.tokens, 'token')})")
+    parts = [_authors(reply)]
     if switch.reason != "none":
         at = "" if switch.index is None else f" at token {switch.index}"
         confidence = "" if switch.confidence is None else f", confidence {switch.confidence:.3f}"
@@ -135,4 +131,13 @@ def summary(reply: Reply) -> str:
     if times.first_text_s is not None:
         parts.append(f"first text {times.first_text_s:.2f} s")
     parts.append(f"total {times.total_s:.2f} s, {reply.finish_reason}")
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
+
+
+def _authors(reply: Reply) -> str:
+    """Who wrote the text; a model of whose tokens nothing is in it wrote nothing."""
+    wrote = [(part.model, part.tokens) for part in (reply.draft, reply.base) if part.model is not None and part.tokens]
+    verbs = ("opened", "continued") if len(wrote) == 2 else ("written",)
+    return " · ".join(
+        f"{verb} by {model} ({counted(tokens, 'token')})" for verb, (model, tokens) in zip(verbs, wrote, strict=False)
+    )
