@@ -139,7 +139,7 @@ def test_proposals_do_not_change_the_reply(pair: Pair) -> None:
 def test_what_proposals_did_is_told_by_repetition() -> None:
     first: Figures = {"speculative_s": 9, "proposed_tokens": 8, "accepted_tokens": 6, "proposal_rounds": 3}
     second: Figures = {"speculative_s": 7, "proposed_tokens": 0, "accepted_tokens": 0, "proposal_rounds": 0}
-    (line,) = about_proposals([first | {"acceptance": 0.75, "break_even": 0.5}, {"reply_s": 3}, second])
+    (line,) = about_proposals([first | {"examined_acceptance": 0.75, "break_even": 0.5}, {"reply_s": 3}, second])
     assert line == (
         "Proposals, by repetition: taken 6 of 8, 0 of 0 in 3, 0 rounds; of those looked at 75%, none; "
         "the share from which the draft's pay: 50%, none that is known."

@@ -83,4 +83,3 @@ def pair(demo_q8: tuple[Path, Path]) -> Iterator[Pair]:
 def test_the_largest_that_is_accepted_works(pair: Pair, settings: dict[str, Any]) -> None:
     reply = pair.reply("Hello!", max_tokens=12, seed=1, **settings)
     assert reply.finish_reason in ("stop", "length")
-

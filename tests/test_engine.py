@@ -14,8 +14,9 @@ from data_sets import fixture_conversations, fixture_prompts
 from oracle import BASE_STOPS, Oracle
 from scripted import Says
 
+from wsd_local.cli.output import summary
 from wsd_local.decoding import NextDraftToken, Score
-from wsd_local.errors import FitError
+from wsd_local.errors import FitError, UsageError
 from wsd_local.events import Notice, Text
 from wsd_local.pairs import Pair
 from wsd_local.reply import Finished
@@ -397,3 +398,37 @@ def test_control_tokens_in_a_message_stay_text(pair: Pair) -> None:
     ends = [token for token in tokens if model.is_eog(token)]
     assert len(ends) == len([token for token in plain if model.is_eog(token)])
     assert spelling.encode() in b"".join(model.piece(token) for token in tokens)
+
+
+@pytest.mark.parametrize("mode", ["wsd", "base", "draft", "fixed:3"])
+@pytest.mark.parametrize("threshold", [0.3, 2.0])
+def test_without_end_tokens_a_reply_has_its_whole_length(
+    demo_f32: tuple[Path, Path], mode: str, threshold: float
+) -> None:
+    """Neither the base's heading, nor the draft's end, nor an end token ends it; a stop string of the user does."""
+    with exact_pair(demo_f32) as pair:
+        asked: dict[str, Any] = {"mode": mode, "threshold": threshold, "ignore_eos": True, "max_tokens": 90}
+        usual = pair.reply("What is the capital of France?", mode=mode, threshold=threshold)
+        reply = pair.reply("What is the capital of France?", **asked)
+        assert usual.finish_reason == "stop" and len(usual.tokens) < 60
+        assert reply.finish_reason == "length" and reply.text.startswith(usual.text.rstrip())
+        assert 85 <= len(reply.tokens) <= 90, "of a draft alone the white space at its end is stripped"
+        word = reply.text.split()[-1]
+        cut = pair.reply("What is the capital of France?", stop=word, **asked)
+        assert (cut.text.rstrip(), cut.finish_reason) == (reply.text[: reply.text.index(word)].rstrip(), "stop")
+
+
+def test_ignoring_the_end_and_ending_with_the_draft_cannot_be_meant_together(pair: Pair) -> None:
+    with pytest.raises(UsageError, match="on-draft-end"):
+        pair.reply(PROMPTS[0], ignore_eos=True, on_draft_end="stop")
+
+
+def test_a_reply_that_is_wholly_the_drafts_counts_nothing_for_the_base(demo_f32: tuple[Path, Path]) -> None:
+    with exact_pair(demo_f32) as pair:
+        reply = pair.reply("What is the capital of France?", threshold=2.0)
+        assert reply.base.text == "" and reply.base.tokens == 0 and reply.draft.tokens == len(reply.tokens)
+        assert {token.source for token in reply.tokens} == {"draft"}
+        assert summary(reply).startswith(f"written by {reply.draft.model} ({len(reply.tokens)} tokens)")
+        assert "continued" not in summary(reply)
+        both = pair.reply("What is the capital of France?", mode="fixed:3")
+        assert f"opened by {reply.draft.model} (3 tokens) · continued by {both.base.model}" in summary(both)

@@ -99,6 +99,9 @@ def test_greedy_replies_are_the_same(pair: Pair, source: str, threshold: float, 
         assert_same(plain, other)
         proposed += other.speculation.proposed_tokens
         accepted += other.speculation.accepted_tokens
+        did = other.speculation
+        assert did.accepted_tokens <= did.examined_tokens <= did.proposed_tokens
+        assert did.acceptance == (did.accepted_tokens / did.proposed_tokens if did.proposed_tokens else None)
     tell(f"proposals, {source}, threshold {threshold}: {accepted} of {proposed} taken")
     assert 0 < accepted <= proposed
 

@@ -157,6 +157,7 @@ class Bench:
             "accepted_tokens": did.accepted_tokens,
             "proposal_rounds": did.rounds,
             "acceptance": did.acceptance,
+            "examined_acceptance": did.accepted_tokens / did.examined_tokens if did.examined_tokens else None,
             "break_even": did.break_even,
         }
         return {name: value for name, value in figures.items() if value is not None}
@@ -475,7 +476,7 @@ def about_proposals(repetitions: Sequence[Figures]) -> list[str]:
         return ", ".join(format(figures[name], form) if name in figures else otherwise for figures in found)
 
     taken = ", ".join(f"{f['accepted_tokens']:.0f} of {f['proposed_tokens']:.0f}" for f in found)
-    rounds, shares = each("proposal_rounds", ".0f", ""), each("acceptance", ".0%", "none")
+    rounds, shares = each("proposal_rounds", ".0f", ""), each("examined_acceptance", ".0%", "none")
     least = each("break_even", ".0%", "none that is known")
     return [
         f"Proposals, by repetition: taken {taken} in {rounds} rounds; of those looked at {shares}; "

@@ -89,7 +89,7 @@ class Run:
         self._prompts = self._fitted()
         drafts = len(self._roles) == 2
         self._room = pair.n_ctx(self._writer) - self._prompts.base_length
-        stops = self._format.stops
+        stops = () if settings.ignore_eos else self._format.stops
         machine = Decoding(
             pair.model(self._writer),
             self._prompts.draft if self._writer == "draft" else self._prompts.base,

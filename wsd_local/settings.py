@@ -45,6 +45,8 @@ class ReplySettings:
     (JSON) holds for what the base writes, and for the kept opening too where that is its beginning. `mode` is `wsd`,
     `base` (the base alone), `draft` (the draft alone), `fixed:K` (exactly K base tokens of the draft are kept) or
     `urial` (the base alone behind `urial`, the text of an in-context prompt).
+    With `ignore_eos` a reply goes on to `max_tokens`, or to a string of `stop`: neither end tokens nor what begins
+    another section of the base's format end it, and behind the draft's end the base continues.
     `probabilities` also computes the probability of each token of the continuation. `speculation` is where proposals
     for the continuation come from, which never change it: `draft`, `lookup` (the text itself), `auto` (both) or `off`.
     """
@@ -92,6 +94,8 @@ class ReplySettings:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
         if self.ignore_eos and self.gbnf is not None:
             raise UsageError("ignore-eos and a grammar are given: a grammar says where a text ends; leave one out")
+        if self.ignore_eos and self.on_draft_end == "stop":
+            raise UsageError("ignore-eos and on-draft-end stop are given: one of them ends no reply; leave one out")
         if (self.mode == "urial") != (self.urial is not None):
             raise UsageError("mode urial and the text of its prompt go together: give both (--mode urial --urial FILE)")
         if "" in self.stop:

@@ -125,10 +125,12 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Speculated:
-    """What proposals did in one reply. `rounds` had some, `acceptance` is taken / looked at.
+    """What proposals did in one reply. `rounds` had some; `acceptance` is accepted / proposed tokens.
 
-    `break_even` is the draft model's acceptance from which on its proposals pay, None if they never do or too little
-    was measured. `saved_s` are seconds against writing token by token, by the measured price of a token.
+    A round ends with the first token that is not the proposed one, so proposals behind it are never looked at:
+    `examined_tokens` were, and accepted / examined is the chance that a proposal stands. `break_even` is that chance
+    from which on the draft model's proposals pay, None if they never do or too little was measured. `saved_s` are
+    seconds against writing token by token, by the measured price of a token.
     """
 
     rounds: int = 0
@@ -137,6 +139,7 @@ class Speculated:
     acceptance: float | None = None
     break_even: float | None = None
     saved_s: float = 0.0
+    examined_tokens: int = 0
 
 
 class Speculator:
@@ -415,7 +418,8 @@ class Speculator:
             self._rounds,
             self._proposed,
             self._accepted,
-            self._accepted / self._looked_at if self._looked_at else None,
+            self._accepted / self._proposed if self._proposed else None,
             least,
             self._saved,
+            self._looked_at,
         )

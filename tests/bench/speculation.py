@@ -138,7 +138,8 @@ def row(case: str, way: str, runs: list[list[tuple[Reply, float]]], plain: list[
     writing = [continuation(off) / continuation(run) for off, run in zip(plain, runs, strict=True)]
     replies = [reply for run in runs for reply, _ in run]
     pairs = [(a, b) for run, off in zip(runs, plain, strict=True) for (a, _), (b, _) in zip(run, off, strict=True)]
-    acceptances = [r.speculation.acceptance for r in replies if r.speculation.acceptance is not None]
+    told = [reply.speculation for reply in replies if reply.speculation.examined_tokens]
+    acceptances = [one.accepted_tokens / one.examined_tokens for one in told]
     thresholds = [r.speculation.break_even for r in replies if r.speculation.break_even is not None]
     return Row(
         case,

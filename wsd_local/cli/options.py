@@ -204,7 +204,12 @@ SchemaFile = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Drawn if not given; --json reports it.", rich_help_panel=_SAMPLING)]
 IgnoreEos = Annotated[
-    bool, typer.Option("--ignore-eos", help="Continue until --max-tokens.", rich_help_panel=_SAMPLING)
+    bool,
+    typer.Option(
+        "--ignore-eos",
+        help="Continue to --max-tokens, or a --stop: no end token or heading ends a reply.",
+        rich_help_panel=_SAMPLING,
+    ),
 ]
 Ctx = Annotated[
     int | None,
