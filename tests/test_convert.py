@@ -373,14 +373,30 @@ def test_weights_that_are_missing_or_damaged_are_named(hand_made: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"model\.safetensors: is damaged"):
             weights(hand_made)
+    nested = b"[" * 100_000
+    for offsets, shape in (([0, 128], [1 << 40]), ([128, 0], [1]), ([0, "x"], [1]), ([0, 128], [-1]), ([0.5, 1], [1])):
+        lie = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
+        path.write_bytes(len(lie).to_bytes(8, "little") + lie + bytes(128))
+        with pytest.raises(ModelError, match=r"model\.safetensors: is damaged: its header cannot be read"):
+            weights(hand_made)
+    for header in (nested, b'{"a":' * 100_000):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ModelError, match=r"model\.safetensors: is damaged"):
+            weights(hand_made)
+    with path.open("wb") as sparse:
+        sparse.write((1 << 40).to_bytes(8, "little"))
+        sparse.truncate((1 << 40) + 8)
+    with pytest.raises(ModelError, match=r"its header says that it is 1099511627776 bytes long"):
+        weights(hand_made)
     path.write_bytes(whole)
     index = hand_made / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
     with pytest.raises(ModelError, match=r"1 parts of the weights are missing: model-2\.safetensors"):
         weights(hand_made)
-    index.write_text("{}")
-    with pytest.raises(ModelError, match=r"index\.json: is damaged"):
-        weights(hand_made)
+    for text in ("{}", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": [1]}}', "[" * 100_000):
+        index.write_text(text)
+        with pytest.raises(ModelError, match=r"index\.json: is damaged"):
+            weights(hand_made)
     index.unlink()
     path.unlink()
     with pytest.raises(ModelError, match="holds no weights"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,80 @@ def test_lies_are_named(tmp_path: Path, demo_q8: tuple[Path, Path], at: int, cod
     path.write_bytes(data)
     with pytest.raises(ModelError, match=words):
         read_header(path)
+
+
+def sparse(path: Path, entries: bytes, keys: int, size: int) -> Path:
+    """A header of `keys` entries that goes on with zeros, of which only the beginning is on the disk."""
+    with path.open("wb") as out:
+        out.write(struct.pack("<4sIQQ", b"GGUF", 3, 0, keys) + entries)
+        out.truncate(size)
+    return path
+
+
+SIZE = 264_000_000
+SPARSE = {
+    "strings": struct.pack("<IIQ", 9, 8, 32_000_000),
+    "numbers": struct.pack("<IIQ", 9, 12, 33_000_000),
+    "bytes": struct.pack("<IIQ", 9, 0, 1 << 26),
+    "a string": struct.pack("<IQ", 8, SIZE - 100),
+}
+
+
+@pytest.mark.parametrize("value", SPARSE.values(), ids=SPARSE)
+def test_a_large_header_of_nothing_is_refused_before_it_is_read(tmp_path: Path, value: bytes) -> None:
+    path = sparse(tmp_path / "sparse.gguf", packed_string("x") + value, 1, SIZE)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="is damaged: x "):
+            read_header(path)
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_arrays_that_are_small_enough_are_too_many_together(tmp_path: Path) -> None:
+    """A budget for all of a header: nothing that it says of itself costs more."""
+    strings = [packed_string(f"s{i}") + struct.pack("<IIQ", 9, 8, 1 << 20) + bytes(8 << 20) for i in range(3)]
+    path = sparse(tmp_path / "strings.gguf", b"".join(strings), 3, SIZE)
+    with pytest.raises(ModelError, match="s2 has 1048576 strings, and all arrays can have 2097152"):
+        read_header(path)
+    bytes_ = [packed_string(f"b{i}") + struct.pack("<IIQ", 9, 12, 1 << 22) + bytes(1 << 25) for i in range(2)]
+    path = sparse(tmp_path / "bytes.gguf", b"".join(bytes_), 2, SIZE)
+    with pytest.raises(ModelError, match="its header is longer than 64 MiB"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("vocabulary", [262_144, 524_288])
+def test_a_large_vocabulary_is_read(tmp_path: Path, vocabulary: int) -> None:
+    tokens = b"".join(packed_string(f"token{i}") for i in range(vocabulary))
+    merges = b"".join(packed_string(f"tok en{i}") for i in range(vocabulary * 2))
+    entries = packed_string("tokens") + struct.pack("<IIQ", 9, 8, vocabulary) + tokens
+    entries += packed_string("merges") + struct.pack("<IIQ", 9, 8, vocabulary * 2) + merges
+    header = read_header(sparse(tmp_path / "large.gguf", entries, 2, len(entries) + 1000))
+    found = header.metadata["merges"]
+    assert isinstance(found, Array) and found.count == vocabulary * 2
+
+
+def test_parts_that_are_wrong_are_named(tmp_path: Path) -> None:
+    path = random_llama(tmp_path / "m.gguf")
+    lies: dict[str, str | float | bool] = {"split.count": "3", "split.no": 0.5, "split.tensors.count": True}
+    for key, value in lies.items():
+        data = path.read_bytes()
+        first = read_header(path).tensors[0].name
+        at = data.index(struct.pack("<Q", len(first)) + first.encode())
+        lie = data[:16] + struct.pack("<Q", len(read_header(path).metadata) + 1) + data[24:at]
+        (tmp_path / "lie.gguf").write_bytes(lie + packed_string(key) + packed(value) + data[at:] + bytes(64))
+        with pytest.raises(ModelError, match=rf"lie\.gguf: is damaged: {key} is .* and must be a whole number"):
+            read_model(tmp_path / "lie.gguf")
+    many = split_in_three(path, tmp_path / "model")[0]
+    many.write_bytes(
+        many.read_bytes().replace(
+            packed_string("split.count") + struct.pack("<IH", 2, 3),
+            packed_string("split.count") + struct.pack("<IH", 2, 60_000),
+        )
+    )
+    with pytest.raises(ModelError, match="60000 parts"):
+        read_model(many)
 
 
 @settings(max_examples=200, deadline=None)

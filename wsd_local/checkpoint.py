@@ -17,6 +17,8 @@ from wsd_local.paths import expanded
 
 Kind = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 """Types that llama.cpp's converter writes."""
+_LARGEST_HEADER = 1 << 26
+"""Bytes. A tensor takes about 150."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +83,37 @@ def _safetensors(path: Path) -> Counter[str]:
         with path.open("rb") as file:
             size = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
+            if length > _LARGEST_HEADER:
+                raise ModelError(
+                    f"{path}: is damaged: its header says that it is {length} bytes long, and {_LARGEST_HEADER} can be "
+                    "read; fetch or copy it again"
+                )
             header: dict[str, Any] = json_value(file.read(length)) if length <= size - 8 else {}
         end = 0
         for name, tensor in header.items():
             if name != "__metadata__":
-                end = max(end, tensor["data_offsets"][1])
-                found[tensor.get("dtype", "")] += math.prod(tensor.get("shape", ()))
+                first, last = map(_whole, tensor["data_offsets"])
+                count = math.prod(map(_whole, tensor.get("shape", ())))
+                end = max(end, last)
+                found[str(tensor.get("dtype", ""))] += _whole(count, 8 * (last - first))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(f"{path}: is damaged: its header cannot be read; fetch or copy it again") from error
     if 8 + length + end > size:
         raise ModelError(f"{path}: is damaged: the end is missing; fetch or copy it again")
     return found
+
+
+def _whole(value: Any, most: int = 1 << 62) -> int:
+    """A length or an offset.
+
+    Raises:
+        ValueError: it is none, or more than `most`.
+    """
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError("no length")
+    return value
 
 
 def chosen_kind(kind: Kind, numbers: Counter[str]) -> Kind:

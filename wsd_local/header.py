@@ -24,10 +24,12 @@ from gguf.constants import GGML_QUANT_SIZES, GGUFValueType
 
 from wsd_local.errors import ModelError, reason
 
-LARGEST_HEADER = 1 << 28
-"""Bytes. A vocabulary of 256,000 tokens with its merges takes about 2^24."""
-_MOST_TENSORS, _MOST_KEYS, _MOST_ELEMENTS = 1 << 17, 1 << 16, 1 << 26
-_LONGEST_KEY, _LONGEST_TENSOR_NAME = (1 << 16) - 1, 63
+LARGEST_HEADER = 1 << 26
+"""Bytes, of all parts of a model together. A vocabulary of 262,144 tokens with its merges takes about 2^24."""
+_MOST_TENSORS, _MOST_KEYS, _MOST_PARTS = 1 << 15, 1 << 13, 1 << 10
+_MOST_ELEMENTS, _MOST_STRINGS = 1 << 22, 1 << 21
+"""Numbers of one array, and strings of all arrays together: that vocabulary has 786,432 with its merges."""
+_LONGEST_KEY, _LONGEST_TENSOR_NAME, _LONGEST_STRING = (1 << 16) - 1, 63, 1 << 22
 _BLOCK = 1 << 20
 _LONGEST_REASON = 200
 _LENGTH = struct.Struct("<Q")
@@ -112,6 +114,8 @@ class Header:
     size: int
     file_size: int
     sha256: str
+    kinds: Mapping[str, GGUFValueType]
+    """The type of each metadata value, as stored."""
 
     def text(self, key: str) -> str | None:
         """A string value, None if it is not there."""
@@ -152,8 +156,8 @@ def look_at(path: Path) -> None:
         raise ModelError(f"{path}: is not a GGUF file (it begins with {magic!r}); convert the model to GGUF first")
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of one file.
+def read_header(path: Path, room: int = LARGEST_HEADER) -> Header:
+    """Read and check the header of one file, which may be `room` bytes long.
 
     Raises:
         ModelError: the file cannot be read, is no GGUF file, or its header cannot be true.
@@ -161,7 +165,7 @@ def read_header(path: Path) -> Header:
     look_at(path)
     try:
         with path.open("rb") as file:
-            return _Parser(path, file).header()
+            return _Parser(path, file, room).header()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
 
@@ -173,10 +177,13 @@ def read_model(path: Path) -> tuple[Header, ...]:
         ModelError: like `read_header`; also if a part is missing, or the file is not the first part.
     """
     first = read_header(path)
+    for key in ("split.count", "split.no", "split.tensors.count"):
+        if key in first.metadata and first.integer(key) is None:
+            raise damage(path, f"{key} is {first.metadata[key]!r} and must be a whole number")
     count = first.integer("split.count") or 1
     if count <= 1:
         return (first,)
-    if count > 99_999:
+    if count > _MOST_PARTS:
         raise damage(path, f"it says that it has {count} parts")
     number = (first.integer("split.no") or 0) + 1
     named = _SPLIT.fullmatch(path.name)
@@ -189,7 +196,11 @@ def read_model(path: Path) -> tuple[Header, ...]:
     missing = [part.name for part in paths if not part.exists()]
     if missing:
         raise ModelError(f"{path}: {len(missing)} of {count} parts are missing beside it: {', '.join(missing[:3])}")
-    return (first, *map(read_header, paths[1:]))
+    headers, room = [first], LARGEST_HEADER - first.size
+    for part in paths[1:]:
+        headers.append(read_header(part, room))
+        room -= headers[-1].size
+    return tuple(headers)
 
 
 def is_mappable(path: Path) -> bool:
@@ -207,9 +218,12 @@ def damage(path: Path, what: str) -> ModelError:
 class _Parser:
     """Reads forward through a header; every amount is checked against what the file can hold."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, room: int) -> None:
         self._path = path
         self._file = file
+        self._room = room
+        self._strings = _MOST_STRINGS
+        self._kinds: dict[str, GGUFValueType] = {}
         self._size = path.stat().st_size
         self._read = bytearray()
         self._at = 0
@@ -236,7 +250,8 @@ class _Parser:
         found = self._tensors(tensors, alignment)
         size = self._at
         self._check_data(found, -(-size // alignment) * alignment)
-        return Header(self._path, version, metadata, tuple(found), alignment, size, self._size, self._sha256())
+        sha256 = self._sha256()
+        return Header(self._path, version, metadata, tuple(found), alignment, size, self._size, sha256, self._kinds)
 
     # -- primitives ------------------------------------------------------------------------------------------
 
@@ -250,7 +265,7 @@ class _Parser:
         """Read on until byte `end` of the file is there."""
         if end > self._size:
             raise self._damage(f"it ends inside its header, at byte {self._size}")
-        if end > LARGEST_HEADER:
+        if end > self._room:
             raise self._damage(f"its header is longer than {LARGEST_HEADER >> 20} MiB")
         while len(self._read) < end:
             block = self._file.read(max(_BLOCK, end - len(self._read)))
@@ -283,9 +298,9 @@ class _Parser:
         return GGUFValueType(kind)
 
     def _value(self, key: str) -> Value:
-        kind = self._kind(key)
+        self._kinds[key] = kind = self._kind(key)
         if kind is GGUFValueType.STRING:
-            return self._string(LARGEST_HEADER, key)
+            return self._string(_LONGEST_STRING, key)
         if kind is GGUFValueType.ARRAY:
             return self._array(key)
         code = f"<{_SCALARS[kind]}"
@@ -303,6 +318,9 @@ class _Parser:
             return Array(kind, count, self._take(count * struct.calcsize(f"<{_SCALARS[kind]}")))
         if count * 8 > self._size - self._at:
             raise self._damage(f"{key} has {count} strings, more than the file can hold")
+        self._strings -= count
+        if self._strings < 0:
+            raise self._damage(f"{key} has {count} strings, and all arrays can have {_MOST_STRINGS}")
         start = end = self._at
         for _ in range(count):
             if end + 8 > len(self._read):
