@@ -63,6 +63,7 @@ def test_the_same_command_goes_on_and_another_setting_does_not(tmp_path: Path) -
     complains(wsd(*options), 2, "another input-sha256")
 
 
+@pytest.mark.slow
 def test_shards_are_the_whole(tmp_path: Path) -> None:
     source, out = asked(tmp_path), tmp_path / "out.jsonl"
     for shard in ("1/2", "2/2"):
@@ -203,6 +204,7 @@ def test_a_stop_does_not_wait_for_another_line(number: signal.Signals) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["base", "draft", "fixed:3"])
 def test_baselines_are_the_same_command(tmp_path: Path, mode: str) -> None:
     out = tmp_path / "out.jsonl"
@@ -248,6 +250,7 @@ def test_one_model_at_a_time_gives_the_same_lines(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_runs_go_on(tmp_path: Path, tell: Callable[..., None]) -> None:
     questions = [f"What is the capital of country number {n}?" for n in range(400)]
     source, out = asked(tmp_path, questions), tmp_path / "out.jsonl"
@@ -284,6 +287,7 @@ SETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "form", "limit", "export"), SETS, ids=[one[0].split("/")[0] for one in SETS])
 def test_public_sets(tmp_path: Path, name: str, form: str, limit: int, export: str | None) -> None:
     out = tmp_path / "out.jsonl"

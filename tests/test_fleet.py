@@ -63,7 +63,7 @@ def same(left: list[Reply], right: list[Reply]) -> list[bool]:
     ]
 
 
-@pytest.mark.parametrize("parallel", [4, 16])
+@pytest.mark.parametrize("parallel", [4, pytest.param(16, marks=pytest.mark.slow)])
 def test_replies_equal_the_oracle(kin: tuple[Path, Path], parallel: int, tell: Tell) -> None:
     conversations = [messages for _, messages in fixture_conversations()]
     conversations += [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
@@ -80,6 +80,7 @@ def test_replies_equal_the_oracle(kin: tuple[Path, Path], parallel: int, tell: T
     assert tally.equal >= 30
 
 
+@pytest.mark.slow
 def test_the_embedded_pair_gives_the_replies_that_it_gives_one_by_one(demo_f32: tuple[Path, Path], tell: Tell) -> None:
     asked = [(prompt, {"max_tokens": 90}) for prompt in PROMPTS * 2]
     with fleet_pair(demo_f32, 1, ctx=1024) as pair:
@@ -100,6 +101,7 @@ def test_all_modes_and_samplers_at_once(kin: tuple[Path, Path]) -> None:
         assert all(same(alone, answers(pair, asked)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kinds", [("mamba", "mamba"), ("lfm2", "lfm2"), ("sliding", "sliding"), ("mamba", "llama")], ids="-".join
 )
@@ -251,6 +253,7 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Context
         many.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_questions_in_any_order_get_the_answers_of_a_fresh_context(

@@ -84,6 +84,7 @@ def pairs(demo_f32: Both, inflated: Both) -> Iterator[tuple[Pair, Pair]]:
         yield small, large
 
 
+@pytest.mark.slow
 def test_replies(pairs: tuple[Pair, Pair]) -> None:
     small, large = pairs
     questions = load_questions(demo_dir() / "questions.jsonl")
@@ -97,6 +98,7 @@ def test_replies(pairs: tuple[Pair, Pair]) -> None:
             assert abs(mine.prob - other.prob) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "close"), [("F16", 0.001), ("Q4_0", 0.03), ("Q4_K_M", 0.03)])
 def test_quantised(demo_f32: Both, tmp_path: Path, tell: Tell, kind: str, close: float) -> None:
     """How far probabilities are off; a real shape leaves more room than this one."""
@@ -111,6 +113,7 @@ def test_quantised(demo_f32: Both, tmp_path: Path, tell: Tell, kind: str, close:
     assert not list(tmp_path.glob(".*")), "the intermediate file is left"
 
 
+@pytest.mark.slow
 def test_llama_cpp_rounds_as_was_foreseen(demo_f32: Both, tmp_path: Path) -> None:
     """Each tensor has the planned type, and holds what `rounded` says."""
     path = quantize(demo_f32[1], tmp_path / "base.gguf", "Q4_K_M").path
@@ -144,6 +147,7 @@ def test_what_does_not_fit() -> None:
         Layout.of(Shape(256, 4, 8, 8, 32, 704), Shape(1024, 4, 8, 4, 64, 2048))
 
 
+@pytest.mark.slow
 def test_three_passes_agree(demo_q8: Both) -> None:
     """The plain passes over the high-level API give the engine's replies; near a tie one may differ."""
     draft, base = load(demo_q8[0], n_ctx=1024, threads=1), load(demo_q8[1], n_ctx=1024, threads=1, logits_all=True)

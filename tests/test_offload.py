@@ -197,6 +197,7 @@ def test_json_says_all() -> None:
 sizes = st.floats(0.5, 90)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     gpus=st.lists(sizes, max_size=3),

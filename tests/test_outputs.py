@@ -169,6 +169,7 @@ def write_forever(path: Path) -> None:
                 output.sort()
 
 
+@pytest.mark.slow
 def test_kills_lose_no_reply_and_double_none(tmp_path: Path, tell: Callable[..., None]) -> None:
     """A writer is killed at a random moment, again and again; what was there stays, and nothing is half."""
     path, chance = tmp_path / "out.jsonl", random.Random(1)

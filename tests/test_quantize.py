@@ -89,7 +89,10 @@ def likelihood(path: Path) -> float:
 # -- types ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", sorted({kind[:3] for kind in file_types()}))
+FAMILIES = sorted({kind[:3] for kind in file_types()} - {"Q8_"})
+
+
+@pytest.mark.parametrize("family", ["Q8_", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES)])
 def test_every_type_gives_a_file_that_loads(family: str, tiny: Path, matrix: Path, tmp_path: Path) -> None:
     """By families: llama.cpp makes tables for each, once in a process, that take seconds."""
     forward_logs()

@@ -81,7 +81,9 @@ PARTS = [("own", 0), ("mt_bench", 0), ("mt_bench", 1)] + [
 ]
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
+@pytest.mark.parametrize(
+    ("name", "part"), [("own", 0), *(pytest.param(*part, marks=pytest.mark.slow) for part in PARTS[1:])]
+)
 def test_each_setting_on_all(pair: Pair, oracle: Oracle, name: str, part: int, tell: Tell) -> None:
     parts = max(number for other, number in PARTS if other == name) + 1
     tally = Tally()
@@ -91,6 +93,7 @@ def test_each_setting_on_all(pair: Pair, oracle: Oracle, name: str, part: int, t
     check(tally, f"{name} {part + 1}/{parts}, {len(EACH_ONCE)} settings", tell)
 
 
+@pytest.mark.slow
 def test_settings_together(pair: Pair, oracle: Oracle, tell: Tell) -> None:
     tally = Tally()
     sample = held_out()[::25][:10] + conversations("own")[:10]
@@ -100,6 +103,7 @@ def test_settings_together(pair: Pair, oracle: Oracle, tell: Tell) -> None:
     check(tally, f"all {len(TOGETHER)} combinations on {len(sample)}", tell)
 
 
+@pytest.mark.slow
 def test_how_often_the_quantised_pair_diverges(demo_q8: tuple[Path, Path], tell: Tell) -> None:
     """Not exact by nature: the logits of quantised weights depend on the shape of a batch."""
     tally = Tally()

@@ -106,6 +106,7 @@ def test_a_reply_in_json_is_printed_as_far_as_it_came(tmp_path: Path) -> None:
     assert reply["finish_reason"] == "cancelled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["run", "hi"], ["bench"], ["run", "hi", "--json"]], ids=" ".join)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_while_a_model_is_loaded(tmp_path: Path, command: list[str], number: signal.Signals) -> None:

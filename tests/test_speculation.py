@@ -164,6 +164,7 @@ def test_a_stop_string_inside_of_proposals(pair: Pair) -> None:
     assert proposed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("llama-bpe", "gpt-2"), ("phi-3", "llama-bpe")])
 def test_two_vocabularies(names: tuple[str, str], tmp_path: Path) -> None:
     """The draft's proposals are text to the base; where it would write the same, they are taken."""
@@ -229,6 +230,7 @@ def test_what_cannot_take_tokens_back_gets_no_proposals(kin: tuple[Path, Path], 
         assert pair.reply(COPY, max_tokens=60).speculation.rounds == 0
 
 
+@pytest.mark.slow
 def test_sampled_tokens_have_the_models_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
@@ -366,6 +368,7 @@ def played(
     return length * verifying(1) / spent
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     drafting=st.floats(0.01, 1.5),
@@ -391,6 +394,7 @@ def test_it_is_never_much_slower_than_plain(
     assert len(speeds) / sum(1 / speed for speed in speeds) > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thinking", [0.0, 0.005, 0.05])
 @pytest.mark.parametrize(("shape", "least"), [(on_gpu, 5.0), (on_cpu, 1.7)])
 def test_what_was_lost_does_not_end_it(
@@ -426,6 +430,7 @@ def test_prices_that_change_are_noticed(rate: float, seed: int) -> None:
     assert played(0.3, on_cpu(1.0), rate, seed, experience) > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("drafting", "shape", "rate", "least"),
     [(0.1, on_gpu, 0.9, 2.5), (0.1, on_gpu, 0.7, 1.6), (0.3, on_gpu, 0.9, 1.5), (0.07, on_cpu, 0.95, 1.3)],
@@ -437,6 +442,7 @@ def test_it_is_faster_where_it_can_be(
     assert speeds[5] > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "drafting", "shape"),
     [

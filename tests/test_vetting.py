@@ -122,6 +122,7 @@ def test_valid_variants_still_load(tmp_path: Path, trials: list[Path]) -> None:
                 assert pair.reply("hi", mode="base", max_tokens=4, ignore_eos=True).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_big_vocabularies_load(tmp_path: Path, name: str, trials: list[Path]) -> None:
     vocab = shared(f"vocabs/ggml-vocab-{name}.gguf")

@@ -44,6 +44,8 @@ FAMILIES = (
     "<|message|> <unk> <0x0A> <|vision_start|>"
 )
 
+pytestmark = pytest.mark.slow
+
 
 def vocabulary(name: str) -> Path:
     return next(path for path in vocabularies() if path.stem == f"ggml-vocab-{name}")
