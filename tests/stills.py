@@ -77,7 +77,7 @@ async def pictures(folder: Path) -> None:
             for question in ("How do I boil an egg?", QUESTION):
                 app.query_one(Composer).put(question)
                 await pilot.press("enter")
-                while app._writer is not None or app.models.busy:
+                while app.busy or app.models.busy:
                     await pilot.pause(0.05)
             await pilot.pause(0.2)
             (folder / "chat.svg").write_text(app.export_screenshot(title="wsd-chat"), encoding="utf-8")

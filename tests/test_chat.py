@@ -20,8 +20,11 @@ from wsd_chat.chats import ChatList
 from wsd_chat.compare import CompareScreen
 from wsd_chat.composer import Composer
 from wsd_chat.keys import COMMANDS, slash
-from wsd_chat.markdown import SWITCH, ReplyMarkdown
-from wsd_chat.screens import HelpScreen, LogScreen, ModelPicker, SettingsScreen
+from wsd_chat.markdown import SWITCH
+from wsd_chat.picker import ModelPicker
+from wsd_chat.reply_view import ReplyMarkdown
+from wsd_chat.screens import HelpScreen, LogScreen
+from wsd_chat.settings_screen import SettingsScreen
 from wsd_chat.status import StatusLine
 from wsd_chat.steps import SwitchView
 from wsd_chat.talk import Said, Wanted
@@ -67,7 +70,7 @@ async def ask(app: ChatApp, pilot: Pilot[Any], text: str) -> None:
 
 async def answered(app: ChatApp, pilot: Pilot[Any]) -> None:
     """Wait for the end of the reply."""
-    await until(pilot, lambda: app._writer is None and app._view is None and not app.models.busy)
+    await until(pilot, lambda: not app.busy and not app.models.busy)
 
 
 class Brake:
@@ -113,7 +116,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 def test_a_question_is_answered_and_kept(tmp_path: Path) -> None:
     async def test() -> None:
         async with chatting(tmp_path) as (app, pilot):
-            assert "embedded pair" in shown(app)
+            await until(pilot, lambda: "embedded pair" in shown(app))
             await ask(app, pilot, FRANCE)
             assert [role for role, _ in texts(app)] == ["user", "assistant"]
             assert "Paris" in texts(app)[1][1]
@@ -377,7 +380,7 @@ def test_the_switch_view(tmp_path: Path) -> None:
             await until(pilot, lambda: "favourite" in shown(app))
             await pilot.press("f5", "f2")
             await until(pilot, lambda: not isinstance(app.screen, SwitchView))
-            assert len(app.screen_stack) == 1 and len(texts(app)) == 2 and app._writer is None
+            assert len(app.screen_stack) == 1 and len(texts(app)) == 2 and not app.busy
 
     run(test)
 
@@ -486,7 +489,7 @@ def test_settings_and_presets(tmp_path: Path) -> None:
             assert app.store.presets()[0].name == "mine"
             await pilot.click("#use")
             await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
-            assert app.system == "Be kind." and app.overrides["temperature"] == 0.5 and app.threshold == 0.85
+            assert app.talk.system == "Be kind." and app.overrides["temperature"] == 0.5 and app.threshold == 0.85
             await ask(app, pilot, FRANCE)
             assert len(texts(app)) == 2
 
@@ -502,8 +505,10 @@ def test_help_log_and_models(tmp_path: Path) -> None:
                 if kind is ModelPicker:
                     options = app.screen.query_one(OptionList)
                     await until(pilot, lambda options=options: options.option_count > 5)
-                    page = shown(app)
-                    assert "demo" in page and "here" in page and "laptop" in page and "fetch" in page and "fits" in page
+                    await until(
+                        pilot,
+                        lambda: all(word in shown(app) for word in ("demo", "here", "laptop", "fetch", "fits")),
+                    )
                 await pilot.press("escape")
                 await until(pilot, lambda kind=kind: not isinstance(app.screen, kind))
 
@@ -579,7 +584,7 @@ def test_what_cannot_be_asked_goes_back_into_the_composer(tmp_path: Path) -> Non
             app.query_one(Composer).put(text)
             await pilot.press("enter")
             await until(pilot, lambda: "does not fit" in shown(app) or "too long" in shown(app))
-            assert app.query_one(Composer).text == text
+            await until(pilot, lambda: app.query_one(Composer).text == text)
             await ask(app, pilot, FRANCE)
             assert any("Paris" in said for _, said in texts(app))
 

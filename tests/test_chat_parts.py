@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 from wsd_chat.clipboard import copy
-from wsd_chat.live import LiveMarkdown, complete_length
-from wsd_chat.markdown import SWITCH
+from wsd_chat.live import LiveMarkdown
+from wsd_chat.markdown import SWITCH, pieces
 from wsd_chat.worker import Failed, Worker
 
 from wsd_local.errors import WsdError
@@ -88,7 +88,7 @@ def test_drawing_step_by_step_ends_in_the_same_picture(pieces: list[str], at: in
     ],
 )
 def test_what_is_complete(source: str, complete: str) -> None:
-    assert source[: complete_length(source)] == complete
+    assert "".join(pieces(source)[:-1]) == complete and "".join(pieces(source)) == source
 
 
 # -- the models' thread ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tui"))
 
 from wsd_chat.app import ChatApp
 from wsd_chat.talk import Ended, Said, Wanted
+from wsd_chat.worker import Ticket
 
 from wsd_local.events import Switched, Text
 from wsd_local.store import Store
@@ -61,11 +62,11 @@ async def measure(messages: int, rate: float, seconds: float) -> dict[str, float
             async with app.run_test(size=(120, 40)) as pilot:
                 await app.open_chat(chat)
                 await pilot.pause()
-                question = store.add(chat, app.head, "user", "and how do I boil another one?")
-                app.models.do = lambda job: None  # type: ignore[method-assign]
-                await app._answer(question)
-                assert app._writer is not None
-                key, words = str(app._writer.id), (REPLY * 20).split(" ")
+                app.models.do = lambda job: Ticket()  # type: ignore[method-assign]
+                app.ask("and how do I boil another one?")
+                while app.turn is None or app.turn.ticket is None or app.turn.key is None:
+                    await pilot.pause()
+                key, words = app.turn.key, (REPLY * 20).split(" ")
                 begun = last = time.perf_counter()
                 sent = 0
                 while (now := time.perf_counter()) - begun < seconds:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, ClassVar
+
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
+from wsd_chat.desk import Desk
 from wsd_local.errors import WsdError
-from wsd_local.store import Store
+from wsd_local.store import ChatRow, Store
+from wsd_local.visible import visible
 
 _MOST = 200
+_PAUSE_S = 0.1
+"""How long nothing is typed before it is looked for."""
 
 
 class ChatList(Vertical):
-    """Chats that are kept, newest first; the field above finds words in titles and messages."""
+    """Chats that are kept, newest first; the field above finds words in titles and messages.
+
+    It reads in a thread of its own, so that it is there while a change waits for another program.
+    """
 
     DEFAULT_CSS = """
     ChatList { border-right: solid $panel; }
-    ChatList > Input { border: none; height: 1; margin: 0 1; background: $boost; }
+    ChatList > Input { margin: 0 1; background: $boost; }
     ChatList > OptionList { border: none; height: 1fr; background: transparent; }
     """
+    BINDINGS: ClassVar[list[Any]] = [Binding("escape", "leave", "back to your message", show=False)]
 
     class Opened(Message):
         """A chat was chosen."""
@@ -31,41 +43,64 @@ class ChatList(Vertical):
             super().__init__()
             self.chat_id = chat_id
 
+    class Left(Message):
+        """A person wants to write again."""
+
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
         self._current: int | None = None
+        self._desk = Desk("list")
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="search chats", id="search")
+        yield Input(placeholder="search chats", id="search", compact=True)
         yield OptionList(id="chats", markup=False)
 
     def on_mount(self) -> None:
         """Show what there is."""
         self.refresh_rows(None)
 
+    def on_unmount(self) -> None:
+        """Nothing is read any more."""
+        self._desk.close()
+
     def focus_search(self) -> None:
         """Begin to search."""
         self.query_one(Input).focus()
 
-    def refresh_rows(self, current: int | None) -> None:
-        """Show the chats that match."""
+    def refresh_rows(self, current: int | None, pause_s: float = 0.0) -> None:
+        """Show the chats that match, once they are read."""
         self._current = current
-        rows = self.query_one(OptionList)
+        self.run_worker(self._refresh(pause_s), exclusive=True, group="rows")
+
+    async def _refresh(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
         try:
-            chats = self._store.chats(self.query_one(Input).value, limit=_MOST)
+            chats = await self._desk.do(self._store.chats, self.query_one(Input).value, limit=_MOST)
         except WsdError as error:
-            self.app.notify(str(error), severity="error", markup=False)
+            self.app.notify(visible(str(error)), severity="error", markup=False)
             return
+        self._show(chats)
+
+    def _show(self, chats: list[ChatRow]) -> None:
+        rows = self.query_one(OptionList)
+        at = rows.highlighted
         rows.clear_options()
         for chat in chats:
-            mark = "▸ " if chat.id == current else "  "
-            rows.add_option(Option(f"{mark}{chat.title or 'untitled'}", id=str(chat.id)))
+            mark = "▸ " if chat.id == self._current else "  "
+            title = visible(chat.title, keep_newlines=False) or "untitled"
+            rows.add_option(Option(f"{mark}{title}", id=str(chat.id)))
+        if at is not None and rows.has_focus and rows.option_count:
+            rows.highlighted = min(at, rows.option_count - 1)
+
+    def action_leave(self) -> None:
+        """Back to the composer."""
+        self.post_message(self.Left())
 
     @on(Input.Changed)
     def searched(self) -> None:
         """Another word is searched."""
-        self.refresh_rows(self._current)
+        self.refresh_rows(self._current, _PAUSE_S)
 
     @on(Input.Submitted)
     def to_rows(self) -> None:

@@ -12,7 +12,8 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from wsd_chat.book import label
-from wsd_chat.markdown import SWITCH, ReplyMarkdown
+from wsd_chat.markdown import SWITCH, source_of
+from wsd_chat.reply_view import ReplyMarkdown
 from wsd_chat.talk import loaded
 from wsd_chat.worker import Worker
 from wsd_local.events import Switched, Text
@@ -62,7 +63,7 @@ class CompareScreen(Screen[None]):
                 return
             for event in pair.stream(self.messages, **{**self.overrides, "mode": mode}):
                 if isinstance(event, Text):
-                    self._news.append((mode, event.text.replace(SWITCH, "")))
+                    self._news.append((mode, source_of(event.text, None)))
                 elif isinstance(event, Switched) and mode == "wsd":
                     self.call_later(self._relabel, label(event.reason, event.confidence))
                     self._news.append((mode, SWITCH))
@@ -73,19 +74,20 @@ class CompareScreen(Screen[None]):
                     self.call_later(self._took, mode, f"{timings.total_s:.1f} s{first}")
 
     def _relabel(self, text: str) -> None:
-        self.query_one("#column-wsd ReplyMarkdown", ReplyMarkdown).label = text
+        column = self.query_one("#column-wsd ReplyMarkdown", ReplyMarkdown)
+        column.show(column.source, label=text, drafted=True)
 
     def _took(self, mode: str, text: str) -> None:
         self.query_one(f"#column-{mode} .took", Static).update(text)
 
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
         said: dict[str, str] = {}
         while self._news:
             mode, text = self._news.popleft()
             said[mode] = said.get(mode, "") + text
         for mode, text in said.items():
             if self.is_attached:
-                await self.query_one(f"#column-{mode} ReplyMarkdown", ReplyMarkdown).append(text)
+                self.query_one(f"#column-{mode} ReplyMarkdown", ReplyMarkdown).append(text)
 
     def action_close(self) -> None:
         """Stop, and back to the chat."""

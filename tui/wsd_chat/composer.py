@@ -17,7 +17,11 @@ class Composer(TextArea):
     Composer { height: auto; min-height: 3; max-height: 10; border: round $primary; padding: 0 1; }
     Composer:focus { border: round $accent; }
     """
-    BINDINGS: ClassVar[list[Any]] = [Binding("ctrl+j,shift+enter,alt+enter", "newline", "new line", show=False)]
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("ctrl+j,shift+enter,alt+enter", "newline", "new line", show=False),
+        Binding("pageup", "page(-1)", "earlier text", show=False),
+        Binding("pagedown", "page(1)", "later text", show=False),
+    ]
 
     class Submitted(Message):
         """A person wants to say something."""
@@ -25,6 +29,13 @@ class Composer(TextArea):
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
+
+    class Paged(Message):
+        """A person wants to read what is above (-1) or below (1)."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(soft_wrap=True, tab_behavior="focus", show_line_numbers=False, **arguments)
@@ -49,6 +60,10 @@ class Composer(TextArea):
         """Begin a new line."""
         self.insert("\n")
 
+    def action_page(self, step: int) -> None:
+        """Scroll the conversation."""
+        self.post_message(self.Paged(step))
+
     def remember(self, text: str) -> None:
         """Put a text at the end of the history and empty the field."""
         if not self.said or self.said[-1] != text:
@@ -60,6 +75,10 @@ class Composer(TextArea):
         """Show a text, the cursor at its end."""
         self.text = text
         self.move_cursor(self.document.end)
+
+    def put_back(self, text: str) -> None:
+        """Show a text that could not be sent, above what was written since."""
+        self.put(f"{text}\n{self.text}" if self.text.strip() and self.text != text else text)
 
     def _walks(self, key: str) -> bool:
         row, last = self.cursor_location[0], self.document.line_count - 1

@@ -1,4 +1,4 @@
-"""Every key and every slash command, said once: bindings, the help screen and the palette are made from this."""
+"""Every key and every slash command, declared once: bindings, the help screen and the palette are made from this."""
 
 from __future__ import annotations
 
@@ -16,28 +16,46 @@ class Command:
     action: str
     help: str
     slash: str = ""
-    shown: bool = False
+    short: str = ""
+    """Its name in the footer, which 60 columns must hold; empty: it is not there."""
 
 
 COMMANDS = (
     Command("stop", "escape", "stop", "stop the reply and keep what is there"),
-    Command("new chat", "ctrl+n", "new_chat", "begin a new chat", "new", shown=True),
-    Command("chats", "ctrl+b", "chats", "show or hide the list of chats", "chats", shown=True),
-    Command("search", "alt+f", "search", "search in all chats", "search"),
-    Command("help", "f1", "help", "this help", "help", shown=True),
-    Command("switch view", "f2", "switch_view", "token by token: probabilities, window, threshold", "why", shown=True),
-    Command("hand over", "f3", "hand_over", "let the base go on from here, now", "over", shown=True),
+    Command("new chat", "ctrl+n", "new_chat", "begin a new chat", "new", short="new"),
+    Command("chats", "ctrl+b", "chats", "show or hide the list of chats", "chats", short="chats"),
+    Command("search", "alt+f,ctrl+f", "search", "search in all chats", "search"),
+    Command("help", "f1", "help", "this help", "help", short="help"),
+    Command("switch view", "f2", "switch_view", "token by token: probabilities, window, threshold", "why", short="why"),
+    Command("hand over", "f3", "hand_over", "let the base go on from here, now", "over", short="base"),
     Command("keep drafting", "f4", "keep_drafting", "let the draft write to its end", "keep"),
     Command("threshold up", "alt+up", "slide(0.05)", "a higher threshold, also for the reply that is being drafted"),
     Command("threshold down", "alt+down", "slide(-0.05)", "a lower one: the base takes over earlier"),
-    Command("regenerate", "f5", "regenerate", "answer the last question anew, as another branch", "again", shown=True),
+    Command(
+        "regenerate", "f5", "regenerate", "answer the last question anew, as another branch", "again", short="again"
+    ),
     Command("continue", "f6", "go_on", "go on with a stopped reply", "continue"),
-    Command("edit", "f7", "edit", "edit your last message and send it as another branch", "edit"),
-    Command("models", "f8", "models", "choose a pair, or fetch one", "models", shown=True),
-    Command("settings", "f9", "settings", "threshold, sampling, system prompt, presets", "settings"),
+    Command("edit", "f7", "edit", "edit your last (or the chosen) message and send it as another branch", "edit"),
+    Command(
+        "models",
+        "f8",
+        "models",
+        "choose a pair, fetch one, or choose two models that are here",
+        "models",
+        short="models",
+    ),
+    Command(
+        "settings",
+        "f9",
+        "settings",
+        "threshold, window, sampling, seed, system prompt and all else of a reply; presets",
+        "settings",
+    ),
     Command("compare", "alt+v", "compare", "base alone, draft alone and both, side by side", "compare"),
-    Command("branch left", "alt+left", "branch(-1)", "the branch before", "left"),
-    Command("branch right", "alt+right", "branch(1)", "the branch behind", "right"),
+    Command(
+        "branch left", "alt+left", "branch(-1)", "the branch before this one, of all (or of the chosen message)", "left"
+    ),
+    Command("branch right", "alt+right", "branch(1)", "the branch after it; together they reach every branch", "right"),
     Command("copy", "alt+c", "copy", "copy the chosen message, else the last reply", "copy"),
     Command("copy code", "alt+k", "copy_code", "copy the last code block of that message", "code"),
     Command("export", "ctrl+s", "export", "write the chat to a Markdown file", "export"),
@@ -53,7 +71,13 @@ COMMANDS = (
 def bindings() -> list[Binding]:
     """Bindings of the chat screen."""
     return [
-        Binding(command.keys, command.action, command.name, show=command.shown, priority=command.keys != "escape")
+        Binding(
+            command.keys,
+            command.action,
+            command.short or command.name,
+            show=bool(command.short),
+            priority=command.keys != "escape",
+        )
         for command in COMMANDS
         if command.keys
     ]

@@ -1,77 +1,131 @@
-"""A reply as Markdown in which two writers can be told apart.
+"""A reply's text as Markdown in which two writers can be told apart.
 
-Contract: the source carries `SWITCH` where the base took over. What stands before it is shown in the draft's style
-(component class `s`, which strikethrough gives up for it), and the mark itself as `label`.
+Contract: pure. A source carries `SWITCH` where the base took over. `pieces` cuts a growing text where later text cannot
+change what is before; `placed` finds the place nearest to the switch at which a mark changes nothing of what Markdown
+makes of the text, so that headings, lists, tables and code stay what they are. A line break stays a line break.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
 from markdown_it import MarkdownIt
-from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from textual.widgets import Markdown
+
+from wsd_local.visible import visible
 
 SWITCH = "\ue000"
 """A private character that no text has: stripped from what models write."""
 
+MARK_END = "\ue001"
+"""Ends the label of a mark that is laid out with the text; `SWITCH` begins it."""
 
-class ReplyMarkdown(Markdown):
-    """Markdown of one reply. `label` is what the mark says; `drafted`: a text without a mark is the draft's."""
+_GOES_ON = re.compile(r"\s|[-*+>|]\s?|\d+[.)]\s")
+"""A line after a blank one that may belong to the block before: it is not cut off from it."""
 
-    DEFAULT_CSS = """
-    ReplyMarkdown {
-        padding: 0;
-        & > MarkdownBlock > .s, & MarkdownBlock > .s { text-style: italic; color: $text-primary; }
-        & MarkdownParagraph:last-child { margin: 0; }
-    }
-    """
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
+_REACH = 80
+"""How many characters away from the switch its mark may stand."""
 
-    def __init__(self, source: str = "", *, label: str = "", drafted: bool = True) -> None:
-        self.label = label
-        self.drafted = drafted
-        super().__init__(source, parser_factory=self._parser, open_links=False)
+_LOOK = 1000
+"""Characters after the switch that may decide where its mark stands."""
 
-    def _parser(self) -> MarkdownIt:
-        parser = MarkdownIt("gfm-like", {"linkify": False}).disable("strikethrough")
-        parser.core.ruler.push("writers", self._tell_apart)
-        return parser
-
-    def _tell_apart(self, state: StateCore) -> None:
-        """Mark the draft's part in the tokens of one parse, which may be the end of the source only."""
-        here = any(SWITCH in token.content for token in state.tokens)
-        drafting = here or (self.drafted and SWITCH not in self.source)
-        for token in state.tokens:
-            if not drafting:
-                return
-            if token.type == "inline":
-                drafting = self._mark(token)
-            elif SWITCH in token.content:
-                token.content = token.content.replace(SWITCH, "")
-                drafting = False
-
-    def _mark(self, inline: Token) -> bool:
-        """Put the draft's part of one paragraph into its style; return whether it goes on behind it."""
-        marked: list[Token] = [Token("s_open", "s", 1)]
-        drafting = True
-        for child in inline.children or ():
-            if drafting and SWITCH in child.content:
-                before, _, behind = child.content.partition(SWITCH)
-                marked += [_text(before), Token("s_close", "s", -1), *self._label(), _text(behind)]
-                drafting = False
-            else:
-                marked.append(child)
-        if drafting:
-            marked.append(Token("s_close", "s", -1))
-        inline.children = marked
-        return drafting
-
-    def _label(self) -> list[Token]:
-        label = Token("code_inline", "code", 0)
-        label.content = f"▐{self.label}▌"
-        return [label]
+_DRAWN = ("text", "code_inline", "code_block", "fence")
 
 
-def _text(content: str) -> Token:
-    token = Token("text", "", 0)
-    token.content = content
-    return token
+def source_of(text: str, drafted: int | None) -> str:
+    """The Markdown source of a text whose first `drafted` characters are the draft's; None: there was no switch."""
+    if drafted is None:
+        return _cleaned(text)
+    head = _cleaned(text[:drafted])
+    # At the beginning of a line a mark would hide a list, a heading or a fence from Markdown.
+    return head.rstrip() + SWITCH + head[len(head.rstrip()) :] + _cleaned(text[drafted:])
+
+
+def _cleaned(text: str) -> str:
+    return visible(text.replace(SWITCH, "").replace(MARK_END, ""))
+
+
+def pieces(text: str) -> list[str]:
+    """The text, cut between blocks that can be drawn apart; only the last piece can still change as the text grows."""
+    found: list[str] = []
+    begin = at = 0
+    fence, blank = "", False
+    for line in _LINE.findall(text):
+        stripped = line.strip()
+        if blank and stripped and not fence and not _GOES_ON.match(line):
+            found.append(text[begin:at])
+            begin = at
+        opening = _FENCE.match(line)
+        if fence:
+            if stripped.startswith(fence) and not stripped.strip(fence[0]):
+                fence = ""
+        elif opening:
+            fence = opening[1]
+        blank = not stripped
+        at += len(line)
+    return [*found, text[begin:]]
+
+
+def placed(text: str, at: int) -> int | None:
+    """Where a mark for a switch at `at` can stand in the text; None if it can stand nowhere near."""
+    text = text[: at + _LOOK]
+    shape = _shape(text)
+    near: list[int] = [at, *range(at - 1, max(-1, at - _REACH), -1), *range(at + 1, min(len(text), at + _REACH) + 1)]
+    for place in near:
+        marked = _shape(text[:place] + SWITCH + text[place:])
+        bare = [(kind, content.replace(SWITCH, "")) for kind, content in marked]
+        seen = sum(content.count(SWITCH) for kind, content in marked if kind in _DRAWN)
+        if seen == 1 and bare == shape:
+            return place
+    return None
+
+
+def tokens(text: str) -> list[Token]:
+    """What Markdown makes of a text: soft line breaks are line breaks, a link shows where it leads."""
+    found = _parser().parse(text)
+    for token in found:
+        if token.children:
+            token.children = list(_plain(token.children))
+    return found
+
+
+def _plain(children: Sequence[Token]) -> Iterator[Token]:
+    begun: list[tuple[str, str]] = []
+    for child in children:
+        if child.type == "softbreak":
+            child.type = "hardbreak"
+        if child.type == "link_open":
+            begun.append((str(child.attrs.get("href", "")), ""))
+        elif child.type == "link_close":
+            href, shown = begun.pop()
+            if href and href not in (shown, f"mailto:{shown}"):
+                yield Token("text", "", 0, content=f" ({visible(href, keep_newlines=False)})")
+        else:
+            begun = [(href, shown + child.content) for href, shown in begun]
+            yield child
+
+
+def _shape(text: str) -> list[tuple[str, str]]:
+    """Kinds and contents of all tokens, neighbouring texts as one."""
+    found: list[tuple[str, str]] = []
+    for token in _parser().parse(text):
+        kind = f"{token.type} {token.tag} {token.markup} {token.info} {token.attrs}"
+        found.append((token.type, token.content) if token.type in _DRAWN else (kind, ""))
+        if token.type == "fence":
+            found.append((kind, ""))
+        for child in token.children or ():
+            if child.type == "text" and found[-1][0] == "text":
+                found[-1] = ("text", found[-1][1] + child.content)
+            elif child.type != "text" or child.content:
+                own = f"{child.type} {child.tag} {child.markup} {child.attrs}"
+                found.append((child.type, child.content) if child.type in _DRAWN else (own, child.content))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _parser() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])

@@ -7,6 +7,7 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from wsd_chat.talk import Pulse
+from wsd_local.visible import visible
 
 
 class StatusLine(Static):
@@ -40,7 +41,7 @@ class StatusLine(Static):
             if pulse.first_text_s is not None:
                 parts.append(f"first text {pulse.first_text_s:.2f} s")
         parts.insert(2, f"γ {slider(self.threshold)} {self.threshold:g}")
-        return Text(" │ ".join(parts), no_wrap=True, overflow="ellipsis")
+        return Text(visible(" │ ".join(parts), keep_newlines=False), no_wrap=True, overflow="ellipsis")
 
 
 def slider(value: float, width: int = 8) -> str:

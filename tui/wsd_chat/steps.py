@@ -16,6 +16,7 @@ from wsd_chat.transcript import Entry
 from wsd_chat.worker import Worker
 from wsd_local.decoding import ReplyToken
 from wsd_local.prompts import Message
+from wsd_local.visible import visible
 
 _REASONS = {
     "threshold": "a window of the base's probabilities reached the threshold",
@@ -49,6 +50,7 @@ class SwitchView(Screen[None]):
         self.models = models
         self.messages = messages
         self.tokens = tokens
+        self._switch: dict[str, Any] = entry.report.get("switch") or {}
 
     def compose(self) -> ComposeResult:
         yield Static(self._why(), id="why", markup=False)
@@ -57,11 +59,14 @@ class SwitchView(Screen[None]):
         yield Footer(compact=True)
 
     def _why(self) -> str:
-        switch = self.entry.report["switch"]
-        reason = _REASONS.get(switch["reason"], switch["reason"])
-        at = "" if switch["index"] is None else f" at token {switch['index']}"
-        confidence = "" if switch["confidence"] is None else f", {switch['confidence']:.3f}"
-        lines = [f"switch: {reason}{at}{confidence} (window {switch['window']}, threshold {switch['threshold']:g})"]
+        switch = self._switch
+        reason = _REASONS.get(switch.get("reason") or "cancelled", str(switch.get("reason")))
+        at = "" if switch.get("index") is None else f" at token {switch['index']}"
+        confidence = "" if switch.get("confidence") is None else f", {switch['confidence']:.3f}"
+        settings = f" (window {switch['window']}, threshold {switch['threshold']:g})" if "window" in switch else ""
+        lines = [f"switch: {reason}{at}{confidence}{settings}"]
+        if self.entry.state in ("cancelled", "failed"):
+            lines.append(f"the reply was {'stopped' if self.entry.state == 'cancelled' else 'cut by an error'}")
         if discarded := self.entry.report.get("discarded"):
             lines.append(f"the draft would have gone on: {_shown(discarded)}")
         return "\n".join(lines)
@@ -70,12 +75,12 @@ class SwitchView(Screen[None]):
         """Fill table and chart."""
         table = self.query_one(DataTable)
         table.add_columns("#", "token", "written by", "base's probability", "window", "")
-        threshold = self.entry.report["switch"]["threshold"]
+        threshold = self._switch.get("threshold")
         for index, token in enumerate(self.tokens):
             prob, window = token.prob, token.window
-            here = "◀ switch" if index == self.entry.report["switch"]["index"] else ""
+            here = "◀ switch" if index == self._switch.get("index") else ""
             bar = "" if prob is None else "█" * round(prob * 10)
-            passed = window is not None and window >= threshold
+            passed = window is not None and threshold is not None and window >= threshold
             table.add_row(
                 str(index),
                 _shown(token.text),
@@ -87,7 +92,7 @@ class SwitchView(Screen[None]):
         self._draw(threshold)
         table.focus()
 
-    def _draw(self, threshold: float) -> None:
+    def _draw(self, threshold: float | None) -> None:
         plot = self.query_one(PlotextPlot)
         drafted = [token for token in self.tokens if token.source == "draft"]
         probs = [(index, token.prob) for index, token in enumerate(drafted) if token.prob is not None]
@@ -99,7 +104,7 @@ class SwitchView(Screen[None]):
             plt.scatter(*map(list, zip(*probs, strict=True)), label="base's probability", marker="dot")
         if windows:
             plt.plot(*map(list, zip(*windows, strict=True)), label="mean of the window")
-        if threshold <= 1 and drafted:
+        if threshold is not None and threshold <= 1 and drafted:
             plt.plot([0, max(1, len(drafted) - 1)], [threshold, threshold], label="threshold")
 
     def action_close(self) -> None:
@@ -109,6 +114,10 @@ class SwitchView(Screen[None]):
     def action_others(self) -> None:
         """Ask the base for its own favourite at each place of the draft."""
         from wsd_local.alternatives import favourites
+
+        if any(token.id < 0 for token in self.tokens):
+            self.app.notify("this reply was cut before its tokens were kept", severity="warning", markup=False)
+            return
 
         def job(worker: Worker) -> None:
             found = favourites(loaded(worker), self.messages, [token.id for token in self.tokens])
@@ -125,4 +134,4 @@ class SwitchView(Screen[None]):
 
 
 def _shown(text: str) -> str:
-    return text.replace("\n", "⏎").replace("\t", "⇥") or "·"
+    return visible(text.replace("\n", "⏎").replace("\t", "⇥")) or "·"

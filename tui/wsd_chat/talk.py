@@ -82,7 +82,7 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing more comes of an answer."""
+    """Nothing more comes of an answer that did not fail."""
 
     key: str
 
@@ -115,6 +115,9 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
         return not worker.stopped
 
     pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.settings)
+    if worker.stopped:
+        pair.close()
+        raise WsdError("stopped while loading")
     worker.pair = pair
     roles = pair.roles(pair.settings.mode)
     names = {role: pair.model(role).name for role in roles}
@@ -148,6 +151,9 @@ class Answering:
 
     def answer(self, worker: Worker, key: str, messages: list[Message], overrides: dict[str, Any]) -> None:
         """Answer the last message, or go on with it if it is an answer. News carry `key`."""
+        if worker.stopped:
+            worker.tell(Ended(key))
+            return
         pair, before = loaded(worker), self.session
         goes_on = before is not None and before.pair is pair and messages[: len(before.messages)] == before.messages
         left_out = before.left_out if goes_on and before is not None else 0
@@ -160,6 +166,9 @@ class Answering:
         session = self.session
         if session is None or self.key != key or session.run is None or session.pair is not worker.pair:
             return False
+        if worker.stopped:
+            worker.tell(Ended(key))
+            return True
         self._follow(worker, key, session, session.stream_resume())
         return True
 
@@ -188,7 +197,7 @@ class Answering:
             pass
         finally:
             self._goes_on = False
-            worker.tell(Ended(key))
+        worker.tell(Ended(key))
 
 
 def pulse(run: Run) -> Pulse:

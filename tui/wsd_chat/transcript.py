@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
@@ -15,12 +14,16 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Button, Static
 
-from wsd_chat.live import LiveMarkdown
-from wsd_chat.markdown import SWITCH, ReplyMarkdown
+from wsd_chat.markdown import source_of
+from wsd_chat.reply_view import ReplyMarkdown
 from wsd_local.units import counted
+from wsd_local.visible import visible
 
 WINDOW = 6
 """Messages mounted at first, and with each step upwards: each mounted block makes each change of the layout slower."""
+
+BEFORE = "Ask something. A small aligned model opens the reply (italic); the base model takes over at the mark."
+"""What stands in an empty chat before a pair is loaded."""
 
 _BREATH = 4
 """Parts of the time between two drawings that are left for everything else, to one for the drawing."""
@@ -48,12 +51,7 @@ class Entry:
     @property
     def source(self) -> str:
         """Markdown with the mark where the base took over."""
-        text = self.text.replace(SWITCH, "")
-        if self.role != "assistant" or not self.label:
-            return text
-        # At the beginning of a line it would hide a list, a heading or a fence from Markdown.
-        at = len(text[: self.drafted].rstrip())
-        return text[:at] + SWITCH + text[at:]
+        return source_of(self.text, self.drafted if self.role == "assistant" and self.label else None)
 
 
 class MessageView(Vertical):
@@ -80,30 +78,22 @@ class MessageView(Vertical):
             super().__init__()
             self.entry = entry
 
-    def __init__(self, entry: Entry, names: tuple[str, str] = ("draft", "base")) -> None:
+    def __init__(self, entry: Entry) -> None:
         super().__init__(classes=entry.role)
         self.entry = entry
-        self.names = names
-        self._live: Static | None = None
-        self._drawn: LiveMarkdown | None = None
         self._changed = False
         self._next = 0.0
+        self._footed = self._foot()
 
     def compose(self) -> ComposeResult:
-        if self.entry.role == "assistant" and self.entry.state == "writing":
-            self._live = Static(classes="live")
-            yield self._live
-            yield Static(self._foot(), classes="foot", markup=False)
-        elif self.entry.role == "assistant":
-            yield self._finished()
-            yield Static(self._foot(), classes="foot", markup=False)
+        entry = self.entry
+        if entry.role == "assistant":
+            yield ReplyMarkdown(entry.source, label=entry.label, drafted=not entry.alone)
         else:
-            yield Static(self.entry.text, classes="body", markup=False)
-            if self.entry.place[1] > 1:
-                yield Static(self._foot(), classes="foot", markup=False)
-
-    def _finished(self) -> ReplyMarkdown:
-        return ReplyMarkdown(self.entry.source, label=self.entry.label, drafted=not self.entry.alone)
+            yield Static(visible(entry.text), classes="body", markup=False)
+        foot = Static(self._footed, classes="foot", markup=False)
+        foot.display = bool(self._footed)
+        yield foot
 
     def say(self, text: str) -> None:
         """Add text; shown with the next `flush`."""
@@ -115,32 +105,30 @@ class MessageView(Vertical):
         self.entry.label, self.entry.drafted = label, len(self.entry.text)
         self._changed = True
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Show what was said since the last time, as often as it leaves the screen time for other things."""
         now = time.monotonic()
         if not self._changed or now < self._next:
             return
-        self._changed = False
-        if self._live is None:
-            self._live = Static(classes="live")
-            await self.mount(self._live, before=0)
-            await self.query(ReplyMarkdown).remove()
-        if self._drawn is None:
-            style = Style(italic=True, color=self.app.theme_variables.get("text-primary"))
-            self._drawn = LiveMarkdown(style, drafted=not self.entry.alone)
-        self._drawn.source, self._drawn.label = self.entry.source, self.entry.label
-        self._live.update(self._drawn)
+        self._show()
         self._next = now + _BREATH * (time.monotonic() - now)
 
-    async def close(self, entry: Entry) -> None:
-        """Nothing more comes."""
+    def close(self, entry: Entry) -> None:
+        """Nothing more comes: the reply as it was kept."""
         self.entry = entry
-        if self._live is not None and self.is_running and self._live.is_attached:
-            await self.mount(self._finished(), before=0)
-            await self._live.remove()
-            self._live = self._drawn = None
-        for foot in self.query(".foot").results(Static):  # gone if the chat was left meanwhile
-            foot.update(self._foot())
+        self._show()
+
+    def _show(self) -> None:
+        self._changed = False
+        entry = self.entry
+        for reply in self.query(ReplyMarkdown):  # gone if the chat was left meanwhile
+            reply.show(entry.source, label=entry.label, drafted=not entry.alone)
+        for foot in self.query(".foot").results(Static):
+            text = self._foot()
+            if text != self._footed:
+                self._footed = text
+                foot.update(text)
+                foot.display = bool(text)
 
     def _foot(self) -> str:
         entry, parts = self.entry, []
@@ -155,13 +143,21 @@ class MessageView(Vertical):
                 writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
                 parts.append(f"{writer} alone")
             parts.append(f"{entry.report['timings']['total_s']:.1f} s")
+        if note := self._state():
+            parts.append(note)
+        return visible(" · ".join(parts), keep_newlines=False)
+
+    def _state(self) -> str:
+        entry = self.entry
+        if entry.state == "saving":
+            return "is being saved…"
+        if entry.state == "unsaved":
+            return "not saved yet; it is tried again"
         if entry.state == "cancelled":
-            parts.append("stopped — F6 goes on")
-        elif entry.state == "failed":
-            parts.append("failed")
-        elif entry.report.get("finish_reason") == "length":
-            parts.append("cut at the length limit")
-        return " · ".join(parts)
+            return "stopped — F6 goes on" if entry.text else "stopped before its first word — F5 answers anew"
+        if entry.state == "failed":
+            return "failed — F6 tries to go on"
+        return "cut at the length limit" if entry.report.get("finish_reason") == "length" else ""
 
     def on_click(self) -> None:
         """Choose this message."""
@@ -183,19 +179,27 @@ class Transcript(VerticalScroll):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.entries: list[Entry] = []
-        self.greeting = ""
 
     def compose(self) -> ComposeResult:
         yield Button("earlier messages", id="earlier")
-        yield Static(self.greeting, id="empty", markup=False)
+        yield Static(BEFORE, id="empty", markup=False)
+
+    def greet(self, text: str) -> None:
+        """What stands here while nothing was said."""
+        self.query_one("#empty", Static).update(text)
 
     async def show(self, entries: Iterable[Entry]) -> None:
-        """Show another branch, its end first."""
+        """Show another branch, its end first; messages that are there already stay."""
         self.entries = list(entries)
         self.first = max(0, len(self.entries) - WINDOW)
+        wanted, views = self.entries[self.first :], list(self.query(MessageView))
+        kept = 0
+        while kept < min(len(wanted), len(views)) and views[kept].entry == wanted[kept]:
+            kept += 1
         with self.app.batch_update():
-            await self.query(MessageView).remove()
-            await self.mount_all([MessageView(entry) for entry in self.entries[self.first :]])
+            for view in views[kept:]:
+                await view.remove()
+            await self.mount_all([MessageView(entry) for entry in wanted[kept:]])
         self._note()
         self.anchor()
         self.scroll_end(animate=False)
@@ -209,6 +213,17 @@ class Transcript(VerticalScroll):
         self._note()
         self.anchor()
         return view
+
+    async def echo(self, text: str, parent: int | None) -> None:
+        """Show a question that is being saved, below what it answers."""
+        ids = [entry.id for entry in self.entries]
+        above = self.entries[: ids.index(parent) + 1] if parent in ids else []
+        await self.show([*above, Entry(-1, parent, "user", text, "saving")])
+
+    async def warn(self, message: str) -> None:
+        """Show an error below the conversation; it is no part of it."""
+        await self.add(Entry(-1, None, "error", message))
+        self.entries.pop()
 
     async def _drop_oldest(self) -> None:
         """Keep the window small while a person reads its end."""

@@ -1,9 +1,9 @@
 """The one thread in which models work.
 
 Contract: jobs run one after the other in their order; a job is a function of the worker that may `tell` things. What
-is told is taken by the screen with `take`, when it likes: the models never wait for it. `stop` ends what is running
-now, or what is about to; what waits behind it still runs. While nothing waits, `idle` runs, and stops as soon as
-something does.
+is told is taken by the screen with `take`, when it likes: the models never wait for it. `stop` ends one job, and no
+other: one that still waits finds itself stopped when its turn comes. While nothing waits, `idle` runs, and stops as
+soon as something does.
 """
 
 from __future__ import annotations
@@ -21,11 +21,27 @@ from wsd_local.pairs import Pair
 Job = Callable[["Worker"], None]
 
 
+class Ticket:
+    """A job that waits, runs or is done. `stopped` once it should end."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody asked for its end."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask for its end."""
+        self._stop.set()
+
+
 class Failed:
     """A job ended with an error that a person can read."""
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    def __init__(self, error: Exception, ticket: Ticket) -> None:
+        self.error, self.ticket = error, ticket
         self.message = str(error) if isinstance(error, WsdError | OSError) else f"internal error: {error!r}"
 
 
@@ -36,7 +52,7 @@ class Worker:
         self.pair: Pair | None = None
         self.idle: Callable[[Worker], None] | None = None
         self.busy = False
-        self._stops: deque[threading.Event] = deque()
+        self._tickets: deque[Ticket] = deque()
         self._closing = False
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._told: deque[Any] = deque()
@@ -45,25 +61,31 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="models", daemon=True)
         self._thread.start()
 
-    def do(self, job: Job) -> None:
+    def do(self, job: Job) -> Ticket:
         """Run a job when those before it are done; preparing for the next turn ends at once."""
+        ticket = Ticket()
         with self._idling:
-            self._stops.append(threading.Event())
+            self._tickets.append(ticket)
             self._jobs.put(job)
             if self._is_idle:
                 self._interrupt()
+        return ticket
 
-    def stop(self) -> None:
-        """End what is running now, or is about to."""
+    def stop(self, ticket: Ticket | None = None) -> None:
+        """End a job; None is the one that runs, or is about to."""
         with self._idling:
-            if self._stops:
-                self._stops[0].set()
-        self._interrupt()
+            first = self._tickets[0] if self._tickets else None
+            if ticket is None:
+                ticket = first
+            if ticket is not None:
+                ticket.stop()
+        if ticket is first:
+            self._interrupt()
 
     @property
     def stopped(self) -> bool:
         """Whether the job that runs should end."""
-        return self._closing or bool(self._stops and self._stops[0].is_set())
+        return self._closing or bool(self._tickets and self._tickets[0].stopped)
 
     def close(self) -> None:
         """End everything and wait for it; what waits does not run any more."""
@@ -101,11 +123,11 @@ class Worker:
                 if not self._closing:
                     job(self)
             except Exception as error:
-                self.tell(Failed(error))
+                self.tell(Failed(error, self._tickets[0]))
             finally:
                 self.busy = False
                 with self._idling:
-                    self._stops.popleft()
+                    self._tickets.popleft()
         if self.pair is not None:
             self.pair.close()
 

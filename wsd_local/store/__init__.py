@@ -6,13 +6,14 @@ Contract: see `Store`; `file` tells what survives, `schema` what the tables are,
 from __future__ import annotations
 
 from wsd_local.store.chats import Store, default_path
-from wsd_local.store.file import StoreError
+from wsd_local.store.file import GoneError, StoreError
 from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, ReplyRow, Role, Span, State
 from wsd_local.store.writer import FLUSH_S, ReplyWriter
 
 __all__ = [
     "FLUSH_S",
     "ChatRow",
+    "GoneError",
     "Hit",
     "MessageRow",
     "Preset",

@@ -74,6 +74,11 @@ class Store:
         self.close()
 
     @property
+    def path(self) -> Path | None:
+        """The file; None off the record."""
+        return self._file.path
+
+    @property
     def off_the_record(self) -> bool:
         """Whether nothing of this is in a file."""
         return self._file.path is None
@@ -189,7 +194,8 @@ class Store:
     def continue_reply(self, message_id: int, *, pair: str, settings: Mapping[str, Any]) -> ReplyWriter:
         """Go on with a reply that was stopped, under the same id; it becomes the head.
 
-        What is said is added to what is there; `finish` replaces both by the whole.
+        What is said is added to what is there; `finish` replaces both by the whole. If nothing is said, `fail` and
+        `close` leave the reply as it was before.
 
         Raises:
             UsageError: there is no such message, or models did not write it.
@@ -206,7 +212,8 @@ class Store:
             insert_reply(db, message_id, clean(pair), settings, message.reply.spans)
             self._head(db, message.chat, message_id)
         reply = message.reply
-        before = Reference(message_id, message.chat, message.text, reply.spans, rows.unpacked(tokens), reply.report)
+        said = rows.unpacked(tokens)
+        before = Reference(message_id, message.chat, message.text, reply.spans, said, reply.report, message)
         return self._writer(before)
 
     def message(self, message_id: int) -> MessageRow:
@@ -265,6 +272,24 @@ class Store:
         if not found:
             raise queries.unknown("message", message_id)
         return [row["id"] for row in found]
+
+    def places(self, chat_id: int) -> dict[int, tuple[int, int]]:
+        """For each message of a chat its number among its siblings, from 1, and how many they are."""
+        families = self._families(chat_id)
+        return {one: (at, len(family)) for family in families.values() for at, one in enumerate(family, 1)}
+
+    def leaves(self, chat_id: int) -> list[int]:
+        """The ends of all branches of a chat in the order of the tree: older siblings and all below them come first."""
+        families = self._families(chat_id)
+        found: list[int] = []
+        left = list(reversed(families.get(None, [])))
+        while left:
+            message = left.pop()
+            below = families.get(message, [])
+            left += reversed(below)
+            if not below:
+                found.append(message)
+        return found
 
     def leaf(self, message_id: int) -> int:
         """The newest message below this one, or itself: where a change of branch leads.
@@ -370,6 +395,14 @@ class Store:
         return exporting.as_json(chat, messages, {message.id: self.tokens(message.id) for message in messages})
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _families(self, chat_id: int) -> dict[int | None, list[int]]:
+        """The messages that answer the same one, by that one, oldest first."""
+        families: dict[int | None, list[int]] = {}
+        with self._file.reading() as db:
+            for row in db.execute("SELECT id, parent FROM messages WHERE chat = ? ORDER BY id", (chat_id,)):
+                families.setdefault(row["parent"], []).append(row["id"])
+        return families
 
     def _set(self, chat_id: int, **columns: str | None) -> None:
         names = ", ".join(f"{name} = ?" for name in columns)

@@ -50,6 +50,10 @@ class StoreError(WsdError):
     """The chat store cannot be opened, read or written."""
 
 
+class GoneError(StoreError):
+    """What is to be written belongs to a chat that was deleted."""
+
+
 class ChatFile:
     """Connections to one chat store; `path` None is a store in memory.
 

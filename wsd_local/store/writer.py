@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wsd_local import events
 from wsd_local.errors import WsdError
 from wsd_local.store import rows
-from wsd_local.store.file import ChatFile, StoreError
+from wsd_local.store.file import ChatFile, GoneError
 from wsd_local.store.finding import clean, words
-from wsd_local.store.rows import Span, State, Writer
+from wsd_local.store.rows import MessageRow, Span, State, Writer
 
 if TYPE_CHECKING:
     from wsd_local.decoding import ReplyToken
@@ -85,7 +85,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Which reply is written, and what was there when that began."""
+    """Which reply is written, and what was there when that began: `continued` is a reply that is gone on with."""
 
     id: int
     chat: int
@@ -93,6 +93,7 @@ class Reference:
     spans: tuple[Span, ...] = ()
     tokens: tuple[ReplyToken, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+    continued: MessageRow | None = None
 
 
 class ReplyWriter:
@@ -186,13 +187,15 @@ class ReplyWriter:
             given + reply.text,
             "cancelled" if reply.finish_reason == "cancelled" else "finished",
             spans,
-            finish_reason=reply.finish_reason,
-            report=rows.as_json(report | {"discarded": reply.discarded}),
-            tokens=rows.packed((*tokens, *reply.tokens)),
+            {
+                "finish_reason": reply.finish_reason,
+                "report": rows.as_json(report | {"discarded": reply.discarded}),
+                "tokens": rows.packed((*tokens, *reply.tokens)),
+            },
         )
 
     def fail(self, message: str) -> None:
-        """The reply ended with an error; what was said stays.
+        """The reply ended with an error; what was said stays. One that was gone on with in vain is as it was before.
 
         Raises:
             StoreError: it cannot be written, or the chat is gone.
@@ -201,6 +204,8 @@ class ReplyWriter:
 
     def close(self) -> None:
         """Nothing more comes. A reply that was not finished counts as cancelled.
+
+        One that was gone on with in vain is as it was before.
 
         Raises:
             StoreError: it cannot be written, or the chat is gone.
@@ -256,15 +261,34 @@ class ReplyWriter:
     def _end_early(self, state: State, **columns: str | None) -> None:
         with self._buffer:
             text, spans, report = self._now()
-        self._end(text, state, spans, report=report, **columns)
+        before = self._before.continued
+        if before is None or before.reply is None or text != before.text:
+            self._end(text, state, spans, {"report": report, **columns})
+            return
+        reply = before.reply
+        kept = {
+            "pair": reply.pair,
+            "settings": rows.as_json(dict(reply.settings)),
+            "report": rows.as_json(dict(reply.report)),
+            "finish_reason": reply.finish_reason,
+            "error": reply.error,
+        }
+        self._end(text, before.state, spans, kept, ended=reply.ended)
 
-    def _end(self, text: str, state: State, spans: list[Span], **columns: str | bytes | None) -> None:
+    def _end(
+        self,
+        text: str,
+        state: State,
+        spans: list[Span],
+        columns: Mapping[str, str | bytes | None],
+        ended: datetime | None = None,
+    ) -> None:
         with self._write:
             if self._done:
                 return
             now = rows.moment(self._clock())
             with self._file.changing() as db:
-                self._put(db, text, state, spans, ended=now, **columns)
+                self._put(db, text, state, spans, ended=now if ended is None else rows.moment(ended), **columns)
                 db.execute("UPDATE chats SET updated = ? WHERE id = ?", (now, self._before.chat))
             with self._buffer:
                 self._done = True
@@ -282,7 +306,7 @@ class ReplyWriter:
             "UPDATE messages SET text = ?, words = ?, state = ? WHERE id = ?", (text, index, state, self.id)
         )
         if not found.rowcount:
-            raise StoreError(f"message {self.id}: its chat was deleted while the reply was written")
+            raise GoneError(f"message {self.id}: its chat was deleted while the reply was written")
         names = ", ".join(f"{name} = ?" for name in ("spans", *columns))
         values = (rows.spans_column(spans), *columns.values(), self.id)
         db.execute(f"UPDATE replies SET {names} WHERE message = ?", values)

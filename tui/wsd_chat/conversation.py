@@ -1,0 +1,219 @@
+"""The conversation that is open: which chat, which branch, and how questions and replies get into the store.
+
+Contract: knows no screen. Its methods but the properties wait for the store, so they run in a thread of their own (see
+`wsd_chat.desk`), one at a time. A method that fails changes nothing, neither here nor, as far as it can be told, in the
+store: a question is there with its reply, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wsd_chat.book import entries
+from wsd_chat.transcript import Entry
+from wsd_local.errors import UsageError
+from wsd_local.reply import Reply
+from wsd_local.store import GoneError, ReplyWriter, Store, StoreError
+
+
+@dataclass(slots=True)
+class Begun:
+    """A reply that is in the store and can be written. `branch` ends in what it answers, or goes on with.
+
+    `question` is the text that was typed for it and `before` the head until then: both for taking it back.
+    """
+
+    book: Store
+    chat: int
+    writer: ReplyWriter
+    branch: list[Entry]
+    before: int | None
+    question: str | None = None
+    goes_on: bool = False
+
+    @property
+    def key(self) -> str:
+        """A name that no other reply has; each store counts its messages anew."""
+        return f"{id(self.book)}:{self.writer.id}"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a reply that failed: `text` goes back to where it was typed; None if the reply stays."""
+
+    text: str | None
+    head: int | None
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One chat of a store, or of a store in memory while it is `passing`: off the record."""
+
+    store: Store
+    system: str | None = None
+    passing: Store | None = None
+    chat: int | None = None
+    head: int | None = None
+    title: str = ""
+    _owed: list[tuple[ReplyWriter, Reply]] = field(default_factory=list)
+
+    @property
+    def book(self) -> Store:
+        """Where this chat is kept: in the file, or in memory if it is off the record."""
+        return self.passing or self.store
+
+    def entries(self) -> list[Entry]:
+        """The branch that is shown."""
+        return entries(self.book, self.head)
+
+    # -- chats -----------------------------------------------------------------------------------------------
+
+    def open(self, chat: int | None, system: str | None, *, passing: bool = False) -> list[Entry]:
+        """Go to another chat, or to an empty one with this system prompt."""
+        row = None if chat is None else self.store.chat(chat)
+        shown = [] if row is None else entries(self.store, row.head)
+        self.passing = Store(":memory:") if passing else None
+        self.chat, self.head, self.title = chat, None if row is None else row.head, "" if row is None else row.title
+        self.system = system if row is None else row.system
+        return shown
+
+    def rename(self, title: str) -> str:
+        """Give the chat another title; as it is kept."""
+        if self.chat is None:
+            raise UsageError("there is no chat yet: ask something first")
+        self.book.rename(self.chat, title)
+        self.title = self.book.chat(self.chat).title
+        return self.title
+
+    def configure(self, pair: str, system: str | None) -> None:
+        """Another system prompt for the next questions."""
+        if self.chat is not None:
+            self.book.configure(self.chat, pair=pair, system=system, preset=None)
+        self.system = system
+
+    def export(self, kind: Literal["markdown", "json"]) -> str:
+        """The chat as text."""
+        if self.chat is None:
+            raise UsageError("there is nothing to export yet")
+        return self.book.export(self.chat, kind)
+
+    def step(self, by: int, entry: Entry | None = None) -> tuple[list[Entry], int, int]:
+        """Show another branch: the next in the order of the tree, or of the fork at `entry`.
+
+        Returns its entries, its number among the branches, and how many there are.
+        """
+        if self.chat is None or self.head is None:
+            raise UsageError("there is one branch only; F5 or F7 make another")
+        leaves = self.book.leaves(self.chat)
+        if len(leaves) < 2:
+            raise UsageError("there is one branch only; F5 or F7 make another")
+        if entry is not None and entry.place[1] > 1:
+            family = self.book.siblings(entry.id)
+            head = self.book.leaf(family[(family.index(entry.id) + by) % len(family)])
+        elif self.head in leaves:
+            head = leaves[(leaves.index(self.head) + by) % len(leaves)]
+        else:
+            head = self.book.leaf(self.head)
+        self.book.set_head(self.chat, head)
+        self.head = head
+        return self.entries(), leaves.index(head) + 1, len(leaves)
+
+    # -- questions and replies -------------------------------------------------------------------------------
+
+    def ask(self, text: str, parent: int | None, *, pair: str, settings: Mapping[str, Any]) -> Begun:
+        """Keep a question and begin its reply."""
+        self.settle()
+        book, before = self.book, self.head
+        chat = self.chat if self.chat is not None else book.create(pair=pair, system=self.system)
+        self.chat = chat
+        question = book.add(chat, parent, "user", text)
+        try:
+            writer = book.begin_reply(chat, question, pair=pair, settings=settings)
+            branch = entries(book, question)
+        except Exception:
+            with contextlib.suppress(StoreError):
+                self._take_back(book, chat, question, before)
+            raise
+        self.head = writer.id
+        self.title = self.title or book.chat(chat).title
+        return Begun(book, chat, writer, branch, before, text)
+
+    def regenerate(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
+        """Begin another reply to the last question; None if there is no question."""
+        if self.chat is None or self.head is None:
+            return None
+        self.settle()
+        book, before = self.book, self.head
+        last = book.message(before)
+        question = last.parent if last.role == "assistant" else last.id
+        if question is None:
+            return None
+        branch = entries(book, question)
+        writer = book.begin_reply(self.chat, question, pair=pair, settings=settings)
+        self.head = writer.id
+        return Begun(book, self.chat, writer, branch, before)
+
+    def go_on(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
+        """Go on with the last reply; None if there is none, or if it is complete."""
+        if self.chat is None or self.head is None:
+            return None
+        self.settle()
+        row = self.book.message(self.head)
+        if row.role != "assistant" or row.reply is None or row.state == "finished":
+            return None
+        branch = entries(self.book, row.id)
+        writer = self.book.continue_reply(row.id, pair=pair, settings=settings)
+        return Begun(self.book, self.chat, writer, branch, self.head, goes_on=True)
+
+    def finish(self, begun: Begun, reply: Reply | None) -> list[Entry]:
+        """The reply came to its end, or with None was stopped before it began; its branch as it is kept.
+
+        What cannot be written now is written by `settle`, at the latest before the next question.
+        """
+        try:
+            if reply is None:
+                begun.writer.close()
+            else:
+                begun.writer.finish(reply)
+        except GoneError:
+            raise
+        except StoreError:
+            if reply is not None:
+                self._owed.append((begun.writer, reply))
+            raise
+        return entries(begun.book, begun.writer.id)
+
+    def fail(self, begun: Begun, message: str) -> Outcome:
+        """The reply failed. One of which nothing was written is taken back, with its question."""
+        begun.writer.fail(message)
+        book, row = begun.book, begun.book.message(begun.writer.id)
+        if row.text or begun.goes_on:
+            return Outcome(None, row.id)
+        first = row.id if begun.question is None or row.parent is None else row.parent
+        self._take_back(book, begun.chat, first, begun.before)
+        if self.book is book and self.chat == begun.chat and self.head == begun.writer.id:
+            self.head = begun.before
+        return Outcome(begun.question, begun.before)
+
+    def close(self, begun: Begun | None, reply: Reply | None) -> None:
+        """Keep what there is of the last reply; the program ends."""
+        with contextlib.suppress(StoreError):
+            self.settle()
+        if begun is not None:
+            self.finish(begun, reply)
+
+    @staticmethod
+    def _take_back(book: Store, chat: int, message: int, head: int | None) -> None:
+        book.withdraw(message)
+        book.set_head(chat, head)
+
+    def settle(self) -> None:
+        """Write what could not be written."""
+        while self._owed:
+            writer, reply = self._owed[0]
+            with contextlib.suppress(GoneError):
+                writer.finish(reply)
+            self._owed.pop(0)

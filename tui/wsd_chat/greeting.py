@@ -1,0 +1,22 @@
+"""What stands in an empty chat."""
+
+from __future__ import annotations
+
+from wsd_chat.talk import Loaded, Wanted
+from wsd_local.visible import visible
+
+_EMBEDDED = (
+    "This is the embedded pair, for trying the machinery: ask it for the capital of France, or how to boil an egg.\n"
+    "For real use, F8 shows pairs that fit this machine, and fetches one."
+)
+
+
+def greeting(loaded: Loaded, wanted: Wanted) -> str:
+    """For a pair that is loaded; the embedded one says what it is good for."""
+    draft, base = (visible(name, keep_newlines=False) for name in (loaded.draft, loaded.base))
+    if draft and base:
+        opens = f"Ask something. {draft} opens the reply (italic); {base} takes over at the mark."
+    else:
+        opens = f"Ask something. {draft or base} writes the replies alone."
+    embedded = (wanted.pair or "demo") == "demo" and wanted.draft is None and wanted.base is None
+    return f"{opens}\n\n{_EMBEDDED}" if embedded else opens

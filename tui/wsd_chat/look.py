@@ -1,0 +1,38 @@
+"""What the chat remembers of its looks from one start to the next.
+
+Contract: a small file beside the chats; one that is missing or damaged is no error, and the looks are the usual ones.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from wsd_local.atomic import write_text
+
+USUAL = "textual-dark"
+
+
+class Look:
+    """The looks in a file; None remembers nothing. `theme` is the last one that was kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.theme = self._read()
+
+    def keep(self, theme: str) -> None:
+        """Remember a theme.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.theme = theme
+        if self._path is not None:
+            write_text(self._path, json.dumps({"theme": theme}) + "\n", private=True)
+
+    def _read(self) -> str:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))["theme"] if self._path is not None else USUAL
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return USUAL
+        return found if isinstance(found, str) else USUAL

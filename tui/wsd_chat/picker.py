@@ -1,0 +1,200 @@
+"""The model picker: pairs, and any two models that are here.
+
+Contract: looks and fetches in threads of its own; the result is a `Choice`, or None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import OptionList, ProgressBar, Static
+from textual.widgets.option_list import Option
+from textual.worker import get_current_worker
+
+from wsd_chat.screens import BOX, Box
+from wsd_local.errors import ModelError, WsdError
+from wsd_local.units import gb
+from wsd_local.visible import visible
+
+Choice = str | tuple[str, str]
+"""A pair's name, or a draft and a base."""
+
+_TWO = "two models"
+_HINT = "Enter loads a pair that is here and fetches one that is not · Esc closes"
+
+
+@dataclass(slots=True)
+class _Found:
+    """Rows of the list: pairs by name and whether they are here, models by name or path."""
+
+    pairs: dict[str, str] = field(default_factory=dict)
+    ready: set[str] = field(default_factory=set)
+    models: dict[str, str] = field(default_factory=dict)
+
+
+class ModelPicker(Box):
+    """Pairs: which are here, which fit; a pair that is not here is fetched. Or a draft and a base that are here."""
+
+    DEFAULT_CSS = (
+        f"ModelPicker {{ {BOX} & ProgressBar {{ display: none; }} & OptionList {{ height: auto; max-height: 60vh; }} }}"
+    )
+
+    def __init__(self, current: str) -> None:
+        super().__init__()
+        self._current = current
+        self._pulling = False
+        self._trouble = ""
+        self._found = _Found()
+        self._draft: str | None = None
+        self._choosing = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("Pairs", classes="title", id="title", markup=False)
+            yield OptionList(markup=False)
+            yield ProgressBar(show_eta=True)
+            yield Static("looking…", classes="hint", id="said", markup=False)
+
+    def on_mount(self) -> None:
+        """Look in the background."""
+        self.query_one(OptionList).focus()
+        self._look()
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look(self) -> None:
+        from wsd_local.inventory import inventory
+        from wsd_local.local_models import found_elsewhere
+
+        try:
+            there, elsewhere = inventory(), found_elsewhere()
+        except WsdError as error:
+            self.app.call_from_thread(self._say, str(error))
+            return
+        found = _Found()
+        for pair in there.pairs:
+            here = "here" if pair.ready else "fetch" + (f" {pair.size / 1e9:.1f} GB" if pair.size else "")
+            mark = "▸" if pair.name == self._current else " "
+            fits = _fits(pair.draft, pair.base)
+            found.pairs[pair.name] = f"{mark} {pair.name:<14} {here:<14} {fits:<18} {pair.description}"
+            if pair.ready:
+                found.ready.add(pair.name)
+        for model in there.models:
+            if model.usable:
+                size = "" if model.size is None else gb(model.size)
+                found.models[model.name] = f"  {model.name:<28} {model.quantization:<8} {size:<9} {model.description}"
+        known = {model.path for model in there.models}
+        for other in elsewhere:
+            if str(other.path) not in known:
+                found.models[str(other.path)] = f"  {other.name:<28} {'':<8} {'':<9} of {other.program}"
+        self.app.call_from_thread(self._show_pairs, found)
+
+    def _show_pairs(self, found: _Found) -> None:
+        self._found = found
+        rows = [Option(visible(text, keep_newlines=False), id=name) for name, text in found.pairs.items()]
+        if found.models:
+            rows += [Option("  two models that are here: choose the draft, then the base …", id=_TWO)]
+        self._fill("Pairs", rows, self._trouble or _HINT)
+
+    def _show_models(self) -> None:
+        """All models that are here, for one of the two roles."""
+        role = "draft: small, tuned to chat" if self._draft is None else f"base that goes on after {self._draft}"
+        rows = [Option(visible(text, keep_newlines=False), id=name) for name, text in self._found.models.items()]
+        self._fill(f"The {role}", rows, "Enter chooses · Esc goes back")
+
+    def _fill(self, title: str, rows: list[Option], hint: str) -> None:
+        self.query_one("#title", Static).update(visible(title, keep_newlines=False))
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options(rows)
+        if rows:
+            options.highlighted = 0
+        self._say(hint)
+
+    def _say(self, text: str) -> None:
+        self.query_one("#said", Static).update(visible(text))
+
+    @on(OptionList.OptionSelected)
+    def chosen(self, event: OptionList.OptionSelected) -> None:
+        """Load, or fetch first; or choose the second model."""
+        if self._pulling:
+            return
+        name = event.option.id or ""
+        if name == _TWO:
+            self._choosing = True
+            self._show_models()
+        elif self._choosing and self._draft is None:
+            self._draft = name
+            self._show_models()
+        elif self._choosing and self._draft is not None:
+            self.dismiss((self._draft, name))
+        elif name in self._found.ready:
+            self.dismiss(name)
+        else:
+            self._pulling = True
+            self.query_one(ProgressBar).display = True
+            self._say(f"fetching {name}; Esc stops, the next time goes on from there")
+            self._pull(name)
+
+    @work(thread=True, exclusive=True, group="pull")
+    def _pull(self, name: str) -> None:
+        from wsd_local.config import read_config
+        from wsd_local.hub import Hub
+
+        worker = get_current_worker()
+
+        def progress(done: int, total: int, _phase: str) -> None:
+            if worker.is_cancelled:
+                raise WsdError("stopped")
+            self.app.call_from_thread(self._progress, done, total)
+
+        try:
+            hub = Hub()
+            plan = hub.plan(name, None, read_config().pairs)
+            for download in plan.downloads:
+                hub.fetch(download, progress)
+        except WsdError as error:
+            self.app.call_from_thread(self._ended, str(error))
+            return
+        missing = ", ".join(entry.name for entry in plan.to_convert)
+        self.app.call_from_thread(self._ended, f"{missing} must be converted: see the README" if missing else "")
+
+    def _progress(self, done: int, total: int) -> None:
+        self.query_one(ProgressBar).update(total=total, progress=done)
+
+    def _ended(self, trouble: str) -> None:
+        self._pulling, self._trouble = False, trouble
+        self.query_one(ProgressBar).display = False
+        self._look()
+
+    def action_dismiss_nothing(self) -> None:
+        """One step back; from the pairs: stop fetching, and close."""
+        if self._choosing:
+            self._choosing = self._draft is not None
+            self._draft = None
+            if self._choosing:
+                self._show_models()
+            else:
+                self._show_pairs(self._found)
+            return
+        self.workers.cancel_group(self, "pull")
+        self.dismiss(None)
+
+
+def _fits(draft: str, base: str) -> str:
+    """Whether two models fit this machine, in a few words."""
+    from wsd_local.placing import expected, placed
+    from wsd_local.settings import LoadSettings
+
+    try:
+        plan = placed({"draft": expected(draft)[0], "base": expected(base)[0]}, LoadSettings())
+    except ModelError:
+        return "a file is missing"
+    except WsdError:
+        return "does not fit"
+    if plan.given_up:
+        return "fits, with less"
+    layers = [placement.gpu_layers for placement in plan.placements.values()]
+    return "fits, on the GPU" if plan.machine.devices and all(layers) else "fits"
