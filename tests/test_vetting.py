@@ -41,9 +41,9 @@ def counted_trials(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     tried: list[Path] = []
     really = vetting._try
 
-    def counted(headers: Sequence[Header], waiting: vetting.Waiting | None) -> None:
-        tried.append(headers[0].path)
-        really(headers, waiting)
+    def counted(headers: Sequence[Header], waiting: vetting.Waiting | None, adapter: Header | None = None) -> None:
+        tried.append(headers[0].path if adapter is None else adapter.path)
+        really(headers, waiting, adapter)
 
     monkeypatch.setattr(vetting, "_try", counted)
     return tried

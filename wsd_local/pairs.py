@@ -35,7 +35,7 @@ from wsd_local.session import Session
 from wsd_local.settings import CacheType, LoadSettings, ReplySettings, changed, split
 from wsd_local.templates import Template
 from wsd_local.turns import Busy, Turns, waits
-from wsd_local.vetting import amx_works, vet
+from wsd_local.vetting import amx_works, vet, vet_adapter
 
 LOGGER = logging.getLogger(__name__)
 LoadProgress = Callable[[Source, float], bool]
@@ -80,8 +80,9 @@ def load(
     )
     try:
         pair.start_template(reply.mode)
+        pair.vets = True
         for role in pair.roles(reply.mode):
-            vet(pair.paths[role], None if progress is None else partial(progress, role, 0.0))
+            pair.vet(role, progress)
         if loading.planned:
             pair.plan = fitted({role: pair.paths[role] for role in pair.roles(reply.mode)}, loading)
         pair.warm(reply.mode, progress)
@@ -156,6 +157,9 @@ class Pair:
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
         self._loading = threading.RLock()
+        self.vets = False
+        """Whether files are tried by a child process before they are loaded, as `load` wants it."""
+        self._vetted: set[Source] = set()
         self._template = template or Template()
 
     # -- lifetime --------------------------------------------------------------------------------------------
@@ -173,11 +177,28 @@ class Pair:
                     look_at(lora[0])
             if missing:
                 self.start_template(mode)
+            for role in missing if self.vets else ():
+                self.vet(role, progress)
             for role in missing:
                 if self.loading.resident == "one":
                     self._vocabulary(role)
                 else:
                     self._load(role, progress)
+
+    def vet(self, role: Source, progress: LoadProgress | None = None) -> None:
+        """Make sure that a model, and its adapter, can be loaded; quick where that is known already.
+
+        Raises:
+            ModelError: a file is missing, damaged, or refused by llama.cpp.
+            CancelledError: `progress` returned False.
+        """
+        if role in self._vetted:
+            return
+        waiting = None if progress is None else partial(progress, role, 0.0)
+        vet(self.paths[role], waiting)
+        if (lora := self.loading.lora(role)) is not None:
+            vet_adapter(lora[0], self.paths[role], waiting)
+        self._vetted.add(role)
 
     def start_template(self, mode: str) -> None:
         """Begin to prepare the rendering of the draft's chat template, if a mode needs it; it goes on by itself."""

@@ -66,8 +66,9 @@ def quantize(
         CancelledError: it was stopped.
         WsdError: the disk is full.
     """
-    from wsd_local.header import read_model
-    from wsd_local.llama.quantize import Job, file_type, read_imatrix
+    from wsd_local.adapters import check_imatrix
+    from wsd_local.header import read_header, read_model
+    from wsd_local.llama.quantize import Job, file_type
 
     kind = file_type(kind)
     require_threads(threads)
@@ -83,7 +84,7 @@ def quantize(
             "take the unquantised model, or add --allow-requantize"
         )
     if imatrix is not None:
-        read_imatrix(imatrix)
+        check_imatrix(read_header(imatrix), headers)
     job = Job(
         str(source.absolute()),
         str(output.absolute()),

@@ -1,4 +1,4 @@
-"""A look at a model file before it is loaded for the first time.
+"""A look at a model file, or an adapter, before it is loaded for the first time.
 
 Contract: `vet` returns if the file can be loaded, else it raises `ModelError` in one line with the cause. The header is
 checked here, then a child process loads the file, because llama.cpp ends the process for some damaged files. What was
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local import child
+from wsd_local.adapters import check_adapter
 from wsd_local.atomic import write_text
 from wsd_local.errors import CancelledError, ModelError
 from wsd_local.hashing import identity
-from wsd_local.header import MAPPABLE, Header, damage, read_model
+from wsd_local.header import MAPPABLE, Header, damage, read_header, read_model
 from wsd_local.inputs import json_value
 from wsd_local.paths import cache_dir, demo_dir, package_models_dir
 from wsd_local.units import MIB
@@ -53,6 +54,24 @@ def vet(path: Path, waiting: Waiting | None = None) -> None:
     verdict = _verdict(headers)
     check(headers)
     _try(headers, waiting)
+    _write(_read() | {key: verdict})
+
+
+def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None:
+    """Make sure that the LoRA adapter in `path` can be loaded with the model, as `vet` does for models.
+
+    Raises:
+        ModelError: a file is missing or damaged, the adapter is one of another model, or llama.cpp refuses it.
+        CancelledError: `waiting` returned False.
+    """
+    verdicts = _read()
+    key = f"{path.resolve()} with {model.resolve()}"
+    if path.is_file() and model.is_file() and _still_true(verdicts.get(key)):
+        return
+    adapter, headers = read_header(path), read_model(model)
+    verdict = _verdict((*headers, adapter))
+    check_adapter(adapter, headers)
+    _try(headers, waiting, adapter)
     _write(_read() | {key: verdict})
 
 
@@ -97,16 +116,19 @@ def amx_works(waiting: Waiting | None = None) -> bool:
 # -- the child process -----------------------------------------------------------------------------------------
 
 
-def _try(headers: Sequence[Header], waiting: Waiting | None) -> None:
-    path, size = headers[0].path, sum(header.file_size for header in headers)
+def _try(headers: Sequence[Header], waiting: Waiting | None, adapter: Header | None = None) -> None:
+    model, size = headers[0].path, sum(header.file_size for header in headers)
+    path = model if adapter is None else adapter.path
     mode = "mmap" if all(header.alignment % MAPPABLE == 0 for header in headers) else "none"
     patience = _SHORTEST + size / _SLOWEST
-    absolute = str(path.absolute())  # the child works in another folder
-    code, said, log = _trial([absolute, str(size), mode], patience, waiting)
+    arguments = [str(model.absolute()), str(size), mode]  # the child works in another folder
+    if adapter is not None:
+        arguments[1:] = [str(size + adapter.file_size), mode, str(path.absolute())]
+    code, said, log = _trial(arguments, patience, waiting)
     if code == 0:
         return
     if said:
-        raise ModelError(said.replace(absolute, str(path)))
+        raise ModelError(said.replace(str(path.absolute()), str(path)).replace(str(model.absolute()), str(model)))
     if code == -9:
         raise ModelError(f"{path}: its trial was killed, probably for want of memory; close other programs")
     if code is None:

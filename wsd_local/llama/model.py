@@ -19,7 +19,7 @@ import llama_cpp
 import numpy as np
 
 from wsd_local.errors import CancelledError, ModelError
-from wsd_local.header import look_at
+from wsd_local.header import look_at, read_header, read_model
 from wsd_local.llama.logs import captured, cause, forward_logs
 from wsd_local.settings import LoadMode
 
@@ -165,7 +165,9 @@ class Model:
         Raises:
             ModelError: the file is missing, damaged, or an adapter of another model.
         """
-        look_at(path)
+        from wsd_local.adapters import check_adapter
+
+        check_adapter(read_header(path), read_model(self.path))
         with captured() as lines:
             adapter = llama_cpp.llama_adapter_lora_init(self.handle, os.fsencode(path))
         if not adapter:

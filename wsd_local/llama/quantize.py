@@ -19,6 +19,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from wsd_local.adapters import matrix_pairs
 from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.header import Header, read_header
 from wsd_local.settings import nearest
@@ -26,7 +27,6 @@ from wsd_local.settings import nearest
 _PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 _READ_ONLY = ("NVFP4",)
 """Types that llama.cpp runs and cannot make."""
-_SUMS, _COUNTS = ".in_sum2", ".counts"
 
 Floats = npt.NDArray[np.float32]
 
@@ -83,19 +83,15 @@ def read_imatrix(path: Path) -> dict[str, Floats]:
         ModelError: the file cannot be read, or holds no importance matrix.
     """
     header = read_header(path)
-    tensors = {tensor.name: tensor for tensor in header.tensors}
     found = {}
-    for name, sums in tensors.items():
-        counts = tensors.get(name.removesuffix(_SUMS) + _COUNTS)
-        if not name.endswith(_SUMS) or counts is None:
-            continue
-        total, count = (_floats(header, entry.offset, entry.elements) for entry in (sums, counts))
+    for name, pair in matrix_pairs(header).items():
+        total, count = (_floats(header, entry.offset, entry.elements) for entry in pair)
+        if not (np.isfinite(total).all() and np.isfinite(count).all() and total.min() >= 0 and count.min() >= 0):
+            raise ModelError(f"{path}: is damaged: {name!r} holds numbers that cannot be; make it again")
         rows = total.reshape(len(count), -1)
         # An expert that was never asked counts like all others.
         means = np.where(count[:, None] > 0, rows / np.maximum(count[:, None], 1), 1)
-        found[name.removesuffix(_SUMS)] = np.ascontiguousarray(means, dtype=np.float32).ravel()
-    if not found:
-        raise ModelError(f"{path}: holds no importance matrix; make one with llama.cpp's llama-imatrix")
+        found[name] = np.ascontiguousarray(means, dtype=np.float32).ravel()
     return found
 
 

@@ -1,4 +1,4 @@
-"""`python -m wsd_local.llama.trial FILE SIZE MODE [repack]`: load a model, evaluate two tokens, print what failed.
+"""`wsd_local.llama.trial FILE SIZE MODE [repack | ADAPTER]`: load a model, evaluate two tokens, print what failed.
 
 Contract: run in a process of its own by `wsd_local.vetting`, because llama.cpp ends the process where some damaged
 files contradict themselves, and where its fast kernels crash, which `repack` tries too. Exit code 0: the file can be
@@ -21,15 +21,17 @@ _ROOM = GIB
 """Bytes of memory of its own that a trial may take beside the file: a large vocabulary needs some hundred MiB."""
 
 
-def trial(path: Path, mode: LoadMode, *, repack: bool) -> None:
-    """Load the model in this way and evaluate two tokens.
+def trial(path: Path, mode: LoadMode, adapter: Path | None, *, repack: bool) -> None:
+    """Load the model in this way, with an adapter if there is one, and evaluate two tokens.
 
     Raises:
         WsdError: it cannot be loaded or used.
     """
     with Model(path, n_gpu_layers=0, load_mode=mode, repack=repack) as model:
         model.require_generator()
-        context = Context(model, ContextOptions(n_ctx=64, n_batch=8, n_rows=2, threads=1), Cancellation())
+        lora = None if adapter is None else (adapter, 1.0)
+        options = ContextOptions(n_ctx=64, n_batch=8, n_rows=2, threads=1, lora=lora)
+        context = Context(model, options, Cancellation())
         try:
             context.logprobs(0, [model.bos or 0, 0], 1)
         finally:
@@ -51,7 +53,9 @@ def main() -> int:
     logging.basicConfig(level=logging.DEBUG, handlers=[handler], format="%(message)s")
     _limit_memory(size)
     try:
-        trial(path, cast(LoadMode, sys.argv[3]), repack=sys.argv[4:] == ["repack"])
+        repack = sys.argv[4:] == ["repack"]
+        adapter = Path(sys.argv[4]) if sys.argv[4:] and not repack else None
+        trial(path, cast(LoadMode, sys.argv[3]), adapter, repack=repack)
     except WsdError as error:
         sys.stdout.write(str(error))
         return error.exit_code
