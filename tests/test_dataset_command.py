@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,21 @@ def asked(folder: Path, questions: list[str] = QUESTIONS) -> Path:
 def lines(path: Path) -> list[dict[str, Any]]:
     """The replies of a run."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_says_one_rate_wherever_it_says_one(tmp_path: Path) -> None:
+    """At its end and in the report: tokens of the replies over the time of the run."""
+    source, out = asked(tmp_path), tmp_path / "out.jsonl"
+    done = wsd("run", "--input", str(source), "--output", str(out), "--parallel", "4", *QUICK)
+    last = done.stderr.decode().strip().splitlines()[-1]
+    told = re.fullmatch(r"wsd-local: 4/4 replies in ([\d.]+) s, ([\d.]+) tokens/s", last)
+    assert told is not None, last
+    seconds, rate = map(float, told.groups())
+    tokens = sum(line["draft"]["kept_tokens"] + line["base"]["tokens"] for line in lines(out))
+    assert tokens / (seconds + 0.05) - 0.05 <= rate <= tokens / max(seconds - 0.05, 1e-3) + 0.05
+    [run] = json.loads(wsd("eval", "report", "--json", str(out)).stdout)["runs"]
+    assert run["wall_s"] < run["total_s"] and run["wall_s"] <= seconds + 0.1
+    assert run["tokens_per_s"] == pytest.approx(tokens / run["wall_s"])
 
 
 def test_a_data_set_is_answered_in_order(tmp_path: Path) -> None:

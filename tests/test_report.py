@@ -106,6 +106,19 @@ def real_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+def test_a_run_takes_the_time_in_which_any_of_its_replies_was_in_progress(tmp_path: Path) -> None:
+    """Two at once for 0.5 s, a pause, one of 0.5 s that ends later, and one that does not say when it was."""
+    whens = (1000.5, 1000.6, 2000.0, None)
+    lines = [line(i, **({} if when is None else {"finished_at": when})) for i, when in enumerate(whens)]
+    for order in (lines, lines[::-1]):
+        found = summary(read_runs([written(tmp_path / "run.jsonl", *order)])[0])
+        assert [found.total_s, found.wall_s] == pytest.approx([2.0, 0.6 + 0.5 + 0.5])
+        assert found.tokens_per_s == pytest.approx(4 * 10 / 1.6)
+        assert found.base_tokens_per_s == 20.0
+    broken = report(written(tmp_path / "run.jsonl", line(finished_at="yesterday")))
+    assert broken.returncode == 2 and b"finished_at" in broken.stderr
+
+
 # -- real replies --------------------------------------------------------------------------------------------
 
 
@@ -132,6 +145,7 @@ def test_the_figures_are_those_of_the_replies(real_runs: list[Path]) -> None:
         assert run["drafted_tokens"] == sum(reply["draft"]["drafted_tokens"] for reply in replies)
         assert run["total_s"] == pytest.approx(sum(times))
         assert run["median_s"] == statistics.median(times)
+        assert run["wall_s"] == pytest.approx(sum(times)), "one after the other"
         assert run["tokens_per_s"] == pytest.approx((kept + written_by_base) / sum(times))
         for role in ("draft", "base"):
             rates = [reply["timings"][f"{role}_tokens_per_s"] for reply in replies]

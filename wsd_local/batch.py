@@ -72,7 +72,7 @@ def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = 
 class Batch:
     """The part of `data` that `sink` has not got yet. `tokens`: lines with every token.
 
-    `done` of `total` turns are answered.
+    `done` of `total` turns are answered, and `tokens` were written by now, those of replies in progress among them.
     """
 
     def __init__(
@@ -89,10 +89,16 @@ class Batch:
         self._items = {item.index: item for item in data.items}
         self._sink = sink
         self._tokens = tokens
+        self._kept = 0
         self._clock = clock
         self.done = sum(1 for index, _ in sink.done if index in self._items)
         for item in data.items:
             self._ask_next(item, first=False)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the replies that this batch has written, as far as they are."""
+        return self._kept + self.fleet.shown_tokens
 
     def outcomes(self) -> Iterator[Outcome]:
         """Work until all is answered.
@@ -123,6 +129,7 @@ class Batch:
         values = {"id": item.id, "input": item.record, "finished_at": round(self._clock(), 3)}
         self._sink.append((item.index, turn), values | reply.as_dict(tokens=self._tokens))
         self.done += 1
+        self._kept += len(reply.tokens)
 
 
 def conversation_of(item: Item, turn: int, texts: Mapping[Key, str]) -> list[Message]:

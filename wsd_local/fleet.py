@@ -1,8 +1,9 @@
 """Many replies at once over one pair: continuous batching.
 
 Contract: what is asked waits in a queue; as many replies as the contexts have sequences are in progress, and a finished
-one makes room for the next at once. Every reply is what it would be alone: its samplers, limits and errors are its own.
-What comes out is the flat stream of each reply's events, with the key under which it was asked.
+one makes room for the next at once. Every reply is what it would be alone, up to near ties of quantised weights in
+batches of another shape: its samplers, limits and errors are its own. What comes out is the flat stream of each reply's
+events, with the key under which it was asked.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class Fleet(Generic[K]):
     def continuing(self) -> int:
         """Replies in progress that the base writes."""
         return sum(1 for run in list(self._live.values()) if run.machine.phase is Phase.CONTINUE)
+
+    @property
+    def shown_tokens(self) -> int:
+        """Tokens of the replies in progress that are out."""
+        return sum(run.machine.shown_tokens for run in list(self._live.values()))
 
     def events(self) -> Generator[tuple[K, Event], None, None]:
         """Work until all is answered.

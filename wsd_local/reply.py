@@ -45,9 +45,12 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds since the reply was asked for, and rates in tokens per second without prompts.
+    """Seconds since the reply was asked for, and the reply's own rates in tokens per second.
 
-    Models are loaded before; time that a consumer spends between events counts.
+    Models are loaded before; time that a consumer spends between events counts, waiting for the reply's turn does not.
+    A rate is the number of tokens that a model wrote, those among them that were cut away, over the seconds in which
+    this reply waited for them, prompts left out. Where many replies are in progress at once they share these seconds:
+    the throughput of a run is that of all of them together, and larger.
     """
 
     first_text_s: float | None = None

@@ -53,16 +53,20 @@ def _overview(runs: Sequence[Summary], names: tuple[str, ...]) -> Table:
         *row("tokens, mean", [decimal(run.mean_tokens) for run in runs]),
         *row("from the draft", [percent(run.draft_share) for run in runs]),
         *row("drafted in all", [str(run.drafted_tokens) for run in runs]),
-        *row("time, added up", [seconds(run.total_s) for run in runs]),
+        *row("time of the run", [seconds(run.wall_s) for run in runs]),
+        *row("time of the replies, added up", [seconds(run.total_s) for run in runs]),
         *row("time, mean", [seconds(run.mean_s) for run in runs]),
         *row("time, median", [seconds(run.median_s) for run in runs]),
         *row("first text, median", [seconds(run.first_text_s) for run in runs]),
-        *row("tokens/s, draft", [decimal(run.draft_tokens_per_s) for run in runs]),
-        *row("tokens/s, base", [decimal(run.base_tokens_per_s) for run in runs]),
-        *row("tokens/s, prompts too", [decimal(run.tokens_per_s) for run in runs]),
+        *row("tokens/s, draft, one reply", [decimal(run.draft_tokens_per_s) for run in runs]),
+        *row("tokens/s, base, one reply", [decimal(run.base_tokens_per_s) for run in runs]),
+        *row("tokens/s of the run", [decimal(run.tokens_per_s) for run in runs]),
         *counted("finish:", "finish_reasons"),
     )
-    note = "tokens/s: median over replies, without prompts; prompts too: all tokens of the replies over all their time"
+    note = (
+        "time of the run: while any reply was in progress; tokens/s of the run: tokens of its replies over that time; "
+        "one reply: median of each reply's own rate, without prompts"
+    )
     return Table("Runs", ("", *names), rows, note)
 
 

@@ -38,7 +38,10 @@ WIDTHS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The numbers of one reply. Tokens are base tokens, `drafted` counts draft tokens, rates are tokens per second."""
+    """The numbers of one reply. Tokens are base tokens, `drafted` counts draft tokens, rates are tokens per second.
+
+    `finished_at` are seconds of the clock; None where the line does not say.
+    """
 
     index: int | None
     reason: str
@@ -50,6 +53,7 @@ class Record:
     first_text_s: float | None = None
     draft_rate: float | None = None
     base_rate: float | None = None
+    finished_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,11 @@ class Summary:
     `switch_positions` are pairs of a switch position (an index of base tokens) and its number of replies, and
     `without_switch` counts the other replies. `draft_tokens` of the replies were kept from the draft, `base_tokens`
     written by the base, `drafted_tokens` (draft tokens) all that the draft wrote; `draft_share` is the part of all
-    tokens that was kept from the draft. `total_s`, `mean_s` and `median_s` are seconds for whole replies,
-    `first_text_s` the median until the first text. The rates are medians over replies, in tokens per second without
-    prompts; `tokens_per_s` is all tokens over all seconds, prompts included.
+    tokens that was kept from the draft. `total_s`, `mean_s` and `median_s` are seconds for whole replies, each
+    counted alone, `first_text_s` the median until the first text. `wall_s` are the seconds in which any reply was in
+    progress, which is less than `total_s` where many were at once; `tokens_per_s` is the run's throughput, all tokens
+    of the replies over `wall_s`. The rates of draft and base are medians over replies of each reply's own rate,
+    without prompts; where many replies share the machine, each of them is slower than the run.
     """
 
     name: str
@@ -96,6 +102,7 @@ class Summary:
     draft_share: float | None
     mean_tokens: float | None
     total_s: float
+    wall_s: float
     mean_s: float | None
     median_s: float | None
     first_text_s: float | None
@@ -206,6 +213,7 @@ def _record(value: Any) -> Record:
         first_text_s=_amount(timings, "timings.first_text_s"),
         draft_rate=_amount(timings, "timings.draft_tokens_per_s"),
         base_rate=_amount(timings, "timings.base_tokens_per_s"),
+        finished_at=_amount({"finished_at": value.get("finished_at")}, "finished_at"),
     )
 
 
@@ -286,7 +294,7 @@ def summary(run: RunFile) -> Summary:
     positions = [record.index for record in records if record.index is not None]
     kept, written = sum(record.kept for record in records), sum(record.written for record in records)
     seconds = [record.total_s for record in records]
-    total_s = math.fsum(seconds)
+    total_s, wall_s = math.fsum(seconds), _wall(records)
     return Summary(
         name=run.name,
         file=_sayable(str(run.path)),
@@ -306,13 +314,29 @@ def summary(run: RunFile) -> Summary:
         draft_share=kept / (kept + written) if kept + written else None,
         mean_tokens=(kept + written) / len(records) if records else None,
         total_s=total_s,
+        wall_s=wall_s,
         mean_s=total_s / len(records) if records else None,
         median_s=_median(seconds),
         first_text_s=_median(record.first_text_s for record in records),
         draft_tokens_per_s=_median(record.draft_rate for record in records),
         base_tokens_per_s=_median(record.base_rate for record in records),
-        tokens_per_s=(kept + written) / total_s if total_s >= SHORTEST else None,
+        tokens_per_s=(kept + written) / wall_s if wall_s >= SHORTEST else None,
     )
+
+
+def _wall(records: Iterable[Record]) -> float:
+    """Seconds in which any reply was in progress; those of which it is not known when count one after the other."""
+    alone, spans = [], []
+    for record in records:
+        if record.finished_at is None:
+            alone.append(record.total_s)
+        else:
+            spans.append((record.finished_at - record.total_s, record.finished_at))
+    parts, until = alone, -math.inf
+    for begun, finished in sorted(spans):
+        parts.append(max(0.0, finished - max(begun, until)))
+        until = max(until, finished)
+    return math.fsum(parts)
 
 
 def _models(run: RunFile, role: str) -> tuple[str, ...]:

@@ -441,16 +441,11 @@ class _Console:
         )
         first = batch.done
         task = bar.add_task("replies", total=batch.total, completed=first, rates="")
-        before = {role: pair.context(role).evaluated for role in ("draft", "base") if role in pair.loaded}
 
         def tick(switched: int) -> None:
             nonlocal said
             now = time.monotonic()
-            rates = " · ".join(
-                f"{role} {(pair.context(role).evaluated - before.get(role, 0)) / max(now - begun, 1e-3):.0f} t/s"
-                for role in pair.loaded
-            )
-            text = f"{rates} · {switched} switches"
+            text = f"{_rate(batch, now - begun)} · {switched} switches"
             bar.update(task, completed=batch.done, rates=text)
             if not self._quiet and not self._shows and now - said >= SAY_EVERY_S:
                 said = now
@@ -463,4 +458,10 @@ class _Console:
             yield tick
         if not self._quiet:
             seconds = time.monotonic() - begun
-            terminal.note(f"wsd-local: {batch.done}/{batch.total} replies in {seconds:.1f} s")
+            rate = _rate(batch, seconds)
+            terminal.note(f"wsd-local: {batch.done}/{batch.total} replies in {seconds:.1f} s, {rate}")
+
+
+def _rate(batch: Batch, seconds: float) -> str:
+    """The run's throughput so far: tokens of its replies over the seconds since it began."""
+    return f"{batch.tokens / max(seconds, 1e-3):.1f} tokens/s"
