@@ -421,7 +421,7 @@ def test_the_table() -> None:
     done = wsd("demo", *SHORT)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
-    assert lines[1].split() == list(benchmark.COLUMNS)
+    assert lines[1].split() == ["what", "measured", "against", "ratio"]
     assert sum("whole reply" in line for line in lines) == 5
     assert any(line.startswith("Proposals, ") for line in lines)
     assert any(line.startswith("Load mode: draft mmap, base mmap") for line in lines)
@@ -444,7 +444,8 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     [
         (("--repeat", "0"), 2, "repeat is 0"),
         (("--drafted", "9"), 2, "raise --tokens"),
-        (("--prompt-tokens", "5000"), 4, "raise --ctx"),
+        (("--prompt-tokens", "5000"), 4, "lower --prompt-tokens"),
+        (("--prompt-tokens", "1000", "--ctx", "512"), 4, "raise --ctx"),
         (("nothing-of-this-name",), 2, "nothing-of-this-name"),
         (("--base", "missing.gguf"), 3, "missing.gguf"),
     ],

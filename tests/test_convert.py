@@ -63,7 +63,7 @@ def needed(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        pytest.skip(f"expected: {name} is not installed (pip install 'wsd-local[convert]')")
+        pytest.skip(f"expected: {name} is not installed (pip install '.[convert]')")
 
 
 @pytest.fixture

@@ -440,7 +440,7 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> Non
     (tmp_path / "lacking" / "matplotlib.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
     lacking = {"PYTHONPATH": str(tmp_path / "lacking")}
     done = report(run, "--html", tmp_path / "page.html", **lacking)
-    complains(done, 'pip install "wsd-local[report]"', code=1)
+    complains(done, '-m pip install "matplotlib>=3.9"', code=1)
     assert not (tmp_path / "page.html").exists()
     assert report(run, **lacking).returncode == 0
 

@@ -13,7 +13,7 @@ from compare import PLAIN
 
 import wsd_local as wsd
 from wsd_local.errors import UsageError
-from wsd_local.events import Switched, Text
+from wsd_local.events import Notice, Switched, Text
 from wsd_local.pairs import Pair
 from wsd_local.settings import LoadSettings, ReplySettings
 
@@ -205,3 +205,24 @@ def test_a_plan_for_one_at_a_time(demo_q8: tuple[Path, Path]) -> None:
         taken = [placement.bytes_on("memory") for placement in pair.plan.placements.values()]
         assert pair.plan.used("memory") == max(taken) < sum(taken)
         assert pair.reply(FRANCE).text == wsd.load("demo", threads=1).reply(FRANCE).text
+
+
+def test_the_embedded_pair_says_once_that_it_is_for_single_questions(
+    demo_q8: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def hints(pair: Pair) -> list[int]:
+        with pair.session() as chat:
+            return [
+                turn
+                for turn in range(1, 9)
+                for event in chat.stream("Thank you!", max_tokens=8)
+                if isinstance(event, Notice) and "single questions" in event.message
+            ]
+
+    with wsd.load("demo", threads=1) as pair:
+        assert hints(pair) == [5]
+    draft, base = (tmp_path / path.name for path in demo_q8)
+    for path, own in zip(demo_q8, (draft, base), strict=True):
+        own.symlink_to(path)
+    with wsd.load(draft=draft, base=base, threads=1) as pair:
+        assert hints(pair) == []

@@ -209,7 +209,9 @@ class Bench:
     def _require_room(self, role: Source, prompt: int) -> None:
         need, room = prompt + max(self.tokens, STEPS, self.chunk * (CHUNKS + 1)) + 1, self.pair.n_ctx(role)
         if need > room:
-            raise FitError(f"prompt and reply take {need} {role} tokens, the context holds {room}; raise --ctx")
+            can_grow = room < self.pair.model(role).n_ctx_train
+            advice = "raise --ctx" if can_grow else "lower --prompt-tokens or --tokens"
+            raise FitError(f"prompt and reply take {need} {role} tokens, the context holds {room}; {advice}")
 
     # -- the work ----------------------------------------------------------------------------------------------
 

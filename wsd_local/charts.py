@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsd_local.errors import WsdError
+from wsd_local.extras import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def require() -> None:
     try:
         import matplotlib.backends.backend_svg  # noqa: F401
     except ImportError as error:
-        raise WsdError(f'charts need matplotlib ({error}): pip install "wsd-local[report]"') from error
+        raise WsdError(f"charts need matplotlib ({error}); install it with: {install_command('report')}") from error
 
 
 # -- charts --------------------------------------------------------------------------------------------------

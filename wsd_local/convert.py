@@ -25,6 +25,7 @@ from wsd_local.atomic import replaced
 from wsd_local.checkpoint import Checkpoint, Kind, chosen_kind, weights
 from wsd_local.child import Progress, Stoppable, ask, cause, nothing, run
 from wsd_local.errors import ModelError, UsageError, WsdError
+from wsd_local.extras import install_command
 from wsd_local.paths import cache_dir, expanded
 from wsd_local.target import check_disk, check_free
 
@@ -99,8 +100,7 @@ def require_extra() -> None:
     """Raise `WsdError` unless what the converter imports is installed."""
     missing = [name for name in EXTRA if util.find_spec(name) is None]
     if missing:
-        command = f'{sys.executable} -m pip install "wsd-local[convert]"'
-        raise WsdError(f"converting needs {', '.join(missing)}; install with: {command}")
+        raise WsdError(f"converting needs {', '.join(missing)}; install with: {install_command('convert')}")
 
 
 def converter(progress: Progress = nothing) -> Path:

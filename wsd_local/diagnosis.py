@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,9 +20,9 @@ from typing import Any
 
 from wsd_local import __version__
 from wsd_local.child import use
-from wsd_local.errors import WsdError
+from wsd_local.errors import WsdError, reason
 from wsd_local.redaction import redacted
-from wsd_local.units import gib
+from wsd_local.units import gib, plural
 
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"
@@ -131,11 +132,13 @@ def _install() -> str:
 
 
 def _devices(_problems: list[str]) -> list[str]:
+    from wsd_local.config import read_config
     from wsd_local.llama.context import default_threads
     from wsd_local.llama.devices import devices, host_memory
 
     free, total = host_memory()
-    lines = [f"memory: {gib(free)} free of {gib(total)}; {os.cpu_count()} CPUs, {default_threads()} threads used"]
+    threads = read_config().settings.get("threads") or default_threads()
+    lines = [f"memory: {gib(free)} free of {gib(total)}; {os.cpu_count()} CPUs, {plural(threads, 'thread')} used"]
     for device in devices():
         shared = ", shares the machine's memory" if device.shared else ""
         size = f"{gib(device.free)} free of {gib(device.total)}"
@@ -143,7 +146,7 @@ def _devices(_problems: list[str]) -> list[str]:
     return lines if len(lines) > 1 else [*lines, "no accelerator that llama.cpp can use"]
 
 
-def _paths(_problems: list[str]) -> list[str]:
+def _paths(problems: list[str]) -> list[str]:
     from wsd_local.paths import cache_dir, config_file, data_dir, package_models_dir
 
     hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HF_HOME") or str(Path.home() / ".cache/huggingface")
@@ -154,7 +157,21 @@ def _paths(_problems: list[str]) -> list[str]:
         "embedded pair": package_models_dir(),
         "Hub cache": Path(hub),
     }
+    for name in ("data", "cache", "Hub cache"):
+        trouble = unwritable(paths[name])
+        if trouble is not None:
+            problems.append(f"{name}: nothing can be written to {paths[name]}: {trouble}")
     return [f"{name}: {path}{'' if path.exists() else ' (not there yet)'}" for name, path in paths.items()]
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or in the one that it would be made in; None if one can."""
+    here = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=here):
+            return None
+    except OSError as error:
+        return reason(error)
 
 
 def _models(problems: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, Request, Score
-from wsd_local.errors import CancelledError, FitError, WsdError
+from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.experience import Experience
 from wsd_local.llama import Cancellation, Context, Question, Sampler
@@ -354,7 +354,8 @@ class Engine:
         room = context.cells
         for job, question in asking.items():
             if question.end > context.n_ctx:
-                job.error = FitError(f"{question.end} tokens do not fit into a context of {context.n_ctx}; raise --ctx")
+                advice = room_advice(context.n_ctx, context.model.n_ctx_train)
+                job.error = FitError(f"{question.end} tokens do not fit into a context of {context.n_ctx}; {advice}")
             elif question.end <= room and len(chosen) < context.options.n_seq:
                 chosen[job] = question
                 room -= question.end

@@ -37,6 +37,13 @@ class BusyError(WsdError):
     """A pair or a conversation that another answer uses, where waiting was not wanted or could never end."""
 
 
+def room_advice(n_ctx: int, n_ctx_train: int) -> str:
+    """What helps where a context of `n_ctx` tokens is full, for a model that was trained for `n_ctx_train`."""
+    if n_ctx < n_ctx_train:
+        return f"shorten it, or raise --ctx (this model can take {n_ctx_train} tokens)"
+    return "shorten it: that is all this model was trained for"
+
+
 class CancelledError(WsdError):
     """Work was stopped between or inside two evaluations; what was shown is kept by the caller."""
 

@@ -142,7 +142,7 @@ def types() -> Mapping[int, tuple[str, int, int]]:
 def look_at(path: Path) -> None:
     """Raise `ModelError` unless `path` is a readable file that begins like GGUF."""
     if not path.exists():
-        raise ModelError(f"{path}: no such file; check the path, or leave it out to use the embedded pair")
+        raise ModelError(f"{path}: no such file; check the path")
     if not path.is_file():
         raise ModelError(f"{path}: is not a file; name a .gguf file")
     try:

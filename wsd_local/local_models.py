@@ -132,10 +132,19 @@ def _is_one_of(path: Path, others: list[Path]) -> bool:
 # -- other programs -----------------------------------------------------------------------------------------------
 
 
-def _ollama() -> Iterator[Found]:
+def places_elsewhere() -> list[tuple[str, Path]]:
+    """Where `found_elsewhere` looks: programs and their folders, whether they exist or not."""
+    return [*(("Ollama", folder) for folder in _ollama_folders()), *_other_folders()]
+
+
+def _ollama_folders() -> list[Path]:
     root = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
     system = Path("/usr/share/ollama/.ollama/models")
-    for folder in dict.fromkeys((root, system)):
+    return list(dict.fromkeys((root, system)))
+
+
+def _ollama() -> Iterator[Found]:
+    for folder in _ollama_folders():
         for manifest in _files(folder / "manifests"):
             try:
                 layers = read_json(manifest)["layers"]
@@ -148,18 +157,21 @@ def _ollama() -> Iterator[Found]:
                     yield Found("Ollama", f"{manifest.parent.name}:{manifest.name}", blob)
 
 
-def _folders() -> Iterator[Found]:
+def _other_folders() -> list[tuple[str, Path]]:
     home = Path.home()
     cache = Path(os.environ.get("LLAMA_CACHE") or home / ".cache" / "llama.cpp")
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home / ".cache/huggingface") / "hub")
-    folders = [
+    return [
         ("LM Studio", home / ".lmstudio" / "models"),
         ("LM Studio", home / ".cache" / "lm-studio" / "models"),
         ("llama.cpp", cache),
         ("llama.cpp", home / "Library" / "Caches" / "llama.cpp"),
         ("Hub cache", hub),
     ]
-    for program, folder in folders:
+
+
+def _folders() -> Iterator[Found]:
+    for program, folder in _other_folders():
         try:
             paths = gguf_files(folder)
         except OSError:

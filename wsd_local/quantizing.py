@@ -67,6 +67,7 @@ def quantize(
         WsdError: the disk is full.
     """
     from wsd_local.adapters import check_imatrix
+    from wsd_local.description import quantization
     from wsd_local.header import read_header, read_model
     from wsd_local.llama.quantize import Job, file_type
 
@@ -76,11 +77,12 @@ def quantize(
     if output.exists() and any(output.samefile(header.path) for header in headers):
         raise UsageError(f"{output}: is the file that is to be quantised; choose another --output")
     check_free(output, force)
-    before = Counter(tensor.type for header in headers for tensor in header.tensors if len(tensor.shape) > 1)
-    types = [name for name, _ in before.most_common() if name not in _PLAIN_TYPES]
-    if types and not allow_requantize:
+    types: Counter[str] = Counter()
+    for tensor in (tensor for header in headers for tensor in header.tensors if len(tensor.shape) > 1):
+        types[tensor.type] += tensor.size
+    if set(types) - {*_PLAIN_TYPES} and not allow_requantize:
         raise UsageError(
-            f"{source}: is quantised already ({types[0]}), and quantising again loses more; "
+            f"{source}: is quantised already ({quantization(headers[0], types)}), and quantising again loses more; "
             "take the unquantised model, or add --allow-requantize"
         )
     if imatrix is not None:

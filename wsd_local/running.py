@@ -17,9 +17,10 @@ from wsd_local import __version__
 from wsd_local.conversation import trimmed
 from wsd_local.decoding import Decoding, Phase
 from wsd_local.engine import Job, Stopwatch
-from wsd_local.errors import CancelledError, FitError, UsageError, short
+from wsd_local.errors import CancelledError, FitError, UsageError, room_advice, short
 from wsd_local.events import Event, Notice, Source
 from wsd_local.llama import Grammar, Model, Sampler
+from wsd_local.paths import demo_dir
 from wsd_local.prompts import Message, supplied_prefix, urial_format
 from wsd_local.reply import Finished, Part, Reply, Switch, Timings
 from wsd_local.sampling import Sampling
@@ -27,12 +28,16 @@ from wsd_local.settings import ReplySettings, plain
 from wsd_local.speculation import Speculated, Speculator
 from wsd_local.switch import SwitchPolicy
 from wsd_local.text import THINKING_MARKS
+from wsd_local.units import plural
 
 if TYPE_CHECKING:
     from wsd_local.pairs import Pair
 
 RESERVE = 64
 """Tokens that must be left for the reply, beside one window, before any work begins."""
+
+DEMO_TURNS = 5
+"""Questions of a conversation at which the embedded pair begins to answer wrongly what it knows."""
 
 ROOM_FOR_LATER = 0.5
 """Share of the context that is freed when a session must leave out turns."""
@@ -202,11 +207,23 @@ class Run:
         if self.left_out and not self._left_out and not self._told:
             self._told = True
             yield Notice(f"the context is full: older turns are left out from here on ({self.left_out} now)")
+        if self._is_long_for_the_demo():
+            yield Notice(
+                "the embedded pair is made for single questions, and its answers get worse in a longer chat: "
+                "begin a new one, or use another pair (wsd-local models list)"
+            )
+
+    def _is_long_for_the_demo(self) -> bool:
+        """Whether this is the turn of a conversation with the embedded pair at which it is to be said, once."""
+        questions = sum(message["role"] == "user" for message in self.messages)
+        return questions == DEMO_TURNS and demo_dir() in self._pair.model(self._roles[-1]).path.parents
 
     def closing(self) -> Iterator[Event]:
         """What is to be said when the work is over."""
         if self.machine.finish_reason == "length" and self._room < self.settings.max_tokens:
-            yield Notice(f"the context is full: the reply was cut after {self._room} tokens; raise --ctx")
+            yield Notice(
+                f"the context is full: the reply was cut after {plural(self._room, 'token')}{self._more_room()}"
+            )
         yield Finished(self.reply)
 
     @property
@@ -261,6 +278,10 @@ class Run:
     def _drafted(self, kept: int) -> int:
         return kept if self._writer == "draft" else self.machine.counts.drafted_tokens
 
+    def _more_room(self) -> str:
+        can_grow = all(self._pair.n_ctx(role) < self._pair.model(role).n_ctx_train for role in self._roles)
+        return "; raise --ctx" if can_grow else ""
+
     def _provenance(self) -> dict[str, Any]:
         settings = plain(self.settings, self._pair.loading)
         settings["seed"], settings["draft_seed"] = self._sampling.seed, self._draft_sampling.seed
@@ -288,7 +309,7 @@ class Run:
             if need > room:
                 raise FitError(
                     f"the prompt is too long: {length} {role} tokens, {need} with room for a reply, "
-                    f"and the context holds {room}; shorten it or raise --ctx"
+                    f"and the context holds {room}; {room_advice(room, self._pair.model(role).n_ctx_train)}"
                 )
         prompts.dropped = dropped
         return prompts

@@ -29,6 +29,10 @@ def amount(count: float) -> str:
     return f"{count:.0f}"
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things, in the plural unless it is one: 1 token, 2 tokens."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def plural(number: int, what: str) -> str:
+    """A number of things, in the plural unless it is one: 1 token, 2 tokens, 2 replies, 2 switches."""
+    if number == 1:
+        return f"{number} {what}"
+    if what.endswith("y"):
+        return f"{number} {what[:-1]}ies"
+    return f"{number} {what}{'es' if what.endswith(('ch', 's', 'x')) else 's'}"

@@ -22,6 +22,9 @@ def bench(
         int | None, typer.Option(help="Force a draft of so many draft tokens. [default: as the reply comes]")
     ] = None,
     repeat: Annotated[int, typer.Option(help="Repetitions; medians of them are shown.")] = 3,
+    goals: Annotated[
+        bool, typer.Option("--goals", help="Also compare with this project's own goals (docs/performance.md).")
+    ] = False,
     as_json: options.AsJson = False,
     draft: options.Draft = None,
     base: options.Base = None,
@@ -91,16 +94,17 @@ def bench(
     if as_json:
         print_json(results.as_dict())
     else:
-        _show(results)
+        _show(results, goals=goals)
 
 
-def _show(results: Results) -> None:
+def _show(results: Results, *, goals: bool) -> None:
     from wsd_local.benchmark import COLUMNS
     from wsd_local.cli.tables import plain_table, print_tables
 
-    table = plain_table(_title(results), COLUMNS, {1, 3})
+    shown = len(COLUMNS) if goals else COLUMNS.index("goal")
+    table = plain_table(_title(results), COLUMNS[:shown], {1, 3})
     for row in results.rows:
-        table.add_row(*row.cells())
+        table.add_row(*row.cells()[:shown])
     print_tables(table)
     for line in _notes(results):
         terminal.line(line)

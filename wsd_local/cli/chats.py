@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wsd_local.cli import terminal
+from wsd_local.cli.groups import group
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 from wsd_local.errors import UsageError, WsdError, reason
-from wsd_local.units import counted
+from wsd_local.units import plural
 from wsd_local.visible import visible
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 ChatId = Annotated[int, typer.Argument(metavar="ID", help="Number of the chat, as `chats list` shows it.")]
 
-app = typer.Typer(help="Chats: list, show, search, export, rm.", rich_markup_mode=None, add_completion=False)
+app = group("Chats: list, show, search, export, rm.")
 
 
 class ExportFormat(str, enum.Enum):
@@ -172,7 +173,7 @@ def rm(
 
     with Store() as store:
         chat = store.chat(chat_id)
-        what = f"chat {chat_id} ({chat.title or 'untitled'}, {counted(chat.messages, 'message')})"
+        what = f"chat {chat_id} ({chat.title or 'untitled'}, {plural(chat.messages, 'message')})"
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError(f"{what} would be deleted; confirm with --yes")

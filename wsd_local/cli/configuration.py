@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from wsd_local.cli import terminal
+from wsd_local.cli.groups import group
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 
-app = typer.Typer(help="Configuration: path, show.", rich_markup_mode=None, add_completion=False)
+app = group("Configuration: path, show.")
 
 
 @app.callback(invoke_without_command=True)
@@ -36,7 +37,8 @@ def show(as_json: AsJson = False, debug: Debug = False) -> None:
     from wsd_local.settings import LoadSettings, ReplySettings, plain
 
     config = read_config()
-    defaults = plain(ReplySettings(), LoadSettings())
+    # A data set is answered with as many replies at once as pay; the library's own default is one.
+    defaults = plain(ReplySettings(), LoadSettings()) | {"parallel": "auto"}
     if as_json:
         print_json(config.as_dict() | {"settings": {**defaults, **config.settings}})
         return

@@ -23,6 +23,7 @@ from wsd_local.cli.interrupt import Stop, interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.inputs import LARGEST, json_value, text_of
 from wsd_local.prompts import counted
+from wsd_local.units import plural
 
 if TYPE_CHECKING:
     from wsd_local.batch import Batch, Outcome
@@ -79,9 +80,11 @@ def answer_data(asked: Asked) -> None:
         if data.unused:
             console.say(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
         if data.same_id:
-            console.say(f"{data.path}: {data.same_id} records have an id that others have too: their place names them")
+            console.say(
+                f"{data.path}: {plural(data.same_id, 'record')} with an id that others have too: named by their place"
+            )
         if data.bad and asked.stop_on_error:
-            raise UsageError(f"{data.path}: {len(data.bad)} bad records (--on-error stop); nothing was asked")
+            raise UsageError(f"{data.path}: {plural(len(data.bad), 'bad record')} (--on-error stop); nothing was asked")
         failed = _run(asked, parallel, data, console, interrupt, stack) + len(data.bad)
     if failed:
         raise typer.Exit(SOME_FAILED)
@@ -165,7 +168,7 @@ def _run(
     sink = output or _Printed()
     begun_with = len(sink.done)
     if begun_with:
-        console.note(f"{asked.output}: {begun_with} replies are there; the run goes on")
+        console.note(f"{asked.output}: {_are_there(begun_with)}; the run goes on")
     batch = Batch(pair, data, sink, tokens=asked.tokens)
     number = batch.fleet.parallel
     if parallel is None and number > 1 and batch.done < batch.total:
@@ -174,7 +177,7 @@ def _run(
         failed = _follow(batch, pair, number, console, stop_on_error=asked.stop_on_error)
     except CancelledError:
         where = "" if asked.output is None else "; the same command goes on"
-        console.note(f"interrupted: {batch.done} of {batch.total} replies are there{where}")
+        console.note(f"interrupted: {batch.done} of {_are_there(batch.total)}{where}")
         raise
     if output is not None:
         _finish(asked, output, pair, console)
@@ -202,7 +205,7 @@ def _paying(pair: Pair, console: _Console) -> int:
     measured = paying(pair, pair.roles(pair.settings.mode))
     number = chosen(measured)
     rate = {one.parallel: one.rate for one in measured}
-    console.note(f"{number} replies at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
+    console.note(f"{plural(number, 'reply')} at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
     return number
 
 
@@ -237,13 +240,17 @@ def _follow(batch: Batch, pair: Pair, parallel: int, console: _Console, *, stop_
                 failed += 1
                 console.say(f"{_where(outcome)}: {outcome.error}")
                 if stop_on_error:
-                    raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {batch.total} replies are there")
+                    raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {_are_there(batch.total)}")
             elif outcome.notice is not None:
                 console.say(f"{_where(outcome)}: {outcome.notice}")
             elif outcome.reply is not None:
                 switched += outcome.reply.switch.index is not None
             tick(switched)
     return failed
+
+
+def _are_there(number: int) -> str:
+    return f"{plural(number, 'reply')} {'is' if number == 1 else 'are'} there"
 
 
 def _where(outcome: Outcome) -> str:
@@ -261,10 +268,11 @@ def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None
     for kind in asked.export:
         target = export_path(output.path, kind)
         count = write_export(kind, output.values(), target, generator=generator)
-        console.note(f"{target}: {count} records, as {generator}")
+        console.note(f"{target}: {plural(count, 'record')}, as {generator}")
         if found := formulas(target):
             console.say(
-                f"{target}: {found} cells begin like a formula (= + - @); in a spreadsheet import the columns as text"
+                f"{target}: cells that begin like a formula (= + - @): {found}; "
+                "in a spreadsheet import the columns as text"
             )
 
 
@@ -445,13 +453,14 @@ class _Console:
         def tick(switched: int) -> None:
             nonlocal said
             now = time.monotonic()
-            text = f"{_rate(batch, now - begun)} · {switched} switches"
+            text = f"{_rate(batch, now - begun)} · {plural(switched, 'switch')}"
             bar.update(task, completed=batch.done, rates=text)
             if not self._quiet and not self._shows and now - said >= SAY_EVERY_S:
                 said = now
                 left = (batch.total - batch.done) * (now - begun) / max(batch.done - first, 1)
                 terminal.note(
-                    f"wsd-local: {batch.done}/{batch.total} replies · {text} · {parallel} at once · {left:.0f} s left"
+                    f"wsd-local: {batch.done}/{plural(batch.total, 'reply')} · {text} · {parallel} at once · "
+                    f"{left:.0f} s left"
                 )
 
         with bar:
@@ -459,7 +468,7 @@ class _Console:
         if not self._quiet:
             seconds = time.monotonic() - begun
             rate = _rate(batch, seconds)
-            terminal.note(f"wsd-local: {batch.done}/{batch.total} replies in {seconds:.1f} s, {rate}")
+            terminal.note(f"wsd-local: {batch.done}/{plural(batch.total, 'reply')} in {seconds:.1f} s, {rate}")
 
 
 def _rate(batch: Batch, seconds: float) -> str:

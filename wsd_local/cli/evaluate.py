@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsd_local.cli import terminal
+from wsd_local.cli.groups import group
 from wsd_local.cli.options import Debug
 
 if TYPE_CHECKING:
     from wsd_local.pages import Table
 
-app = typer.Typer(help="Measure.", rich_markup_mode=None, add_completion=False)
+app = group("Measure.")
 
 _NOTE_WIDTH = 100
 

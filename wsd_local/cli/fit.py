@@ -57,8 +57,22 @@ def fit(
         print_json(plan.as_dict())
     else:
         print_tables(*tables(plan))
+        terminal.line("")
+        terminal.line(verdict(plan))
         for line in (*plan.speed_given_up, *plan.given_up):
             terminal.note(f"given up: {line}")
+
+
+def verdict(plan: Plan) -> str:
+    """Whether it fits, in one sentence; a plan that does not is never made."""
+    from wsd_local.offload import HOST
+    from wsd_local.units import gib
+
+    places = [HOST, *(device.name for device in plan.machine.devices)]
+    free = {HOST: plan.machine.free, **{device.name: device.free for device in plan.machine.devices}}
+    used = [f"{gib(plan.used(place))} of {gib(free[place])} free ({place})" for place in places if plan.used(place)]
+    how = ", with less than was wanted (see below)" if plan.given_up else ""
+    return f"It fits{how}: {', '.join(used)}."
 
 
 def tables(plan: Plan) -> tuple[Table, ...]:

@@ -29,7 +29,7 @@ def list_models(
 ) -> None:
     """List the models on this machine, and what the catalog offers."""
     from wsd_local.inventory import inventory
-    from wsd_local.local_models import found_elsewhere
+    from wsd_local.local_models import found_elsewhere, places_elsewhere
 
     found = inventory()
     others = found_elsewhere() if elsewhere or as_json else []
@@ -55,6 +55,9 @@ def list_models(
         for other in others:
             kept.add_row(other.program, other.name, str(other.path))
         print_tables(kept)
+    elif elsewhere:
+        looked = ", ".join(f"{program} ({folder})" for program, folder in places_elsewhere())
+        terminal.note(f"no model files of other programs were found; looked for: {looked}")
     hint = "fetch one: wsd-local models pull NAME · have a file: wsd-local models import FILE --as NAME"
     terminal.note(hint)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import typer
 
 from wsd_local.cli import convert, local, pull
+from wsd_local.cli.groups import group
 
-app = typer.Typer(
-    help="Models: list, show, pull, import, convert, quantize, rm.", rich_markup_mode=None, add_completion=False
-)
+app = group("Models: list, show, pull, import, convert, quantize, rm.")
 app.command("list")(local.list_models)
 app.command("show")(local.show)
 app.command("pull")(pull.pull)

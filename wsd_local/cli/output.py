@@ -15,7 +15,7 @@ from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.hashing import HashProgress
 from wsd_local.offload import Plan
 from wsd_local.reply import Finished, Reply
-from wsd_local.units import counted
+from wsd_local.units import plural
 from wsd_local.visible import CONTEXT, visible
 
 
@@ -139,5 +139,5 @@ def _authors(reply: Reply) -> str:
     wrote = [(part.model, part.tokens) for part in (reply.draft, reply.base) if part.model is not None and part.tokens]
     verbs = ("opened", "continued") if len(wrote) == 2 else ("written",)
     return " · ".join(
-        f"{verb} by {model} ({counted(tokens, 'token')})" for verb, (model, tokens) in zip(verbs, wrote, strict=False)
+        f"{verb} by {model} ({plural(tokens, 'token')})" for verb, (model, tokens) in zip(verbs, wrote, strict=False)
     )

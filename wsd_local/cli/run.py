@@ -124,7 +124,7 @@ def run(
                 column=column,
                 limit=limit,
                 shard=shard,
-                parallel=parallel,
+                parallel=_parallel(context, parallel, config.settings.get("parallel")),
                 stop_on_error=on_error is options.OnError.STOP,
                 export=tuple(export or ()),
                 quiet=quiet,
@@ -210,6 +210,13 @@ def _early_template(settings: dict[str, Any]) -> Template:
     return template
 
 
+def _parallel(context: typer.Context, given: str, configured: int | None) -> str:
+    """Replies at once: the option, else what is configured."""
+    source = context.get_parameter_source("parallel")
+    is_given = source is not None and source.name != "DEFAULT"
+    return given if is_given or configured is None else str(configured)
+
+
 def _require_of_one_kind(context: typer.Context, *, is_data_set: bool) -> None:
     """Raise `UsageError` for an option that would be ignored."""
     wrong = ("timeout", "trace") if is_data_set else options.DATA_SET_ONLY
@@ -260,7 +267,6 @@ def _conversation(
 ) -> list[dict[str, Any]]:
     from wsd_local.inputs import decoded, plain, read_stream, read_text
     from wsd_local.prompts import conversation, counted
-    from wsd_local.visible import visible
 
     unused = Counter[str]()
     given = _messages(messages, unused) if messages is not None else []
@@ -278,7 +284,7 @@ def _conversation(
     checked = conversation(given, None if system is None else plain(system), unused)
     if unused:
         line = f"wsd-local: {messages}: the models do not read these fields: {counted(unused)}"
-        print(visible(line, keep_newlines=False), file=sys.stderr)
+        terminal.note(line)
     return [dict(message) for message in checked]
 
 

@@ -22,7 +22,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from wsd_local.errors import CancelledError, FitError, WsdError
+from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
@@ -236,7 +236,8 @@ class Context:
             raise RuntimeError(f"the context of {self.model.path} is closed")
         for question in questions:
             if question.end > self.n_ctx:
-                raise FitError(f"{question.end} tokens do not fit into a context of {self.n_ctx}; raise --ctx")
+                advice = room_advice(self.n_ctx, self.model.n_ctx_train)
+                raise FitError(f"{question.end} tokens do not fit into a context of {self.n_ctx}; {advice}")
         told = [self._tell(question) for question in questions]
         if any(told):
             return
@@ -346,7 +347,8 @@ class Context:
             if self._cancellation.is_set:
                 raise CancelledError("stopped")
             if status == 1:
-                raise FitError(f"{self.model.path}: its context of {self.cells} tokens is full; raise --ctx")
+                advice = room_advice(self.n_ctx, self.model.n_ctx_train)
+                raise FitError(f"{self.model.path}: its context of {self.cells} tokens is full; {advice}")
             raise WsdError(f"{self.model.path}: llama.cpp failed with status {status}; --verbose shows its log")
         at = 0
         for part in parts:
