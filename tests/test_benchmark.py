@@ -444,8 +444,8 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     [
         (("--repeat", "0"), 2, "repeat is 0"),
         (("--drafted", "9"), 2, "raise --tokens"),
-        (("--prompt-tokens", "5000"), 4, "lower --prompt-tokens"),
-        (("--prompt-tokens", "1000", "--ctx", "512"), 4, "raise --ctx"),
+        (("--prompt-tokens", "5000"), 4, "raise --ctx"),
+        (("--prompt-tokens", "5000", "--ctx", "2048"), 4, "lower --prompt-tokens"),
         (("nothing-of-this-name",), 2, "nothing-of-this-name"),
         (("--base", "missing.gguf"), 3, "missing.gguf"),
     ],
