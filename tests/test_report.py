@@ -447,7 +447,7 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> Non
 
 def test_drawing_without_matplotlib_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_svg", None)
-    with pytest.raises(WsdError, match="-m pip install .*matplotlib"):
+    with pytest.raises(WsdError, match=r"-m pip install .*matplotlib"):
         bars(["a"], {"b": [1.0]}, axis="x", label=str)
 
 

@@ -16,7 +16,7 @@ from textual.widgets import Button, Static
 
 from wsd_chat.markdown import source_of
 from wsd_chat.reply_view import ReplyMarkdown
-from wsd_local.units import counted
+from wsd_local.units import plural
 from wsd_local.visible import visible
 
 WINDOW = 6
@@ -137,7 +137,7 @@ class MessageView(Vertical):
         if entry.role == "assistant" and "draft" in entry.report:
             draft, base = entry.report["draft"], entry.report["base"]
             if draft["kept_tokens"] and base["tokens"]:
-                parts.append(f"opened by {draft['model']} ({counted(draft['kept_tokens'], 'token')})")
+                parts.append(f"opened by {draft['model']} ({plural(draft['kept_tokens'], 'token')})")
                 parts.append(f"continued by {base['model']} ({base['tokens']})")
             else:
                 writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
