@@ -13,7 +13,7 @@ PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.t
 # Fails where the llama.cpp that pip found in its cache crashes.
 TRIAL = wsd_local.llama.trial models/demo/draft-q8_0.gguf 2000000 none repack
 
-.PHONY: run chat test test-all lint demo pictures train clean
+.PHONY: audit run chat test test-all lint demo pictures train clean
 
 run: $(VENV)/.run
 	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
@@ -29,10 +29,14 @@ test: $(VENV)/.dev lint
 test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev audit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of the dependencies; without the network it says so and fails nothing.
+audit: $(VENV)/.dev
+	$(BIN)/python tests/audit.py
 
 demo: $(VENV)/.run
 	$(BIN)/wsd-local eval demo

@@ -140,7 +140,7 @@ WRONG_PROMPTS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("prompt", WRONG_PROMPTS, ids=repr)
+@pytest.mark.parametrize("prompt", WRONG_PROMPTS, ids=range(len(WRONG_PROMPTS)))
 def test_a_prompt_of_a_wrong_kind_is_one_error_everywhere(pair: wsd.Pair, prompt: Any) -> None:
     chat = pair.session()
     for ask in (pair.reply, pair.start, pair.stream, chat.send, chat.stream):

@@ -202,6 +202,32 @@ def test_lines_on_standard_input_are_answered_one_by_one() -> None:
     assert b"standard input, line 2: is not JSON" in done.stderr
 
 
+def test_every_line_on_standard_input_is_read_as_what_it_is() -> None:
+    lines = [
+        {"instruction": "Translate.", "input": "Good morning", "output": "Bonjour"},
+        {"turns": [{"role": "user", "content": "One"}, {"role": "assistant", "content": "two"}, "Three"]},
+        {"turns": ["One", "Two"]},
+        {"prompt": "Hi", "note": "x", "output": "y"},
+    ]
+    done = wsd("run", "--input", "-", *QUICK, stdin="\r".join(map(json.dumps, lines)).encode("utf-8-sig"))
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["messages"][-1]["content"] for line in found] == ["Translate.\n\nGood morning", "Three", "Hi"]
+    assert len(found[1]["messages"]) == 3 and done.returncode == 5
+    assert b"standard input, line 3: asks several turns" in done.stderr
+    assert "do not read these fields: `output` (2), `note` (1)" in done.stderr.decode()
+    complains(wsd("run", "--input", "-", *QUICK, stdin='{"prompt": "x"}'.encode("utf-16")), 2, "is UTF-16")
+
+
+def test_what_a_data_set_has_beside_its_prompts_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "prompt": "Hi", "n": 1}\n{"id": 1, "prompt": "Ho", "n": 2}\n', encoding="utf-8")
+    done = wsd("run", "--input", str(path), *QUICK, "--quiet")
+    said = done.stderr.decode().splitlines()
+    assert done.returncode == 0 and len(said) == 2
+    assert said[0].endswith("a.jsonl: the models do not read these fields: `n` (2)")
+    assert said[1].endswith("a.jsonl: 2 records have an id that others have too: their place names them")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_does_not_wait_for_another_line(number: signal.Signals) -> None:
     process = subprocess.Popen(

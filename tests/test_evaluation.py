@@ -325,7 +325,8 @@ def test_a_page_without_any_switch_can_be_drawn(measured: tuple[Results, list[st
 
 
 def test_the_command_prints_json_writes_the_page_and_counts_to_the_end(tmp_path: Path) -> None:
-    page = tmp_path / "new folder" / "demo.html"
+    page = tmp_path / "a folder" / "demo.html"
+    page.parent.mkdir()
     done = wsd("eval", "demo", "--limit", "2", "--json", "--html", str(page))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

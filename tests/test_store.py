@@ -940,6 +940,7 @@ def whole(number: int) -> str:
     return "".join(f"{number}.{word} " for word in range(40))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="expected: children are forked, to be many")
 def test_kills_lose_nothing_that_was_finished(path: Path, tell: Callable[..., None]) -> None:
     """A program is killed at a random moment, again and again; each time the file opens and has what it should."""

@@ -80,6 +80,7 @@ def own_peak() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
+@pytest.mark.slow
 def test_damaged_variants_never_hurt(tmp_path: Path, demo_q8: tuple[Path, Path], tell: Tell) -> None:
     """More than 500: each is refused in one line, or loads here and answers.
 

@@ -277,7 +277,7 @@ class Hub:
     def _snapshots(self, repo: str) -> list[Path]:
         storage = self._storage(repo)
         ref, folder = storage / "refs" / "main", storage / "snapshots"
-        main = ref.read_text().strip() if ref.is_file() else ""
+        main = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
         return sorted(folder.iterdir(), key=lambda one: one.name != main) if folder.is_dir() else []
 
     # -- fetch -----------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Hub:
     def _note_commit(self, download: Download) -> None:
         """Programs that look for the main branch in the cache look here."""
         ref = self._storage(download.repo) / "refs" / "main"
-        if not ref.is_file() or ref.read_text() != download.revision:
+        if not ref.is_file() or ref.read_bytes() != download.revision.encode():
             write_text(ref, download.revision)
 
     @property

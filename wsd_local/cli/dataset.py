@@ -285,9 +285,8 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
 
     if asked.output is not None or asked.parallel not in ("auto", "1") or asked.shard or asked.column:
         raise UsageError("--input - answers line by line: --output, --parallel, --shard and --column are for files")
-    form = asked.format or "jsonl"
-    if form not in FORMATS or form in ("csv", "mt_bench"):
-        raise UsageError(f"--input - cannot read {form!r}: give JSON lines of one turn, or --format text")
+    if asked.format is not None and (asked.format not in FORMATS or asked.format in ("csv", "mt_bench")):
+        raise UsageError(f"--input - cannot read {asked.format!r}: give JSON lines of one turn, or --format text")
     if asked.limit is not None and asked.limit < 1:
         raise UsageError(f"limit is {asked.limit}: it counts records and must be at least 1")
     terminal.require_output()
@@ -303,7 +302,8 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
             continue
         seen += 1
         try:
-            item = record_of(form, index, index + 1, _value(asked, line), asked.system)
+            value = _value(asked, line)
+            item = record_of(asked.format or _seen(value), index, index + 1, value, asked.system)
             if item.later:
                 raise ValueError("asks several turns, and --input - answers one: put it into a file")
             unused.update(item.unused)
@@ -383,6 +383,16 @@ def _split(descriptor: int) -> Iterator[bytes]:
             raise UsageError(f"standard input has a line of more than {LARGEST >> 20} MiB: send shorter ones")
     if rest:
         yield bytes(rest)
+
+
+def _seen(value: Any) -> str:
+    """The format that a record has by its fields."""
+    from wsd_local.datasets.formats import MissingField, detected
+
+    try:
+        return detected(value) if isinstance(value, dict) else "jsonl"
+    except MissingField:
+        return "jsonl"
 
 
 def _value(asked: Asked, line: bytes) -> Any:

@@ -172,6 +172,8 @@ def run(
 
 def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None) -> None:
     """Print the reply; it can be stopped while its prompt is made, too."""
+    from wsd_local.reply import Finished
+
     stopped = threading.Event()
 
     def stop() -> None:
@@ -187,8 +189,15 @@ def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt
         reply = pair.start(asked, progress=printer.progress)
         if stopped.is_set():  # before there was a reply to stop
             pair.cancel()
-        for event in reply.events():
-            printer.show(event)
+        try:
+            for event in reply.events():
+                printer.show(event)
+        except CancelledError:
+            raise
+        except WsdError:
+            if reply.reply.text:  # what is there stays, also as JSON
+                printer.show(Finished(reply.reply))
+            raise
         is_complete = reply.reply.finish_reason != "cancelled"
     except CancelledError:
         is_complete = False

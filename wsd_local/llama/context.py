@@ -230,6 +230,7 @@ class Context:
 
         Raises:
             CancelledError: a stop was asked for. What was evaluated stays.
+            ModelError: the model's file became shorter, or unreadable.
             FitError: the tokens of a question do not fit into its sequence.
         """
         if self._handle is None:
@@ -332,6 +333,7 @@ class Context:
 
     def _decode(self, parts: Sequence[_Part]) -> None:
         self._cancellation.check()
+        self.model.check_file()
         for rows in self._rows:
             rows.clear()
         self._batch.fill(parts)
@@ -339,6 +341,7 @@ class Context:
             status = llama_cpp.llama_decode(self._handle, self._batch.native)
             for part in parts:
                 self._mirrors[part.question.seq] += part.question.tokens[part.start : part.end]
+            self.model.check_file()
         except BaseException:  # a KeyboardInterrupt is raised here, when the tokens are in the cache already
             self._take_back(parts)
             raise

@@ -21,6 +21,7 @@ import numpy as np
 from wsd_local.errors import CancelledError, ModelError
 from wsd_local.header import look_at, read_header, read_model
 from wsd_local.llama.logs import captured, cause, forward_logs
+from wsd_local.llama.mapped import MappedFile
 from wsd_local.settings import LoadMode
 
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -66,6 +67,8 @@ class Model:
         params.use_extra_bufts = repack
         params.vocab_only = vocab_only
         chosen = _chosen(params, split or {})
+        mapped = load_mode in ("auto", "mmap", "mmap+mlock") and not vocab_only
+        self._file = MappedFile([header.path for header in read_model(path)]) if mapped else None
         stopped = False
 
         def report(fraction: float, _data: ctypes.c_void_p) -> bool:
@@ -81,11 +84,17 @@ class Model:
             self.close()
             raise CancelledError("stopped while loading")
         if not self._handle:
+            self.check_file()
             raise ModelError(f"{path}: cannot be loaded: {cause(lines)}")
         self.path = path
         self.may_offload = n_gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._handle)
         self._pieces: dict[int, bytes] = {}
+        try:
+            self.check_file()
+        except ModelError:
+            self.close()
+            raise
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -102,6 +111,11 @@ class Model:
         if self._handle is None:
             raise RuntimeError(f"{self.path} is closed")
         return self._vocabulary
+
+    def check_file(self) -> None:
+        """Raise `ModelError` if the file is mapped, and became shorter or unreadable since."""
+        if self._file is not None:
+            self._file.check()
 
     def close(self) -> None:
         """Free the weights. Contexts over them must be closed before."""
