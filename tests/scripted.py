@@ -186,8 +186,10 @@ class Says:
     def __init__(self, model: Model, tokens: Sequence[int]) -> None:
         self._left = [*tokens, model.eog_tokens[0]]
 
-    def begin(self, *_: object) -> bool:
-        return True
+    over = False
+
+    def begin(self, *_: object) -> None:
+        return
 
     def sample(self, *_: object) -> int:
         return self._left.pop(0)

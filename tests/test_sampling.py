@@ -1,8 +1,7 @@
-"""Sampling of draft and base apart, penalties, grammars and adapters, on the real engine."""
+"""Sampling of draft and base apart, penalties and adapters, on the real engine."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,26 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compare import EXACT, Tally, exact_oracle, exact_pair, sampled
-from data_sets import fixture_prompts, vocabularies
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from compare import EXACT, Tally, exact_oracle, exact_pair
+from data_sets import fixture_prompts
 from makers import kin_pair, random_llama
 from makers_more import merged, random_lora
-from scripted import Says
 
-from wsd_local.errors import ModelError, UsageError, WsdError
-from wsd_local.events import Notice
-from wsd_local.llama import Cancellation, Context, ContextOptions, Grammar, Model, Question, Sampler
+from wsd_local.errors import ModelError, UsageError
+from wsd_local.llama import Context, Question
 from wsd_local.pairs import Pair
 from wsd_local.sampling import Sampling
 from wsd_local.settings import LoadSettings, ReplySettings
 
 PROMPTS = [record["prompt"] for record in fixture_prompts() if record["prompt"].strip()]
 HOT: dict[str, Any] = {"threshold": 0.3, "max_tokens": 50, "draft_max_tokens": 40}
-JSON_TEXT = r"""root ::= "{" pair ("," pair)* "}"
-pair ::= "\"" [a-z]+ "\":" [0-9]+
-"""
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +135,9 @@ def logits(context: Context, tokens: list[int]) -> Any:
         ({"draft_seed": 2**32}, "draft-seed is 4294967296"),
         ({"seed": 2**32 - 1}, "seed is 4294967295"),  # llama.cpp draws one for this
         ({"temperature": math.inf}, "temperature is inf"),
-        ({"grammar": "root ::= x", "json_schema": "{}"}, "leave one out"),
+        ({"grammar": "root ::= x", "json_schema": "{}"}, "only one of them"),
+        ({"regex": "x", "lark": "start: X"}, "only one of them"),
         ({"json_schema": "{"}, "is not JSON"),
-        ({"json_schema": '{"type": "elephant"}'}, "cannot be made a grammar"),
-        ({"json_schema": '{"$ref": "https://localhost/x.json"}'}, "cannot be made a grammar"),
         ({"grammar": "root ::= x", "ignore_eos": True}, "leave one out"),
         ({"base_lora_scale": math.nan}, "base-lora-scale is nan"),
     ],
@@ -155,115 +146,6 @@ def test_settings_that_cannot_be_meant(wrong: dict[str, Any], said: str) -> None
     kind = LoadSettings if "base_lora_scale" in wrong else ReplySettings
     with pytest.raises(UsageError, match=said):
         kind(**wrong)
-
-
-# --- grammars --------------------------------------------------------------------------------------------
-
-
-def follows(text: str) -> bool:
-    """Whether `text` is JSON of the grammar's shape, as a JSON parser sees it."""
-    value = json.loads(text)
-    return isinstance(value, dict) and all(isinstance(number, int) for number in value.values())
-
-
-@pytest.mark.parametrize("asked", [{}, {"temperature": 1.0, "seed": 3}, {"repeat_penalty": 1.4}])
-def test_the_base_alone_follows_a_grammar(pair: Pair, asked: dict[str, Any]) -> None:
-    grammar = JSON_TEXT.replace("[a-z]+", "[a-z] [a-z]? [a-z]?").replace("[0-9]+", "[1-9] [0-9]?").replace(")*", ")?")
-    reply = pair.reply(PROMPTS[1], mode="base", grammar=grammar, max_tokens=200, **asked)
-    assert reply.finish_reason == "stop"
-    assert follows(reply.text)
-
-
-def test_a_schema_is_a_grammar(pair: Pair) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"yes": {"type": "boolean"}, "n": {"enum": [1, 2]}},
-        "required": ["yes", "n"],
-        "additionalProperties": False,
-    }
-    value = json.loads(pair.reply(PROMPTS[1], mode="base", json_schema=schema, max_tokens=200).text)
-    assert value["yes"] in (True, False)
-    assert value["n"] in (1, 2)
-
-
-def scripted(pair: Pair, text: str, **asked: Any) -> tuple[Any, list[str]]:
-    """A reply whose draft says `text`, and the notices on the way."""
-    run = pair.start(PROMPTS[1], **asked)
-    model = pair.model("draft")
-    run.job.draft_sampler = Says(model, model.tokenize_text(text))  # type: ignore[assignment]
-    notices = [event.message for event in run.events() if isinstance(event, Notice)]
-    return run.reply, notices
-
-
-@pytest.mark.parametrize("opening", ['{"ab":1', '{"ab":12,"c', "{", '{"a":1}'])
-@pytest.mark.parametrize("chunk", [1, 8])
-def test_a_kept_draft_that_begins_the_text_is_completed(pair: Pair, opening: str, chunk: int) -> None:
-    short = JSON_TEXT.replace("[a-z]+", "[a-z] [a-z]? [a-z]?").replace("[0-9]+", "[1-9] [0-9]?").replace(")*", ")?")
-    reply, notices = scripted(pair, opening, grammar=short, threshold=2.0, check_chunk=chunk, max_tokens=200)
-    assert (reply.draft.text, notices) == (opening, [])
-    assert reply.text.startswith(opening)
-    assert follows(reply.text)
-
-
-def test_any_other_opening_leaves_the_grammar_to_the_continuation_and_says_so(pair: Pair) -> None:
-    short = JSON_TEXT.replace("[a-z]+", "[a-z]").replace("[0-9]+", "[1-9]").replace(")*", ")?")
-    reply, notices = scripted(pair, "Sure! Here it is:", grammar=short, threshold=2.0, max_tokens=200)
-    assert reply.draft.text == "Sure! Here it is:"
-    assert len(notices) == 1 and "continuation alone" in notices[0]
-    assert follows(reply.base.text)
-
-
-def test_a_grammar_that_cannot_be_parsed_is_one_line(pair: Pair, capfd: pytest.CaptureFixture[str]) -> None:
-    for wrong, said in (
-        ('root ::= "a" nothing', "nothing"),
-        ("root ::= [a-", ""),
-        ('other ::= "a"', "root"),
-        ('root ::= root "a" | "b"', "recursion"),
-        (" \n", "empty"),
-    ):
-        with pytest.raises(UsageError, match="the grammar") as caught:
-            pair.reply(PROMPTS[1], mode="base", grammar=wrong, max_tokens=5)
-        assert said in str(caught.value)
-        assert "\n" not in str(caught.value)
-    assert capfd.readouterr().err == ""
-
-
-@pytest.fixture(scope="module")
-def model(kin: tuple[Path, Path]) -> Iterator[Model]:
-    with Model(kin[1]) as model:
-        yield model
-
-
-GRAMMARS = [JSON_TEXT, 'root ::= "ü" [^a]* "🙂"', "root ::= [0-9] | other\nother ::= .*"]
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(GRAMMARS), st.data())
-def test_no_grammar_is_ever_fed_what_it_refuses(model: Model, gbnf: str, data: st.DataObject) -> None:
-    """llama.cpp ends the process at a token that a grammar refuses: that this test ends at all is the point."""
-    grammar, tokens = Grammar(gbnf, model), st.integers(0, model.n_vocab - 1)
-    for _ in range(12):
-        grammar.begins_with(data.draw(st.lists(tokens, max_size=4)))
-        token = data.draw(tokens)
-        if grammar.allows(token):
-            grammar.accept(token)
-        else:
-            with pytest.raises(WsdError):
-                grammar.accept(token)
-
-
-def test_a_grammar_over_a_real_vocabulary(tmp_path: Path) -> None:
-    vocabulary = next(path for path in vocabularies() if "llama-spm" in path.stem)
-    options = ContextOptions(n_ctx=256, threads=1)
-    with Model(random_llama(tmp_path / "spm.gguf", vocabulary, n_embd=32, n_layer=1, n_head=2, n_ff=64)) as model:
-        context = Context(model, options, Cancellation())
-        sampler = Sampler(Sampling(), model, grammar=Grammar('root ::= "ü🙂" [a-c]? "!"', model))
-        tokens, text = model.tokenize("Say it: "), b""
-        while not model.is_eog(token := sampled(context, tokens, sampler)):
-            tokens.append(token)
-            text += model.piece(token)
-        context.close()
-    assert text.decode()[:2] == "ü🙂" and text.decode()[-1] == "!"
 
 
 # --- adapters --------------------------------------------------------------------------------------------

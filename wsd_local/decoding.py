@@ -23,7 +23,8 @@ disagrees with checked tokens, the check is rolled back to the first difference.
 that ends before it can pass: draft token `k` once tokens `0 … k-1` are checked, the first `w` at once.
 Continuing is a phase of its own, because nothing behind the switch is ever checked.
 
-A block of thinking at the draft's beginning is never part of it (`text.without_thinking`).
+A block of thinking at the draft's beginning is never part of it (`text.without_thinking`), unless the draft follows a
+constraint: then all that it writes is the text.
 
 Indices count base tokens behind the prompt's own `n0` tokens. Where prompt and draft share a token, `n0` still
 counts the tokens of the prompt alone, and the text of the shared token is shown with the first token behind it.
@@ -126,6 +127,7 @@ class Decoding:
         writer: whose name the continuation carries; "draft" lets the draft model answer alone.
         drafting: False starts in the continuation.
         verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
+        exact: the draft follows a constraint, so all that it writes counts.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Decoding:
         writer: Source = "base",
         drafting: bool = True,
         verbatim: bool = False,
+        exact: bool = False,
     ) -> None:
         self.limits = limits
         self.counts = Counts()
@@ -153,6 +156,7 @@ class Decoding:
         self._prompt_tokens = vocabulary.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         self._writer: Source = writer
         self._verbatim = verbatim
+        self._exact = exact
         self._detector = SwitchDetector(policy)
         self._decoder = utf8_decoder()
         self._raw = ""
@@ -161,7 +165,7 @@ class Decoding:
         self._seen = 0
         self._settled = 0
         self._shown = 0
-        self._outlet = Outlet(limits.stops, strip=writer == "draft", verbatim=verbatim)
+        self._outlet = Outlet(limits.stops, strip=writer == "draft" and not exact, verbatim=verbatim)
         self._events: deque[Event] = deque()
         self._base_logprobs: list[float | None] = []
         self.text = ""
@@ -197,6 +201,11 @@ class Decoding:
     def reply_length(self) -> int:
         """Tokens behind the prompt that are kept or written so far."""
         return max(0, len(self._now.tokens) - self.prompt_length)
+
+    @property
+    def opening(self) -> bytes:
+        """What is shown of the draft: after the switch, all of it that was kept."""
+        return self._now.data[: self._shown]
 
     @property
     def room(self) -> int:
@@ -267,6 +276,8 @@ class Decoding:
         self._detector.policy = SwitchPolicy(self.policy.window, threshold)
 
     def _draft_text(self) -> str:
+        if self._exact:
+            return self._raw
         text = without_thinking(self._raw, over=self._closed is not None)
         return text if self._verbatim else text.lstrip()
 
@@ -275,7 +286,8 @@ class Decoding:
         self._raw += self._decoder.decode(b"", final=True)
         self._closed = reason
         text = self._draft_text()
-        self._raw = text[: find_stop(text, self.limits.stops)].rstrip()
+        text = text[: find_stop(text, self.limits.stops)]
+        self._raw = text if self._exact else text.rstrip()
         if reason == "draft_limit" and not self._raw:
             self._closed = "draft_end"
         self._look()
@@ -400,8 +412,9 @@ class Decoding:
             self._finish("length")
 
     def base_ended(self) -> None:
-        """The model that continues wrote an end-of-generation token."""
-        self._finish("stop")
+        """The model that continues wrote an end-of-generation token, or nothing may follow what it wrote."""
+        if self.phase is not Phase.DONE:
+            self._finish("stop")
 
     def _finish(self, reason: FinishReason) -> None:
         self._emit(self._outlet.close(self._writer if self._base_logprobs else "draft"))

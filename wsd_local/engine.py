@@ -18,15 +18,13 @@ from functools import partial
 
 from wsd_local.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, Request, Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
-from wsd_local.events import Event, Notice, Source, Switched, Text
+from wsd_local.events import Event, Source, Switched, Text
 from wsd_local.experience import Experience
-from wsd_local.llama import Cancellation, Context, Question, Sampler
+from wsd_local.llama import Cancellation, Context, DeadEndError, Question, Sampler
 from wsd_local.speculation import Round, Speculator
 from wsd_local.tokens import common_prefix
 
 LOGGER = logging.getLogger(__name__)
-
-UNGRAMMATICAL_OPENING = "the opening is not the beginning of a text of the grammar: it holds for the continuation alone"
 
 
 @dataclass(slots=True)
@@ -96,7 +94,6 @@ class Job:
     progress: Callable[[Source, int, int], None] | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     evaluated: dict[Source, int] = field(default_factory=dict)
-    notices: deque[Notice] = field(default_factory=deque)
     steering: deque[Callable[[Decoding], None]] = field(default_factory=deque)
     error: WsdError | None = None
     asked: tuple[Source, Question] | None = None
@@ -106,8 +103,6 @@ class Job:
         for event in self.machine.take_events():
             self.stopwatch.saw(event, self.machine.shown_tokens)
             yield event
-        while self.notices:
-            yield self.notices.popleft()
 
     @property
     def over(self) -> bool:
@@ -145,6 +140,7 @@ class Engine:
             yield from job.events()
             while self.advance([job]):
                 yield from job.events()
+            yield from job.events()
         except CancelledError:
             self._cancellation.clear()
             yield from job.events()
@@ -197,16 +193,37 @@ class Engine:
 
     def _asks(self, job: Job) -> tuple[Source, Question] | None:
         request = job.request()
-        if isinstance(request, NextDraftToken) and len(job.draft_tokens) >= self._context("draft").n_ctx:
-            job.machine.draft_exhausted()
-            request = job.request()
-        if request is None:
+        if isinstance(request, NextDraftToken):
+            if self._is_over(job, job.draft_sampler):
+                job.machine.draft_ended()
+                request = job.request()
+            elif len(job.draft_tokens) >= self._context("draft").n_ctx:
+                job.machine.draft_exhausted()
+                request = job.request()
+        if isinstance(request, NextBaseToken) and self._is_over(job, job.base_sampler, request.tokens):
+            job.machine.base_ended()
+            return None
+        if request is None or job.error is not None:
             return None
         if isinstance(request, NextDraftToken):
             return "draft", self._next_draft_token(job)
         if isinstance(request, Score):
             return job.writes, self._score(job, request)
         return self._continuation(job, request)
+
+    @staticmethod
+    def _is_over(job: Job, sampler: Sampler | None, tokens: Sequence[int] = ()) -> bool:
+        """Whether a constraint lets nothing follow the text of a sampler, which begins after `tokens` if it has not."""
+        if sampler is None:
+            return False
+        prompt = job.machine.prompt_length
+        try:
+            if tokens:
+                sampler.begin(tokens[:prompt], tokens[prompt:], job.machine.opening)
+            return sampler.over
+        except WsdError as error:  # of this job alone
+            job.error = error
+            return False
 
     def _next_draft_token(self, job: Job) -> Question:
         begun, sampler = job.stopwatch.clock(), job.draft_sampler
@@ -215,7 +232,11 @@ class Engine:
         def answer(_position: int, row: int) -> None:
             draft = self._context("draft")
             sampler.begin(job.draft_tokens)
-            token = draft.sample(row, sampler)
+            try:
+                token = draft.sample(row, sampler)
+            except DeadEndError:  # the base may know how to write it
+                job.machine.draft_exhausted()
+                return
             if job.machine.counts.drafted_tokens:
                 job.stopwatch.draft_s += job.stopwatch.clock() - begun
                 job.stopwatch.draft_steps += 1
@@ -251,6 +272,8 @@ class Engine:
         if not self._alone or speculator.rests(tokens):
             return job.writes, self._next_base_token(job, tokens, [], None)
         now = speculator.in_progress(tokens) or self._round(job, speculator, tokens)
+        if now.proposed:
+            del now.proposed[job.base_sampler.valid(now.proposed) :]
         if now.wanted:
             return "draft", self._proposal(job, speculator)
         return job.writes, self._next_base_token(job, tokens, now.proposed, speculator)
@@ -268,7 +291,8 @@ class Engine:
             return speculator.read(tokens)
         most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
         draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
-        now = speculator.round(tokens, most, live, draft_room, partial(self._held, "draft", job))
+        forced = job.base_sampler.forced()
+        now = speculator.round(tokens, most, live, draft_room, partial(self._held, "draft", job), forced)
         speculator.took(job.stopwatch.clock() - begun, thinking=True)
         return now
 
@@ -297,9 +321,7 @@ class Engine:
             nonlocal mark, refused
             if refused or job.machine.phase is Phase.DONE:
                 return
-            writer, prompt = self._context(job.writes), job.machine.prompt_length
-            if not sampler.begun and not sampler.begin(asked[:prompt], asked[prompt : len(tokens)]):
-                job.notices.append(Notice(UNGRAMMATICAL_OPENING))
+            writer = self._context(job.writes)
             token = writer.sample(row, sampler)
             logprob = writer.logprob(row, token) if job.probabilities else None
             if timed:
@@ -315,6 +337,8 @@ class Engine:
                 job.machine.base_ended()
             else:
                 job.machine.continued(token, logprob)
+                if sampler.over:
+                    job.machine.base_ended()
 
         return self._asking(job, job.writes, asked, len(tokens) - 1, answer)
 

@@ -127,6 +127,7 @@ class Experience:
     acceptance: Mapping[str, Acceptance] = field(
         default_factory=lambda: {
             "draft": Acceptance(0.75),
+            "constraint": Acceptance(0.9),
             "look-up 3": Acceptance(0.4),
             "look-up 5": Acceptance(0.6),
             "look-up 9": Acceptance(0.8),

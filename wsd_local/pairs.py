@@ -18,14 +18,16 @@ from types import TracebackType
 from typing import Any, cast
 
 from wsd_local.catalog import model_path, named_pair
+from wsd_local.compiling import Waiting, compiled
 from wsd_local.config import read_config
+from wsd_local.constraint import Constraint, unknown_keywords
 from wsd_local.engine import Engine
-from wsd_local.errors import UsageError, WsdError, short
+from wsd_local.errors import CancelledError, UsageError, WsdError, short
 from wsd_local.events import Event, Source
 from wsd_local.fleet import Failed, Fleet
 from wsd_local.hashing import HashProgress, file_sha256
 from wsd_local.header import is_mappable, look_at
-from wsd_local.llama import Cancellation, Context, ContextOptions, Model
+from wsd_local.llama import Cancellation, Context, ContextOptions, Matcher, Model
 from wsd_local.offload import DEFAULT_CTX, Plan, cells, load_mode, rows
 from wsd_local.placing import fitted
 from wsd_local.prompts import BaseFormat, DraftFormat, conversation
@@ -81,6 +83,8 @@ def load(
     try:
         pair.start_template(reply.mode)
         pair.vets = True
+        if reply.constraint is not None:
+            pair.compile(reply.constraint, None if progress is None else partial(progress, "draft", 0.0))
         for role in pair.roles(reply.mode):
             pair.vet(role, progress)
         if loading.planned:
@@ -161,6 +165,8 @@ class Pair:
         """Whether files are tried by a child process before they are loaded, as `load` wants it."""
         self._vetted: set[Source] = set()
         self._template = template or Template()
+        self._compiled: dict[Constraint, str] = {}
+        self._noted: set[Constraint] = set()
 
     # -- lifetime --------------------------------------------------------------------------------------------
 
@@ -331,6 +337,42 @@ class Pair:
             n_seq=loading.parallel,
             cells=cells(n_ctx, loading.parallel, sliding=model.n_swa > 0),
         )
+
+    def compile(self, constraint: Constraint, waiting: Waiting | None = None) -> str:
+        """The constraint as llguidance reads it; compiled once. `waiting` is called meanwhile, and stops by False.
+
+        Raises:
+            UsageError: it cannot be followed.
+            CancelledError: `waiting` returned False.
+        """
+        if constraint not in self._compiled:
+            self._compiled[constraint] = compiled(constraint, waiting)
+        return self._compiled[constraint]
+
+    def matcher(self, constraint: Constraint, role: Source, cancelled: Callable[[], bool] = lambda: False) -> Matcher:
+        """The beginning of a text by one model that follows the constraint.
+
+        Raises:
+            UsageError: it cannot be followed.
+            CancelledError: `cancelled` returned True while it was prepared.
+        """
+        grammar = self.compile(constraint, lambda: not cancelled())
+
+        def check() -> None:
+            if cancelled():
+                raise CancelledError("stopped while a constraint was prepared")
+
+        model = self.model(role)
+        with self._loading:
+            return model.matching(check).matcher(grammar)
+
+    def said_once(self, constraint: Constraint) -> str | None:
+        """What is to be said of a constraint, when it is first used."""
+        if constraint in self._noted:
+            return None
+        self._noted.add(constraint)
+        unknown = ", ".join(map(repr, unknown_keywords(constraint)))
+        return f"{constraint.name}: {unknown} is no keyword of JSON Schema and constrains nothing" if unknown else None
 
     @cached_property
     def engine(self) -> Engine:

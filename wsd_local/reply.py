@@ -67,6 +67,18 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Constrained:
+    """What a reply had to follow, and whether its text, after a supplied beginning, does so to its end.
+
+    `kind` is the setting's name. A reply that is not complete was stopped, or cut by `max_tokens`, the context or a
+    stop string.
+    """
+
+    kind: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A reply, whole or cancelled.
 
@@ -86,6 +98,7 @@ class Reply:
     provenance: dict[str, Any] = field(default_factory=dict)
     prompt_ids: dict[Source, list[int]] = field(default_factory=dict)
     draft_ids: tuple[int, ...] = ()
+    constraint: Constrained | None = None
     speculation: Speculated = field(default_factory=Speculated)
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
@@ -102,6 +115,7 @@ class Reply:
             },
             "base": {"model": self.base.model, "text": self.base.text, "tokens": self.base.tokens},
             "switch": asdict(self.switch),
+            "constraint": None if self.constraint is None else asdict(self.constraint),
             "counts": asdict(self.counts),
             "provenance": self.provenance,
             "timings": asdict(self.timings),

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 
 from wsd_local import __version__
+from wsd_local.constraint import Constraint
 from wsd_local.conversation import trimmed
 from wsd_local.decoding import Decoding, Phase
 from wsd_local.engine import Job, Stopwatch
 from wsd_local.errors import CancelledError, FitError, UsageError, room_advice, short
 from wsd_local.events import Event, Notice, Source
-from wsd_local.llama import Grammar, Model, Sampler
+from wsd_local.llama import Matcher, Model, Sampler
 from wsd_local.paths import demo_dir
 from wsd_local.prompts import Message, supplied_prefix, urial_format
-from wsd_local.reply import Finished, Part, Reply, Switch, Timings
+from wsd_local.reply import Constrained, Finished, Part, Reply, Switch, Timings
 from wsd_local.sampling import Sampling
 from wsd_local.settings import ReplySettings, plain
 from wsd_local.speculation import Speculated, Speculator
@@ -94,7 +95,9 @@ class Run:
         self._prompts = self._fitted()
         drafts = len(self._roles) == 2
         self._room = pair.n_ctx(self._writer) - self._prompts.base_length
-        stops = () if settings.ignore_eos else self._format.stops
+        constraint = settings.constraint
+        stops = () if settings.ignore_eos or constraint is not None else self._format.stops
+        self._texts = {} if constraint is None else {role: self._begun(constraint, role) for role in self._roles}
         machine = Decoding(
             pair.model(self._writer),
             self._prompts.draft if self._writer == "draft" else self._prompts.base,
@@ -103,15 +106,15 @@ class Run:
             writer=self._writer,
             drafting=drafts,
             verbatim=supplied_prefix(messages) is not None,
+            exact=constraint is not None,
         )
         model, draft_model = pair.model(self._writer), pair.model("draft") if drafts else None
-        grammar = None if settings.gbnf is None else Grammar(settings.gbnf, model)
         self.job = Job(
             machine,
-            Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, grammar=grammar),
-            None if draft_model is None else Sampler(self._draft_sampling, draft_model),
+            Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, matcher=self._text(self._writer)),
+            None if draft_model is None else Sampler(self._draft_sampling, draft_model, matcher=self._text("draft")),
             draft_tokens=list(self._prompts.draft),
-            spelled={} if draft_model is None else draft_model.spelled(THINKING_MARKS),
+            spelled={} if draft_model is None or constraint is not None else draft_model.spelled(THINKING_MARKS),
             writes=self._writer,
             probabilities=settings.probabilities,
             progress=progress,
@@ -120,6 +123,21 @@ class Run:
         self._speculate(model, draft_model)
         self._told = False
         watch.now()
+
+    def _begun(self, constraint: Constraint, role: Source) -> Matcher:
+        """Where the reply begins in a text that follows the constraint: after what the caller supplied of it."""
+        matcher = self._pair.matcher(constraint, role, partial(self._pair.turns.is_cancelled, self._turn))
+        if not matcher.feed((supplied_prefix(self.messages) or "").encode()):
+            raise UsageError(
+                f"the answer's supplied beginning is not the beginning of a text that {constraint.name} allows; "
+                "leave it out, or let it begin such a text"
+            )
+        return matcher
+
+    def _text(self, role: Source) -> Matcher | None:
+        """A text of one model at the reply's beginning, None if it is free."""
+        begun = self._texts.get(role)
+        return None if begun is None else begun.copy()
 
     def _speculate(self, model: Model, draft: Model | None) -> None:
         """Give the job proposals for its continuation, if they are wanted and can be taken back."""
@@ -204,6 +222,8 @@ class Run:
 
     def opening(self) -> Iterator[Event]:
         """What is to be said before any work."""
+        if self.settings.constraint is not None and (unknown := self._pair.said_once(self.settings.constraint)):
+            yield Notice(unknown)
         if self.left_out and not self._left_out and not self._told:
             self._told = True
             yield Notice(f"the context is full: older turns are left out from here on ({self.left_out} now)")
@@ -249,8 +269,15 @@ class Run:
             provenance=self._provenance(),
             prompt_ids=self._prompt_ids(),
             draft_ids=tuple(self.job.draft_tokens[len(self._prompts.draft) :]) if len(self._roles) == 2 else (),
+            constraint=self._constrained(),
             speculation=Speculated() if self.job.speculator is None else self.job.speculator.report(),
         )
+
+    def _constrained(self) -> Constrained | None:
+        constraint, text = self.settings.constraint, self._text(self._writer)
+        if constraint is None or text is None:
+            return None
+        return Constrained(constraint.kind, text.feed(self.machine.text.encode()) and text.may_end)
 
     def _prompt_ids(self) -> dict[Source, list[int]]:
         ids: dict[Source, list[int]] = {"draft": self._prompts.draft, "base": self.machine.prompt_tokens}

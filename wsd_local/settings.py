@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from wsd_local.constraint import KINDS, Constraint
 from wsd_local.decoding import Limits
 from wsd_local.errors import UsageError, short
 from wsd_local.sampling import Sampling
@@ -41,10 +42,10 @@ class ReplySettings:
     """How one reply is made.
 
     The settings of `Sampling` are those of the model that continues; with `draft_` in front they are the drafting
-    model's, whose `draft_seed` None means the same seed. `grammar` (GBNF, its root rule is `root`) or `json_schema`
-    (JSON) holds for what the base writes, and for the kept opening too where that is its beginning. `mode` is `wsd`,
+    model's, whose `draft_seed` None means the same seed. One of `grammar` (GBNF, its first rule is `root`),
+    `json_schema` (JSON), `regex` and `lark` may say what the whole reply follows, see `Constraint`. `mode` is `wsd`,
     `base` (the base alone), `draft` (the draft alone), `fixed:K` (exactly K base tokens of the draft are kept) or
-    `urial` (the base alone behind `urial`, the text of an in-context prompt).
+    `urial` (the base alone after `urial`, the text of an in-context prompt).
     With `ignore_eos` a reply goes on to `max_tokens`, or to a string of `stop`: neither end tokens nor what begins
     another section of the base's format end it, and behind the draft's end the base continues.
     `probabilities` also computes the probability of each token of the continuation. `speculation` is where proposals
@@ -76,6 +77,8 @@ class ReplySettings:
     draft_seed: int | None = None
     grammar: str | None = None
     json_schema: str | None = None
+    regex: str | None = None
+    lark: str | None = None
     check_chunk: int = 8
     ignore_eos: bool = False
     mode: str = "wsd"
@@ -87,13 +90,13 @@ class ReplySettings:
     def __post_init__(self) -> None:
         _require_kinds(self)
         _require_counts(self)
-        _ = self.policy, self.sampling, self.draft_sampling, self.fixed, self.gbnf
+        _ = self.policy, self.sampling, self.draft_sampling, self.fixed
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
             if value < 1:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
-        if self.ignore_eos and self.gbnf is not None:
-            raise UsageError("ignore-eos and a grammar are given: a grammar says where a text ends; leave one out")
+        if (constraint := self.constraint) is not None and self.ignore_eos:
+            raise UsageError(f"ignore-eos and {constraint.name} are given: it says where a text ends; leave one out")
         if self.ignore_eos and self.on_draft_end == "stop":
             raise UsageError("ignore-eos and on-draft-end stop are given: one of them ends no reply; leave one out")
         if (self.mode == "urial") != (self.urial is not None):
@@ -121,13 +124,12 @@ class ReplySettings:
             raise UsageError(f"draft-{error}") from None
 
     @property
-    def gbnf(self) -> str | None:
-        """The grammar, also where it is given as a JSON schema."""
-        if self.json_schema is None:
-            return self.grammar
-        if self.grammar is not None:
-            raise UsageError("a grammar and a JSON schema are given: leave one out")
-        return _gbnf_of(self.json_schema)
+    def constraint(self) -> Constraint | None:
+        """What the whole reply must follow."""
+        given = {kind: source for kind in KINDS if (source := getattr(self, kind)) is not None}
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given).replace('_', '-')} are given: only one of them can hold")
+        return next((Constraint(kind, source) for kind, source in given.items()), None)
 
     @property
     def fixed(self) -> int | None:
@@ -151,19 +153,6 @@ class ReplySettings:
             fixed=self.fixed,
             stops=stops + self.stop,
         )
-
-
-def _gbnf_of(schema: str) -> str:
-    try:
-        json.loads(schema)
-    except ValueError as error:
-        raise UsageError(f"json-schema: is not JSON: {error}") from error
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        return str(json_schema_to_gbnf(schema))
-    except Exception as error:  # the converter raises whatever a wrong schema makes it stumble over
-        raise UsageError(f"json-schema: cannot be made a grammar: {error or type(error).__name__}") from error
 
 
 @dataclass(frozen=True, slots=True)

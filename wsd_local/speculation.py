@@ -5,10 +5,11 @@ token from the base's own logits, and a proposed one stands only where it is the
 nothing is drawn, that is the rejection rule of speculative sampling (Leviathan et al. 2023, arXiv 2211.17192): x is
 taken with probability p(x), and what comes instead is distributed as the rest of p.
 
-Proposals come from the draft model, from what it had written behind the switch already, and from the text itself
-(prompt look-up: what followed the last words where they stood before). How many are made, if any, is decided each time
-by what evaluations cost and how many proposals were taken lately: those for which expected tokens per second are most.
-What rounds that went wrong and thinking about them may cost, by the measured price of a token, is bounded (`SHARE`).
+Proposals come from the draft model, from what it had written after the switch already, from the text itself
+(prompt look-up: what followed the last words where they stood before), and from a constraint that leaves no
+choice. How many are made, if any, is decided each time by what evaluations cost and how many proposals were
+taken lately: those for which expected tokens per second are most. What rounds that went wrong and thinking
+about them may cost, by the measured price of a token, is bounded (`SHARE`).
 """
 
 from __future__ import annotations
@@ -217,14 +218,17 @@ class Speculator:
         now = self._round
         return now if now is not None and now.length == len(tokens) and not now.made else None
 
-    def round(self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held) -> Round:
+    def round(
+        self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held, forced: Sequence[int] = ()
+    ) -> Round:
         """A new round behind `tokens` with at most `most` proposals.
 
         The logits behind `live` tokens of what remains of the draft's text are known. The draft model's context has
-        room for `draft_room` tokens and holds the first `held(tokens)` of some.
+        room for `draft_room` tokens and holds the first `held(tokens)` of some. `forced` tokens are what a constraint
+        leaves no choice about.
         """
         self.settle()
-        self._round = self._planned(tokens, min(most, MOST), live, draft_room, held)
+        self._round = self._planned(tokens, min(most, MOST), live, draft_room, held, forced)
         return self._round
 
     def read(self, tokens: Sequence[int]) -> Round:
@@ -319,7 +323,9 @@ class Speculator:
 
     # -- which proposals, and how many --------------------------------------------------------------------------
 
-    def _planned(self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held) -> Round:
+    def _planned(
+        self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held, forced: Sequence[int]
+    ) -> Round:
         plain = Round(len(tokens))
         if most < 1:
             return plain
@@ -342,6 +348,10 @@ class Speculator:
             length, better = self._best_of_draft(tokens, most, draft_room, held, gain)
             if better > gain:
                 best, gain = Round(len(tokens), "draft", wanted=length, most=most), better
+        if forced:
+            length, better = self._best("constraint", self._costs_of_check, min(most, len(forced)))
+            if better > gain:
+                best, gain = Round(len(tokens), "constraint", list(forced[:length])), better
         if self._lookup is not None:
             found, same = self._lookup.find(tokens, most)
             if found:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wsd_local.datasets import DataSet
     from wsd_local.outputs import Key, Output
     from wsd_local.pairs import Pair
+    from wsd_local.reply import Reply
 
 SOME_FAILED = 5
 SAY_EVERY_S = 10.0
@@ -232,7 +233,7 @@ class _Printed:
 
 
 def _follow(batch: Batch, pair: Pair, parallel: int, console: _Console, *, stop_on_error: bool) -> int:
-    failed = switched = 0
+    failed = switched = cut = 0
     pair.cancellation.check()
     with console.working(batch, pair, parallel) as tick:
         for outcome in batch.outcomes():
@@ -245,12 +246,25 @@ def _follow(batch: Batch, pair: Pair, parallel: int, console: _Console, *, stop_
                 console.say(f"{_where(outcome)}: {outcome.notice}")
             elif outcome.reply is not None:
                 switched += outcome.reply.switch.index is not None
+                cut += _is_cut(outcome.reply)
             tick(switched)
+    _say_cut(console, cut)
     return failed
 
 
 def _are_there(number: int) -> str:
     return f"{plural(number, 'reply')} {'is' if number == 1 else 'are'} there"
+
+
+def _is_cut(reply: Reply) -> bool:
+    """Whether a reply does not follow its constraint to the end."""
+    return reply.constraint is not None and not reply.constraint.complete
+
+
+def _say_cut(console: _Console, cut: int) -> None:
+    if cut:
+        replies = "1 reply was" if cut == 1 else f"{cut} replies were"
+        console.say(f'{replies} cut before the constraint was followed to its end: "constraint": {{"complete": false}}')
 
 
 def _where(outcome: Outcome) -> str:
@@ -295,7 +309,7 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
     pair = _load(asked, 1, console, interrupt, stack)
     console.close()
     stack.enter_context(terminal.reader_may_leave())
-    failed = seen = 0
+    failed = seen = cut = 0
     unused = Counter[str]()
     for index, line in enumerate(_lines(interrupt)):
         if not line.strip():
@@ -318,6 +332,7 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
             continue
         if reply.finish_reason == "cancelled":
             break
+        cut += _is_cut(reply)
         values = {"index": index, "id": item.id, "turn": 0, "input": item.record}
         terminal.json_line(values | reply.as_dict(tokens=asked.tokens))
         sys.stdout.flush()
@@ -325,6 +340,7 @@ def _answer_lines(asked: Asked, interrupt: Stop, stack: ExitStack) -> None:
             break
     if unused:
         console.say(f"standard input: the models do not read these fields: {counted(unused)}")
+    _say_cut(console, cut)
     if interrupt.asked:
         raise CancelledError("interrupted")
     if failed:

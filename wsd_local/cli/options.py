@@ -196,11 +196,18 @@ Stop = Annotated[
 ]
 GrammarFile = Annotated[
     Path | None,
-    typer.Option("--grammar", help="GBNF file that the base's part must follow.", rich_help_panel=_SAMPLING),
+    typer.Option("--grammar", help="GBNF file that the reply must follow.", rich_help_panel=_SAMPLING),
 ]
 SchemaFile = Annotated[
     Path | None,
-    typer.Option("--json-schema", help="JSON schema file, instead of a grammar.", rich_help_panel=_SAMPLING),
+    typer.Option("--json-schema", help="JSON schema file that the reply must follow.", rich_help_panel=_SAMPLING),
+]
+Regex = Annotated[
+    str | None, typer.Option(help="Regular expression that the whole reply must match.", rich_help_panel=_SAMPLING)
+]
+LarkFile = Annotated[
+    Path | None,
+    typer.Option("--lark", help="Lark grammar file that the reply must follow.", rich_help_panel=_SAMPLING),
 ]
 Seed = Annotated[int | None, typer.Option(help="Drawn if not given; --json reports it.", rich_help_panel=_SAMPLING)]
 IgnoreEos = Annotated[

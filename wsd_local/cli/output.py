@@ -46,6 +46,7 @@ class Printer:
         self._begun = False
         self._written = "\n"
         """The end of what was written to standard output."""
+        self._late: list[str] = []
 
     def loading(self, role: Source, fraction: float) -> None:
         """A model is being loaded."""
@@ -66,6 +67,10 @@ class Printer:
         """A prompt is being read; shown until the first text."""
         self._wait(f"the {role} model reads the prompt: {done}/{total} tokens")
 
+    def preparing(self) -> None:
+        """A vocabulary is read for a constraint."""
+        self._wait("reading the vocabulary for the constraint")
+
     def _wait(self, message: str) -> None:
         if self._status is not None and not self._begun:
             self._status.update(message)
@@ -75,7 +80,8 @@ class Printer:
         """Print one event."""
         if isinstance(event, Notice):
             self._quiet()
-            terminal.note(f"wsd-local: {event.message}")
+            self._late.append(event.message)
+            self._tell()
         elif isinstance(event, Finished):
             self._quiet()
             self._finish(event.reply)
@@ -87,8 +93,28 @@ class Printer:
             self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="", soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Nothing follows, not even on the answer's line of a terminal."""
         self._quiet()
+        if self._is_open and self._out.is_terminal:
+            self._end_line()
+        self._tell()
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the answer's last line has no end yet."""
+        return not self._written.endswith("\n")
+
+    def _tell(self) -> None:
+        """Print the notices that came, unless they would land in the answer's line."""
+        if self._is_open and self._out.is_terminal:
+            return
+        while self._late:
+            terminal.note(f"wsd-local: {self._late.pop(0)}")
+
+    def _end_line(self) -> None:
+        terminal.write("\n")
+        sys.stdout.flush()
+        self._written = "\n"
 
     def _quiet(self) -> None:
         if self._status is not None:
@@ -107,9 +133,10 @@ class Printer:
     def _finish(self, reply: Reply) -> None:
         if self._json:
             terminal.json_line(reply.as_dict(tokens=self._tokens))
-        elif not self._written.endswith("\n"):
-            terminal.write("\n")
+        elif self._is_open:
+            self._end_line()
         sys.stdout.flush()
+        self._tell()
         if self._trace:
             terminal.note(summary(reply))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wsd_local.cli.interrupt import Stop
     from wsd_local.cli.output import Printer
     from wsd_local.pairs import Pair
+    from wsd_local.reply import Reply
     from wsd_local.templates import Template
 
 
@@ -75,6 +76,8 @@ def run(
     stop: options.Stop = None,
     grammar: options.GrammarFile = None,
     json_schema: options.SchemaFile = None,
+    regex: options.Regex = None,
+    lark: options.LarkFile = None,
     ignore_eos: options.IgnoreEos = False,
     speculation: options.Speculation = options.Proposals.AUTO,
     draft_temperature: options.DraftTemperature = 0.0,
@@ -181,6 +184,8 @@ def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt
         pair.cancel()
 
     interrupt.calls(stop)
+    if pair.settings.constraint is not None:
+        printer.preparing()
     timer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, stop)
     timer.daemon = True
     if timeout is not None:
@@ -198,7 +203,8 @@ def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt
             if reply.reply.text:  # what is there stays, also as JSON
                 printer.show(Finished(reply.reply))
             raise
-        is_complete = reply.reply.finish_reason != "cancelled"
+        made = reply.reply
+        is_complete = made.finish_reason != "cancelled"
     except CancelledError:
         is_complete = False
     finally:
@@ -207,6 +213,15 @@ def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt
         raise CancelledError("interrupted")
     if not is_complete:
         raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")
+    _require_complete(made)
+
+
+def _require_complete(reply: Reply) -> None:
+    """Raise `WsdError` for a text that was cut before it followed its constraint to the end."""
+    if reply.constraint is not None and not reply.constraint.complete:
+        by = "--max-tokens or a full context" if reply.finish_reason == "length" else "--stop"
+        name = reply.constraint.kind.replace("_", "-")
+        raise WsdError(f"the text is not complete: it was cut by {by} before it followed --{name} to its end")
 
 
 def _early_template(settings: dict[str, Any]) -> Template:
@@ -261,7 +276,7 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
         if isinstance(value, enum.Enum):
             settings[name] = value.value
         elif isinstance(value, Path):
-            is_text = name in ("grammar", "json_schema", "urial")
+            is_text = name in ("grammar", "json_schema", "lark", "urial")
             settings[name] = read_text(value) if is_text else str(value)
         else:
             settings[name] = setting_of(name, value) if name == "n_gpu_layers" else value

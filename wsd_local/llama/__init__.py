@@ -7,8 +7,18 @@ a `Sampler` is a native chain. Objects are closed by `close()` or `with`, contex
 
 from wsd_local.llama.abort import Cancellation
 from wsd_local.llama.context import Context, ContextOptions, Question
-from wsd_local.llama.grammar import Grammar
+from wsd_local.llama.grammar import DeadEndError, Matcher, Matching
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler
 
-__all__ = ["Cancellation", "Context", "ContextOptions", "Grammar", "Model", "Question", "Sampler"]
+__all__ = [
+    "Cancellation",
+    "Context",
+    "ContextOptions",
+    "DeadEndError",
+    "Matcher",
+    "Matching",
+    "Model",
+    "Question",
+    "Sampler",
+]

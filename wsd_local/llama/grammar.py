@@ -1,110 +1,168 @@
-"""A GBNF grammar over one vocabulary.
+"""What a text may go on with, over one vocabulary: llguidance.
 
-Contract: llama.cpp ends the process when a grammar is fed a token that it does not accept, so nothing is fed here that
-was not asked about first. Parsing errors become `UsageError` with llama.cpp's own reason.
+Contract: a `Matching` is one vocabulary as llguidance reads it, built once; a `Matcher` is where one text stands in a
+grammar. A text is bytes: it can be fed as bytes that no token stands for alone, and tokens count for what they write,
+so control tokens are never part of it. Nothing that was not allowed is accepted.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-import tempfile
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
+from wsd_local.compiling import LIMITS, on_large_stack
 from wsd_local.errors import UsageError, WsdError
-from wsd_local.llama.logs import captured
-from wsd_local.llama.model import Model
 
-CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-"""llama.cpp's `llama_token_data`."""
+if TYPE_CHECKING:
+    from wsd_local.llama.model import Model
+
+Check = Callable[[], None]
+_BYTES = 256
+_KEPT = 16
+"""Compiled grammars that are kept."""
 
 
-class Grammar:
-    """Where a text stands in a grammar whose root rule is `root`.
+class DeadEndError(WsdError):
+    """The vocabulary cannot write what the text must go on with."""
+
+
+class _Vocabulary:
+    """A model's vocabulary as llguidance asks for one. All bytes follow the tokens, each as one more token."""
+
+    bos_token_id = None
+    special_token_ids = ()
+
+    def __init__(self, model: Model, check: Check) -> None:
+        self._model = model
+        self.eos_token_id = model.eog_tokens[0]
+        self.tokens: list[bytes] = []
+        for token in range(model.n_vocab):
+            if token % 1024 == 0:
+                check()
+            self.tokens.append(b"" if model.is_eog(token) else model.piece(token))
+        self.tokens += [bytes([byte]) for byte in range(_BYTES)]
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._model.tokenize_text(text if isinstance(text, str) else text.decode())
+
+
+class Matching:
+    """The vocabulary of `model`. Building it takes a second or more for 250,000 tokens; `check` may stop that.
 
     Raises:
-        UsageError: the grammar cannot be parsed.
+        ModelError, CancelledError: what `check` raises.
     """
 
-    def __init__(self, gbnf: str, model: Model) -> None:
-        self._model = model
-        if not gbnf.strip():
-            raise UsageError("the grammar is empty")
-        with _standard_error() as said, captured() as logged:
-            native = llama_cpp.llama_sampler_init_grammar(model.vocab, gbnf.encode(), b"root")
-        if not native:
-            lines = [*said, *logged]
-            reason = next((line.partition("error parsing grammar: ")[2] for line in said if "error" in line), "")
-            raise UsageError(f"the grammar cannot be used: {reason or '; '.join(lines) or 'llama.cpp gave no reason'}")
-        self._hold(native)
+    def __init__(self, model: Model, check: Check = lambda: None) -> None:
+        if not model.eog_tokens:
+            raise WsdError(f"{model.path}: has no token that ends a text, so no constraint can be followed")
+        self.n_vocab = model.n_vocab
+        self.ends = frozenset(model.eog_tokens)
+        vocabulary = TokenizerWrapper(_Vocabulary(model, check))
+        check()
+        self._tokenizer = LLTokenizer(vocabulary, eos_token=list(model.eog_tokens))
+        self._limits = LLParserLimits(**LIMITS)
+        self._begun: dict[str, Any] = {}
 
-    def _hold(self, native: Any) -> None:
+    def matcher(self, grammar: str) -> Matcher:
+        """The beginning of a text that follows `grammar`, llguidance's description of one; compiled once.
+
+        Raises:
+            UsageError: llguidance refuses it.
+        """
+        if grammar not in self._begun:
+            native = on_large_stack(lambda: LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits))
+            if native.is_error():
+                raise UsageError(f"the constraint cannot be used: {_line(native)}")
+            while len(self._begun) >= _KEPT:
+                del self._begun[next(iter(self._begun))]
+            self._begun[grammar] = native
+        return Matcher(self, self._begun[grammar].deep_copy())
+
+    def allowed(self, native: Any) -> npt.NDArray[np.bool_]:
+        """Whether each token may come next."""
+        bits = allocate_token_bitmask(1, self._tokenizer.vocab_size)
+        fill_next_token_bitmask(native, bits)
+        return np.unpackbits(bits.view(np.uint8)[0], bitorder="little")[: self.n_vocab].view(np.bool_)
+
+
+class Matcher:
+    """Where a text stands in a grammar. Made by `Matching.matcher`."""
+
+    def __init__(self, matching: Matching, native: Any) -> None:
+        self._matching = matching
         self._native = native
-        self._free = weakref.finalize(self, llama_cpp.llama_sampler_free, native)
+        self._allowed: npt.NDArray[np.intp] | None = None
 
-    def allows(self, token: int) -> bool:
-        """Whether the text may go on with `token`; for an end-of-generation token, whether it may end."""
-        return self._allows(self._native, token)
+    def copy(self) -> Matcher:
+        """Another text that stands in the same place."""
+        return Matcher(self._matching, self._native.deep_copy())
 
-    def _allows(self, native: Any, token: int) -> bool:
-        if b"\0" in self._model.piece(token):
+    def feed(self, data: bytes) -> bool:
+        """Whether the text may go on with `data`; if so it does, else nothing changes."""
+        trial = self._native.deep_copy()
+        if trial.try_consume_tokens([self._matching.n_vocab + byte for byte in data]) != len(data):
             return False
-        candidates = np.array([(token, 0.0, 0.0)], dtype=CANDIDATE)
-        apply(native, candidates)
-        return bool(candidates["logit"][0] == 0.0)
-
-    def accept(self, token: int) -> None:
-        """The text goes on with `token`."""
-        if not self.allows(token):
-            raise WsdError(f"token {token} does not fit the grammar")
-        llama_cpp.llama_sampler_accept(self._native, token)
-
-    def begins_with(self, tokens: Sequence[int]) -> bool:
-        """Whether the text may go on with all of `tokens`; if so it does, else nothing changes."""
-        trial = llama_cpp.llama_sampler_clone(self._native)
-        for token in tokens:
-            if self._model.is_eog(token) or not self._allows(trial, token):
-                llama_cpp.llama_sampler_free(trial)
-                return False
-            llama_cpp.llama_sampler_accept(trial, token)
-        self._free()
-        self._hold(trial)
+        self._native, self._allowed = trial, None
         return True
 
-    def restrict(self, candidates: npt.NDArray[Any]) -> None:
-        """Give every candidate that is not allowed a logit of minus infinity."""
-        apply(self._native, candidates)
+    @property
+    def allowed(self) -> npt.NDArray[np.intp]:
+        """The tokens that may come next, ascending; those that end a text among them where it may end.
+
+        Raises:
+            DeadEndError: there is none.
+            WsdError: the text has become too complex for llguidance's limits.
+        """
+        if self._allowed is None:
+            found = np.flatnonzero(self._matching.allowed(self._native))
+            if self._native.is_error() and "NoExtension" not in self._native.get_error():
+                raise WsdError(f"the constraint is too complex to be followed here: {_line(self._native)}")
+            if self._native.is_error() or not len(found):
+                raise DeadEndError("the constraint demands what the model's vocabulary cannot write here")
+            self._allowed = found
+        return self._allowed
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the text is complete as it stands."""
+        return bool(self._native.is_accepting())
+
+    @property
+    def over(self) -> bool:
+        """Whether the text is complete and cannot go on."""
+        if not self._native.is_accepting():
+            return False
+        return bool(self._native.is_stopped()) or self._matching.ends.issuperset(self.allowed[:65].tolist())
+
+    def accept(self, token: int) -> None:
+        """The text goes on with `token`.
+
+        Raises:
+            WsdError: it must not.
+        """
+        if not self._native.consume_token(token):
+            raise WsdError(f"token {token} does not follow the constraint: {_line(self._native)}")
+        self._allowed = None
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, the text may go on with."""
+        return int(self._native.validate_tokens(list(tokens))) if tokens else 0
+
+    def forced(self) -> list[int]:
+        """Tokens that the text probably goes on with, because it must go on with their bytes."""
+        found: list[int] = []
+        for token in self._native.compute_ff_tokens():
+            if token >= self._matching.n_vocab or token in self._matching.ends:
+                break
+            found.append(token)
+        return found
 
 
-def apply(native: Any, candidates: npt.NDArray[Any]) -> int:
-    """Apply a native sampler to candidates in place; the token it selected, -1 if it selects none."""
-    data = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
-    array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
-    llama_cpp.llama_sampler_apply(native, ctypes.byref(array))
-    return int(array.data[array.selected].id) if array.selected >= 0 else -1
-
-
-@contextmanager
-def _standard_error() -> Iterator[list[str]]:
-    """Collect what native code prints to file descriptor 2: the reason for a grammar's refusal comes only there."""
-    lines: list[str] = []
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
+def _line(native: Any) -> str:
+    return " ".join(native.get_error().replace("<non-verbose/>", "").split())[:300]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
@@ -23,6 +23,9 @@ from wsd_local.header import look_at, read_header, read_model
 from wsd_local.llama.logs import captured, cause, forward_logs
 from wsd_local.llama.mapped import MappedFile
 from wsd_local.settings import LoadMode
+
+if TYPE_CHECKING:
+    from wsd_local.llama.grammar import Matching
 
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _HEADER_NAMES = {"unk": "unknown", "cls": "cls"}
@@ -90,6 +93,7 @@ class Model:
         self.may_offload = n_gpu_layers != 0 and bool(llama_cpp.llama_supports_gpu_offload())
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._handle)
         self._pieces: dict[int, bytes] = {}
+        self._matching: Matching | None = None
         try:
             self.check_file()
         except ModelError:
@@ -122,6 +126,7 @@ class Model:
         if self._handle is not None:
             llama_cpp.llama_model_free(self._handle)
             self._handle = None
+            self._matching = None
 
     def __enter__(self) -> Model:
         return self
@@ -298,6 +303,14 @@ class Model:
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a generation."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+
+    def matching(self, check: Callable[[], None] = lambda: None) -> Matching:
+        """The vocabulary as constraints need it; built when first asked for, while `check` is called now and then."""
+        if self._matching is None:
+            from wsd_local.llama.grammar import Matching
+
+            self._matching = Matching(self, check)
+        return self._matching
 
     @cached_property
     def eog_tokens(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """How the next token is chosen: llama.cpp's native samplers.
 
 Contract: a `Sampler` is the native chain of a `Sampling` over one vocabulary. The same seed and the same logits
-give the same tokens.
+give the same tokens. With a matcher, only tokens that it allows are candidates, and it follows what is chosen.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wsd_local.errors import WsdError
-from wsd_local.llama.grammar import CANDIDATE, Grammar, apply
+from wsd_local.llama.grammar import Matcher
 from wsd_local.llama.model import Model
 from wsd_local.sampling import Sampling
+
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama.cpp's `llama_token_data`."""
 
 
 class Sampler:
@@ -28,23 +31,21 @@ class Sampler:
         sampling: the settings.
         model: whose vocabulary is sampled from.
         ignore_eos: never choose a token that ends the generation.
-        grammar: what the text must follow.
+        matcher: where the text stands that must follow a constraint.
     """
 
     def __init__(
-        self, sampling: Sampling, model: Model, *, ignore_eos: bool = False, grammar: Grammar | None = None
+        self, sampling: Sampling, model: Model, *, ignore_eos: bool = False, matcher: Matcher | None = None
     ) -> None:
         self._sampling = sampling
-        self._grammar = grammar
+        self._matcher = matcher
         self.begun = False
         self._n_vocab = model.n_vocab
-        self._plain = sampling.temperature == 0 and not sampling.penalises and grammar is None
+        self._plain = sampling.temperature == 0 and not sampling.penalises
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         weakref.finalize(self, llama_cpp.llama_sampler_free, self._chain)
         forbidden = model.eog_tokens if ignore_eos else ()
         self._forbidden = frozenset(forbidden)
-        if grammar is not None:  # to a grammar their spelling is text, which they do not stand for
-            forbidden += model.control_tokens
         if forbidden:
             bias = (llama_cpp.llama_logit_bias * len(forbidden))(*[(token, float("-inf")) for token in forbidden])
             self._add(llama_cpp.llama_sampler_init_logit_bias(self._n_vocab, len(forbidden), bias))
@@ -70,45 +71,71 @@ class Sampler:
     def _add(self, sampler: Any) -> None:
         llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
-    def begin(self, prompt: Sequence[int], opening: Sequence[int] = ()) -> bool:
-        """What stands before the first token: penalties look at all of it, the grammar at the opening.
+    def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
+        """What stands before the first token: penalties look at all of it, a constraint at the opening's `text`.
 
-        Returns False if the opening is not the beginning of a text that the grammar allows: then the grammar begins
-        behind it. Only the first call counts.
+        Only the first call counts.
+
+        Raises:
+            WsdError: the constraint does not allow the opening.
         """
         if self.begun:
-            return True
+            return
         self.begun = True
         if self._sampling.penalises:
             for token in [*prompt, *opening][-self._sampling.repeat_last_n :]:
                 llama_cpp.llama_sampler_accept(self._chain, token)
-        return self._grammar is None or self._grammar.begins_with(opening)
+        if self._matcher is not None and not self._matcher.feed(text):
+            raise WsdError("the vocabulary of the model that continues cannot write what the draft wrote")
+
+    @property
+    def over(self) -> bool:
+        """Whether the constraint lets nothing follow the text."""
+        return self._matcher is not None and self._matcher.over
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, the constraint allows next."""
+        return len(tokens) if self._matcher is None else self._matcher.valid(tokens)
+
+    def forced(self) -> list[int]:
+        """Tokens that the constraint leaves no choice about."""
+        return [] if self._matcher is None else self._matcher.forced()
 
     def sample(self, context: ctypes.c_void_p, row: int) -> int:
-        """Choose a token from output `row` of the context's last evaluation."""
+        """Choose a token from output `row` of the context's last evaluation.
+
+        Raises:
+            WsdError: the constraint allows none.
+        """
+        if self._matcher is not None:
+            return self._matched(self._matcher, logits_of(context, row, self._n_vocab))
         if self._plain:  # the native chain first copies the whole row into candidates, twenty times as slow
             token = int(logits_of(context, row, self._n_vocab).argmax())
             if token not in self._forbidden:
                 return token
-        if self._grammar is None:
-            return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
-        token = apply(self._chain, self._candidates(context, row))
-        if not self._grammar.allows(token):  # asking about every token costs more: only where it must be
-            candidates = self._candidates(context, row)
-            self._grammar.restrict(candidates)
-            allowed = bool(np.isfinite(candidates["logit"]).any())
-            token = apply(self._chain, candidates) if allowed else -1
-            if not allowed or not self._grammar.allows(token):
-                raise WsdError("the grammar allows nothing that the model's vocabulary can write here")
-        llama_cpp.llama_sampler_accept(self._chain, token)
-        self._grammar.accept(token)
+        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+
+    def _matched(self, matcher: Matcher, logits: npt.NDArray[np.float32]) -> int:
+        allowed = matcher.allowed
+        if self._plain:
+            token = int(allowed[logits[allowed].argmax()])
+        else:
+            candidates = np.zeros(len(allowed), dtype=CANDIDATE)
+            candidates["id"], candidates["logit"] = allowed, logits[allowed]
+            token = _apply(self._chain, candidates)
+            llama_cpp.llama_sampler_accept(self._chain, token)
+        matcher.accept(token)
         return token
 
-    def _candidates(self, context: ctypes.c_void_p, row: int) -> Any:
-        candidates = np.zeros(self._n_vocab, dtype=CANDIDATE)
-        candidates["id"] = np.arange(self._n_vocab)
-        candidates["logit"] = logits_of(context, row, self._n_vocab)
-        return candidates
+
+def _apply(native: Any, candidates: npt.NDArray[Any]) -> int:
+    """The token that a native sampler selects from candidates, which it may reorder."""
+    data = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
+    array = llama_cpp.llama_token_data_array(data, len(candidates), -1, False)
+    llama_cpp.llama_sampler_apply(native, ctypes.byref(array))
+    if array.selected < 0:
+        raise WsdError("llama.cpp's samplers chose no token")
+    return int(array.data[array.selected].id)
 
 
 def logits_of(context: ctypes.c_void_p | None, row: int, n_vocab: int) -> npt.NDArray[np.float32]:
