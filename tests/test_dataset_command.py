@@ -225,7 +225,7 @@ def test_what_a_data_set_has_beside_its_prompts_is_named_once(tmp_path: Path) ->
     said = done.stderr.decode().splitlines()
     assert done.returncode == 0 and len(said) == 2
     assert said[0].endswith("a.jsonl: the models do not read these fields: `n` (2)")
-    assert said[1].endswith("a.jsonl: 2 records have an id that others have too: their place names them")
+    assert said[1].endswith("a.jsonl: 2 records with an id that others have too: named by their place")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
