@@ -300,6 +300,24 @@ def test_no_code_of_a_checkpoint_is_run(checkpoint: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "made.gguf").exists()
 
 
+@pytest.mark.usefixtures("llama_cpp_source")
+def test_no_code_of_a_pickle_is_run(checkpoint: Path, tmp_path: Path) -> None:
+    torch = needed("torch")
+    folder, marker = tmp_path / "Pickled", tmp_path / "was-here"
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").unlink()
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(marker),))
+
+    torch.save({"model.embed_tokens.weight": Evil(), "w": torch.zeros(64)}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="Pickled: cannot be converted: "):
+        convert(Checkpoint(folder), tmp_path / "made.gguf")
+    assert not marker.exists()
+    assert not (tmp_path / "made.gguf").exists()
+
+
 # -- what is refused before ----------------------------------------------------------------------------------
 
 
