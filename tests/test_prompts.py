@@ -172,6 +172,11 @@ def test_tools_and_documents_are_none_as_in_transformers() -> None:
     assert shown(DraftFormat(Template(template + "{% endfor %}")).tokens(conversation("hi"))) == "True None None"
 
 
+def test_a_template_that_goes_over_tools_without_a_look_is_rendered() -> None:
+    template = "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages[0].content }}"
+    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == "hi"
+
+
 def test_blocks_and_filters_that_transformers_knows() -> None:
     template = (
         "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from datetime import datetime
+from itertools import product
 from typing import IO, Any, NoReturn
 
 ERRORS = ("broken", "nested", "refused", "memory", "length")
@@ -27,6 +28,8 @@ _TEXT, _TEXT_FACTOR = 1 << 20, 4
 _PROCESSOR_S = 4
 """Seconds of the processor's time for a request; ends the process even if the parent is gone."""
 _LONGEST_SAID = 10_000
+_AS_IN_TRANSFORMERS = {"tools": None, "documents": None}
+"""What there is none of is none there. Some templates go over tools without a look; they find them undefined then."""
 
 
 def write_frame(stream: IO[bytes], value: dict[str, Any]) -> None:
@@ -99,9 +102,10 @@ class Program:
     def _rendered(self, request: dict[str, Any]) -> dict[str, Any]:
         self._now, self._date = datetime.fromisoformat(request["now"]), None
         refusal: Exception | None = None
-        for messages in request["conversations"]:
+        longest = _TEXT + _TEXT_FACTOR * request["bytes"]
+        for messages, without in product(request["conversations"], (_AS_IN_TRANSFORMERS, {})):
             try:
-                text = self._text(messages, request["values"], _TEXT + _TEXT_FACTOR * request["bytes"])
+                text = self._text(messages, {**without, **request["values"]}, longest)
                 text.encode()
             except (MemoryError, TooLongError):
                 raise
@@ -116,9 +120,7 @@ class Program:
     def _text(self, messages: list[dict[str, str]], values: dict[str, Any], longest: int) -> str:
         pieces: list[str] = []
         size = 0
-        # As transformers calls it: without tools and documents they are none, and not undefined.
-        given = {"tools": None, "documents": None, "add_generation_prompt": True, **values}
-        for piece in self._template.generate(messages=messages, **given):
+        for piece in self._template.generate(messages=messages, add_generation_prompt=True, **values):
             pieces.append(piece)
             size += len(piece)
             if size > longest:
