@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -235,6 +236,19 @@ sys.stdin.read()
         family = [psutil.Process(int(word)) for word in parent.stdout.readline().split()]
         parent.send_signal(signal.SIGKILL)
     assert psutil.wait_procs(family, 60)[1] == []
+
+
+STARTS = re.compile(
+    r"subprocess\.(?!PIPE|DEVNULL|STDOUT|Popen\[|TimeoutExpired)\w+|multiprocessing|os\.(system|popen|exec|spawn|fork)"
+)
+
+
+def test_processes_are_started_in_one_place() -> None:
+    root = Path(child.__file__).parents[1]
+    files = [*(root / "wsd_local").rglob("*.py"), *(root / "tui").rglob("*.py")]
+    assert len(files) > 50
+    found = {file.name: STARTS.findall(file.read_text(encoding="utf-8")) for file in files}
+    assert [name for name, places in found.items() if places] == ["child.py"]
 
 
 def test_a_child_that_takes_too_long_or_fails_says_nothing(module: Callable[[str], str]) -> None:
