@@ -51,6 +51,13 @@ def test_no_amount_is_without_bounds(values: Any, name: str, number: float) -> N
         changed(values, {name: number})
 
 
+@pytest.mark.parametrize("name", ["n_gpu_layers", "draft_n_gpu_layers", "base_n_gpu_layers"])
+def test_layers_are_minus_one_or_more(name: str) -> None:
+    assert changed(LoadSettings(), {name: -1})
+    with pytest.raises(UsageError, match="gpu-layers is -2: it must be -1"):
+        changed(LoadSettings(), {name: -2})
+
+
 @pytest.mark.parametrize("number", [0, -1, MOST_THREADS + 1, 100_000, 2**31 - 1, 2**63])
 def test_threads_are_what_llama_can_take(number: int, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="threads"):

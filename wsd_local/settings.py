@@ -185,7 +185,6 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         _require_kinds(self)
-        _require_counts(self)
         for name in ("ctx", "parallel"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -193,6 +192,11 @@ class LoadSettings:
         if self.parallel > MOST_PARALLEL:
             raise UsageError(f"parallel is {self.parallel}: llama.cpp has at most {MOST_PARALLEL} sequences")
         require_threads(self.threads)
+        for name in ("n_gpu_layers", "draft_n_gpu_layers", "base_n_gpu_layers"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < -1:
+                raise UsageError(f"{name.replace('_', '-')} is {short(value)}: it must be -1 (all) or more")
+        _require_counts(self)
         for name in ("draft_lora_scale", "base_lora_scale"):
             if not -STRONGEST_LORA <= getattr(self, name) <= STRONGEST_LORA:
                 raise UsageError(
@@ -237,9 +241,8 @@ def _require_counts(settings: ReplySettings | LoadSettings) -> None:
     """Raise `UsageError` for a number that llama.cpp could not even hold; seeds have bounds of their own."""
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if isinstance(value, int) and not -1 <= value <= MOST and not field.name.endswith("seed"):
-            wanted = "-1 or more" if value < 0 else f"at most {MOST}"
-            raise UsageError(f"{field.name.replace('_', '-')} is {short(value)}: it must be {wanted}")
+        if isinstance(value, int) and value > MOST and not field.name.endswith("seed"):
+            raise UsageError(f"{field.name.replace('_', '-')} is {short(value)}: it must be at most {MOST}")
 
 
 def require_threads(threads: int | None) -> None:

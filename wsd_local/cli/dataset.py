@@ -108,8 +108,12 @@ def _check_exports(asked: Asked) -> None:
 
 
 def _number(text: str) -> int:
+    from wsd_local.settings import MOST_PARALLEL
+
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"parallel is {text!r}: it must be auto or a number of at least 1")
+    if int(text) > MOST_PARALLEL:
+        raise UsageError(f"parallel is {text}: llama.cpp has at most {MOST_PARALLEL} sequences")
     return int(text)
 
 
