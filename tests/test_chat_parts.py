@@ -14,12 +14,13 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 from wsd_chat.clipboard import copy
 from wsd_chat.live import LiveMarkdown
-from wsd_chat.markdown import SWITCH, pieces
+from wsd_chat.markdown import SWITCH, pieces, source_of
 from wsd_chat.worker import Failed, Worker
 
 from wsd_local.errors import WsdError
@@ -89,6 +90,88 @@ def test_drawing_step_by_step_ends_in_the_same_picture(pieces: list[str], at: in
 )
 def test_what_is_complete(source: str, complete: str) -> None:
     assert "".join(pieces(source)[:-1]) == complete and "".join(pieces(source)) == source
+
+
+MARKED = [
+    ("heading", "Great question.\n\n## Boiling an egg\n\nTake one.", len("Great question.\n\n##")),
+    ("in a heading", "# Boiling an egg\n\nTake one.", len("# Boiling")),
+    ("after a heading", "# Boiling an egg\n\nTake one.", len("# Boiling an egg")),
+    ("fence", "Here:\n\n```python\nprint(1)\n```\n\nDone.", len("Here:\n\n```python")),
+    ("in code", "Here:\n\n```python\nprint(1)\n```\n\nDone.", len("Here:\n\n```python\nprint")),
+    ("after code", "```\nprint(1)\n```\n\nDone.", len("```\nprint(1)\n```")),
+    ("bullet", "- one\n- two\n- three", len("- one\n-")),
+    ("long item", "- " + "word " * 30 + "\n- two", len("- " + "word " * 11)),
+    ("number", "1. one\n2. two", len("1. one\n2.")),
+    ("table", "| a | b |\n|---|---|\n| 1 | 2 |", len("| a | b |\n|---|---|")),
+    ("emphasis", "a **bold word** here", len("a **bold")),
+    ("underscores", "a _word_ here", len("a _word_")),
+    ("link", "see [here](http://example.org/a/b) for more", len("see [here](http://exam")),
+    ("rule", "---\n\ntext", 3),
+    ("beginning", "# Title\n\ntext", 0),
+    ("end", "all of it", len("all of it")),
+    ("quote", "> quoted\n> more", len("> quoted\n>")),
+]
+
+
+@pytest.mark.parametrize(("text", "at"), [case[1:] for case in MARKED], ids=[case[0] for case in MARKED])
+def test_the_mark_is_there_and_changes_nothing_else(text: str, at: int) -> None:
+    plain, marked = whole(text), whole(source_of(text, at), "0.91")
+    page = "".join(segment.text for segment in drawn(marked))
+    assert page.count("▐0.91▌") == 1
+    assert all(cell_len(line.rstrip()) <= 60 for line in page.splitlines())
+    words = "".join(segment.text for segment in drawn(plain)).split()
+    letters = "".join(page.replace("▐0.91▌", "").replace("─", "").split())
+    assert letters == "".join(words).replace("─", ""), "no word is lost"
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    pieces=st.lists(st.sampled_from([*PARTS, "| a | b |\n|---|---|\n", "_x_ ", "[a](b) ", "`c` "]), max_size=15),
+    data=st.data(),
+)
+def test_a_mark_is_always_seen_once(pieces: list[str], data: st.DataObject) -> None:
+    text = "".join(pieces) + "end"
+    at = data.draw(st.integers(0, len(text)))
+    page = "".join(segment.text for segment in drawn(whole(source_of(text, at), "0.91")))
+    assert "".join(page.split()).count("▐0.91▌") == 1
+
+
+def test_what_streams_is_drawn_as_it_is_drawn_at_the_end() -> None:
+    text = "# Title\n\nOne\ntwo **three**.\n\n- a\n- b\n\n```\ncode\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nEnd."
+    live = LiveMarkdown(DRAFT)
+    for end in range(len(text) + 1):
+        live.source = source_of(text[:end], 20 if end > 20 else None)
+        live.label = "0.9" if end > 20 else ""
+        drawn(live)
+    assert drawn(live) == drawn(whole(source_of(text, 20)))
+
+
+def test_a_text_cannot_steer_or_hide() -> None:
+    page = "".join(
+        segment.text
+        for segment in drawn(whole(source_of("A\x1b]0;T\x07 \x9b2J <b>bold</b> \ue000\ue001 [x](http://e.org)", None)))
+    )
+    assert "\x1b" not in page and "\x9b" not in page and "␛]0;T␇" in page
+    assert "<b>bold</b>" in page and "http://e.org" in page and "\ue000" not in page and "\ue001" not in page
+
+
+def test_a_job_that_waits_is_stopped_and_no_other(worker: Worker) -> None:
+    pair: Any = worker.pair
+    going, seen, done = threading.Event(), [], threading.Event()
+
+    def first(worker: Worker) -> None:
+        going.wait(20)
+        seen.append(worker.stopped)
+
+    def second(worker: Worker) -> None:
+        seen.append(worker.stopped)
+        done.set()
+
+    worker.do(first)
+    worker.stop(worker.do(second))
+    assert not pair.cancelled.is_set()
+    going.set()
+    assert done.wait(20) and seen == [False, True]
 
 
 # -- the models' thread ----------------------------------------------------------------------------------------

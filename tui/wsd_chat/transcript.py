@@ -179,13 +179,15 @@ class Transcript(VerticalScroll):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.entries: list[Entry] = []
+        self.greeting = BEFORE
 
     def compose(self) -> ComposeResult:
         yield Button("earlier messages", id="earlier")
-        yield Static(BEFORE, id="empty", markup=False)
+        yield Static(self.greeting, id="empty", markup=False)
 
     def greet(self, text: str) -> None:
         """What stands here while nothing was said."""
+        self.greeting = text
         self.query_one("#empty", Static).update(text)
 
     async def show(self, entries: Iterable[Entry]) -> None:

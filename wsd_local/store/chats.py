@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from wsd_local.errors import UsageError
-from wsd_local.store import finding, queries, rows, schema
+from wsd_local.store import finding, queries, rows, schema, tree
 from wsd_local.store.file import ChatFile, StoreError
 from wsd_local.store.finding import clean
 from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, Role, Span, State
@@ -246,16 +246,7 @@ class Store:
             UsageError: there is none with this id.
         """
         with self._file.reading() as db:
-            path = db.execute(
-                "WITH RECURSIVE path (id, parent) AS ("
-                "SELECT id, parent FROM messages WHERE id = ? "
-                "UNION ALL SELECT m.id, m.parent FROM messages m JOIN path ON m.id = path.parent"
-                f") {queries.MESSAGE} WHERE id IN (SELECT id FROM path) ORDER BY id",
-                (message_id,),
-            ).fetchall()
-        if not path:
-            raise queries.unknown("message", message_id)
-        return [queries.shown(row) for row in path]
+            return tree.branch(db, message_id)
 
     def siblings(self, message_id: int) -> list[int]:
         """The messages that answer the same one, itself among them, oldest first.
@@ -264,32 +255,18 @@ class Store:
             UsageError: there is none with this id.
         """
         with self._file.reading() as db:
-            found = db.execute(
-                "SELECT other.id FROM messages AS own JOIN messages AS other "
-                "ON other.chat = own.chat AND other.parent IS own.parent WHERE own.id = ? ORDER BY other.id",
-                (message_id,),
-            ).fetchall()
-        if not found:
-            raise queries.unknown("message", message_id)
-        return [row["id"] for row in found]
+            return tree.siblings(db, message_id)
 
     def places(self, chat_id: int) -> dict[int, tuple[int, int]]:
         """For each message of a chat its number among its siblings, from 1, and how many they are."""
-        families = self._families(chat_id)
+        with self._file.reading() as db:
+            families = tree.families(db, chat_id)
         return {one: (at, len(family)) for family in families.values() for at, one in enumerate(family, 1)}
 
     def leaves(self, chat_id: int) -> list[int]:
         """The ends of all branches of a chat in the order of the tree: older siblings and all below them come first."""
-        families = self._families(chat_id)
-        found: list[int] = []
-        left = list(reversed(families.get(None, [])))
-        while left:
-            message = left.pop()
-            below = families.get(message, [])
-            left += reversed(below)
-            if not below:
-                found.append(message)
-        return found
+        with self._file.reading() as db:
+            return tree.leaves(tree.families(db, chat_id))
 
     def leaf(self, message_id: int) -> int:
         """The newest message below this one, or itself: where a change of branch leads.
@@ -298,17 +275,7 @@ class Store:
             UsageError: there is none with this id.
         """
         with self._file.reading() as db:
-            (newest,) = db.execute(
-                "WITH RECURSIVE below (id, chat) AS ("
-                "SELECT id, chat FROM messages WHERE id = ? "
-                "UNION ALL SELECT m.id, m.chat FROM messages m "
-                "JOIN below ON m.chat = below.chat AND m.parent = below.id"
-                ") SELECT max(id) FROM below",
-                (message_id,),
-            ).fetchone()
-        if newest is None:
-            raise queries.unknown("message", message_id)
-        return int(newest)
+            return tree.leaf(db, message_id)
 
     def withdraw(self, message_id: int) -> None:
         """Take back a message and all below it, as if it had not been said; the one before it becomes the head.
@@ -318,13 +285,9 @@ class Store:
         """
         with self._file.changing() as db:
             row = queries.message(db, message_id)
-            below = db.execute(
-                "WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT m.id FROM messages m "
-                "JOIN below ON m.chat = ? AND m.parent = below.id) SELECT id FROM below",
-                (message_id, row.chat),
-            ).fetchall()
+            below = tree.below(db, message_id)
             db.execute("UPDATE chats SET head = ? WHERE id = ?", (row.parent, row.chat))
-            db.executemany("DELETE FROM messages WHERE id = ?", [(found["id"],) for found in below])
+            db.executemany("DELETE FROM messages WHERE id = ?", [(one,) for one in below])
             queries.forget(db, len(below))
         self._file.sweep()
 
@@ -350,11 +313,8 @@ class Store:
 
     def presets(self) -> list[Preset]:
         """All presets by name."""
-        import json
-
         with self._file.reading() as db:
-            found = db.execute("SELECT * FROM presets ORDER BY name").fetchall()
-        return [Preset(row["name"], row["pair"], row["system"], json.loads(row["settings"])) for row in found]
+            return queries.presets(db)
 
     def save_preset(self, preset: Preset) -> None:
         """Keep a preset; one of the same name is replaced.
@@ -362,12 +322,10 @@ class Store:
         Raises:
             UsageError: its name is empty.
         """
-        name = _line(preset.name)
-        if not name:
+        if not (name := _line(preset.name)):
             raise UsageError("a preset needs a name")
-        values = (name, clean(preset.pair), _cleaned(preset.system), rows.as_json(dict(preset.settings)))
         with self._file.changing() as db:
-            db.execute("INSERT OR REPLACE INTO presets (name, pair, system, settings) VALUES (?, ?, ?, ?)", values)
+            queries.save_preset(db, name, preset)
 
     def delete_preset(self, name: str) -> None:
         """Forget a preset; chats that were begun with it stay as they are.
@@ -395,14 +353,6 @@ class Store:
         return exporting.as_json(chat, messages, {message.id: self.tokens(message.id) for message in messages})
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _families(self, chat_id: int) -> dict[int | None, list[int]]:
-        """The messages that answer the same one, by that one, oldest first."""
-        families: dict[int | None, list[int]] = {}
-        with self._file.reading() as db:
-            for row in db.execute("SELECT id, parent FROM messages WHERE chat = ? ORDER BY id", (chat_id,)):
-                families.setdefault(row["parent"], []).append(row["id"])
-        return families
 
     def _set(self, chat_id: int, **columns: str | None) -> None:
         names = ", ".join(f"{name} = ?" for name in columns)

@@ -5,11 +5,12 @@ Contract: each takes the connection of the caller's transaction.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from wsd_local.errors import UsageError
 from wsd_local.store.finding import clean, match_expression
-from wsd_local.store.rows import MessageRow, message_row
+from wsd_local.store.rows import MessageRow, Preset, as_json, message_row
 from wsd_local.store.writer import is_alive
 
 CHAT = "SELECT chats.*, (SELECT count(*) FROM messages WHERE chat = chats.id) AS messages FROM chats"
@@ -66,6 +67,19 @@ def found(db: sqlite3.Connection, query: str, columns: str, join: str = "", limi
         "ORDER BY messages.id DESC LIMIT ?",
         (f"%{signs[:1000]}%", limit),
     ).fetchall()
+
+
+def presets(db: sqlite3.Connection) -> list[Preset]:
+    """All presets by name."""
+    found = db.execute("SELECT * FROM presets ORDER BY name").fetchall()
+    return [Preset(row["name"], row["pair"], row["system"], json.loads(row["settings"])) for row in found]
+
+
+def save_preset(db: sqlite3.Connection, name: str, preset: Preset) -> None:
+    """Keep a preset under this name, in place of one that has it."""
+    system = None if preset.system is None else clean(preset.system)
+    values = (name, clean(preset.pair), system, as_json(dict(preset.settings)))
+    db.execute("INSERT OR REPLACE INTO presets (name, pair, system, settings) VALUES (?, ?, ?, ?)", values)
 
 
 def forget(db: sqlite3.Connection, deleted: int) -> None:
