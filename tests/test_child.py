@@ -200,6 +200,23 @@ def test_a_child_inherits_nothing(
     assert (Path(folder), Path(package)) == (here, here / "__init__.py")
 
 
+def test_a_child_finds_what_this_process_finds(
+    module: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages may be in a folder by any name; in the working folder they are not looked for."""
+    here = module("import sys; print(sys.path)")
+    for name in ("elsewhere", "here"):
+        (tmp_path / name / "jinja2").mkdir(parents=True)
+        (tmp_path / name / "jinja2" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder, wanted in (("elsewhere", True), ("here", False)):
+        with monkeypatch.context() as patch:
+            for loaded in [name for name in sys.modules if name.partition(".")[0] == "jinja2"]:
+                patch.delitem(sys.modules, loaded)
+            patch.syspath_prepend(str(tmp_path / folder))
+            assert (str(tmp_path / folder) in eval(child.ask([here]))) is wanted
+
+
 FAMILY = """
 import subprocess, sys, time
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])

@@ -10,6 +10,7 @@ system are looked for in the absolute folders of PATH, never in the working fold
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ Stoppable = Callable[[Callable[[], None]], None]
 """Called with a function that ends the work at once, from any thread."""
 
 _LONGEST_CAUSE = 300
+_PACKAGES = ("llama_cpp", "numpy", "jinja2", "gguf", "llguidance")
 _FOLDER = Path(__file__).resolve().parent
 _SEEN = re.compile(
     r"""PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|TEMP|TMP|XDG_(CACHE|CONFIG|DATA)_HOME
@@ -86,12 +88,10 @@ def start(
     Raises:
         OSError: no process can be started.
     """
-    here = _working_folder()
-    folders = [entry for entry in sys.path if entry.endswith("-packages") and entry != here and Path(entry).is_dir()]
     options = ["-I", "-u", "-X", "utf8", *(["-B"] if sys.dont_write_bytecode else [])]
     talk = "follow" if stdin is None else "talk"
     return subprocess.Popen(
-        [sys.executable, *options, str(_FOLDER / "boot.py"), talk, os.pathsep.join(folders), *arguments],
+        [sys.executable, *options, str(_FOLDER / "boot.py"), talk, os.pathsep.join(_folders()), *arguments],
         cwd=_FOLDER,
         env=environment(needs) | _ALWAYS,
         stdin=subprocess.PIPE,
@@ -99,6 +99,15 @@ def start(
         stderr=stderr,
         start_new_session=True,
     )
+
+
+def _folders() -> list[str]:
+    """Where this process finds packages: folders made for them, and others that hold what we need; never its own."""
+    here = _working_folder()
+    specs = [importlib.util.find_spec(name) for name in _PACKAGES]
+    found = [str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin]
+    named = [entry for entry in sys.path if entry.endswith("-packages")]
+    return [folder for folder in dict.fromkeys([*named, *found]) if folder != here and Path(folder).is_dir()]
 
 
 def _working_folder() -> str | None:

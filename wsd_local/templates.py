@@ -159,8 +159,10 @@ class Template:
             self.close()
             raise
         if answer is None:
-            code = self._process.wait()
+            code, ready = self._process.wait(), self._ready
             self.close()
+            if not ready:
+                raise WsdError(f"the program that renders chat templates does not start (exit code {code})")
             raise ModelError(f"{self._name} ended its process (exit code {code}); {_OTHER}")
         return answer
 
