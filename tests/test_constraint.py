@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import jsonschema
 import numpy as np
 import pytest
 from compare import exact_pair
-from data_sets import fixture_prompts
+from data_sets import fixture_prompts, vocabularies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
@@ -347,6 +348,30 @@ def test_values_that_validate_can_be_written(model: Model, kind: tuple[Any, Any]
     text = json.dumps(value, ensure_ascii=False)
     if "\\u" not in text and "\x7f" not in text:  # of these, only what the schema itself names
         assert allows(model, "json_schema", json.dumps(schema), text)
+
+
+@pytest.mark.parametrize("path", vocabularies(), ids=lambda path: path.stem)
+def test_real_vocabularies_write_every_text(path: Path) -> None:
+    chance = random.Random(0)
+    with Model(path, vocab_only=True) as model:
+        for text in (
+            "hello world 123",
+            'ge": 5 naïve 😀',
+            " two  spaces\n\nand lines",
+            "x",
+            "日本語",
+            "\u2028\U0010fffd",
+        ):
+            matcher = model.matching().matcher(grammar_of("lark", f"start: {json.dumps(text, ensure_ascii=False)}"))
+            written = b""
+            while not matcher.over:
+                forced = matcher.forced()
+                assert matcher.valid(forced) == len(forced)
+                assert text.encode()[len(written) :].startswith(b"".join(map(model.piece, forced)))
+                token = chance.choice(matcher.allowed.tolist())
+                written += model.piece(token)
+                matcher.accept(token)
+            assert written.decode() == text
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -46,9 +46,26 @@ class _Vocabulary:
                 check()
             self.tokens.append(b"" if model.is_eog(token) else model.piece(token))
         self.tokens += [bytes([byte]) for byte in range(_BYTES)]
+        self._places = {piece: token for token, piece in reversed(list(enumerate(self.tokens))) if piece}
+        self._longest = max(map(len, self._places))
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._model.tokenize_text(text if isinstance(text, str) else text.decode())
+        """Tokens that write exactly this text: what is forced is what must be written, byte by byte."""
+        data = text.encode() if isinstance(text, str) else text
+        for before in ("", "\n"):  # some put a space before all that begins
+            tokens = self._model.tokenize_text(before + data.decode(errors="replace"))
+            for start in range(min(len(tokens), 4)):
+                if b"".join(map(self._model.piece, tokens[start:])) == data:
+                    return tokens[start:]
+        return self._greedy(data)
+
+    def _greedy(self, data: bytes) -> list[int]:
+        tokens: list[int] = []
+        while data:
+            ends = range(min(len(data), self._longest), 0, -1)
+            tokens.append(next(self._places[data[:end]] for end in ends if data[:end] in self._places))
+            data = data[len(self.tokens[tokens[-1]]) :]
+        return tokens
 
 
 class Matching:
