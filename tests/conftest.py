@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,7 +68,14 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests wanted to tell."""
+    """Print what tests wanted to tell, and why some were skipped, each reason once."""
+    reasons = Counter(
+        skip_reason(report).removeprefix("expected: ") for report in terminalreporter.getreports("skipped")
+    )
+    if reasons:
+        terminalreporter.section("skipped, and why")
+        for why, count in reasons.most_common():
+            terminalreporter.write_line(f"{count}: {why}")
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     lines = sorted(str(text) for report in reports for name, text in report.user_properties if name == "told")
     if lines:
