@@ -155,6 +155,11 @@ def run(
             printer.loading(role, fraction)
             return not interrupt.asked
 
+        def hashing(done: int, total: int) -> None:
+            printer.hashing(done, total)
+            if interrupt.asked:
+                raise CancelledError("interrupted")
+
         own = None if base_format is None else read_base_format(base_format)
         loaded = stack.enter_context(
             load(
@@ -169,7 +174,7 @@ def run(
         )
         printer.planned(loaded.plan)
         if as_json or tokens:
-            loaded.hash_models(printer.hashing)
+            loaded.hash_models(hashing)
         _answer(loaded, asked, printer, interrupt, timeout)
 
 
