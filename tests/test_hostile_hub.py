@@ -20,6 +20,7 @@ from wsd_local.fetched import recorded
 from wsd_local.hashing import file_sha256, known_sha256
 from wsd_local.hub import Download, Hub
 from wsd_local.local_models import remove
+from wsd_local.pairs import load
 from wsd_local.registry import known
 from wsd_local.repository import is_safe
 
@@ -331,3 +332,23 @@ def test_list_says_what_is_not_pinned() -> None:
     shown = wsd("models", "list").stdout.decode()
     lines = {name: line for line in shown.splitlines() for name in rows if line.startswith(f"{name} ")}
     assert "not pinned" in lines["llama-3.1-8b"] and "not pinned" not in lines["qwen3-1.7b"]
+
+
+# -- provenance ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resident", ["both", "one"])
+def test_provenance_tells_no_hash_of_another_file(tmp_path: Path, demo_q8: tuple[Path, Path], resident: str) -> None:
+    draft, base = (tmp_path / path.name for path in demo_q8)
+    for source, target in zip(demo_q8, (draft, base), strict=True):
+        target.write_bytes(source.read_bytes())
+    with load(draft=draft, base=base, threads=1, resident=resident) as pair:
+        pair.warm()
+        pair.hash_models()
+        assert pair.hashes == {"draft": file_sha256(draft), "base": file_sha256(base)}
+        replacement = tmp_path / "other"
+        replacement.write_bytes(base.read_bytes() + b"x")
+        replacement.replace(base)
+        pair.hash_models()
+        assert pair.hashes == {"draft": file_sha256(draft)}
+        assert pair.reply("Hi", max_tokens=4).provenance["base_sha256"] is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from wsd_local.engine import Engine
 from wsd_local.errors import CancelledError, UsageError, WsdError, short
 from wsd_local.events import Event, Source
 from wsd_local.fleet import Failed, Fleet
-from wsd_local.hashing import HashProgress, file_sha256
+from wsd_local.hashing import HashProgress, file_sha256, identity
 from wsd_local.header import is_mappable, look_at
 from wsd_local.llama import Cancellation, Context, ContextOptions, Matcher, Model
 from wsd_local.offload import DEFAULT_CTX, Plan, cells, load_mode, rows
@@ -155,6 +156,7 @@ class Pair:
         self.cancellation = Cancellation()
         self.turns = Turns("the pair", self.cancellation)
         self.hashes: dict[str, str] = {}
+        self._files: dict[Path, tuple[int, ...]] = {}
         self.plan: Plan | None = None
         self._clock = clock
         self._closed = False
@@ -178,9 +180,10 @@ class Pair:
         with self._loading:
             missing = [role for role in self.roles(mode) if role not in self._models]
             for role in missing:
-                look_at(self.paths[role])
-                if (lora := self.loading.lora(role)) is not None:
-                    look_at(lora[0])
+                lora = self.loading.lora(role)
+                for path in (self.paths[role], *(() if lora is None else lora[:1])):
+                    self._note_file(path)
+                    look_at(path)
             if missing:
                 self.start_template(mode)
             for role in missing if self.vets else ():
@@ -205,6 +208,14 @@ class Pair:
         if (lora := self.loading.lora(role)) is not None:
             vet_adapter(lora[0], self.paths[role], waiting)
         self._vetted.add(role)
+
+    def _note_file(self, path: Path) -> None:
+        """Remember which file is loaded, so that no hash of another is told."""
+        with suppress(OSError):
+            found = identity(path.stat())
+            if self._files.setdefault(path, found) != found:
+                self._files[path] = found
+                self.hashes = {}
 
     def start_template(self, mode: str) -> None:
         """Begin to prepare the rendering of the draft's chat template, if a mode needs it; it goes on by itself."""
@@ -303,6 +314,7 @@ class Pair:
     def _load_model(self, role: Source, progress: LoadProgress | None) -> Model:
         report = None if progress is None else partial(progress, role)
         path, loading = self.paths[role], self.loading
+        self._note_file(path)
         placement = None if self.plan is None else self.plan.placements.get(role)
         repack = amx_works(None if report is None else partial(report, 0.0))
         if not repack:
@@ -393,7 +405,11 @@ class Pair:
         files: dict[str, Path] = {role: self.paths[role] for role in self._models}
         adapters = {f"{role}_lora": self.loading.lora(role) for role in self._models}
         files |= {name: adapter[0] for name, adapter in adapters.items() if adapter is not None}
-        self.hashes = {name: file_sha256(path, progress=progress) for name, path in files.items()}
+        made = {name: file_sha256(path, progress=progress) for name, path in files.items()}
+        # A file that was replaced since it was loaded is not what answers.
+        self.hashes = {
+            name: made[name] for name, path in files.items() if self._files.get(path) == identity(path.stat())
+        }
 
     # -- replies ---------------------------------------------------------------------------------------------
 
