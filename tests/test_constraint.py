@@ -233,6 +233,20 @@ def test_keywords_that_nobody_knows_are_named() -> None:
     assert unknown_keywords(Constraint("json_schema", json.dumps(schema))) == ["maxLen", "minimun"]
 
 
+def test_a_long_forced_text_costs_no_more_than_a_short_one(model: Model) -> None:
+    """What is tokenised again with each token does not grow with the text."""
+    text = "né😀 hello there, " * 5000
+    matcher = begun(model, "lark", f"start: {json.dumps(text, ensure_ascii=False)}")
+    written = b""
+    for _ in range(40):
+        forced = matcher.forced()
+        assert sum(len(model.piece(token)) for token in forced) < 300
+        token = int(matcher.allowed[-1])
+        written += model.piece(token)
+        matcher.accept(token)
+    assert text.encode().startswith(written)
+
+
 # -- random texts ------------------------------------------------------------------------------------------------
 
 

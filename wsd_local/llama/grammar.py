@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Check = Callable[[], None]
 _BYTES = 256
+_ENOUGH = 256
+"""Bytes of a forced text that are read as tokens at once."""
 _KEPT = 16
 """Compiled grammars that are kept."""
 
@@ -50,8 +52,14 @@ class _Vocabulary:
         self._longest = max(map(len, self._places))
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokens that write exactly this text: what is forced is what must be written, byte by byte."""
+        """Tokens that write exactly this text: what is forced is what must be written, byte by byte.
+
+        Of a long text its beginning is enough: it is asked for again with each token.
+        """
         data = text.encode() if isinstance(text, str) else text
+        if len(data) > _ENOUGH:
+            ends = (end for end in range(_ENOUGH, 0, -1) if data[end] & 0xC0 != 0x80)
+            data = data[: next(ends, _ENOUGH)]
         for before in ("", "\n"):  # some put a space before all that begins
             tokens = self._model.tokenize_text(before + data.decode(errors="replace"))
             for start in range(min(len(tokens), 4)):
