@@ -165,6 +165,7 @@ def test_escape_stops_and_keeps_and_the_reply_goes_on(tmp_path: Path) -> None:
             brake.hold(60)
             await pilot.press("f6")
             await until(pilot, lambda: len(texts(app)[1][1]) > len(part) + 40)
+            assert "F6 goes on" not in shown(app), "it goes on already"
             await pilot.press("ctrl+c")
             brake.let_go()
             await answered(app, pilot)

@@ -32,7 +32,9 @@ class ChatList(Vertical):
     DEFAULT_CSS = """
     ChatList { border-right: solid $panel; }
     ChatList > Input { margin: 0 1; background: $boost; }
-    ChatList > OptionList { border: none; height: 1fr; background: transparent; }
+    ChatList > OptionList {
+        border: none; height: 1fr; background: transparent; text-wrap: nowrap; text-overflow: ellipsis;
+    }
     """
     BINDINGS: ClassVar[list[Any]] = [Binding("escape", "leave", "back to your message", show=False)]
 

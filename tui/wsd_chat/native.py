@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wsd_local.paths import make_private
+
 
 @contextmanager
 def own_screen(log: Path) -> Iterator[None]:
@@ -25,6 +27,7 @@ def own_screen(log: Path) -> Iterator[None]:
     logger = logging.getLogger("wsd_local")
     level, propagate = logger.level, logger.propagate
     with log.open("ab") as file:
+        make_private(log)
         os.dup2(file.fileno(), 2)
     sys.__stderr__ = io.TextIOWrapper(os.fdopen(screen, "wb", closefd=False), encoding="utf-8", line_buffering=True)  # type: ignore[misc]
     logger.addHandler(handler)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -100,6 +101,8 @@ class Turns(Endings):
         await self.transcript.show(begun.branch)
         if begun.goes_on:
             turn.view = self.transcript.view_of(begun.writer.id)
+            if turn.view is not None:
+                self._close_view(turn, replace(turn.view.entry, state="writing"))
         else:
             question = begun.branch[-1].id
             turn.view = await self.transcript.add(Entry(begun.writer.id, question, "assistant", "", "writing"))
