@@ -436,6 +436,7 @@ class Pair:
         with self._loading:
             self._require_open()
             self.warm(settings.mode)
+            _ = self.engine  # made here, where one thread is at a time
             return Run(self, messages, settings, progress, left_out, wait=wait)
 
     def replies(
