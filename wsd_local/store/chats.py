@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wsd_local.errors import UsageError
 from wsd_local.store import finding, queries, rows, schema, tree
-from wsd_local.store.file import ChatFile, StoreError
+from wsd_local.store.file import ChatFile, StoreError, default_path
 from wsd_local.store.finding import clean
 from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, Role, Span, State
-from wsd_local.store.writer import FLUSH_S, MakeTimer, Reference, ReplyWriter, insert_reply, is_alive
+from wsd_local.store.settling import settle
+from wsd_local.store.writer import FLUSH_S, MakeTimer, Reference, ReplyWriter, insert_reply
 
 if TYPE_CHECKING:
     from wsd_local.decoding import ReplyToken
@@ -62,7 +63,7 @@ class Store:
         self._writers: set[ReplyWriter] = set()
         self._file = ChatFile(None if path == ":memory:" else Path(path or default_path()), steps)
         try:
-            self._settle()
+            settle(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -171,8 +172,7 @@ class Store:
         """
         with self._file.changing() as db:
             added = self._insert(db, chat_id, parent, role, clean(text), "finished")
-            title = next((line for line in text.splitlines() if line.strip()), "")
-            if role == "user" and title:
+            if role == "user" and (title := next((line for line in text.splitlines() if line.strip()), "")):
                 db.execute("UPDATE chats SET title = ? WHERE id = ? AND title = ''", (_line(title), chat_id))
         return added
 
@@ -383,26 +383,6 @@ class Store:
         writer = ReplyWriter(self._file, before, self._clock, self._flush_s, self._timer, self._writers.discard)
         self._writers.add(writer)
         return writer
-
-    def _settle(self) -> None:
-        """Replies whose program is gone count as cancelled, and are found by search."""
-        unsettled = f"{queries.MESSAGE} WHERE state = 'writing'"
-        with self._file.reading() as db:
-            if all(is_alive(row["writer_pid"], row["writer_started"]) for row in db.execute(unsettled)):
-                return
-        with self._file.changing() as db:
-            for row in db.execute(unsettled).fetchall():
-                if not is_alive(row["writer_pid"], row["writer_started"]):
-                    values = (finding.words(row["text"]), row["id"])
-                    db.execute("UPDATE messages SET state = 'cancelled', words = ? WHERE id = ?", values)
-                    db.execute("UPDATE replies SET finish_reason = 'cancelled' WHERE message = ?", (row["id"],))
-
-
-def default_path() -> Path:
-    """Where chats are kept."""
-    from wsd_local.paths import data_dir
-
-    return data_dir() / "chats.db"
 
 
 def _line(text: str) -> str:

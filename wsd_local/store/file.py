@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsd_local.errors import UsageError, WsdError, reason
-from wsd_local.paths import make_folder, make_private
+from wsd_local.paths import data_dir, make_folder, make_private
 from wsd_local.store import schema
 
 if TYPE_CHECKING:
@@ -251,3 +251,8 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+def default_path() -> Path:
+    """Where chats are kept."""
+    return data_dir() / "chats.db"
