@@ -14,7 +14,7 @@ import pytest
 from test_command import complains, wsd
 
 from wsd_local.diagnosis import unwritable
-from wsd_local.errors import os_message, reason, room_advice
+from wsd_local.errors import UsageError, message_of, os_message, reason, room_advice
 from wsd_local.extras import install_command
 from wsd_local.paths import demo_dir
 from wsd_local.units import plural
@@ -43,6 +43,8 @@ def test_reasons_have_no_numbers() -> None:
         assert "Errno" not in text
     assert reason(OSError(errno.ENOSPC, "x")) == "the disk is full"
     assert os_message(OSError("a text alone")) == "a text alone"
+    assert message_of(OSError(errno.ENOSPC, "x", "a file")) == "a file: the disk is full"
+    assert message_of(UsageError("as it is")) == "as it is"
 
 
 def test_advice_on_a_full_context() -> None:

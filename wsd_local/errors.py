@@ -78,6 +78,11 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
+def message_of(error: WsdError | OSError) -> str:
+    """One line about an error of this package or of the system."""
+    return os_message(error) if isinstance(error, OSError) else str(error)
+
+
 def os_message(error: OSError) -> str:
     """A system error as one line: the file, if there is one, and the reason."""
     names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

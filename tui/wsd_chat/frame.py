@@ -30,7 +30,7 @@ from wsd_chat.talk import Answering, Wanted
 from wsd_chat.terminal_keys import tell_apart
 from wsd_chat.transcript import Entry, Transcript
 from wsd_chat.worker import Ticket, Worker
-from wsd_local.errors import WsdError
+from wsd_local.errors import WsdError, message_of
 from wsd_local.store import Store
 from wsd_local.visible import visible
 
@@ -148,7 +148,7 @@ class Frame(App[None]):
         try:
             await work
         except (WsdError, OSError) as error:
-            self.say(str(error), "error")
+            self.say(message_of(error), "error")
 
     async def run_action(self, *arguments: Any, **named: Any) -> bool:
         """Do something; what the store or a model cannot do is shown, and ends nothing."""

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wsd_local.errors import WsdError
+from wsd_local.errors import WsdError, message_of
 from wsd_local.pairs import Pair
 
 Job = Callable[["Worker"], None]
@@ -42,7 +42,7 @@ class Failed:
 
     def __init__(self, error: Exception, ticket: Ticket) -> None:
         self.error, self.ticket = error, ticket
-        self.message = str(error) if isinstance(error, WsdError | OSError) else f"internal error: {error!r}"
+        self.message = message_of(error) if isinstance(error, WsdError | OSError) else f"internal error: {error!r}"
 
 
 class Worker:
