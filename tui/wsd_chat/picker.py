@@ -152,6 +152,8 @@ class ModelPicker(Box):
 
         try:
             hub = Hub()
+            if hub.note is not None:
+                self.app.call_from_thread(self._say, hub.note)
             plan = hub.plan(name, None, read_config().pairs)
             for download in plan.downloads:
                 hub.fetch(download, progress)
