@@ -15,6 +15,7 @@ from test_header import huge, split_in_three
 from wsd_local.catalog import catalog_models, catalog_pairs
 from wsd_local.description import describe
 from wsd_local.diagnosis import gpu_here, reinstall_command
+from wsd_local.errors import WsdError
 from wsd_local.header import read_model
 from wsd_local.local_models import found_elsewhere, import_model
 from wsd_local.paths import package_models_dir
@@ -185,6 +186,21 @@ def test_a_damaged_registry_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "models.json").write_text("{")
     complains(wsd("models", "list"), 1, "models.json", "is damaged")
+
+
+@pytest.mark.parametrize("key", ["name", "paths", "origin", "repo", "revision", "written"])
+def test_a_registry_with_wrong_types_is_damaged(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path))
+    row = {"name": "m", "paths": ["/m.gguf"], "origin": "made", "repo": None, "revision": None, "written": None}
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps({"models": [row]}))
+    assert list(known()) == ["m"]
+    for value in (5, True, [], {}, "", [5], [None], [""], "a\0b", ["a\0b"], float("inf")):
+        if (key, value) == ("written", []):
+            continue
+        file.write_text(json.dumps({"models": [row | {key: value}]}))
+        with pytest.raises(WsdError, match="is damaged"):
+            known()
 
 
 # -- fit ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.hub import Hub
-from wsd_local.network import hub_token, is_open, one_line, same_origin, session, without_secrets
+from wsd_local.network import hub_token, is_open, one_line, same_origin, session, withheld, without_secrets
 from wsd_local.redaction import redacted, without_home
 from wsd_local.transfer import http_package
 
@@ -72,6 +72,9 @@ def test_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("SOME_API_KEY", "short")
     monkeypatch.setenv("SOME_CREDENTIALS", str(tmp_path))
+    for name in ("AWS_SECRET_ACCESS_KEY", "PGPASS", "GITHUB_PAT", "NPM_AUTH"):
+        monkeypatch.setenv(name, f"value of {name}")
+        assert without_secrets(f"-value of {name}-") == "-***-"
     assert without_secrets(f"{CANARY}, short, {tmp_path}") == f"***, short, {tmp_path}"
 
 
@@ -121,6 +124,36 @@ def test_plain_http_is_open(url: str) -> None:
 def test_tls_and_this_machine_are_not(url: str) -> None:
     assert not is_open(url)
     assert hub_token(url, "hf_x") == "hf_x"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "exceptions", "exposed"),
+    [
+        ("http_proxy", "", True),
+        ("all_proxy", "", True),
+        ("https_proxy", "", False),
+        ("http_proxy", "other, LOCALHOST", False),
+        ("http_proxy", "*", False),
+        ("http_proxy", ".localhost", True),
+    ],
+)
+def test_a_proxy_is_no_part_of_this_machine(
+    proxy: str, exceptions: str, exposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(proxy, "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", exceptions)
+    url = "http://localhost:8080"
+    assert is_open(url) is exposed and (hub_token(url, "hf_x") is None) is exposed
+    assert ("put localhost in NO_PROXY" in (withheld(url, "hf_x") or "")) is exposed
+    assert not is_open("https://hub.example")
+
+
+@pytest.mark.parametrize("url", ["http://evil.example\\@localhost", "https://evil.example\\@hub", "http://local\thost"])
+def test_addresses_that_programs_read_in_different_ways(url: str) -> None:
+    assert is_open(url) and not same_origin(url, url)
 
 
 def test_origins() -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsd_local.errors import WsdError
@@ -62,9 +66,24 @@ _STYLE = {
 def require() -> None:
     """Raise `WsdError` if charts cannot be drawn here."""
     try:
-        import matplotlib.backends.backend_svg  # noqa: F401
+        with _out_of_working_folder():
+            import matplotlib.backends.backend_svg  # noqa: F401
     except ImportError as error:
         raise WsdError(f"charts need matplotlib ({error}); install it with: {install_command('report')}") from error
+
+
+@contextmanager
+def _out_of_working_folder() -> Iterator[None]:
+    """Work elsewhere while matplotlib is imported if it would read settings from here, where anybody's files may be."""
+    if "matplotlib" in sys.modules or not os.path.lexists("matplotlibrc"):
+        yield
+        return
+    here = Path.cwd()
+    os.chdir(Path(__file__).parent)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 # -- charts --------------------------------------------------------------------------------------------------

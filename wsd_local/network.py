@@ -1,8 +1,8 @@
 """How this program speaks HTTP: what may be sent where, and what of an address may be shown.
 
-Contract: a token goes to its own host alone, over TLS or to this machine itself, and no redirect leads from https to
-http. A request says that it is of this program, and nothing about the machine. Nothing that is shown holds a password,
-a token, or a signature (`without_secrets`), whichever message, log or traceback it is a part of.
+Contract: a token goes to its own host alone, over TLS or to this machine itself without a proxy, and no redirect leads
+from https to http. A request says that it is of this program, and nothing about the machine. Nothing that is shown
+holds a password, a token, or a signature (`without_secrets`), whichever message, log or traceback it is a part of.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _USER_WITH_SLASH = re.compile(r"(//)[^\s/:@\[]*:(?!\d+[/?#])[^\s@]*@(?=[\w\[])")
 _USER_ALONE = re.compile(r"(?<![\w/@])[^\s/:@'\"(]+:[^\s/@'\"]+@(?=[\w.-]+(?:[:/]|\b))")
 _QUERY = re.compile(rf"([?&;#][^=&\s#]*(?:{_SECRET})[^=&\s#]*=)[^&\s#'\"<>]+", re.IGNORECASE)
 _HEADER = re.compile(r"\b(bearer|basic) +[\w.~+/=-]{6,}", re.IGNORECASE)
-_TOKEN = re.compile(r"\b(hf|api_org|pypi)[_-][A-Za-z0-9_-]{16,}")
-_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+_TOKEN = re.compile(r"\b(hf|api_org|pypi|gh[opsu]|github_pat|glpat)[_-][A-Za-z0-9_-]{16,}")
+_NAMES = re.compile(r"TOKEN|SECRET|PASS|(API|ACCESS|PRIVATE)_?KEY|CREDENTIAL|AUTH(?!OR)|(^|_)PAT$", re.IGNORECASE)
+_AMBIGUOUS = re.compile(r"[\\\s\x00-\x1f]")
+"""Signs in an address that programs read in different ways."""
 _SHORTEST = 8
 """A secret of fewer characters may be a word that stands in a text for another reason."""
 
@@ -63,14 +65,22 @@ def one_line(said: object) -> str:
 
 
 def is_open(url: str) -> bool:
-    """Whether everybody on the way can read what is sent to an address: plain HTTP to another machine."""
+    """Whether everybody on the way can read what is sent to an address: plain HTTP to another machine.
+
+    So can a proxy on the way to this machine itself. What two programs may read as different addresses counts as open.
+    """
+    if _AMBIGUOUS.search(url):
+        return True
     parts = urlsplit(url)
-    return parts.scheme.lower() != "https" and not _is_this_machine(parts.hostname or "")
+    if parts.scheme.lower() == "https":
+        return False
+    host = parts.hostname or ""
+    return not _is_this_machine(host) or _through_proxy(host)
 
 
 def same_origin(one: str, other: str) -> bool:
     """Whether two addresses have scheme, host and port in common."""
-    return _origin(one) == _origin(other)
+    return _origin(one) == _origin(other) and not _AMBIGUOUS.search(one + other)
 
 
 def hub_token(endpoint: str, token: str | None = None) -> str | None:
@@ -82,7 +92,10 @@ def withheld(endpoint: str, token: str | None = None) -> str | None:
     """One line that a token is not sent, where that is so."""
     if not is_open(endpoint) or _own_token(token) is None:
         return None
-    return f"{without_secrets(endpoint)} is plain HTTP: your token is not sent to it; use an https:// address"
+    shown, host = without_secrets(endpoint), urlsplit(endpoint).hostname or ""
+    if _is_this_machine(host):
+        return f"{shown} is plain HTTP through a proxy: your token is not sent to it; put {host} in NO_PROXY"
+    return f"{shown} is plain HTTP: your token is not sent to it; use an https:// address"
 
 
 def session() -> httpx2.Client:
@@ -142,6 +155,15 @@ def _is_this_machine(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _through_proxy(host: str) -> bool:
+    """Whether plain HTTP to a host goes through a proxy. An exception counts if it names the host in full, or all."""
+    from urllib.request import getproxies
+
+    proxies = getproxies()
+    exceptions = {name.strip().strip("[]").lower() for name in proxies.get("no", "").split(",")}
+    return bool(proxies.get("http") or proxies.get("all")) and not exceptions & {"*", host.lower()}
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from wsd_local.atomic import write_text
 from wsd_local.errors import UsageError, WsdError, reason
@@ -97,9 +97,20 @@ def _models(contents: dict[str, Any]) -> dict[str, Known]:
 
 
 def _known(row: dict[str, Any]) -> Known:
-    written = row.get("written")
-    paths = tuple(map(Path, row["paths"]))
-    return Known(**{**row, "paths": paths, "written": None if written is None else tuple(written)})
+    """A model as it was put in; whoever edits the file may have written anything.
+
+    Raises:
+        KeyError, TypeError, ValueError: it cannot be one.
+    """
+    written, paths = row.get("written"), row["paths"]
+    texts = [row["name"], *paths, *(row[key] for key in ("repo", "revision") if row.get(key) is not None)]
+    if not all(isinstance(text, str) and text and "\0" not in text for text in texts):
+        raise TypeError("a name or a path is no text")
+    if not isinstance(paths, list) or not paths or row["origin"] not in get_args(Origin):
+        raise ValueError(f"{row['name']!r} has no files, or an unknown origin")
+    if written is not None and not (isinstance(written, list) and all(type(number) is int for number in written)):
+        raise TypeError(f"{row['name']!r} was written as {written!r}")
+    return Known(**{**row, "paths": tuple(map(Path, paths)), "written": None if written is None else tuple(written)})
 
 
 def _damaged(error: object) -> WsdError:
