@@ -195,7 +195,8 @@ def test_a_registry_with_wrong_types_is_damaged(key: str, tmp_path: Path, monkey
     file = tmp_path / "models.json"
     file.write_text(json.dumps({"models": [row]}))
     assert list(known()) == ["m"]
-    for value in (5, True, [], {}, "", [5], [None], [""], "a\0b", ["a\0b"], float("inf")):
+    wrong: list[object] = [5, True, [], {}, "", [None], [""], "a\0b", ["a\0b"], float("inf")]
+    for value in wrong:
         if (key, value) == ("written", []):
             continue
         file.write_text(json.dumps({"models": [row | {key: value}]}))
