@@ -113,6 +113,16 @@ def allows(model: Model, kind: Kind, source: str, text: str) -> bool:
          ['{"a":"em","b":"en"}'], ['{"a":"em","b":"em"}']),
         ({"properties": {"x": {"$ref": "#/$defs/space"}}, "required": ["x"], "type": "object",
           "$defs": {"space": {"enum": ["open", "closed"]}}}, ['{"x":"open"}'], ['{"x": }']),
+        ({"pattern": '^[^"]+$', "type": "string"}, ['"a\\\\b"', '"é\\n"'], [r'"\""', r'"a\"b"', '""']),
+        ({"pattern": r"^[^\\/]*$", "type": "string"}, [r'"\""', '"a:b"'], [r'"\\"', r'"a\\b"', '"a/b"']),
+        ({"pattern": "^[a[&&b]+$", "type": "string"}, ['"a[&b"'], ['"c"', '""']),
+        ({"pattern": r"^[]\]a-]+$", "type": "string"}, ['"a]-"'], ['"b"', r'"\\"']),
+        ({"type": "object", "patternProperties": {'^[^"]$': {"const": 1}}, "additionalProperties": False},
+         ['{"a":1}'], [r'{"\"":1}']),
+        ({"type": "array", "items": {"type": "string", "maxLength": 1.0}, "uniqueItems": False, "minContains": 1},
+         ['["a","a"]'], ['["ab"]']),
+        ({"type": "object", "properties": {"a": {"const": 1}}, "propertyNames": {"type": "string"}, "then": False,
+          "unevaluatedProperties": True, "dependentRequired": {}}, ['{"a":1}'], ['{"a":2}']),
         (True, ["1", "[]"], ["x"]),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict | bool) else "",
@@ -123,6 +133,12 @@ def test_texts_of_schemas(model: Model, schema: Any, good: list[str], bad: list[
         jsonschema.validate(json.loads(text), schema)
         assert allows(model, "json_schema", source, text), text
     assert [text for text in bad if allows(model, "json_schema", source, text)] == []
+
+
+def test_a_class_of_characters_in_a_pattern_excludes_quotes(model: Model) -> None:
+    source = json.dumps({"type": "string", "pattern": r"^\P{P}+$"})
+    assert allows(model, "json_schema", source, '"a b"')
+    assert [text for text in (r'"\""', r'"a\\"', '"."') if allows(model, "json_schema", source, text)] == []
 
 
 @pytest.mark.parametrize(
@@ -136,6 +152,7 @@ def test_texts_of_schemas(model: Model, schema: Any, good: list[str], bad: list[
         ("grammar", 'root ::= "\\"" ([^"\\\\\\x00-\\x1F] | "\\\\" ["\\\\n])* "\\""', ['"a\\n\\""'], ['"a\n"', '"\\x"']),
         ("regex", r"^[a-z]+(?:\.[a-z]+)*$", ["a.b", "abc"], ["a.", "A"]),
         ("regex", "ja|nein", ["ja"], ["jan"]),
+        ("regex", " ", [" "], ["", "a"]),
         ("lark", 'start: INT ("," INT)*\nINT: /[0-9]+/', ["1,22"], ["1,", ""]),
     ],
 )  # fmt: skip
@@ -156,6 +173,7 @@ REFUSED: list[tuple[Kind, str, str]] = [
     ("grammar", 'root ::= "a\0b"', "NUL"),
     ("grammar", " \n", "empty"),
     ("grammar", 'root ::= <think> "a"', "think"),
+    ("grammar", 'root ::= a\na ::= "x"\na ::= "y"', "twice"),
     ("lark", "start: a0\n" + "\n".join(f"a{i}: a{i + 1}" for i in range(20_000)) + '\na20000: "x"', "too"),
     ("lark", "start: " + "(" * 60_000 + '"a"' + ")" * 60_000, "nested"),
     ("lark", "start: A0\n" + "\n".join(f"A{i}: A{i + 1} A{i + 1}" for i in range(40)) + '\nA40: "x"', "too big"),
@@ -167,10 +185,16 @@ REFUSED: list[tuple[Kind, str, str]] = [
     ("regex", "((a{1000}){1000}){1000}", "too complex"),
     ("regex", "(" * 60_000 + "a" + ")" * 60_000, "regex"),
     ("regex", "", "empty"),
+    ("regex", "a\\", "backslash"),
     ("json_schema", '{"not": {"type": "string"}}', '"not"'),
     ("json_schema", '{"type": "elephant"}', "elephant"),
     ("json_schema", '{"$ref": "https://localhost/x.json"}', "localhost"),
     ("json_schema", '{"type": "array", "uniqueItems": true}', "uniqueItems"),
+    ("json_schema", '{"properties": {"a": {"type": "string", "required": true}}}', '"required" at #/properties/a'),
+    ("json_schema", '{"type": "string", "minimum": "5"}', "a number"),
+    ("json_schema", '{"type": "integer", "maxLength": -1}', "whole number"),
+    ("json_schema", '{"type": "object", "items": "string"}', "a schema"),
+    ("json_schema", '{"type": "array", "properties": {"a": "string"}}', "schemas"),
     ("json_schema", '{"type": "string", "nullable": true}', "nullable"),
     ("json_schema", '{"items": {"x-guidance": {"lenient": true}, "not": {}}}', "x-guidance"),
     ("json_schema", '{"type": "object", "minProperties": 3}', "minProperties"),
@@ -276,7 +300,7 @@ KEYWORDS = {
     "multipleOf": st.sampled_from([1, 2, 3, 7, 0.5]),
     "minItems": st.integers(0, 2),
     "maxItems": st.integers(0, 3),
-    "pattern": st.sampled_from(["^a", "b$", r"^\d+$", "[^a]", "^(a|bc)*$", r"\\", '"']),
+    "pattern": st.sampled_from(["^a", "b$", r"^\d+$", "[^a]", '^[^"]+$', r"^[^\\\s]", "^(a|bc)*$", r"\\", '"']),
     "enum": st.lists(
         st.none()
         | st.booleans()

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsd_local import child
-from wsd_local.constraint import Constraint, subschemas
+from wsd_local.constraint import COUNTS, Constraint, subschemas
 from wsd_local.errors import CancelledError, UsageError
 from wsd_local.gbnf import portable
+from wsd_local.patterns import quotable
 from wsd_local.units import MIB
 
 T = TypeVar("T")
@@ -171,8 +172,9 @@ def grammar_of(kind: str, source: str) -> str:
 
 
 def _schema(source: str) -> str:
-    """The schema as an object, with two changes that leave every text that follows it a text that follows the source.
+    """The schema as an object, with changes that leave every text that follows it a text that follows the source.
 
+    What constrains nothing is left out, as llguidance would refuse some of it, and patterns are written in its dialect.
     oneOf of different constants is anyOf. Where no schemas are combined, an object that names properties has these
     alone, unless it speaks of others: models that may add some find no end.
     """
@@ -184,6 +186,7 @@ def _schema(source: str) -> str:
     parts = [part for _, part in subschemas(schema)]
     combined = any("allOf" in part or (_COMBINING & part.keys() and _OF_OBJECTS & part.keys()) for part in parts)
     for part in parts:
+        _plain(part)
         if not combined:
             _close(part)
         if "anyOf" not in part and _are_different_constants(part.get("oneOf")):
@@ -191,6 +194,40 @@ def _schema(source: str) -> str:
     return json.dumps(schema)
 
 
+def _plain(part: dict[str, Any]) -> None:
+    """Leave out keywords that hold for everything, write whole numbers as such, patterns in llguidance's dialect."""
+    for keyword in _NOTHING_ALONE.keys() & part.keys():
+        if not _NOTHING_ALONE[keyword] & part.keys():
+            del part[keyword]
+    for keyword, values in _NOTHING.items():
+        if keyword in part and any(part[keyword] is value or part[keyword] == value for value in values):
+            del part[keyword]
+    for keyword in COUNTS & part.keys():
+        part[keyword] = int(part[keyword])
+    if isinstance(part.get("pattern"), str):
+        part["pattern"] = quotable(part["pattern"])
+    if isinstance(part.get("patternProperties"), dict):
+        part["patternProperties"] = {quotable(name): one for name, one in part["patternProperties"].items()}
+
+
+_NOTHING: dict[str, list[Any]] = {
+    "uniqueItems": [False],
+    "propertyNames": [True, {}, {"type": "string"}],
+    "unevaluatedItems": [True, {}],
+    "unevaluatedProperties": [True, {}],
+    "dependentRequired": [{}],
+    "dependentSchemas": [{}],
+    "dependencies": [{}],
+}
+"""Values that allow everything."""
+_NOTHING_ALONE = {
+    "minContains": {"contains"},
+    "maxContains": {"contains"},
+    "then": {"if"},
+    "else": {"if"},
+    "if": {"then", "else"},
+}
+"""Keywords that mean nothing without one of the others."""
 _COMBINING = {"anyOf", "oneOf", "$ref"}
 _OF_OBJECTS = {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class Constraint:
             size = len(self.source.encode())
         except UnicodeEncodeError as error:
             raise self.error(f"is not text: half a character at {error.start}") from None
-        if not self.source.strip():
+        if not (self.source if self.kind == "regex" else self.source.strip()):
             raise self.error("is empty")
         if size > MOST_BYTES:
             raise self.error(f"is too long: {size:,} bytes, and {MOST_BYTES:,} are the most")
@@ -71,6 +71,8 @@ class Constraint:
             self._check_schema()
         elif self.kind == "lark":
             self._check_lark()
+        elif self.kind == "regex" and (len(self.source) - len(self.source.rstrip("\\"))) % 2:
+            raise self.error("ends with a backslash that stands for nothing; leave it out, or write two")
 
     @property
     def name(self) -> str:
@@ -106,6 +108,9 @@ class Constraint:
         raise ValueError(f"{text} is no number")
 
     def _check_part(self, where: str, schema: dict[str, Any]) -> None:
+        for keyword, (is_right, right) in _SHAPES.items():
+            if keyword in schema and not is_right(schema[keyword]):
+                raise self.error(f'"{keyword}"{where} must be {right}')
         for keyword, reason in _REFUSED.items():
             if schema.get(keyword, False) is not False:
                 raise self.error(f'"{keyword}"{where} is not supported: {reason}')
@@ -130,6 +135,56 @@ class Constraint:
             raise self.error(
                 f'"minProperties": {least}{where} is not supported, as the names are not given; require them'
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, dict | bool)
+
+
+def _is_schemas(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_schema, value))
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_schema, value.values()))
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_COUNTED = ("Length", "Items", "Properties", "Contains")
+COUNTS = frozenset(f"{bound}{counted}" for bound in ("min", "max") for counted in _COUNTED)
+"""Keywords whose value is a count."""
+_SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys(sorted(COUNTS), (_is_count, "a whole number from 0 on")),
+    **dict.fromkeys(("minimum", "maximum"), (_is_number, "a number")),
+    **dict.fromkeys(
+        ("exclusiveMinimum", "exclusiveMaximum"), (lambda value: isinstance(value, int | float), "a number")
+    ),
+    "multipleOf": (
+        lambda value: isinstance(value, int | float) and value is not True and value > 0,
+        "a number above 0",
+    ),
+    **dict.fromkeys(("pattern", "format", "$ref"), (lambda value: isinstance(value, str), "text")),
+    "uniqueItems": (lambda value: isinstance(value, bool), "true or false"),
+    "enum": (lambda value: isinstance(value, list), "a list"),
+    "required": (_is_names, "a list of names"),
+    **dict.fromkeys(("properties", "patternProperties"), (_is_named, "an object of schemas")),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), (_is_schemas, "a list of schemas")),
+    "items": (lambda value: _is_schema(value) or _is_schemas(value), "a schema"),
+    **dict.fromkeys(("additionalProperties", "additionalItems", "not", "contains"), (_is_schema, "a schema")),
+    **dict.fromkeys(("propertyNames", "if", "then", "else"), (_is_schema, "a schema")),
+}
+"""What the value of a keyword is, also where llguidance does not read it: it passes over what is for another type."""
 
 
 def _is_kept(keyword: str, number: float) -> bool:

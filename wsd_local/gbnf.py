@@ -9,6 +9,7 @@ their own where the converter would take two for one.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 _CHARACTER = r"\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\.|"
@@ -27,9 +28,11 @@ def portable(gbnf: str) -> str:
     """`gbnf`, ready for llguidance's `gbnf_to_lark`.
 
     Raises:
-        ValueError: an escape is unknown, or stands for no character.
+        ValueError: an escape is unknown, or stands for no character; a rule is there twice.
     """
     names = [match["name"] for match in _PARTS.finditer(gbnf) if match["defined"]]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"the rule {twice[0]} is there twice")
     renamed = _renamed(names)
     kinds: dict[str, Callable[[str], str]] = {
         "text": lambda part: '"' + "".join(map(_spelled, _IN_TEXT.findall(part[1:-1]))) + '"',
