@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,32 @@ def test_a_reply_that_ends_while_the_store_is_held_is_kept_afterwards(
             assert app.talk.head is not None and "Paris" in app.store.message(app.talk.head).text
 
     run(test)
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_leaving_does_not_wait_for_a_held_store_and_says_what_is_lost(
+    asked_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsd_local.store.file.BUSY_S", 10_000.0)
+    monkeypatch.setattr("wsd_chat.endings.LEAVE_S", 0.1)
+    lost: list[str | None] = []
+
+    async def test() -> None:
+        with ExitStack() as stack:
+            async with chatting(tmp_path, **LONG) as (app, pilot):
+                brake = Brake(app, 60)
+                if not asked_first:
+                    stack.enter_context(held(tmp_path / "chats.db"))
+                app.query_one(Composer).put(FRANCE)
+                await pilot.press("enter")
+                if asked_first:
+                    await until(pilot, lambda: app.answering.run is not None)
+                    stack.enter_context(held(tmp_path / "chats.db"))
+                brake.let_go()
+            lost.append(app.lost)
+
+    run(test)
+    assert lost[0] is not None and ("reply" if asked_first else "question") in lost[0]
 
 
 def test_a_chat_opened_while_the_pair_loads_stops_nothing(tmp_path: Path) -> None:

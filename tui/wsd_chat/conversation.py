@@ -200,10 +200,11 @@ class Conversation:
 
     def close(self, begun: Begun | None, reply: Reply | None) -> None:
         """Keep what there is of the last reply; the program ends."""
-        with contextlib.suppress(StoreError):
+        try:
             self.settle()
-        if begun is not None:
-            self.finish(begun, reply)
+        finally:
+            if begun is not None:
+                self.finish(begun, reply)
 
     @staticmethod
     def _take_back(book: Store, chat: int, message: int, head: int | None) -> None:

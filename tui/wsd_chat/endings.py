@@ -22,6 +22,8 @@ from wsd_local.events import Text
 from wsd_local.reply import Finished, Reply
 from wsd_local.store import GoneError, StoreError
 
+LEAVE_S = 1.5
+"""How long the end of the program waits for another program that holds the store."""
 RETRY_S = 3.0
 """Until a reply that could not be written is tried again."""
 
@@ -51,6 +53,8 @@ class Endings(Frame):
         super().__init__(*arguments, **named)
         self.turn: Turn | None = None
         self.editing: Entry | None = None
+        self.lost: str | None = None
+        """What could not be kept when the program ended, for people."""
         self._trouble_shown = ""
         self._phase = "ready"
 
@@ -164,8 +168,9 @@ class Endings(Frame):
         await self.transcript.warn(f"{message}{hint}")
 
     async def on_unmount(self) -> None:
-        """Nothing is left running, and what was written of a reply is kept."""
+        """Nothing is left running, and what was written of a reply is kept if the store lets us soon."""
         turn, self.turn = self.turn, None
+        self.store.hurry(LEAVE_S)
         await asyncio.to_thread(self.models.close)
         for news in self.models.take():
             if turn is not None and isinstance(news, Said) and news.key == turn.key and turn.begun is not None:
@@ -175,8 +180,10 @@ class Endings(Frame):
                     turn.reply = news.event.reply
         async with self.turns:
             begun = None if turn is None else turn.begun
+            if turn is not None and begun is None and turn.typed:
+                self.lost = "the last question could not be written, and is not kept"
             try:
                 await self.desk.do(self.talk.close, begun, None if turn is None else turn.reply)
             except WsdError as error:
-                self.log.error(str(error))
+                self.lost = f"{error}; the end of the last reply is not kept"
         self.desk.close()

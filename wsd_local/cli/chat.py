@@ -38,6 +38,7 @@ def chat(
 ) -> None:
     """Chat in the terminal."""
     from wsd_local.cli.run import given_settings
+    from wsd_local.cli.terminal import note
     from wsd_local.config import read_config
     from wsd_local.errors import UsageError
     from wsd_local.paths import cache_dir
@@ -61,9 +62,12 @@ def chat(
     with Store() as store:
         if open_chat is not None:
             store.chat(open_chat)
-        with own_screen(log):
-            app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
-            with ending(app):
+        app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
+        try:
+            with own_screen(log), ending(app):
                 app.run()
-    if app.return_code:
-        raise typer.Exit(app.return_code)
+        finally:
+            if app.lost is not None:
+                note(f"wsd-chat: {app.lost}")
+    if code := app.return_code or (1 if app.lost else 0):
+        raise typer.Exit(code)

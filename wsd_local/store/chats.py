@@ -84,6 +84,10 @@ class Store:
         """Whether nothing of this is in a file."""
         return self._file.path is None
 
+    def hurry(self, within: float) -> None:
+        """Wait for other programs no longer than `within` seconds from now, whatever is called: this program ends."""
+        self._file.hurry(within)
+
     def close(self) -> None:
         """Close the file. Replies that are still written count as cancelled."""
         for writer in list(self._writers):

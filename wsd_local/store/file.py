@@ -14,6 +14,7 @@ A connection is lent to one call at a time, whatever its thread; a store in memo
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
 BUSY_S = 10.0
 """How long a call waits for another program's change."""
 
+STEP_MS = 50
+"""Steps in which a change waits, so that the waiting can be cut short."""
+
 SWEEP_S = 1.0
 """How long `sweep` waits for those who read."""
 
 _SAID = (
     ("not a database", "is no chat store: move it away or name another file"),
     ("malformed", "is damaged: move it away to begin a new one; `sqlite3 FILE .recover` may save what is in it"),
-    ("locked", f"another program has been changing it for {BUSY_S:g} s: try again"),
+    ("locked", "another program keeps changing it: try again"),
     ("readonly", "cannot be written: look at the permissions of the file and its folder"),
     ("unable to open", "cannot be opened: look at the permissions of the file and its folder"),
     ("full", "the disk is full: nothing of this change was kept"),
@@ -69,6 +73,7 @@ class ChatFile:
         self._turn = threading.Lock() if path is None else nullcontext()
         self._closed = False
         self._unswept = False
+        self._until = math.inf
         with self._explained():
             self._open()
 
@@ -80,6 +85,10 @@ class ChatFile:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    def hurry(self, within: float) -> None:
+        """From now on no change waits for another program after `within` seconds, also one that waits already."""
+        self._until = time.monotonic() + within
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -119,13 +128,26 @@ class ChatFile:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._turn, self._explained(), self._lent() as connection:
-            connection.execute(begin)
+            self._begin(connection, begin)
             try:
                 yield connection
                 connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    def _begin(self, connection: sqlite3.Connection, begin: str) -> None:
+        """Begin a transaction, when other programs let us."""
+        if begin == "BEGIN":
+            connection.execute(begin)
+            return
+        last = time.monotonic() + BUSY_S
+        connection.execute(f"PRAGMA busy_timeout = {STEP_MS}")
+        try:
+            while not _begun(connection, begin, min(last, self._until)):
+                pass
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
 
     @contextmanager
     def _lent(self) -> Iterator[sqlite3.Connection]:
@@ -238,6 +260,18 @@ class ChatFile:
             raise StoreError(f"{self._name}: {advice}") from error
         except OverflowError as error:
             raise UsageError(f"{self._name}: a number is too large to be an id") from error
+
+
+def _begun(connection: sqlite3.Connection, begin: str, last: float) -> bool:
+    """Whether a transaction could be begun within one step; an error if it could not by `last`."""
+    try:
+        connection.execute(begin)
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error) or time.monotonic() >= last:
+            raise
+        time.sleep(0.01)  # SQLite does not always wait
+        return False
+    return True
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
