@@ -161,6 +161,7 @@ def test_many_prompts_are_a_list(pair: wsd.Pair, prompts: Any) -> None:
     "given",
     [
         {"name": 5},
+        {"name": ""},
         {"draft": 5},
         {"base": ""},
         {"base_format": {"stop": []}},

@@ -321,7 +321,7 @@ def test_rows_that_are_wrong(tmp_path: Path) -> None:
     assert [item.id for item in data.items] == ["1", "6"]
     assert [(bad.index, bad.line) for bad in data.bad] == [(1, 3), (2, 4), (3, 5), (4, 6), (6, 9)]
     assert [bad.reason.split(":")[0] for bad in data.bad] == [
-        "has 1 fields, and the first row has 2",
+        "has 1 field, and the first row has 2",
         "has 3 fields, and the first row has 2",
         "has text behind a closing quote",
         "the prompt is empty",
@@ -399,7 +399,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("a.jsonl", '\n{"output": "x"}\n' + GOOD, r"a\.jsonl:2: has none of the fields that prompts are known by: `turns`"),
     ("a.csv", 'id,prompt\n1,a\n2,"b\n', r"a\.csv:3: a quote is opened here and never closed"),
     ("a.csv", '"id"x,prompt\n1,a\n', r"a\.csv:1: the first row does not name the columns"),
-    ("a.csv", "id,prompt\n1\n2\n", r"a\.csv:2: has 1 fields, and the first row has 2, like all records"),
+    ("a.csv", "id,prompt\n1\n2\n", r"a\.csv:2: has 1 field, and the first row has 2, like all records"),
 ]
 
 

@@ -140,10 +140,11 @@ def logits(context: Context, tokens: list[int]) -> Any:
         ({"json_schema": "{"}, "is not JSON"),
         ({"grammar": "root ::= x", "ignore_eos": True}, "leave one out"),
         ({"base_lora_scale": math.nan}, "base-lora-scale is nan"),
+        ({"draft_lora_scale": 0.5, "base_lora": "a.gguf"}, "without draft-lora"),
     ],
 )
 def test_settings_that_cannot_be_meant(wrong: dict[str, Any], said: str) -> None:
-    kind = LoadSettings if "base_lora_scale" in wrong else ReplySettings
+    kind = LoadSettings if any("lora" in name for name in wrong) else ReplySettings
     with pytest.raises(UsageError, match=said):
         kind(**wrong)
 

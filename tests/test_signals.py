@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -116,6 +117,22 @@ def test_while_a_model_is_loaded(tmp_path: Path, command: list[str], number: sig
     run.process.send_signal(number)
     assert run.end() == 128 + number
     assert not left_on(run.said)
+
+
+@pytest.mark.parametrize("option", ["--input", "--file", "--messages", "--base-format", "--grammar"])
+def test_while_a_pipe_is_read_that_says_nothing(tmp_path: Path, option: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    prompt = ["hi"] if option in ("--base-format", "--grammar") else []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsd_local", "run", *prompt, option, str(pipe)],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=defaults,
+    )
+    with process, pipe.open("wb"):  # opens when the program has opened it, too
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
 
 
 def test_at_a_question() -> None:

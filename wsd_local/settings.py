@@ -203,6 +203,10 @@ class LoadSettings:
                     f"{name.replace('_', '-')} is {getattr(self, name)}: it must lie between "
                     f"{-STRONGEST_LORA:g} and {STRONGEST_LORA:g}"
                 )
+            adapter = name.removesuffix("_scale")
+            if getattr(self, name) != 1.0 and getattr(self, adapter) is None:
+                told = adapter.replace("_", "-")
+                raise UsageError(f"{told}-scale is given without {told}: name the adapter, or leave the scale out")
 
     def lora(self, role: Literal["draft", "base"]) -> tuple[Path, float] | None:
         """Adapter of one model and its scale."""

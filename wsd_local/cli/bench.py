@@ -86,7 +86,9 @@ def bench(
                 raise CancelledError("interrupted")
             progress.update(task, description=what, advance=1)
 
-        with load(pair or config.pair, draft=draft, base=base, base_format=own, progress=loading, **settings) as loaded:
+        with load(
+            config.pair if pair is None else pair, draft=draft, base=base, base_format=own, progress=loading, **settings
+        ) as loaded:
             interrupt.calls(loaded.cancel)
             progress.update(task, completed=0)
             measuring = Bench(loaded, prompt_tokens=prompt_tokens, tokens=tokens, drafted=drafted)

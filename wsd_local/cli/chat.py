@@ -55,7 +55,7 @@ def chat(
     from wsd_chat.signals import ending
     from wsd_chat.talk import Wanted
 
-    wanted = Wanted(pair or config.pair, draft, base, settings, prepare)
+    wanted = Wanted(config.pair if pair is None else pair, draft, base, settings, prepare)
     log = cache_dir() / "wsd-chat.log"
     if open_chat is not None and off_record:
         raise UsageError("--open and --off-record are given: a chat that is kept is on the record")

@@ -68,13 +68,13 @@ def answer_data(asked: Asked) -> None:
     parallel = None if asked.parallel == "auto" else _number(asked.parallel)
     _check_exports(asked)
     with ExitStack() as stack:
-        interrupt = stack.enter_context(interruptible())
         if asked.source == "-":
-            _answer_lines(asked, interrupt, stack)
+            _answer_lines(asked, stack.enter_context(interruptible()), stack)
             return
         console = _Console(asked.quiet)
         stack.callback(console.close)
-        data = _data(asked, console)
+        data = _data(asked, console)  # may be fetched, or come through a pipe: a signal ends that at once
+        interrupt = stack.enter_context(interruptible())
         for bad in data.bad:
             line = f", row {bad.index + 1}" if bad.line is None else f", line {bad.line}"
             console.say(f"{data.path}{line}: {bad.reason}")

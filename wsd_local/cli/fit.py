@@ -46,7 +46,7 @@ def fit(
 
     config = read_config()
     _, loading = split({**config.settings, **given_settings(context)})
-    entry = named_pair(pair or config.pair or "demo", config.pairs)
+    entry = named_pair(pair if pair is not None else config.pair or "demo", config.pairs)
     names: dict[Source, str] = {"draft": draft or entry.draft, "base": base or entry.base}
     models = {role: expected(name) for role, name in names.items()}
     missing = [names[role] for role, (_, is_estimated) in models.items() if is_estimated]

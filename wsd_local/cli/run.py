@@ -113,12 +113,12 @@ def run(
     show_native_log(verbose)
     config = read_config()
     settings = {**config.settings, **given_settings(context)} | {"probabilities": tokens}
+    own = None if base_format is None else read_base_format(base_format)
     if source is not None:
         from wsd_local.cli.dataset import Asked, answer_data
 
         if prompt is not None or file is not None or messages is not None:
             raise UsageError("--input and a prompt are given: leave one out")
-        own = None if base_format is None else read_base_format(base_format)
         answer_data(
             Asked(
                 source=source,
@@ -133,7 +133,7 @@ def run(
                 quiet=quiet,
                 tokens=tokens,
                 system=system,
-                pair=pair or config.pair,
+                pair=config.pair if pair is None else pair,
                 models={"draft": draft, "base": base, "base_format": own},
                 settings=settings,
             )
@@ -160,10 +160,9 @@ def run(
             if interrupt.asked:
                 raise CancelledError("interrupted")
 
-        own = None if base_format is None else read_base_format(base_format)
         loaded = stack.enter_context(
             load(
-                pair or config.pair,
+                config.pair if pair is None else pair,
                 draft=draft,
                 base=base,
                 base_format=own,

@@ -19,6 +19,7 @@ from typing import Any
 
 from wsd_local.errors import UsageError
 from wsd_local.inputs import json_problem, json_value, limited, unique
+from wsd_local.units import plural
 
 LARGEST = 1 << 30
 """Bytes of a data set, unpacked if it was packed: 1 GiB."""
@@ -146,7 +147,7 @@ def _csv_record(line: int, names: list[str], row: list[str] | None) -> Record:
     if row is None:
         return Record(line, problem="has text behind a closing quote: write a quote inside a quoted field twice")
     if len(row) != len(names):
-        return Record(line, problem=f"has {len(row)} fields, and the first row has {len(names)}")
+        return Record(line, problem=f"has {plural(len(row), 'field')}, and the first row has {len(names)}")
     return Record(line, dict(zip(names, row, strict=True)))
 
 
