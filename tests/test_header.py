@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from damage import variants
 from data_sets import vocabularies
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import damaged, packed, packed_string, random_llama
 
 from wsd_local.errors import ModelError
-from wsd_local.header import Array, look_at, read_header, read_model
+from wsd_local.header import Array, Value, look_at, read_header, read_model
+from wsd_local.memory import footprint
 
 
 def test_it_reads_what_the_gguf_package_reads(demo_q8: tuple[Path, Path]) -> None:
@@ -266,3 +269,25 @@ def test_numbers_of_arrays_are_exact(tmp_path: Path) -> None:
     assert isinstance(types, Array)
     assert types.numbers().dtype == np.dtype("<i4")
     assert types.numbers().size == types.count
+
+
+@pytest.mark.parametrize("name", ["context_length", "embedding_length", "feed_forward_length", "attention.head_count"])
+def test_counting_memory_refuses_what_is_no_whole_number(name: str, demo_q8: tuple[Path, Path]) -> None:
+    (header,) = read_model(demo_q8[0])
+    key = f"{header.architecture}.{name}"
+    one = {GGUFValueType.STRING: packed_string("a"), GGUFValueType.FLOAT32: b"\0\0\xc0\x7f", GGUFValueType.BOOL: b"\1"}
+    lists = [Array(kind, 1, data) for kind, data in one.items()]
+    values: list[Value] = [*lists, True, 1.5, math.nan, "a"]
+    for value in values:
+        with pytest.raises(ModelError, match=f"is damaged: {key} is"):
+            footprint([replace(header, metadata={**header.metadata, key: value})])
+    assert footprint([header]) == footprint([replace(header, metadata={**header.metadata, "other": math.nan})])
+
+
+def test_counting_memory_makes_no_layers_that_only_a_name_states(demo_q8: tuple[Path, Path]) -> None:
+    (header,) = read_model(demo_q8[0])
+    first = header.tensors[0]
+    with pytest.raises(ModelError, match="is damaged: it says that it has 10000000000 layers"):
+        footprint([replace(header, tensors=(*header.tensors, replace(first, name="blk.9999999999.attn_k.weight")))])
+    bare = replace(first, name="blk.0.attn_k.weight", shape=())
+    assert footprint([replace(header, tensors=(bare,))]).layers[0].key == 1

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wsd_local.header import MAPPABLE, Array, Header, Tensor, types
+from gguf.constants import GGUFValueType
+
+from wsd_local.header import MAPPABLE, Array, Header, Tensor, damage, types
 
 _INPUTS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")
 _STATES = ("ssm_", "shortconv.", "time_mix_", "attn_x_")
@@ -94,6 +96,7 @@ class Shape:
     vocab: int
 
 
+_MOST_LAYERS = 1 << 14
 _BITS_OF_EMBEDDINGS = 6.6
 _BYTES_PER_TOKEN_OF_VOCABULARY = 480
 
@@ -125,12 +128,18 @@ def row_bytes(count: int, kind: str) -> int:
 
 
 def footprint(headers: Sequence[Header], features: frozenset[str] = frozenset()) -> Footprint:
-    """Count a model's parts. `features` are the CPU's, by llama.cpp's names, and decide what is repacked."""
+    """Count a model's parts. `features` are the CPU's, by llama.cpp's names, and decide what is repacked.
+
+    Raises:
+        ModelError: the header states what no model has.
+    """
     first = headers[0]
     tensors = [tensor for header in headers for tensor in header.tensors]
     repacks = repacking(features)
     width = _per_layer(first, "embedding_length", 0)
     blocks = 1 + max((tensor.layer for tensor in tensors if tensor.layer is not None), default=-1)
+    if blocks > _MOST_LAYERS:
+        raise damage(first.path, f"it says that it has {blocks} layers")
     by_layer: list[list[Tensor]] = [[] for _ in range(blocks)]
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
@@ -172,16 +181,20 @@ def _per_layer(header: Header, name: str, layer: int) -> int:
     """A hyperparameter that is one number, or one per layer."""
     value = header.metadata.get(f"{header.architecture}.{name}", 0)
     if isinstance(value, Array):
-        numbers = value.numbers()
+        numbers = value.numbers() if value.kind is not GGUFValueType.STRING else None
+        if numbers is None or numbers.dtype.kind not in "iu":
+            raise damage(header.path, f"{header.architecture}.{name} is a list of {value.kind.name.lower()}")
         value = int(numbers[layer]) if layer < len(numbers) else 0
-    return int(value) if isinstance(value, int) else 0
+    if isinstance(value, bool | float | str):
+        raise damage(header.path, f"{header.architecture}.{name} is {value!r} and must be a whole number")
+    return int(value)
 
 
 # -- one layer -------------------------------------------------------------------------------------------------
 
 
 def _layer(header: Header, index: int, tensors: list[Tensor], repacks: Callable[[Tensor], bool]) -> Layer:
-    shapes = {tensor.name.split(".", 2)[2]: tensor.shape for tensor in tensors}
+    shapes = {tensor.name.split(".", 2)[2]: tensor.shape or (1,) for tensor in tensors}
     recurrent = any(name.startswith(_STATES) for name in shapes)
     key, value = _cached(header, index, shapes, recurrent)
     return Layer(
