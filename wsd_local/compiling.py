@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsd_local import child
-from wsd_local.constraint import COUNTS, Constraint, subschemas
+from wsd_local.constraint import Constraint
 from wsd_local.errors import CancelledError, UsageError
 from wsd_local.gbnf import portable
-from wsd_local.patterns import quotable
+from wsd_local.schemas import portable_schema
 from wsd_local.units import MIB
 
 T = TypeVar("T")
@@ -165,87 +165,10 @@ def grammar_of(kind: str, source: str) -> str:
         return str(LLMatcher.grammar_from_lark(source))
     if kind == "json_schema":
         try:
-            return str(LLMatcher.grammar_from_json_schema(_schema(source), overrides=_json_options(source)))
+            return str(LLMatcher.grammar_from_json_schema(portable_schema(source), overrides=_json_options(source)))
         except ValueError as error:
             raise UsageError(_short(str(error))) from None
     return str(LLMatcher.grammar_from_lark(_lark(source)))
-
-
-def _schema(source: str) -> str:
-    """The schema as an object, with changes that leave every text that follows it a text that follows the source.
-
-    What constrains nothing is left out, as llguidance would refuse some of it, and patterns are written in its dialect.
-    oneOf of different constants is anyOf. Where no schemas are combined, an object that names properties has these
-    alone, unless it speaks of others: models that may add some find no end.
-    """
-    schema = json.loads(source)
-    if isinstance(schema, bool):
-        if not schema:
-            raise UsageError("there is no text that follows it")
-        return "{}"
-    parts = [part for _, part in subschemas(schema)]
-    combined = any("allOf" in part or (_COMBINING & part.keys() and _OF_OBJECTS & part.keys()) for part in parts)
-    for part in parts:
-        _plain(part)
-        if not combined:
-            _close(part)
-        if "anyOf" not in part and _are_different_constants(part.get("oneOf")):
-            part["anyOf"] = part.pop("oneOf")
-    return json.dumps(schema)
-
-
-def _plain(part: dict[str, Any]) -> None:
-    """Leave out keywords that hold for everything, write whole numbers as such, patterns in llguidance's dialect."""
-    for keyword in _NOTHING_ALONE.keys() & part.keys():
-        if not _NOTHING_ALONE[keyword] & part.keys():
-            del part[keyword]
-    for keyword, values in _NOTHING.items():
-        if keyword in part and any(part[keyword] is value or part[keyword] == value for value in values):
-            del part[keyword]
-    for keyword in COUNTS & part.keys():
-        part[keyword] = int(part[keyword])
-    if isinstance(part.get("pattern"), str):
-        part["pattern"] = quotable(part["pattern"])
-    if isinstance(part.get("patternProperties"), dict):
-        part["patternProperties"] = {quotable(name): one for name, one in part["patternProperties"].items()}
-
-
-_NOTHING: dict[str, list[Any]] = {
-    "uniqueItems": [False],
-    "propertyNames": [True, {}, {"type": "string"}],
-    "unevaluatedItems": [True, {}],
-    "unevaluatedProperties": [True, {}],
-    "dependentRequired": [{}],
-    "dependentSchemas": [{}],
-    "dependencies": [{}],
-}
-"""Values that allow everything."""
-_NOTHING_ALONE = {
-    "minContains": {"contains"},
-    "maxContains": {"contains"},
-    "then": {"if"},
-    "else": {"if"},
-    "if": {"then", "else"},
-}
-"""Keywords that mean nothing without one of the others."""
-_COMBINING = {"anyOf", "oneOf", "$ref"}
-_OF_OBJECTS = {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"}
-
-
-def _close(part: dict[str, Any]) -> None:
-    named, required = part.get("properties"), part.get("required", [])
-    if not isinstance(named, dict) or not named or {"additionalProperties", "patternProperties"} & part.keys():
-        return
-    least = part.get("minProperties", 0)
-    if isinstance(required, list) and all(name in named for name in required) and least in range(len(named) + 1):
-        part["additionalProperties"] = False
-
-
-def _are_different_constants(options: object) -> bool:
-    if not isinstance(options, list):
-        return False
-    values = [option.get("const") if isinstance(option, dict) else None for option in options]
-    return all(isinstance(value, str | int | float) for value in values) and len(set(values)) == len(values)
 
 
 def _json_options(source: str) -> Any:
@@ -328,6 +251,8 @@ def _short(text: str) -> str:
     told = " ".join(line.strip() for line in lines if not re.match(r"\s*(\d+ \||[\^~]+\s*$)", line) and line.strip())
     if told.startswith("oneOf"):
         return "oneOf is not supported where its parts do not exclude each other by type or constant; anyOf may do"
+    if told.startswith("Unknown format"):
+        told = f"{told} is not supported; leave the format out, or give a pattern instead"
     told = re.sub(r"(.)\1{9,}", r"\1\1\1…", told)
     return told if len(told) <= _LONGEST_REASON else f"{told[: _LONGEST_REASON - 1]}…"
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from wsd_local.errors import UsageError
 
@@ -101,7 +102,7 @@ class Constraint:
             raise self.error(f"is not JSON: {error}") from None
         if not isinstance(schema, dict | bool):
             raise self.error("must be an object, true or false")
-        for where, part in subschemas(schema):
+        for where, part in subschemas(schema, referenced(schema)):
             self._check_part(where, part)
 
     def _no_number(self, text: str) -> None:
@@ -216,8 +217,27 @@ def _numbers(value: object) -> Iterator[int | float]:
             yield one
 
 
-def subschemas(schema: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each schema in a schema that is an object, and where it is; what is no schema at all is left to llguidance."""
+def referenced(schema: object) -> set[str]:
+    """Every name on the way of any reference: an unknown keyword holds a schema only if it is one of them."""
+    found: set[str] = set()
+    left = [schema]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+            if isinstance(way := value.get("$ref"), str):
+                names = unquote(way.partition("#")[2]).split("/")
+                found |= {name.replace("~1", "/").replace("~0", "~") for name in names}
+        elif isinstance(value, list):
+            left += value
+    return found
+
+
+def subschemas(schema: object, names: Container[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each schema in a schema that is an object, and where it is; what is no schema at all is left to llguidance.
+
+    Of what unknown keywords hold only that under `names` is taken for a schema, if they are given.
+    """
     left = [("", schema)]
     while left:
         path, part = left.pop()
@@ -229,8 +249,11 @@ def subschemas(schema: object) -> Iterator[tuple[str, dict[str, Any]]]:
                 left += [(f"{path}/{keyword}/{name}", one) for name, one in value.items()]
             elif keyword in _LISTS | {"items"} and isinstance(value, list):
                 left += [(f"{path}/{keyword}/{index}", one) for index, one in enumerate(value)]
-            elif keyword in _SCHEMAS or keyword not in _KNOWN:  # a definition may stand anywhere
+            elif keyword in _SCHEMAS:
                 left.append((f"{path}/{keyword}", value))
+            elif keyword not in _KNOWN and (names is None or keyword in names):  # a definition may stand anywhere
+                several = enumerate(value) if isinstance(value, list) else [("", value)]
+                left += [(f"{path}/{keyword}" + (f"/{index}" if index != "" else ""), one) for index, one in several]
 
 
 def unknown_keywords(constraint: Constraint) -> list[str]:
