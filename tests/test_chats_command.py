@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ def test_rm(store: Store, egg: int) -> None:
     store.delete(other)
     printed("rm", str(other), "-y")
     assert store.chats(deleted=True) == []
+
+
+def test_rm_says_what_somebody_who_reads_keeps(store: Store, egg: int, tmp_path: Path) -> None:
+    reader = sqlite3.connect(tmp_path / "data" / "chats.db", isolation_level=None)
+    try:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM chats").fetchone()
+        done = wsd("chats", "rm", str(egg), "--yes")
+    finally:
+        reader.close()
+    assert done.returncode == 0 and "their log still holds what was deleted" in done.stderr.decode()
 
 
 def test_a_person_is_asked(store: Store, egg: int) -> None:

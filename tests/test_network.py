@@ -349,3 +349,10 @@ def test_a_warning_of_a_server_cannot_steer_a_terminal(tmp_path: Path) -> None:
         stand_in.always["head"] = Fault(status=500, headers={"X-HF-Warning": f"w; {GOOD_TOKEN} \x1b[2J\x9b2J"})
         done = run(tmp_path, "models", "pull", REPO, HF_ENDPOINT=stand_in.url, HF_TOKEN=GOOD_TOKEN)
     assert "\x1b" not in done.stderr and "\x9b" not in done.stderr
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"siblings":' * 100_000, b"{}", b"[]", b"5", b"\xff", b""])
+def test_answers_of_any_form_are_one_line(web: Web, body: bytes) -> None:
+    web.pages[f"https://hub.example/api/models/{REPO}"] = (200, {}, body)
+    with pytest.raises(WsdError, match="does not answer as the Hub does"):
+        Hub(endpoint="https://hub.example", waits=()).plan(REPO)

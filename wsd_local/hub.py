@@ -255,7 +255,7 @@ class Hub:
             return asked(call, self.waits)
         except HfHubHTTPError:  # some are ValueErrors too
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._stranger() from error
 
     def _cached(self, repo: str, what: str, choice: _Choice, revision: str | None) -> Download:

@@ -178,8 +178,10 @@ def rm(
             if not sys.stdin.isatty():
                 raise UsageError(f"{what} would be deleted; confirm with --yes")
             typer.confirm(visible(f"Delete {what}?", keep_newlines=False), abort=True, err=True)
-        store.erase(chat_id)
+        swept = store.erase(chat_id)
     terminal.line(f"{what}: deleted")
+    if not swept:
+        terminal.note("wsd-local: until another program has read the chats, their log still holds what was deleted")
 
 
 # -- printing -------------------------------------------------------------------------------------------------

@@ -154,8 +154,8 @@ class Store:
             self._file.sweep()
         return done
 
-    def erase(self, chat_id: int) -> None:
-        """Delete a chat for good, whether it is in the bin or not, from the file and its log.
+    def erase(self, chat_id: int) -> bool:
+        """Delete a chat for good, whether it is in the bin or not; whether it is out of the log too (see `sweep`).
 
         Raises:
             UsageError: there is none with this id.
@@ -164,7 +164,7 @@ class Store:
             queries.chat(db, chat_id)
             db.execute("DELETE FROM chats WHERE id = ?", (chat_id,))
             queries.forget(db, 1)
-        self._file.sweep()
+        return self._file.sweep()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
