@@ -50,13 +50,17 @@ def test_rm_deletes_what_was_fetched_or_made_and_says_what_it_frees(tmp_path: Pa
     elsewhere = tmp_path / "elsewhere.gguf"
     elsewhere.write_bytes(b"z")
     remember(Known("pulled", (link,), "pulled", "o/n", COMMIT))
-    remember(Known("made", (made,), "made"))
+    unrecorded = made.with_name("unrecorded.gguf")
+    unrecorded.write_bytes(b"z")
+    remember(Known("made", (made,), "made", written=mark(made.stat())))
+    remember(Known("unrecorded", (unrecorded,), "made"))
     remember(Known("made-elsewhere", (elsewhere,), "made"))
     refused = wsd("models", "rm", "pulled")
     assert refused.returncode == 2 and b"confirm with --yes" in refused.stderr and blob.exists()
     assert wsd("models", "rm", "pulled", "--yes").stdout == b"pulled: forgotten, 1.0 kB freed\n"
     assert not link.is_symlink() and not blob.exists() and recorded() == []
     assert remove("made").freed == 500 and not made.exists()
+    assert remove("unrecorded").reasons == ("it is not recorded that this program made it",) and unrecorded.exists()
     assert remove("made-elsewhere").freed == 0 and elsewhere.exists()
     assert known() == {}
 

@@ -102,6 +102,16 @@ def test_a_home_folder_that_says_nothing(home: str, monkeypatch: pytest.MonkeyPa
     assert redacted({"paths": ["data: /data/x", "a/b"]}) == {"paths": ["data: /data/x", "a/b"]}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="expected: users of POSIX")
+def test_the_home_folder_that_only_the_system_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import pwd
+
+    user = pwd.struct_passwd(("ann", "x", 1, 1, "", "/srv/people/ann", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert redacted([f"{tmp_path}/x", "/srv/people/ann/x", "/srv/people/anna"]) == ["~/x", "~/x", "/srv/people/anna"]
+
+
 def test_a_home_folder_behind_a_link(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "home-link").symlink_to(tmp_path / "real")

@@ -120,7 +120,9 @@ def _deletable(entry: Known, path: Path) -> tuple[list[Path], str]:
     folder = made_models_dir().resolve()
     if not path.is_file() or path.is_symlink() or not path.resolve().is_relative_to(folder):
         return [], f"it is no file in {folder}"
-    if entry.written not in (None, mark(path.stat())):
+    if entry.written is None:
+        return [], "it is not recorded that this program made it"
+    if entry.written != mark(path.stat()):
         return [], "it was changed or replaced"
     return [path], ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,14 @@ def without_home(text: str, folders: list[Path]) -> str:
 
 
 def homes() -> list[Path]:
-    """The home folder as it is named and as it really is; none if it is the root of a disk, or unknown."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return []
-    found = dict.fromkeys(Path(os.path.abspath(path)) for path in (home, os.path.realpath(home)))  # noqa: PTH100
+    """The home folder as HOME and the system name it, and as it really is; none if it is the root of a disk."""
+    named: list[str | Path] = []
+    with suppress(RuntimeError):
+        named.append(Path.home())
+    with suppress(ImportError, KeyError):  # Windows; a user whom the system does not know
+        import pwd
+
+        named.append(pwd.getpwuid(os.getuid()).pw_dir)
+    named += [os.path.realpath(home) for home in named]
+    found = dict.fromkeys(Path(os.path.abspath(path)) for path in named)  # noqa: PTH100
     return sorted((path for path in found if path != path.parent), key=lambda path: -len(str(path)))

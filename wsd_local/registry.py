@@ -31,7 +31,7 @@ class Known:
     `paths` are its files: one, or the parts of a split model in their order; the first is the one to load.
     `origin`: `pulled` from the Hub into its cache, `imported` from where somebody else keeps it, or `made` here by
     converting or quantising. `repo` and `revision` tell where it came from. `written` tells the file that was made from
-    every other (see `fetched.mark`).
+    every other (see `fetched.mark`); without it the file is never deleted.
     """
 
     name: str
