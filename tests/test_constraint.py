@@ -216,6 +216,7 @@ REFUSED: list[tuple[Kind, str, str]] = [
     ("json_schema", "[1]", "object"),
     ("json_schema", "{", "is not JSON"),
     ("json_schema", '{"const": NaN}', "NaN"),
+    ("json_schema", '{"properties": {"a": {"enum": [1], "enum": [2]}}}', "'enum' is there twice"),
     ("json_schema", '{"const": "\\ud800"}', "escape"),
     ("json_schema", '{"items": ' * 60_000 + "true" + "}" * 60_000, "too deeply"),
     ("json_schema", '{"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}', "no text"),

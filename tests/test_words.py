@@ -16,6 +16,7 @@ from test_command import complains, wsd
 from wsd_local.diagnosis import unwritable
 from wsd_local.errors import UsageError, message_of, os_message, reason, room_advice
 from wsd_local.extras import install_command
+from wsd_local.network import one_line
 from wsd_local.paths import demo_dir
 from wsd_local.units import plural
 
@@ -45,6 +46,23 @@ def test_reasons_have_no_numbers() -> None:
     assert os_message(OSError("a text alone")) == "a text alone"
     assert message_of(OSError(errno.ENOSPC, "x", "a file")) == "a file: the disk is full"
     assert message_of(UsageError("as it is")) == "as it is"
+
+
+def test_reasons_of_libraries_have_no_numbers_either() -> None:
+    assert one_line("[Errno -2] Name or service not known") == "Name or service not known"
+    assert one_line(PermissionError(errno.EACCES, "Permission denied", "a file")) == "Permission denied: 'a file'"
+
+
+def test_a_wrong_option_names_the_help_of_its_command() -> None:
+    complains(wsd("run", "hi", "--ctx", "many"), 2, "See wsd-local run --help.")
+    complains(wsd("models", "pull"), 2, "See wsd-local models pull --help.")
+    complains(wsd("nope"), 2, "See wsd-local --help.")
+
+
+def test_where_nothing_is_known_nothing_is_suggested(tmp_path: Path) -> None:
+    done = wsd("models", "rm", "nope", env={**os.environ, "WSD_LOCAL_DATA": str(tmp_path)})
+    complains(done, 2, "there is no model 'nope' to remove")
+    assert b"known are" not in done.stderr
 
 
 def test_advice_on_a_full_context() -> None:

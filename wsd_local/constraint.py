@@ -15,6 +15,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from wsd_local.errors import UsageError
+from wsd_local.inputs import unique
 
 Kind = Literal["grammar", "json_schema", "regex", "lark"]
 KINDS: tuple[Kind, ...] = ("grammar", "json_schema", "regex", "lark")
@@ -95,7 +96,7 @@ class Constraint:
 
     def _check_schema(self) -> None:
         try:
-            schema = json.loads(self.source, parse_constant=self._no_number)
+            schema = json.loads(self.source, parse_constant=self._no_number, object_pairs_hook=unique)
         except RecursionError:
             raise self.error("is nested too deeply") from None
         except ValueError as error:

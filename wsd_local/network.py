@@ -56,8 +56,8 @@ def without_secrets(text: object) -> str:
 
 
 def one_line(said: object) -> str:
-    """Text of a server or a library on one line, without secrets and without what a terminal obeys."""
-    shown = without_secrets(" ".join(str(said).split()))
+    """Text of a server or a library on one line, without secrets, numbers of errors and what a terminal obeys."""
+    shown = without_secrets(re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", " ".join(str(said).split())))
     return "".join(sign for sign in shown if sign.isprintable())[:200]
 
 

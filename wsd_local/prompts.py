@@ -88,7 +88,8 @@ def _message(number: int, message: Mapping[str, Any], unused: Counter[str]) -> M
         what = f"the role {role!r}" if role != "assistant" else "calls of tools"
         raise UsageError(f"message {number} has {what}: tools are not supported; leave such messages out")
     if role not in ROLES:
-        raise UsageError(f"message {number} has the role {role!r}; it must be one of {', '.join(ROLES)} or developer")
+        has = "no role" if role is None else f"the role {role!r}"
+        raise UsageError(f"message {number} has {has}; it must be one of {', '.join(ROLES)} or developer")
     where = f"message {number} ({role})"
     content = _unicode(_content(message.get("content"), where, unused), where)
     unused.update(

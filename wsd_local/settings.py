@@ -331,7 +331,9 @@ def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A suggestion to append to an error message."""
+    """A suggestion to append to an error message; none where nothing is known."""
+    if not known:
+        return ""
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 

@@ -128,7 +128,8 @@ def _exit_code(commands: typer.Typer, name: str, *, debug: bool) -> int:
         return _complain(name, terminal.told(error), 1, debug)
     except Exception as error:
         if hasattr(error, "format_message"):
-            return _complain(name, f"{error.format_message().rstrip('.')}. See {name} --help.", 2, debug)
+            command = getattr(getattr(error, "ctx", None), "command_path", name)
+            return _complain(name, f"{error.format_message().rstrip('.')}. See {command} --help.", 2, debug)
         return _complain(name, f"internal error: {error!r}; --debug shows where", 1, debug)
 
 
