@@ -164,6 +164,8 @@ def test_a_class_of_characters_in_a_pattern_excludes_quotes(model: Model) -> Non
         ("regex", r"^[a-z]+(?:\.[a-z]+)*$", ["a.b", "abc"], ["a.", "A"]),
         ("regex", "ja|nein", ["ja"], ["jan"]),
         ("regex", " ", [" "], ["", "a"]),
+        ("lark", r'start: "a" %json {"type": "string", "pattern": "^[^\"]$"} "b"',
+         ['a"x"b'], [r'a"\""b']),
         ("lark", 'start: INT ("," INT)*\nINT: /[0-9]+/', ["1,22"], ["1,", ""]),
     ],
 )  # fmt: skip
@@ -191,6 +193,8 @@ REFUSED: list[tuple[Kind, str, str]] = [
     ("lark", "start: x[max_tokens=3]\nx: /a+/", "max_tokens"),
     ("lark", "start: <|im_end|>", "angle brackets"),
     ("lark", 'start: %json {"not": {}}', "not"),
+    ("lark", 'start: "a" %json {"type": "string", "nullable": true}', "nullable"),
+    ("lark", 'start: %json {"type": "string"', "json"),
     ("regex", "(?=a)b", "look-ahead"),
     ("regex", "a{5,2}", "repetition"),
     ("regex", "((a{1000}){1000}){1000}", "too complex"),

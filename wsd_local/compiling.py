@@ -162,13 +162,29 @@ def grammar_of(kind: str, source: str) -> str:
     if kind == "regex":
         return str(LLMatcher.grammar_from_regex(source))
     if kind == "lark":
-        return str(LLMatcher.grammar_from_lark(source))
+        return str(LLMatcher.grammar_from_lark(_with_portable_schemas(source)))
     if kind == "json_schema":
         try:
             return str(LLMatcher.grammar_from_json_schema(portable_schema(source), overrides=_json_options(source)))
         except ValueError as error:
             raise UsageError(_short(str(error))) from None
     return str(LLMatcher.grammar_from_lark(_lark(source)))
+
+
+def _with_portable_schemas(lark: str) -> str:
+    """A Lark grammar whose JSON schemas are checked and written like those that stand alone."""
+    written, at = "", 0
+    for found in re.finditer(r"%json\s*(?=\{)", lark):
+        if found.start() < at:  # in a schema
+            continue
+        try:
+            _, end = json.JSONDecoder().raw_decode(lark, found.end())
+        except (ValueError, RecursionError):  # llguidance says what is wrong
+            continue
+        schema = Constraint("json_schema", lark[found.end() : end])
+        written += lark[at : found.end()] + portable_schema(schema.source)
+        at = end
+    return written + lark[at:]
 
 
 def _json_options(source: str) -> Any:
