@@ -109,6 +109,7 @@ def test_content_in_parts_and_the_role_of_developers() -> None:
         ({"role": "user", "content": ["a"]}, "no text in `content`"),
         ({"role": "user", "content": []}, "no text in `content`"),
         ({"role": "user", "content": [{"text": "\ud800"}]}, "not valid Unicode at character 0"),
+        ({"role": "user", "content": "b\0"}, r"message 2 \(user\) holds a NUL character at 1"),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(message: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -123,6 +124,13 @@ def test_what_is_not_read_is_refused_by_name(message: dict[str, Any], reason: st
 def test_a_system_message_that_is_no_unicode() -> None:
     with pytest.raises(UsageError, match="the system message is not valid Unicode"):
         conversation("a", "b\udcff")
+    with pytest.raises(UsageError, match="the system message holds a NUL character at 0"):
+        conversation("a", "\0b")
+
+
+def test_a_nul_that_a_model_wrote_ends_no_conversation() -> None:
+    wrote = {"role": "assistant", "content": "b\0"}
+    assert conversation([{"role": "user", "content": "a"}, wrote, {"role": "user", "content": "c"}])[1] == wrote
 
 
 def test_fields_of_messages_that_are_not_used_are_counted() -> None:

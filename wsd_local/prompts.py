@@ -67,7 +67,7 @@ def conversation(
     if system is not None and system.strip():
         if any(message["role"] == "system" for message in messages):
             raise UsageError("a system message is given twice: among the messages and apart; leave one out")
-        messages.insert(0, {"role": "system", "content": _unicode(system, "the system message")})
+        messages.insert(0, {"role": "system", "content": _system(system)})
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
         raise UsageError("the prompt is empty: there is no user message with text in it")
     return messages
@@ -92,6 +92,8 @@ def _message(number: int, message: Mapping[str, Any], unused: Counter[str]) -> M
         raise UsageError(f"message {number} has {has}; it must be one of {', '.join(ROLES)} or developer")
     where = f"message {number} ({role})"
     content = _unicode(_content(message.get("content"), where, unused), where)
+    if role != "assistant":  # what a model wrote must never end a conversation
+        _refuse_nul(content, where)
     unused.update(
         str(name) for name, value in message.items() if name not in ("role", "content") and has_content(value)
     )
@@ -127,6 +129,17 @@ def _unicode(text: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(f"{where} is not valid Unicode at character {error.start}") from error
     return text
+
+
+def _system(text: str) -> str:
+    where = "the system message"
+    _refuse_nul(_unicode(text, where), where)
+    return text
+
+
+def _refuse_nul(text: str, where: str) -> None:
+    if "\0" in text:
+        raise UsageError(f"{where} holds a NUL character at {text.index(chr(0))}: it is no text; leave it out")
 
 
 def _joined(before: str, after: str) -> str:
