@@ -242,17 +242,21 @@ def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> None:
 def test_a_stopped_reply_goes_on_with_another_pair(tmp_path: Path) -> None:
     async def test() -> None:
         async with chatting(tmp_path, **LONG) as (app, pilot):
+            brake = Brake(app, 60)
             app.query_one(Composer).put(FRANCE)
             await pilot.press("enter")
             await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
             await pilot.press("escape")
+            brake.let_go()
             await answered(app, pilot)
             part, before = texts(app)[1][1], app.models.pair
             app.load(app.wanted)
             await until(pilot, lambda: app.models.pair not in (None, before) and app.status.phase == "ready")
+            brake.hold(60)
             await pilot.press("f6")
             await until(pilot, lambda: len(texts(app)[1][1]) > len(part))
             await pilot.press("escape")
+            brake.let_go()
             await answered(app, pilot)
             assert texts(app)[1][1].startswith(part)
 
