@@ -152,6 +152,26 @@ def end(child: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
+def wait(
+    child: subprocess.Popen[bytes], patience: float, waiting: Callable[[], bool] | None, stopped: str
+) -> int | None:
+    """The exit code of a child; None if it has not ended after `patience` seconds.
+
+    `waiting` is called now and then; where it returns False, the wait ends.
+
+    Raises:
+        CancelledError: `waiting` returned False; its message is `stopped`.
+    """
+    step = 0.02
+    for _ in range(int(patience / step)):
+        try:
+            return child.wait(step)
+        except subprocess.TimeoutExpired:
+            if waiting is not None and not waiting():
+                raise CancelledError(stopped) from None
+    return None
+
+
 def run(arguments: Sequence[str], heard: Callable[[str], None], stoppable: Stoppable) -> tuple[int, list[str]]:
     """Run a module with arguments, isolated: its exit code and the last lines that it wrote.
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from wsd_local import child
 from wsd_local.constraint import Constraint
-from wsd_local.errors import CancelledError, UsageError
+from wsd_local.errors import UsageError
 from wsd_local.gbnf import portable
 from wsd_local.schemas import portable_schema
 from wsd_local.units import MIB
@@ -80,22 +80,11 @@ def _try(constraint: Constraint, waiting: Waiting | None) -> tuple[int | None, s
         source.write_bytes(json.dumps([constraint.kind, constraint.source]).encode())
         trial = child.start([__name__, str(source.absolute())], stdout=out, stderr=subprocess.DEVNULL)
         try:
-            code = _wait(trial, waiting)
+            code = child.wait(trial, PATIENCE_S, waiting, "stopped while a constraint was compiled")
         finally:
             child.end(trial)
         out.seek(0)
         return code, out.read().decode(errors="replace")
-
-
-def _wait(trial: subprocess.Popen[bytes], waiting: Waiting | None) -> int | None:
-    step = 0.02
-    for _ in range(int(PATIENCE_S / step)):
-        try:
-            return trial.wait(step)
-        except subprocess.TimeoutExpired:
-            if waiting is not None and not waiting():
-                raise CancelledError("stopped while a constraint was compiled") from None
-    return None
 
 
 # -- in the child process ------------------------------------------------------------------------------------

@@ -218,7 +218,7 @@ class Engine:
             return False
         prompt = job.machine.prompt_length
         try:
-            if tokens:
+            if tokens and not sampler.begun:  # once: the tokens are copied for it
                 sampler.begin(tokens[:prompt], tokens[prompt:], job.machine.opening)
             return sampler.over
         except WsdError as error:  # of this job alone

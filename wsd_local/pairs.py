@@ -210,7 +210,7 @@ class Pair:
         self._vetted.add(role)
 
     def _note_file(self, path: Path) -> None:
-        """Remember which file is loaded, so that no hash of another is told."""
+        """Remember which file is loaded, so that provenance never has the hash of another."""
         with suppress(OSError):
             found = identity(path.stat())
             if self._files.setdefault(path, found) != found:

@@ -47,7 +47,7 @@ class ReplySettings:
     `base` (the base alone), `draft` (the draft alone), `fixed:K` (exactly K base tokens of the draft are kept) or
     `urial` (the base alone after `urial`, the text of an in-context prompt).
     With `ignore_eos` a reply goes on to `max_tokens`, or to a string of `stop`: neither end tokens nor what begins
-    another section of the base's format end it, and behind the draft's end the base continues.
+    another section of the base's format end it, and after the draft's end the base continues.
     `probabilities` also computes the probability of each token of the continuation. `speculation` is where proposals
     for the continuation come from, which never change it: `draft`, `lookup` (the text itself), `auto` (both) or `off`.
     """

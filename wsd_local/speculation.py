@@ -128,7 +128,7 @@ class Round:
 class Speculated:
     """What proposals did in one reply. `rounds` had some; `acceptance` is accepted / proposed tokens.
 
-    A round ends with the first token that is not the proposed one, so proposals behind it are never looked at:
+    A round ends with the first token that is not the proposed one, so proposals after it are never looked at:
     `examined_tokens` were, and accepted / examined is the chance that a proposal stands. `break_even` is that chance
     from which on the draft model's proposals pay, None if they never do or too little was measured. `saved_s` are
     seconds against writing token by token, by the measured price of a token.

@@ -20,7 +20,7 @@ from wsd_local.errors import BusyError, CancelledError, UsageError, WsdError
 T = TypeVar("T")
 
 PATIENCE_S = 1.0
-"""Seconds for which a reply keeps its turn although nobody asks for its next event, while others wait."""
+"""Seconds for which a reply keeps its turn while its next event is not requested and others wait."""
 
 Busy = Literal["wait", "error"]
 """What a reply does that finds the pair in use: wait for its turn, or raise `BusyError` at once."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from typing import Any
 from wsd_local import child
 from wsd_local.adapters import check_adapter
 from wsd_local.atomic import write_text
-from wsd_local.errors import CancelledError, ModelError
+from wsd_local.errors import ModelError
 from wsd_local.hashing import identity
 from wsd_local.header import MAPPABLE, Header, damage, read_header, read_model
 from wsd_local.inputs import json_value
@@ -144,22 +143,11 @@ def _trial(arguments: list[str], patience: float, waiting: Waiting | None) -> tu
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         trial = child.start(["wsd_local.llama.trial", *arguments], stdout=out, stderr=err)
         try:
-            code = _wait(trial, patience, waiting)
+            code = child.wait(trial, patience, waiting, "stopped while a model was looked at")
         finally:
             child.end(trial)
         said, log = (_text_of(file) for file in (out, err))
     return code, said, log
-
-
-def _wait(trial: subprocess.Popen[bytes], patience: float, waiting: Waiting | None) -> int | None:
-    step = 0.05
-    for _ in range(int(patience / step)):
-        try:
-            return trial.wait(step)
-        except subprocess.TimeoutExpired:
-            if waiting is not None and not waiting():
-                raise CancelledError("stopped while a model was looked at") from None
-    return None
 
 
 def _text_of(file: Any) -> str:

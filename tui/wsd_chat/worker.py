@@ -1,7 +1,7 @@
 """The one thread in which models work.
 
-Contract: jobs run one after the other in their order; a job is a function of the worker that may `tell` things. What
-is told is taken by the screen with `take`, when it likes: the models never wait for it. `stop` ends one job, and no
+Contract: jobs run one after the other in their order; a job is a function of the worker that may `tell` news, which
+the screen takes with `take` when it likes: the models never wait for it. `stop` ends one job, and no
 other: one that still waits finds itself stopped when its turn comes. While nothing waits, `idle` runs, and stops as
 soon as something does.
 """

@@ -1,6 +1,6 @@
 """Model files that are mapped into memory, and become shorter while they are used.
 
-Contract: a page behind a mapped file's end, or one that a failing disk cannot give, is a bus error (SIGBUS) for whoever
+Contract: a page after a mapped file's end, or one that a failing disk cannot give, is a bus error (SIGBUS) for whoever
 touches it, which ends a process without a word. While a `MappedFile` is watched on 64-bit Linux, such a page is
 replaced by zeros instead, the evaluation goes on to its end, and `check` raises a `ModelError`: what it gave is
 thrown away. Bus errors that have nothing to do with watched files go on to whoever cared for them before.
@@ -43,7 +43,7 @@ class MappedFile:
             _handler().watch(self)
 
     def holds(self, inode: int) -> bool:
-        """Whether one of the files has this number; devices are told differently in different places."""
+        """Whether one of the files has this number; the system names devices differently in different places."""
         return any(number == inode for _, number in self._sizes)
 
     def check(self) -> None:
