@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from makers import raw_entries
 
-from wsd_local.header import read_header
+from wsd_local.library.gguf import read_header
 
 _LIES = (0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 

@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from wsd_local.alignment import Vocabulary
-from wsd_local.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
+from wsd_local.core.alignment import Vocabulary
+from wsd_local.core.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
+from wsd_local.core.rules import SwitchPolicy
 from wsd_local.events import Event
 from wsd_local.llama import Model
-from wsd_local.switch import SwitchPolicy
 
 STOPS = ("[User]", "\n[User]", "\n\n[User]")
 EOG = -1

@@ -13,10 +13,10 @@ from typing import Any
 from textual.pilot import Pilot
 from wsd_chat.app import ChatApp
 from wsd_chat.composer import Composer
-from wsd_chat.talk import Pulse, Wanted
+from wsd_chat.jobs import Pulse, Wanted
 from wsd_chat.transcript import Entry
 
-from wsd_local.decoding import ReplyToken
+from wsd_local.core.decoding import ReplyToken
 from wsd_local.store import Store
 
 QUESTION = "What is the capital of France?"

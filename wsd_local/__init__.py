@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
     from wsd_local.events import Checked, Event, Notice, Switched, Text
-    from wsd_local.pairs import Pair, load
-    from wsd_local.prompts import BaseFormat
-    from wsd_local.reply import Finished, Reply
-    from wsd_local.running import Run
-    from wsd_local.session import Session
+    from wsd_local.prompts.formats import BaseFormat
+    from wsd_local.runtime.pair import Pair, load
+    from wsd_local.runtime.reply import Finished, Reply
+    from wsd_local.runtime.run import Run
+    from wsd_local.runtime.session import Session
 
 __all__ = [
     "BaseFormat",
@@ -45,11 +45,11 @@ __all__ = [
 _MODULES = {
     "errors": ("BusyError", "CancelledError", "FitError", "ModelError", "UsageError", "WsdError"),
     "events": ("Checked", "Event", "Notice", "Switched", "Text"),
-    "pairs": ("Pair", "load"),
-    "prompts": ("BaseFormat",),
-    "reply": ("Finished", "Reply"),
-    "running": ("Run",),
-    "session": ("Session",),
+    "runtime.pair": ("Pair", "load"),
+    "prompts.formats": ("BaseFormat",),
+    "runtime.reply": ("Finished", "Reply"),
+    "runtime.run": ("Run",),
+    "runtime.session": ("Session",),
 }
 
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsd_local.catalog import PairEntry, catalog_pairs
 from wsd_local.errors import UsageError
-from wsd_local.inputs import read_toml
+from wsd_local.library.catalog import PairEntry, catalog_pairs
 from wsd_local.paths import config_file
 from wsd_local.settings import names, nearest, read_text, split
+from wsd_local.system.inputs import read_toml
 
 PREFIX = "WSD_LOCAL_"
 _OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP")

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from wsd_local.constraint import KINDS, Constraint
-from wsd_local.decoding import Limits
+from wsd_local.constraints.constraint import KINDS, Constraint
+from wsd_local.core.decoding import Limits
+from wsd_local.core.rules import SwitchPolicy
+from wsd_local.core.sampling import Sampling
+from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, short
-from wsd_local.sampling import Sampling
-from wsd_local.speculation import Speculation
-from wsd_local.switch import SwitchPolicy
 
 FlashAttention = Literal["on", "off", "auto"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
@@ -159,12 +159,12 @@ class ReplySettings:
 class LoadSettings:
     """How both models are loaded. `ctx` None: 4096 tokens, or what the model was trained for if that is less.
 
-    With `n_gpu_layers` of `auto` both models are placed together by `wsd_local.offload`, which then also chooses what
-    else is `auto`, and a smaller context where memory is short. A number counts layers, -1 all of them, and nothing is
-    planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names. With `resident`
-    of `one` only one model is in memory at a time: the draft is written whole, then the base is loaded; the reply is
-    the same. `parallel` is the number of replies that can be in progress at once.
-    `draft_lora` and `base_lora` are GGUF adapters, applied with their scale.
+    With `n_gpu_layers` of `auto` both models are placed together by `wsd_local.placement.plan`, which then also chooses
+    what else is `auto`, and a smaller context where memory is short. A number counts layers, -1 all of them, and
+    nothing is planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names. With
+    `resident` of `one` only one model is in memory at a time: the draft is written whole, then the base is loaded; the
+    reply is the same. `parallel` is the number of replies that can be in progress at once. `draft_lora` and `base_lora`
+    are GGUF adapters, applied with their scale.
     """
 
     ctx: int | None = None

@@ -1,4 +1,4 @@
-"""Writes the held-out questions, with all that `wsd_local.demo` needs to judge replies to them.
+"""Writes the held-out questions, with all that `wsd_local.reports.demo` needs to judge replies to them.
 
 Run as a script it draws others: `python models/training/questions.py FILE [--seed N]`.
 """

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "tui"))
 
 from wsd_chat.app import ChatApp
-from wsd_chat.talk import Ended, Said, Wanted
+from wsd_chat.jobs import Ended, Said, Wanted
 from wsd_chat.worker import Ticket
 
 from wsd_local.events import Switched, Text

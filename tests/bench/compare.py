@@ -68,12 +68,12 @@ from bench.clocks import CLOCKS, add_clock, require_one_thread
 from bench.native_loop import beside, in_lockstep, native_loop
 from bench.peers import PeerError, Peers
 
-from wsd_local import atomic
-from wsd_local import benchmark as ours
-from wsd_local.benchmark import COLUMNS, Bench, Comparison, Figures, Row, rows
+from wsd_local import files
 from wsd_local.config import PREFIX
-from wsd_local.elsewhere import QUIET, Watch
-from wsd_local.pairs import Pair, load
+from wsd_local.reports import bench as ours
+from wsd_local.reports.bench import COLUMNS, Bench, Comparison, Figures, Row, rows
+from wsd_local.reports.contention import QUIET, Watch
+from wsd_local.runtime.pair import Pair, load
 
 PER_PROMPT = (
     *("reply", "parts", "lockstep", "base", "first", "proposals"),
@@ -238,7 +238,7 @@ class Store:
             found.append({})
         found[repetition].update(figures)
         if self.path is not None:
-            atomic.write_text(self.path, json.dumps(self.as_dict(), indent=1) + "\n")
+            files.write_text(self.path, json.dumps(self.as_dict(), indent=1) + "\n")
 
     def tables(self) -> list[tuple[str, list[Row]]]:
         """A table for each prompt length, and one for the rest."""
@@ -494,7 +494,7 @@ def main() -> None:
     tables, said = compare.store.tables(), notes(compare.store)
     print("\n\n".join(text_of(*table) for table in tables), *said, sep="\n", end="\n")
     if asked.markdown is not None:
-        atomic.write_text(asked.markdown, "\n\n".join([*(markdown_of(*table) for table in tables), *said]) + "\n")
+        files.write_text(asked.markdown, "\n\n".join([*(markdown_of(*table) for table in tables), *said]) + "\n")
 
 
 if __name__ == "__main__":

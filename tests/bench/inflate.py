@@ -53,12 +53,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from makers import packed, packed_string, raw_entries
 from shapes import LLAMA_1B, LLAMA_3B, Shape
 
-from wsd_local.atomic import replaced
-from wsd_local.child import Progress, nothing, run
-from wsd_local.header import Array, Header, read_header
+from wsd_local.files import replaced
+from wsd_local.library.gguf import Array, Header, read_header
+from wsd_local.library.quantize import quantize
 from wsd_local.llama.quantize import Job
 from wsd_local.paths import demo_dir
-from wsd_local.quantizing import quantize
+from wsd_local.system.child import Progress, nothing, run
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

@@ -16,10 +16,10 @@ import sys
 import time
 
 import wsd_local as wsd
-from wsd_local.demo import load_questions
-from wsd_local.fleet import Fleet
 from wsd_local.paths import demo_dir
-from wsd_local.reply import Finished, Reply
+from wsd_local.reports.demo import load_questions
+from wsd_local.runtime.fleet import Fleet
+from wsd_local.runtime.reply import Finished, Reply
 
 
 def answered(

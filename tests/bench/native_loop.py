@@ -18,12 +18,12 @@ from typing import Any
 import llama_cpp
 from bench.peers import PeerError
 
-from wsd_local.benchmark import Bench, next_token
+from wsd_local.core.sampling import Sampling
 from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Question, Sampler
 from wsd_local.llama.context import FLASH_ATTENTION
-from wsd_local.pairs import Pair
-from wsd_local.sampling import Sampling
+from wsd_local.reports.bench import Bench, next_token
+from wsd_local.runtime.pair import Pair
 from wsd_local.settings import FlashAttention
 
 READS = 5

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 import wsd_local as wsd
-from wsd_local.benchmark import Bench
 from wsd_local.llama import timing
 from wsd_local.llama.timing import timed_calls
+from wsd_local.reports.bench import Bench
 
 
 def profiled(bench: Bench) -> tuple[float, float, list[tuple[float, int, str]]]:

@@ -1,7 +1,7 @@
 """llama.cpp's own programs over the same base file, and what they say of their speed.
 
-Contract: figures by name, as `wsd_local.benchmark` has them. A peer that fails, reads another number of tokens than was
-meant, or says nothing of its times raises `PeerError`, and so does one that is not there.
+Contract: figures by name, as `wsd_local.reports.bench` has them. A peer that fails, reads another number of tokens than
+was meant, or says nothing of its times raises `PeerError`, and so does one that is not there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wsd_local.benchmark import Figures
 from wsd_local.llama.context import FLASH_ATTENTION
+from wsd_local.reports.bench import Figures
 from wsd_local.settings import FlashAttention
 
 TRIES = 3

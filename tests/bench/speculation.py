@@ -32,13 +32,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.clocks import CLOCKS, Clock, add_clock, require_one_thread
 
 import wsd_local as wsd
-from wsd_local.atomic import write_text
-from wsd_local.demo import load_questions
-from wsd_local.engine import Stopwatch
-from wsd_local.experience import Experience
+from wsd_local.core.costs import Experience
+from wsd_local.files import write_text
 from wsd_local.paths import demo_dir
-from wsd_local.prompts import BaseFormat, Message
-from wsd_local.reply import Reply
+from wsd_local.prompts.formats import BaseFormat, Message
+from wsd_local.reports.demo import load_questions
+from wsd_local.runtime.engine import Stopwatch
+from wsd_local.runtime.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)

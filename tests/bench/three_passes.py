@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from llama_cpp import Llama
 
-from wsd_local.demo import load_questions
 from wsd_local.paths import demo_dir
+from wsd_local.reports.demo import load_questions
 
 Message = Mapping[str, str]
 
@@ -182,7 +182,7 @@ def check(
     **settings: Any,
 ) -> str:
     """How often the package gives the same replies over the same files, in words."""
-    from wsd_local.pairs import Pair
+    from wsd_local.runtime.pair import Pair
     from wsd_local.settings import LoadSettings
 
     own = LoadSettings(ctx=loading["n_ctx"], threads=loading["threads"], n_gpu_layers=loading["gpu_layers"])

@@ -16,8 +16,8 @@ from textual.app import SystemCommand
 from textual.screen import Screen
 
 from wsd_chat import keys
-from wsd_chat.book import entries, tokens_of
 from wsd_chat.chats import ChatList
+from wsd_chat.entries import entries, tokens_of
 from wsd_chat.frame import in_turn
 from wsd_chat.screens import Ask, HelpScreen, LogScreen
 from wsd_chat.transcript import Entry, MessageView
@@ -133,10 +133,9 @@ class ChatApp(Turns):
 
     @in_turn
     async def _export(self, name: str) -> None:
-        from wsd_local.atomic import write_text
         from wsd_local.errors import reason
+        from wsd_local.files import check_file, write_text
         from wsd_local.paths import expanded
-        from wsd_local.target import check_file
 
         kind: Literal["json", "markdown"] = "json" if name.endswith(".json") else "markdown"
 
@@ -280,7 +279,7 @@ class ChatApp(Turns):
 
     @in_turn
     async def _look_into(self, entry: Entry) -> None:
-        from wsd_chat.steps import SwitchView
+        from wsd_chat.switch_view import SwitchView
 
         book = self.talk.book
         branch = await self.desk.do(entries, book, entry.parent)

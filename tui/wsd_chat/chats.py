@@ -16,7 +16,7 @@ from textual.widgets.option_list import Option
 from wsd_chat.desk import Desk
 from wsd_local.errors import WsdError
 from wsd_local.store import ChatRow, Store
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 _MOST = 200
 _PAUSE_S = 0.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from wsd_local.child import use
+from wsd_local.system.child import use
 
 _PATIENCE_S = 2.0
 _DISPLAY = ("DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "TMUX", "TMUX_TMPDIR")

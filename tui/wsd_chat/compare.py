@@ -11,14 +11,14 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from wsd_chat.book import label
+from wsd_chat.entries import label
+from wsd_chat.jobs import loaded
 from wsd_chat.markdown import SWITCH, source_of
 from wsd_chat.reply_view import ReplyMarkdown
-from wsd_chat.talk import loaded
 from wsd_chat.worker import Worker
 from wsd_local.events import Switched, Text
-from wsd_local.prompts import Message
-from wsd_local.reply import Finished
+from wsd_local.prompts.formats import Message
+from wsd_local.runtime.reply import Finished
 
 MODES = (("base", "base alone"), ("draft", "draft alone"), ("wsd", "draft, then base"))
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from wsd_chat.book import entries
+from wsd_chat.entries import entries
 from wsd_chat.transcript import Entry
 from wsd_local.errors import UsageError
-from wsd_local.reply import Reply
+from wsd_local.runtime.reply import Reply
 from wsd_local.store import GoneError, ReplyWriter, Store, StoreError
 
 

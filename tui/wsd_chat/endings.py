@@ -11,15 +11,15 @@ import gc
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wsd_chat.book import entries
 from wsd_chat.conversation import Begun
+from wsd_chat.entries import entries
 from wsd_chat.frame import Frame, in_turn
-from wsd_chat.talk import Said
+from wsd_chat.jobs import Said
 from wsd_chat.transcript import Entry, MessageView
 from wsd_chat.worker import Failed, Ticket
 from wsd_local.errors import WsdError
 from wsd_local.events import Text
-from wsd_local.reply import Finished, Reply
+from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.store import GoneError, StoreError
 
 LEAVE_S = 1.5

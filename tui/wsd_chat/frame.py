@@ -25,14 +25,14 @@ from wsd_chat.composer import Composer
 from wsd_chat.conversation import Conversation
 from wsd_chat.desk import Desk
 from wsd_chat.guard import VISIBLE
+from wsd_chat.jobs import Answering, Wanted
 from wsd_chat.status import StatusLine
-from wsd_chat.talk import Answering, Wanted
 from wsd_chat.terminal_keys import tell_apart
 from wsd_chat.transcript import Entry, Transcript
 from wsd_chat.worker import Ticket, Worker
 from wsd_local.errors import WsdError, message_of
 from wsd_local.store import Store
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 Own = TypeVar("Own", bound="Frame")
 Parameters = ParamSpec("Parameters")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wsd_chat.talk import Loaded, Wanted
-from wsd_local.visible import visible
+from wsd_chat.jobs import Loaded, Wanted
+from wsd_local.system.visible import visible
 
 _EMBEDDED = (
     "This is the embedded pair, for trying the machinery: ask it for the capital of France, or how to boil an egg.\n"

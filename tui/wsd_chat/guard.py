@@ -1,7 +1,7 @@
 """Nothing that is drawn can steer the terminal.
 
 Contract: `VISIBLE` is the last filter of every line of every widget. Control and hidden characters become symbols of
-`wsd_local.visible`, links become plain text, and a line is as wide as it was.
+`wsd_local.system.visible`, links become plain text, and a line is as wide as it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 
 class Visible(LineFilter):

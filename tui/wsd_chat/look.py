@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from wsd_local.atomic import write_text
+from wsd_local.files import write_text
 
 USUAL = "textual-dark"
 

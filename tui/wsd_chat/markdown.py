@@ -14,7 +14,7 @@ from functools import lru_cache
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 SWITCH = "\ue000"
 """A private character that no text has: stripped from what models write."""

@@ -16,8 +16,8 @@ from textual.worker import get_current_worker
 
 from wsd_chat.screens import BOX, Box
 from wsd_local.errors import ModelError, WsdError
+from wsd_local.system.visible import visible
 from wsd_local.units import gb
-from wsd_local.visible import visible
 
 Choice = str | tuple[str, str]
 """A pair's name, or a draft and a base."""
@@ -65,8 +65,8 @@ class ModelPicker(Box):
 
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
-        from wsd_local.inventory import inventory
-        from wsd_local.local_models import found_elsewhere
+        from wsd_local.library.listing import inventory
+        from wsd_local.library.local import found_elsewhere
 
         try:
             there, elsewhere = inventory(), found_elsewhere()
@@ -141,7 +141,7 @@ class ModelPicker(Box):
     @work(thread=True, exclusive=True, group="pull")
     def _pull(self, name: str) -> None:
         from wsd_local.config import read_config
-        from wsd_local.hub import Hub
+        from wsd_local.library.hub import Hub
 
         worker = get_current_worker()
 
@@ -187,7 +187,7 @@ class ModelPicker(Box):
 
 def _fits(draft: str, base: str) -> str:
     """Whether two models fit this machine, in a few words."""
-    from wsd_local.placing import expected, placed
+    from wsd_local.placement.fit import expected, placed
     from wsd_local.settings import LoadSettings
 
     try:

@@ -19,7 +19,7 @@ from wsd_chat.screens import BOX, Ask, Box
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.settings import ReplySettings, changed, read_text
 from wsd_local.store import Preset
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 Keep = Callable[[Preset], Awaitable[None]]
 

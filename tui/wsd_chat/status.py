@@ -6,8 +6,8 @@ from rich.text import Text
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from wsd_chat.talk import Pulse
-from wsd_local.visible import visible
+from wsd_chat.jobs import Pulse
+from wsd_local.system.visible import visible
 
 
 class StatusLine(Static):

@@ -16,8 +16,8 @@ from textual.widgets import Button, Static
 
 from wsd_chat.markdown import source_of
 from wsd_chat.reply_view import ReplyMarkdown
+from wsd_local.system.visible import visible
 from wsd_local.units import plural
-from wsd_local.visible import visible
 
 WINDOW = 6
 """Messages mounted at first, and with each step upwards: each mounted block makes each change of the layout slower."""

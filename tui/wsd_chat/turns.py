@@ -15,19 +15,19 @@ from typing import Any
 
 from textual import on
 
-from wsd_chat.book import label, messages_of
 from wsd_chat.composer import Composer
 from wsd_chat.endings import Endings, Turn
+from wsd_chat.entries import label, messages_of
 from wsd_chat.frame import in_turn
 from wsd_chat.greeting import greeting
-from wsd_chat.talk import Began, Ended, Loaded, Loading, Pulse, Reading, Said, Wanted, load_job
+from wsd_chat.jobs import Began, Ended, Loaded, Loading, Pulse, Reading, Said, Wanted, load_job
 from wsd_chat.transcript import Entry
 from wsd_chat.worker import Failed, Worker
 from wsd_local.errors import WsdError
 from wsd_local.events import Checked, Notice, Switched, Text
-from wsd_local.power import on_battery
-from wsd_local.prompts import Message
-from wsd_local.reply import Finished
+from wsd_local.prompts.formats import Message
+from wsd_local.runtime.power import on_battery
+from wsd_local.runtime.reply import Finished
 from wsd_local.settings import ReplySettings, changed
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wsd_local.errors import WsdError, message_of
-from wsd_local.pairs import Pair
+from wsd_local.runtime.pair import Pair
 
 Job = Callable[["Worker"], None]
 

@@ -10,7 +10,7 @@ from wsd_local.cli import options, terminal
 from wsd_local.errors import CancelledError, UsageError
 
 if TYPE_CHECKING:
-    from wsd_local.benchmark import Results
+    from wsd_local.reports.bench import Results
 
 
 def bench(
@@ -57,14 +57,14 @@ def bench(
     import psutil
     from rich.progress import Progress
 
-    from wsd_local.benchmark import OVERRIDES, Bench, measure, steps
-    from wsd_local.catalog import read_base_format
     from wsd_local.cli.interrupt import interruptible
     from wsd_local.cli.run import given_settings, show_native_log
     from wsd_local.cli.tables import print_json
     from wsd_local.config import read_config
     from wsd_local.events import Source
-    from wsd_local.pairs import load
+    from wsd_local.library.catalog import read_base_format
+    from wsd_local.reports.bench import OVERRIDES, Bench, measure, steps
+    from wsd_local.runtime.pair import load
 
     show_native_log(verbose)
     config = read_config()
@@ -100,8 +100,8 @@ def bench(
 
 
 def _show(results: Results, *, goals: bool) -> None:
-    from wsd_local.benchmark import COLUMNS
     from wsd_local.cli.tables import plain_table, print_tables
+    from wsd_local.reports.bench import COLUMNS
 
     shown = len(COLUMNS) if goals else COLUMNS.index("goal")
     table = plain_table(_title(results), COLUMNS[:shown], {1, 3})
@@ -119,7 +119,7 @@ def _title(results: Results) -> str:
 
 def _notes(results: Results) -> list[str]:
     """What the reader must know of the table."""
-    from wsd_local.benchmark import about_proposals
+    from wsd_local.reports.bench import about_proposals
 
     about, reply = results.about, results.about["reply"]
     mode = about["load_mode"]

@@ -15,8 +15,8 @@ from wsd_local.cli.groups import group
 from wsd_local.cli.options import AsJson, Debug
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.system.visible import visible
 from wsd_local.units import plural
-from wsd_local.visible import visible
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -149,8 +149,7 @@ def export(
             else:
                 terminal.write(text)
         return
-    from wsd_local.atomic import write_text
-    from wsd_local.target import check_file
+    from wsd_local.files import check_file, write_text
 
     try:
         check_file(output)

@@ -15,11 +15,11 @@ import typer
 from wsd_local.cli import terminal
 from wsd_local.cli.interrupt import interruptible
 from wsd_local.cli.options import Debug
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
-    from wsd_local.checkpoint import Checkpoint
-    from wsd_local.child import Progress
+    from wsd_local.library.checkpoint import Checkpoint
+    from wsd_local.system.child import Progress
 
 
 class Kind(str, enum.Enum):
@@ -50,10 +50,10 @@ def convert(
     debug: Debug = False,
 ) -> None:
     """Convert a checkpoint (safetensors) to a GGUF file, with llama.cpp's own converter."""
-    from wsd_local import convert as making
-    from wsd_local.catalog import catalog_models
-    from wsd_local.checkpoint import chosen_kind, local, weights
-    from wsd_local.repository import names_repository
+    from wsd_local.library import convert as making
+    from wsd_local.library.catalog import catalog_models
+    from wsd_local.library.checkpoint import chosen_kind, local, weights
+    from wsd_local.library.repo_files import names_repository
 
     entry = catalog_models().get(source)
     repo = entry.repo if entry is not None and entry.file is None else None
@@ -94,10 +94,10 @@ def quantize(
     debug: Debug = False,
 ) -> None:
     """Make a model smaller: a GGUF file of fewer bits per weight."""
-    from wsd_local import quantizing
-    from wsd_local.catalog import catalog_models, model_path
+    from wsd_local.library import quantize as quantizing
+    from wsd_local.library.catalog import catalog_models, model_path
+    from wsd_local.library.registry import known
     from wsd_local.llama.quantize import file_type, file_types
-    from wsd_local.registry import known
     from wsd_local.units import gb
 
     path = model_path(source)
@@ -127,9 +127,9 @@ def quantize(
 
 def _fetched(repo: str) -> Checkpoint:
     """A checkpoint of the Hub, in the Hub's own cache."""
-    from wsd_local.checkpoint import Checkpoint
     from wsd_local.cli.pull import say_note, transfer_bar
-    from wsd_local.hub import Hub
+    from wsd_local.library.checkpoint import Checkpoint
+    from wsd_local.library.hub import Hub
 
     hub = Hub()
     say_note(hub)
@@ -142,9 +142,9 @@ def _fetched(repo: str) -> Checkpoint:
 def _free(name: str | None, output: Path | None, force: bool, repo: str | None) -> Path:
     """The file to make, if neither it nor the name is taken by another model."""
     from wsd_local.errors import UsageError
+    from wsd_local.files import check_file, check_free
+    from wsd_local.library.registry import checked_name, known
     from wsd_local.paths import expanded, made_models_dir
-    from wsd_local.registry import checked_name, known
-    from wsd_local.target import check_file, check_free
 
     if name is not None:
         checked_name(name, repo, replace=True)
@@ -158,8 +158,8 @@ def _free(name: str | None, output: Path | None, force: bool, repo: str | None) 
 
 
 def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> None:
-    from wsd_local.fetched import mark
-    from wsd_local.registry import Known, remember
+    from wsd_local.library.fetched import mark
+    from wsd_local.library.registry import Known, remember
     from wsd_local.units import gb
 
     remember(Known(name, (path,), "made", repo, revision, mark(path.stat())))

@@ -21,16 +21,16 @@ import typer
 from wsd_local.cli import terminal
 from wsd_local.cli.interrupt import Stop, interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
-from wsd_local.inputs import LARGEST, json_value, text_of
-from wsd_local.prompts import counted
+from wsd_local.prompts.formats import counted
+from wsd_local.system.inputs import LARGEST, json_value, text_of
 from wsd_local.units import plural
 
 if TYPE_CHECKING:
-    from wsd_local.batch import Batch, Outcome
     from wsd_local.datasets import DataSet
-    from wsd_local.outputs import Key, Output
-    from wsd_local.pairs import Pair
-    from wsd_local.reply import Reply
+    from wsd_local.datasets.batch import Batch, Outcome
+    from wsd_local.datasets.run_file import Key, Output
+    from wsd_local.runtime.pair import Pair
+    from wsd_local.runtime.reply import Reply
 
 SOME_FAILED = 5
 SAY_EVERY_S = 10.0
@@ -92,9 +92,9 @@ def answer_data(asked: Asked) -> None:
 
 
 def _check_exports(asked: Asked) -> None:
-    from wsd_local.exports import EXPORTS, export_path
+    from wsd_local.datasets.exports import EXPORTS, export_path
+    from wsd_local.files import check_regular
     from wsd_local.settings import nearest
-    from wsd_local.target import check_regular
 
     if asked.export and asked.output is None:
         raise UsageError("--export is given without --output: name the file that the run is kept in")
@@ -134,7 +134,7 @@ def _data(asked: Asked, console: _Console) -> DataSet:
 
 def _load(asked: Asked, parallel: int, console: _Console, interrupt: Stop, stack: ExitStack) -> Pair:
     from wsd_local.events import Source
-    from wsd_local.pairs import load
+    from wsd_local.runtime.pair import load
 
     def loading(role: Source, fraction: float) -> bool:
         console.wait(f"loading the {role} model: {fraction:.0%}")
@@ -160,7 +160,7 @@ def _run(
     asked: Asked, parallel: int | None, data: DataSet, console: _Console, interrupt: Stop, stack: ExitStack
 ) -> int:
     """Answer what is left; the number of replies that failed."""
-    from wsd_local.batch import Batch, made_by
+    from wsd_local.datasets.batch import Batch, made_by
 
     output = None if asked.output is None else stack.enter_context(_opened(asked.output, data))
     if output is None:
@@ -190,8 +190,8 @@ def _run(
 
 
 def _most(asked: Asked, wanted: int) -> int:
-    from wsd_local.pairs import model_files
-    from wsd_local.parallel import roomy
+    from wsd_local.placement.parallel import roomy
+    from wsd_local.runtime.pair import model_files
     from wsd_local.settings import split
 
     reply, loading = split(asked.settings)
@@ -202,7 +202,7 @@ def _most(asked: Asked, wanted: int) -> int:
 
 
 def _paying(pair: Pair, console: _Console) -> int:
-    from wsd_local.parallel import chosen, paying
+    from wsd_local.placement.parallel import chosen, paying
 
     if pair.loading.resident == "one":
         return pair.loading.parallel
@@ -216,7 +216,7 @@ def _paying(pair: Pair, console: _Console) -> int:
 
 @contextmanager
 def _opened(path: Path, data: DataSet) -> Iterator[Output]:
-    from wsd_local.outputs import Output
+    from wsd_local.datasets.run_file import Output
 
     if path.exists() and path.samefile(data.path):
         raise UsageError(f"{path}: is the input; choose another --output")
@@ -278,7 +278,7 @@ def _where(outcome: Outcome) -> str:
 
 
 def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None:
-    from wsd_local.exports import export_path, formulas, write_export
+    from wsd_local.datasets.exports import export_path, formulas, write_export
 
     output.sort()
     names = [pair.model(role).name for role in pair.roles(pair.settings.mode)]

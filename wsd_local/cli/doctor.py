@@ -14,7 +14,7 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
 
     Text for a bug report: versions, back ends, devices, folders, models, and a reply of the embedded pair.
     """
-    from wsd_local.diagnosis import diagnose
+    from wsd_local.reports.doctor import diagnose
 
     found = diagnose()
     if as_json:

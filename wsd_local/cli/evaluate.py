@@ -16,7 +16,7 @@ from wsd_local.cli.groups import group
 from wsd_local.cli.options import Debug
 
 if TYPE_CHECKING:
-    from wsd_local.pages import Table
+    from wsd_local.reports.html import Table
 
 app = group("Measure.")
 
@@ -48,15 +48,15 @@ def demo(
     from rich.progress import Progress
 
     from wsd_local.cli.tables import print_json
-    from wsd_local.evaluation import measure, questions, steps
-    from wsd_local.pairs import load
+    from wsd_local.reports.evaluation import measure, questions, steps
+    from wsd_local.runtime.pair import load
 
     asked = questions(file, limit)
     write = _writer(html)
     with load("demo", threads=threads) as pair, Progress(console=terminal.console(stderr=True)) as progress:
         task = progress.add_task("asking", total=steps(len(asked)))
         results = measure(pair, asked, lambda done: progress.update(task, advance=1, description=done))
-    from wsd_local.evaluation_page import demo_page, demo_tables
+    from wsd_local.reports.evaluation_page import demo_page, demo_tables
 
     write(lambda: demo_page(results))
     if as_json:
@@ -75,7 +75,7 @@ def report(
     """Compare files of replies: switch positions, reasons, who wrote how much, time."""
     from wsd_local.cli.tables import print_json
     from wsd_local.errors import UsageError
-    from wsd_local.runs_report import differences, read_runs, summary
+    from wsd_local.reports.runs import differences, read_runs, summary
 
     if html is not None and html.exists() and any(path.exists() and html.samefile(path) for path in runs):
         raise UsageError(f"{html}: is one of the runs; choose another file for the page")
@@ -89,7 +89,7 @@ def report(
     if not any(file.records for file in files):
         raise UsageError("there is nothing to report: no file holds a reply")
     summaries, differing = [summary(file) for file in files], differences(files)
-    from wsd_local.runs_page import TERMINAL_BINS, run_tables, runs_page
+    from wsd_local.reports.runs_page import TERMINAL_BINS, run_tables, runs_page
 
     write(lambda: runs_page(summaries, differing))
     if as_json:
@@ -102,9 +102,9 @@ def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
     """What writes the page, if one is wanted; what would prevent it is said now, before any work."""
     if path is None:
         return lambda _page: None
-    from wsd_local import atomic, charts
     from wsd_local.errors import UsageError
-    from wsd_local.target import check_file
+    from wsd_local.files import check_file, write_text
+    from wsd_local.reports import charts
 
     charts.require()
     check_file(path)
@@ -112,7 +112,7 @@ def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
         raise UsageError(f"{path}: cannot be written: {path.parent} is no folder to write to")
 
     def write(page: Callable[[], str]) -> None:
-        atomic.write_text(path, page())
+        write_text(path, page())
         _say(f"written: {path}")
 
     return write
@@ -124,8 +124,8 @@ def _say(message: str) -> None:
 
 def show(tables: Sequence[Table]) -> None:
     """Tables below each other, each with its note."""
-    from wsd_local.charts import printable
     from wsd_local.cli.tables import plain_table, print_tables
+    from wsd_local.reports.charts import printable
 
     width = min(_NOTE_WIDTH, shutil.get_terminal_size().columns)
     for index, table in enumerate(tables):

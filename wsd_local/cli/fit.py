@@ -13,7 +13,7 @@ from wsd_local.cli.tables import plain_table, print_json, print_tables
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wsd_local.offload import Plan
+    from wsd_local.placement.plan import Plan
 
 
 def fit(
@@ -37,11 +37,11 @@ def fit(
 
     Reads headers only, and estimates from the catalog what is not here yet; nothing is loaded or fetched.
     """
-    from wsd_local.catalog import named_pair
     from wsd_local.cli.run import given_settings
     from wsd_local.config import read_config
     from wsd_local.events import Source
-    from wsd_local.placing import expected, placed
+    from wsd_local.library.catalog import named_pair
+    from wsd_local.placement.fit import expected, placed
     from wsd_local.settings import split
 
     config = read_config()
@@ -65,7 +65,7 @@ def fit(
 
 def verdict(plan: Plan) -> str:
     """Whether it fits, in one sentence; a plan that does not is never made."""
-    from wsd_local.offload import HOST
+    from wsd_local.placement.plan import HOST
     from wsd_local.units import gib
 
     places = [HOST, *(device.name for device in plan.machine.devices)]
@@ -77,7 +77,7 @@ def verdict(plan: Plan) -> str:
 
 def tables(plan: Plan) -> tuple[Table, ...]:
     """A plan as people read it."""
-    from wsd_local.offload import HOST, load_mode
+    from wsd_local.placement.plan import HOST, load_mode
     from wsd_local.units import GIB, gib
 
     models = plain_table("Models", ("", "layers on GPU", "context", "cached k/v", "loaded by"), {2})

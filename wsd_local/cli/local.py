@@ -16,8 +16,8 @@ from wsd_local.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wsd_local.catalog import ModelEntry
-    from wsd_local.description import Description
+    from wsd_local.library.catalog import ModelEntry
+    from wsd_local.library.description import Description
 
 
 def list_models(
@@ -28,8 +28,8 @@ def list_models(
     debug: Debug = False,
 ) -> None:
     """List the models on this machine, and what the catalog offers."""
-    from wsd_local.inventory import inventory
-    from wsd_local.local_models import found_elsewhere, places_elsewhere
+    from wsd_local.library.listing import inventory
+    from wsd_local.library.local import found_elsewhere, places_elsewhere
 
     found = inventory()
     others = found_elsewhere() if elsewhere or as_json else []
@@ -72,10 +72,10 @@ def show(
     """Show what a model file is: architecture, quantisation, vocabulary, memory. Reads its header only."""
     if ctx is not None and ctx < 1:
         raise UsageError(f"ctx is {ctx}: it counts tokens and must be at least 1")
-    from wsd_local.catalog import catalog_models, model_path
-    from wsd_local.description import describe
-    from wsd_local.hashing import known_sha256
-    from wsd_local.header import read_model
+    from wsd_local.files import known_sha256
+    from wsd_local.library.catalog import catalog_models, model_path
+    from wsd_local.library.description import describe
+    from wsd_local.library.gguf import read_model
     from wsd_local.llama.devices import cpu_features
 
     headers, entry = read_model(model_path(model)), catalog_models().get(model)
@@ -98,7 +98,7 @@ def import_(
 ) -> None:
     """Give a model file that is here already a name, without copying it."""
     from wsd_local.cli.output import hashing_bar
-    from wsd_local.local_models import import_model
+    from wsd_local.library.local import import_model
 
     with hashing_bar() as progress:
         entry = import_model(path, name, progress)
@@ -112,7 +112,7 @@ def rm(
     debug: Debug = False,
 ) -> None:
     """Forget a model; delete its files only if this program fetched or made them."""
-    from wsd_local.local_models import removal, remove
+    from wsd_local.library.local import removal, remove
     from wsd_local.units import gb
 
     planned = removal(name)

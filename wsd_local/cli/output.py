@@ -12,11 +12,11 @@ from rich.text import Text as Shown
 
 from wsd_local.cli import terminal
 from wsd_local.events import Event, Notice, Source, Switched, Text
-from wsd_local.hashing import HashProgress
-from wsd_local.offload import Plan
-from wsd_local.reply import Finished, Reply
+from wsd_local.files import HashProgress
+from wsd_local.placement.plan import Plan
+from wsd_local.runtime.reply import Finished, Reply
+from wsd_local.system.visible import CONTEXT, visible
 from wsd_local.units import plural
-from wsd_local.visible import CONTEXT, visible
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import typer
 
 from wsd_local.cli import terminal
 from wsd_local.cli.options import Debug
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
-    from wsd_local.hub import Download, Hub, Progress
+    from wsd_local.library.hub import Download, Hub, Progress
 
 
 def pull(
@@ -26,10 +26,10 @@ def pull(
     debug: Debug = False,
 ) -> None:
     """Fetch a pair or a model from the Hugging Face Hub. Interrupted, the same command goes on."""
-    from wsd_local.catalog import how_to_get
     from wsd_local.config import read_config
     from wsd_local.errors import ModelError
-    from wsd_local.hub import Hub
+    from wsd_local.library.catalog import how_to_get
+    from wsd_local.library.hub import Hub
     from wsd_local.units import gb
 
     hub = Hub()

@@ -19,9 +19,9 @@ from wsd_local.errors import CancelledError, UsageError, WsdError
 if TYPE_CHECKING:
     from wsd_local.cli.interrupt import Stop
     from wsd_local.cli.output import Printer
-    from wsd_local.pairs import Pair
-    from wsd_local.reply import Reply
-    from wsd_local.templates import Template
+    from wsd_local.prompts.templates import Template
+    from wsd_local.runtime.pair import Pair
+    from wsd_local.runtime.reply import Reply
 
 
 def run(
@@ -105,8 +105,8 @@ def run(
     """Answer a prompt (argument, --file, or standard input), or a data set (--input)."""
     if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
         raise UsageError(f"timeout is {timeout}: it counts seconds and must be more than 0 and finite")
-    from wsd_local.catalog import read_base_format
     from wsd_local.config import read_config
+    from wsd_local.library.catalog import read_base_format
 
     _require_of_one_kind(context, is_data_set=source is not None)
     asked = _conversation(prompt, file, messages, system) if source is None else []
@@ -142,7 +142,7 @@ def run(
     template = _early_template(settings)
     from wsd_local.cli.output import Printer
     from wsd_local.events import Source
-    from wsd_local.pairs import load
+    from wsd_local.runtime.pair import load
 
     terminal.require_output()
     printer = Printer(as_json=as_json or tokens, tokens=tokens, trace=trace)
@@ -179,7 +179,7 @@ def run(
 
 def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None) -> None:
     """Print the reply; it can be stopped while its prompt is made, too."""
-    from wsd_local.reply import Finished
+    from wsd_local.runtime.reply import Finished
 
     stopped = threading.Event()
 
@@ -230,7 +230,7 @@ def _require_complete(reply: Reply) -> None:
 
 def _early_template(settings: dict[str, Any]) -> Template:
     """What renders the draft's chat template, started while llama.cpp is imported."""
-    from wsd_local.templates import Template
+    from wsd_local.prompts.templates import Template
 
     template = Template()
     if settings.get("mode", "wsd") in ("wsd", "draft"):
@@ -268,9 +268,9 @@ def show_native_log(verbose: bool) -> None:
 
 def given_settings(context: typer.Context) -> dict[str, Any]:
     """Those settings that were given as options, as the settings want them."""
-    from wsd_local.inputs import read_text
     from wsd_local.settings import names
     from wsd_local.settings import read_text as setting_of
+    from wsd_local.system.inputs import read_text
 
     settings: dict[str, Any] = {}
     for name, value in context.params.items():
@@ -293,8 +293,8 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
 def _conversation(
     prompt: str | None, file: Path | None, messages: Path | None, system: str | None
 ) -> list[dict[str, Any]]:
-    from wsd_local.inputs import decoded, plain, read_stream, read_text
-    from wsd_local.prompts import conversation, counted
+    from wsd_local.prompts.formats import conversation, counted
+    from wsd_local.system.inputs import decoded, plain, read_stream, read_text
 
     unused = Counter[str]()
     given = _messages(messages, unused) if messages is not None else []
@@ -317,8 +317,8 @@ def _conversation(
 
 
 def _messages(path: Path, unused: Counter[str]) -> list[dict[str, Any]]:
-    from wsd_local.inputs import read_json
-    from wsd_local.prompts import has_content
+    from wsd_local.prompts.formats import has_content
+    from wsd_local.system.inputs import read_json
 
     found = read_json(path)
     if isinstance(found, dict):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsd_local.errors import UsageError, os_message, reason
-from wsd_local.visible import visible
+from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,7 +114,7 @@ def json_line(value: Any) -> None:
 
 def note(text: str) -> None:
     """Write one line to standard error, without the secrets of an address or the environment."""
-    from wsd_local.network import without_secrets
+    from wsd_local.system.network import without_secrets
 
     text = without_secrets(text)
     with contextlib.suppress(OSError):  # nobody can be told
@@ -124,7 +124,7 @@ def note(text: str) -> None:
 
 def block(text: str) -> None:
     """Write lines to standard error, without the secrets of an address or the environment."""
-    from wsd_local.network import without_secrets
+    from wsd_local.system.network import without_secrets
 
     with contextlib.suppress(OSError):
         sys.stderr.write(visible(without_secrets(text)))

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from wsd_local.atomic import replaced
 from wsd_local.errors import UsageError, WsdError, reason
-from wsd_local.inputs import read_toml
-from wsd_local.network import AGENT, one_line, session, without_secrets
+from wsd_local.files import replaced
+from wsd_local.library.download import asked, http_package
 from wsd_local.paths import cache_dir, expanded, package_models_dir
 from wsd_local.settings import nearest
-from wsd_local.transfer import asked, http_package
+from wsd_local.system.inputs import read_toml
+from wsd_local.system.network import AGENT, one_line, session, without_secrets
 
 if TYPE_CHECKING:
-    from wsd_local.hub import Progress
+    from wsd_local.library.hub import Progress
 
 WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts."""

@@ -1,8 +1,8 @@
 """Files as records: bytes to text, and text to JSON objects, rows or lines, each with the line it begins at.
 
-Contract: syntax alone; nothing is known here of what the fields mean. Text is what `wsd_local.inputs` makes of bytes,
-so lines end at line feeds only: other separators of Unicode are part of the text. What keeps a file from being read
-at all is a `UsageError` with file and line; what is wrong with one record is its `problem`.
+Contract: syntax alone; nothing is known here of what the fields mean. Text is what `wsd_local.system.inputs` makes of
+bytes, so lines end at line feeds only: other separators of Unicode are part of the text. What keeps a file from being
+read at all is a `UsageError` with file and line; what is wrong with one record is its `problem`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError
-from wsd_local.inputs import json_problem, json_value, limited, unique
+from wsd_local.system.inputs import json_problem, json_value, limited, unique
 from wsd_local.units import plural
 
 LARGEST = 1 << 30

@@ -22,15 +22,15 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from wsd_local.core.tokens import common_prefix
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler, logits_of
 from wsd_local.llama.snapshots import STRIDE, Snapshots
-from wsd_local.offload import ROWS, UBATCH, cpu_flash, cpu_ubatch
+from wsd_local.placement.plan import ROWS, UBATCH, cpu_flash, cpu_ubatch
 from wsd_local.settings import CacheType, FlashAttention
-from wsd_local.tokens import common_prefix
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 SHARED = 16

@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp
 
 from wsd_local.llama.logs import forward_logs
-from wsd_local.offload import Device, Machine
+from wsd_local.placement.plan import Device, Machine
 
 _CPU, _GPU, _IGPU = 0, 1, 2
 

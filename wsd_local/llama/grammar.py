@@ -15,7 +15,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
-from wsd_local.compiling import LIMITS, on_large_stack
+from wsd_local.constraints.compiling import LIMITS, on_large_stack
 from wsd_local.errors import UsageError, WsdError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import llama_cpp
 import numpy as np
 
 from wsd_local.errors import CancelledError, ModelError
-from wsd_local.header import look_at, read_header, read_model
+from wsd_local.library.gguf import look_at, read_header, read_model
 from wsd_local.llama.logs import captured, cause, forward_logs
 from wsd_local.llama.mapped import MappedFile
 from wsd_local.settings import LoadMode
@@ -184,7 +184,7 @@ class Model:
         Raises:
             ModelError: the file is missing, damaged, or an adapter of another model.
         """
-        from wsd_local.adapters import check_adapter
+        from wsd_local.library.adapters import check_adapter
 
         check_adapter(read_header(path), read_model(self.path))
         with captured() as lines:

@@ -15,10 +15,10 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from wsd_local.core.sampling import Sampling
 from wsd_local.errors import WsdError
 from wsd_local.llama.grammar import Matcher
 from wsd_local.llama.model import Model
-from wsd_local.sampling import Sampling
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """llama.cpp's `llama_token_data`."""

@@ -1,8 +1,8 @@
 """`wsd_local.llama.trial FILE SIZE MODE [repack | ADAPTER]`: load a model, evaluate two tokens, print what failed.
 
-Contract: run in a process of its own by `wsd_local.vetting`, because llama.cpp ends the process where some damaged
-files contradict themselves, and where its fast kernels crash, which `repack` tries too. Exit code 0: the file can be
-used. Memory beyond the file's size is limited where the system can do so.
+Contract: run in a process of its own by `wsd_local.library.vetting`, because llama.cpp ends the process where some
+damaged files contradict themselves, and where its fast kernels crash, which `repack` tries too. Exit code 0: the file
+can be used. Memory beyond the file's size is limited where the system can do so.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from wsd_local.store.settling import settle
 from wsd_local.store.writer import FLUSH_S, MakeTimer, Reference, ReplyWriter, insert_reply
 
 if TYPE_CHECKING:
-    from wsd_local.decoding import ReplyToken
+    from wsd_local.core.decoding import ReplyToken
     from wsd_local.store.schema import Step
 
 TITLE_LENGTH = 60

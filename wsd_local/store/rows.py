@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from wsd_local.decoding import ReplyToken
+from wsd_local.core.decoding import ReplyToken
 from wsd_local.store.finding import clean
 
 Role = Literal["system", "user", "assistant"]

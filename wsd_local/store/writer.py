@@ -27,8 +27,8 @@ from wsd_local.store.finding import clean, words
 from wsd_local.store.rows import MessageRow, Span, State, Writer
 
 if TYPE_CHECKING:
-    from wsd_local.decoding import ReplyToken
-    from wsd_local.reply import Reply
+    from wsd_local.core.decoding import ReplyToken
+    from wsd_local.runtime.reply import Reply
 
 FLUSH_S = 0.5
 """Seconds from what was said to the beginning of its write."""
@@ -245,7 +245,7 @@ class ReplyWriter:
 
     def _given(self, reply: Reply) -> tuple[str, list[Span], tuple[ReplyToken, ...]]:
         """What stood in front of this reply's own text, who wrote it, and its tokens as far as they are known."""
-        from wsd_local.prompts import supplied_prefix
+        from wsd_local.prompts.formats import supplied_prefix
 
         given = clean(supplied_prefix(reply.messages) or "" if reply.messages else "")
         before = self._before

@@ -1,0 +1,300 @@
+"""Parts of the chat by themselves: drawing, the models' thread, native output, the clipboard."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from wsd_chat.clipboard import copy
+from wsd_chat.live_markdown import LiveMarkdown
+from wsd_chat.markdown import SWITCH, pieces, source_of
+from wsd_chat.worker import Failed, Worker
+
+from wsd_local.errors import WsdError
+from wsd_local.runtime.power import on_battery
+
+DRAFT = Style(italic=True)
+CONSOLE = Console(width=60, color_system="truecolor", force_terminal=True)
+
+
+def drawn(live: LiveMarkdown) -> list[Segment]:
+    """What the screen gets."""
+    return [segment for segment in CONSOLE.render(live) if not segment.control]
+
+
+def visible(live: LiveMarkdown) -> list[tuple[str, bool]]:
+    """The words that can be seen, and whether each is the draft's; how many blank lines there are is left open."""
+    segments = drawn(live)
+    return [
+        (word, bool(segment.style and segment.style.italic)) for segment in segments for word in segment.text.split()
+    ]
+
+
+def whole(source: str, label: str = "0.9", *, drafted: bool = True) -> LiveMarkdown:
+    """A reply that is drawn for the first time."""
+    live = LiveMarkdown(DRAFT, drafted=drafted)
+    live.source, live.label = source, label
+    return live
+
+
+def test_the_draft_has_its_style_and_the_base_has_none() -> None:
+    segments = drawn(whole(f"Great **question**! I am{SWITCH} glad.\n\nAnother paragraph."))
+    text = "".join(segment.text for segment in segments)
+    assert "Great question! I am▐0.9▌ glad." in text and "Another paragraph." in text
+    italic = "".join(segment.text for segment in segments if segment.style and segment.style.italic)
+    assert italic.strip() == "Great question! I am"
+    alone = [segment for segment in drawn(whole("only the draft")) if segment.text.strip()]
+    assert all(segment.style is not None and segment.style.italic for segment in alone)
+    assert not any(segment.style and segment.style.italic for segment in drawn(whole("only the base", drafted=False)))
+
+
+PARTS = ["word ", "**bold** ", "\n", "\n\n", "- item\n", "1. one\n", "```\n", "code\n", "# h\n", "> q\n", "~~~\n"]
+PIECES = st.lists(st.sampled_from(PARTS), max_size=25)
+
+
+@settings(deadline=None, max_examples=60)
+@given(pieces=PIECES, at=st.integers(0, 25))
+def test_drawing_step_by_step_ends_in_the_same_picture(pieces: list[str], at: int) -> None:
+    live = LiveMarkdown(DRAFT)
+    for index, piece in enumerate(pieces):
+        live.source += (SWITCH if index == at else "") + piece
+        live.label = "0.9" if SWITCH in live.source else ""
+        drawn(live)
+    assert visible(live) == visible(whole(live.source, live.label))
+
+
+@pytest.mark.parametrize(
+    ("source", "complete"),
+    [
+        ("one\n\ntwo", "one\n\n"),
+        ("one\n\n", ""),
+        ("one\n\n- two", ""),
+        ("a\n\nb\n\n  c", "a\n\n"),
+        ("```\na\n\nb", ""),
+        ("```\na\n```\n\nb", "```\na\n```\n\n"),
+        ("", ""),
+    ],
+)
+def test_what_is_complete(source: str, complete: str) -> None:
+    assert "".join(pieces(source)[:-1]) == complete and "".join(pieces(source)) == source
+
+
+MARKED = [
+    ("heading", "Great question.\n\n## Boiling an egg\n\nTake one.", len("Great question.\n\n##")),
+    ("in a heading", "# Boiling an egg\n\nTake one.", len("# Boiling")),
+    ("after a heading", "# Boiling an egg\n\nTake one.", len("# Boiling an egg")),
+    ("fence", "Here:\n\n```python\nprint(1)\n```\n\nDone.", len("Here:\n\n```python")),
+    ("in code", "Here:\n\n```python\nprint(1)\n```\n\nDone.", len("Here:\n\n```python\nprint")),
+    ("after code", "```\nprint(1)\n```\n\nDone.", len("```\nprint(1)\n```")),
+    ("bullet", "- one\n- two\n- three", len("- one\n-")),
+    ("long item", "- " + "word " * 30 + "\n- two", len("- " + "word " * 11)),
+    ("number", "1. one\n2. two", len("1. one\n2.")),
+    ("table", "| a | b |\n|---|---|\n| 1 | 2 |", len("| a | b |\n|---|---|")),
+    ("emphasis", "a **bold word** here", len("a **bold")),
+    ("underscores", "a _word_ here", len("a _word_")),
+    ("link", "see [here](http://example.org/a/b) for more", len("see [here](http://exam")),
+    ("rule", "---\n\ntext", 3),
+    ("beginning", "# Title\n\ntext", 0),
+    ("end", "all of it", len("all of it")),
+    ("quote", "> quoted\n> more", len("> quoted\n>")),
+]
+
+
+@pytest.mark.parametrize(("text", "at"), [case[1:] for case in MARKED], ids=[case[0] for case in MARKED])
+def test_the_mark_is_there_and_changes_nothing_else(text: str, at: int) -> None:
+    plain, marked = whole(text), whole(source_of(text, at), "0.91")
+    page = "".join(segment.text for segment in drawn(marked))
+    assert page.count("▐0.91▌") == 1
+    assert all(cell_len(line.rstrip()) <= 60 for line in page.splitlines())
+    words = "".join(segment.text for segment in drawn(plain)).split()
+    letters = "".join(page.replace("▐0.91▌", "").replace("─", "").split())
+    assert letters == "".join(words).replace("─", ""), "no word is lost"
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    pieces=st.lists(st.sampled_from([*PARTS, "| a | b |\n|---|---|\n", "_x_ ", "[a](b) ", "`c` "]), max_size=15),
+    data=st.data(),
+)
+def test_a_mark_is_always_seen_once(pieces: list[str], data: st.DataObject) -> None:
+    text = "".join(pieces) + "end"
+    at = data.draw(st.integers(0, len(text)))
+    page = "".join(segment.text for segment in drawn(whole(source_of(text, at), "0.91")))
+    assert "".join(page.split()).count("▐0.91▌") == 1
+
+
+def test_what_streams_is_drawn_as_it_is_drawn_at_the_end() -> None:
+    text = "# Title\n\nOne\ntwo **three**.\n\n- a\n- b\n\n```\ncode\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nEnd."
+    live = LiveMarkdown(DRAFT)
+    for end in range(len(text) + 1):
+        live.source = source_of(text[:end], 20 if end > 20 else None)
+        live.label = "0.9" if end > 20 else ""
+        drawn(live)
+    assert drawn(live) == drawn(whole(source_of(text, 20)))
+
+
+def test_a_text_cannot_steer_or_hide() -> None:
+    page = "".join(
+        segment.text
+        for segment in drawn(whole(source_of("A\x1b]0;T\x07 \x9b2J <b>bold</b> \ue000\ue001 [x](http://e.org)", None)))
+    )
+    assert "\x1b" not in page and "\x9b" not in page and "␛]0;T␇" in page
+    assert "<b>bold</b>" in page and "http://e.org" in page and "\ue000" not in page and "\ue001" not in page
+
+
+def test_a_job_that_waits_is_stopped_and_no_other(worker: Worker) -> None:
+    pair: Any = worker.pair
+    going, seen, done = threading.Event(), [], threading.Event()
+
+    def first(worker: Worker) -> None:
+        going.wait(20)
+        seen.append(worker.stopped)
+
+    def second(worker: Worker) -> None:
+        seen.append(worker.stopped)
+        done.set()
+
+    worker.do(first)
+    worker.stop(worker.do(second))
+    assert not pair.cancelled.is_set()
+    going.set()
+    assert done.wait(20) and seen == [False, True]
+
+
+# -- the models' thread ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker() -> Any:
+    """A thread whose pair only knows how to be cancelled."""
+    worker = Worker()
+    cancelled = threading.Event()
+    clearing = SimpleNamespace(clear=cancelled.clear)
+    pair = SimpleNamespace(cancel=cancelled.set, cancellation=clearing, close=lambda: None, cancelled=cancelled)
+    worker.pair = pair  # type: ignore[assignment]
+    yield worker
+    worker.close()
+
+
+def test_jobs_run_in_order_and_errors_are_told(worker: Worker) -> None:
+    done = threading.Event()
+
+    def fails(_worker: Worker) -> None:
+        raise WsdError("no")
+
+    worker.do(lambda worker: worker.tell(1))
+    worker.do(fails)
+    worker.do(lambda worker: worker.tell(2))
+    worker.do(lambda worker: done.set())
+    assert done.wait(20)
+    news = list(worker.take())
+    assert news[0] == 1 and news[2] == 2
+    assert isinstance(news[1], Failed) and news[1].message == "no"
+
+
+def test_idle_work_ends_when_a_job_comes_and_does_not_cancel_it(worker: Worker) -> None:
+    pair: Any = worker.pair
+    idling, done = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def idle(_worker: Worker) -> None:
+        idling.set()
+        assert pair.cancelled.wait(20), "a job must interrupt this"
+
+    def job(_worker: Worker) -> None:
+        seen.append(pair.cancelled.is_set())
+        done.set()
+
+    worker.idle = idle
+    worker.do(lambda worker: None)
+    for _ in range(20):
+        assert idling.wait(20)
+        idling.clear()
+        done.clear()
+        worker.do(job)
+        assert done.wait(20)
+    assert seen == [False] * 20
+    worker.idle = None
+
+
+def test_stop_reaches_the_job_that_runs(worker: Worker) -> None:
+    pair: Any = worker.pair
+    runs = threading.Event()
+    ended = threading.Event()
+
+    def job(worker: Worker) -> None:
+        runs.set()
+        assert pair.cancelled.wait(20)
+        worker.tell("stopped")
+        ended.set()
+
+    worker.do(job)
+    assert runs.wait(20)
+    worker.stop()
+    assert ended.wait(20)
+    assert list(worker.take()) == ["stopped"]
+
+
+# -- the system ------------------------------------------------------------------------------------------------
+
+NATIVE = """
+import os, sys
+from pathlib import Path
+from wsd_chat.terminal import own_screen
+with own_screen(Path(sys.argv[1])):
+    os.write(2, b"native line\\n")
+    sys.__stderr__.write("drawn\\n")
+    import logging
+    logging.getLogger("wsd_local.llama").warning("logged line")
+os.write(2, b"behind\\n")
+"""
+
+
+def test_native_lines_go_to_the_log_and_not_to_the_screen(tmp_path: Path) -> None:
+    log = tmp_path / "folder" / "chat.log"
+    done = subprocess.run([sys.executable, "-c", NATIVE, str(log)], capture_output=True, check=True)
+    assert done.stderr == b"drawn\nbehind\n"
+    assert "native line" in log.read_text() and "logged line" in log.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="expected: programs of X11")
+def test_a_text_counts_as_copied_only_if_a_program_took_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WAYLAND_DISPLAY", "DISPLAY", "TMUX"):
+        monkeypatch.delenv(name, raising=False)
+    assert copy("text") is None
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    taken = tmp_path / "taken"
+    for code in (1, 0):
+        program = tmp_path / "xclip"
+        program.write_text(f"#!/bin/sh\ncat > {taken}\nexit {code}\n")
+        program.chmod(0o755)
+        other = tmp_path / "xsel"
+        other.write_text("#!/bin/sh\nexit 1\n")
+        other.chmod(0o755)
+        assert copy("text 你好") == ("xclip" if code == 0 else None)
+    assert taken.read_text() == "text 你好"
+
+
+def test_on_battery_only_without_a_charger(monkeypatch: pytest.MonkeyPatch) -> None:
+    for plugged, expected in ((True, False), (False, True), (None, False)):
+        battery = SimpleNamespace(power_plugged=plugged)
+        monkeypatch.setattr(psutil, "sensors_battery", lambda battery=battery: battery, raising=False)
+        assert on_battery() is expected
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
+    assert on_battery() is False
+    monkeypatch.delattr(psutil, "sensors_battery", raising=False)
+    assert on_battery() is False

@@ -1,0 +1,88 @@
+"""Between the store's rows and the screen's entries.
+
+Contract: pure translation; nothing is read but what is given.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import Any
+
+from wsd_chat.transcript import Entry
+from wsd_local.core.decoding import ReplyToken
+from wsd_local.prompts.formats import Message
+from wsd_local.store import MessageRow, Store
+
+
+def entries(store: Store, head: int | None) -> list[Entry]:
+    """The branch that ends in `head`, without system messages."""
+    if head is None:
+        return []
+    rows = [row for row in store.branch(head) if row.role != "system"]
+    places = store.places(rows[0].chat) if rows else {}
+    return [entry_of(row, places.get(row.id, (1, 1))) for row in rows]
+
+
+def entry_of(row: MessageRow, place: tuple[int, int] = (1, 1)) -> Entry:
+    """One message; `place` is its number among its siblings, and their number."""
+    report: dict[str, Any] = {} if row.reply is None else dict(row.reply.report)
+    spans = () if row.reply is None else row.reply.spans
+    drafted = sum(span.length for span in takewhile(lambda span: span.source != "base", spans))
+    return Entry(
+        id=row.id,
+        parent=row.parent,
+        role=row.role,
+        text=row.text,
+        state=row.state,
+        drafted=drafted,
+        label=label_of(report),
+        alone=any(span.source == "base" for span in spans) and not drafted,
+        place=place,
+        report=report,
+    )
+
+
+def label_of(report: dict[str, Any]) -> str:
+    """What the mark at the switch says; nothing where there was none."""
+    switch = report.get("switch")
+    if not switch or switch.get("reason") in (None, "none", "cancelled"):
+        return ""
+    return label(switch["reason"], switch.get("confidence"))
+
+
+def label(reason: str, confidence: float | None) -> str:
+    """The switch in a few characters."""
+    if confidence is not None:
+        return f"{confidence:.2f}"
+    return {"draft_end": "end", "draft_limit": "limit", "user": "you"}.get(reason, reason)
+
+
+def messages_of(branch: list[Entry], system: str | None) -> list[Message]:
+    """What the models read. A reply that was stopped before its first word is no message."""
+    found: list[Message] = [{"role": "system", "content": system}] if system else []
+    for entry in branch:
+        if entry.text and (entry.role == "user" or entry.role == "assistant"):
+            found.append({"role": "user" if entry.role == "user" else "assistant", "content": entry.text})
+    return found
+
+
+def tokens_of(entry: Entry, kept: tuple[ReplyToken, ...]) -> tuple[ReplyToken, ...]:
+    """The tokens of a reply, also of one that ended early: then the texts as they came, with what was known of them.
+
+    Such tokens have the id -1.
+    """
+    if kept or "pieces" not in entry.report:
+        return kept
+    checked = entry.report.get("checked") or {}
+    probs, windows = checked.get("probs") or [], checked.get("windows") or []
+    found: list[ReplyToken] = []
+    begin = drafted = 0
+    for length, source, prob in entry.report["pieces"]:
+        window = None
+        if source == "draft":
+            if drafted < len(probs):
+                prob, window = probs[drafted], windows[drafted] if drafted < len(windows) else None
+            drafted += 1
+        found.append(ReplyToken(-1, entry.text[begin : begin + length], source, prob, window))
+        begin += length
+    return tuple(found)

@@ -1,0 +1,137 @@
+"""The switch view: a reply token by token, as the base read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, Static
+from textual_plotext import PlotextPlot
+
+from wsd_chat.jobs import loaded
+from wsd_chat.transcript import Entry
+from wsd_chat.worker import Worker
+from wsd_local.core.decoding import ReplyToken
+from wsd_local.prompts.formats import Message
+from wsd_local.system.visible import visible
+
+_REASONS = {
+    "threshold": "a window of the base's probabilities reached the threshold",
+    "draft_end": "the draft had ended and no window had passed",
+    "draft_limit": "the draft had reached its limit and no window had passed",
+    "length": "the reply had reached its limit",
+    "stop": "a stop string came",
+    "user": "you handed over",
+    "cancelled": "it was stopped while the draft was writing",
+    "none": "one model wrote alone",
+}
+
+
+class SwitchView(Screen[None]):
+    """Per token: who wrote it, the base's probability, the window's mean; a chart with the threshold; the reason."""
+
+    DEFAULT_CSS = """
+    SwitchView > #why { height: auto; padding: 0 1; background: $panel; }
+    SwitchView > PlotextPlot { height: 40%; min-height: 8; }
+    SwitchView > DataTable { height: 1fr; }
+    .-low SwitchView > PlotextPlot { display: none; }
+    """
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("escape,f2", "close", "close"),
+        Binding("o", "others", "what the base would have said"),
+    ]
+
+    def __init__(self, entry: Entry, tokens: Sequence[ReplyToken], messages: list[Message], models: Worker) -> None:
+        super().__init__()
+        self.entry = entry
+        self.models = models
+        self.messages = messages
+        self.tokens = tokens
+        self._switch: dict[str, Any] = entry.report.get("switch") or {}
+
+    def compose(self) -> ComposeResult:
+        yield Static(self._why(), id="why", markup=False)
+        yield PlotextPlot()
+        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Footer(compact=True)
+
+    def _why(self) -> str:
+        switch = self._switch
+        reason = _REASONS.get(switch.get("reason") or "cancelled", str(switch.get("reason")))
+        at = "" if switch.get("index") is None else f" at token {switch['index']}"
+        confidence = "" if switch.get("confidence") is None else f", {switch['confidence']:.3f}"
+        settings = f" (window {switch['window']}, threshold {switch['threshold']:g})" if "window" in switch else ""
+        lines = [f"switch: {reason}{at}{confidence}{settings}"]
+        if self.entry.state in ("cancelled", "failed"):
+            lines.append(f"the reply was {'stopped' if self.entry.state == 'cancelled' else 'cut by an error'}")
+        if discarded := self.entry.report.get("discarded"):
+            lines.append(f"the draft would have gone on: {_shown(discarded)}")
+        return "\n".join(lines)
+
+    def on_mount(self) -> None:
+        """Fill table and chart."""
+        table = self.query_one(DataTable)
+        table.add_columns("#", "token", "written by", "base's probability", "window", "")
+        threshold = self._switch.get("threshold")
+        for index, token in enumerate(self.tokens):
+            prob, window = token.prob, token.window
+            here = "◀ switch" if index == self._switch.get("index") else ""
+            bar = "" if prob is None else "█" * round(prob * 10)
+            passed = window is not None and threshold is not None and window >= threshold
+            table.add_row(
+                str(index),
+                _shown(token.text),
+                token.source,
+                "" if prob is None else f"{prob:.3f} {bar}",
+                "" if window is None else f"{window:.3f}{' ≥' if passed else ''}",
+                here,
+            )
+        self._draw(threshold)
+        table.focus()
+
+    def _draw(self, threshold: float | None) -> None:
+        plot = self.query_one(PlotextPlot)
+        drafted = [token for token in self.tokens if token.source == "draft"]
+        probs = [(index, token.prob) for index, token in enumerate(drafted) if token.prob is not None]
+        windows = [(index, token.window) for index, token in enumerate(drafted) if token.window is not None]
+        plt = plot.plt
+        plt.ylim(0, 1)
+        plt.xlabel("token of the draft")
+        if probs:
+            plt.scatter(*map(list, zip(*probs, strict=True)), label="base's probability", marker="dot")
+        if windows:
+            plt.plot(*map(list, zip(*windows, strict=True)), label="mean of the window")
+        if threshold is not None and threshold <= 1 and drafted:
+            plt.plot([0, max(1, len(drafted) - 1)], [threshold, threshold], label="threshold")
+
+    def action_close(self) -> None:
+        """Back to the chat."""
+        self.dismiss()
+
+    def action_others(self) -> None:
+        """Ask the base for its own favourite at each place of the draft."""
+        from wsd_local.runtime.alternatives import favourites
+
+        if any(token.id < 0 for token in self.tokens):
+            self.app.notify("this reply was cut before its tokens were kept", severity="warning", markup=False)
+            return
+
+        def job(worker: Worker) -> None:
+            found = favourites(loaded(worker), self.messages, [token.id for token in self.tokens])
+            self.call_later(self._favour, found)
+
+        self.models.do(job)
+
+    def _favour(self, found: list[tuple[str, float]]) -> None:
+        table = self.query_one(DataTable)
+        if len(table.columns) == 6:
+            table.add_column("base's favourite", key="favourite")
+        for row, (text, prob) in zip(list(table.rows), found, strict=False):
+            table.update_cell(row, "favourite", f"{_shown(text)} {prob:.2f}")
+
+
+def _shown(text: str) -> str:
+    return visible(text.replace("\n", "⏎").replace("\t", "⇥")) or "·"

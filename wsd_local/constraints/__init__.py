@@ -1,0 +1,1 @@
+"""What a whole reply must follow, as a value and as what llguidance reads."""

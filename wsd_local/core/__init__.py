@@ -1,0 +1,1 @@
+"""Pure decoding: no I/O, no llama.cpp, no clock."""

@@ -1,0 +1,69 @@
+"""Which token stands for which part of a text.
+
+Contract: pure. A prompt and the text behind it are tokenised as one string, so the border between them need not be a
+border between tokens; positions are bytes of the text, because a token can end inside a character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wsd_local.core.text import utf8_decoder
+
+
+class Vocabulary(Protocol):
+    """What is needed of a tokenizer: pure functions."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a prompt, with BOS if the vocabulary asks for it; control tokens' spellings stay text."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for."""
+        ...
+
+
+@dataclass(slots=True)
+class Aligned:
+    """A prompt and a text behind it as tokens.
+
+    `ends[j]` is where the first `j` tokens behind the prompt's own end, in bytes of `data`, the text; `ends[0]` is
+    not 0 where prompt and text share a token.
+    """
+
+    tokens: list[int]
+    ends: list[int] = field(default_factory=lambda: [0])
+    data: bytes = b""
+
+
+def align(vocabulary: Vocabulary, prompt: str, prompt_length: int, text: str) -> Aligned:
+    """Tokenise `prompt + text` as one string; `prompt_length` is the number of tokens of the prompt alone."""
+    tokens = vocabulary.tokenize(prompt + text)
+    pieces = [vocabulary.piece(token) for token in tokens[prompt_length:]]
+    data, joined = text.encode(), b"".join(pieces)
+    if joined[-len(data) :] != data and not data.endswith(joined):
+        data = joined  # a vocabulary that rewrites text: what the model reads is what counts
+    end = len(data) - len(joined)
+    ends = [max(0, end), *(max(0, end := end + len(piece)) for piece in pieces)]
+    return Aligned(tokens, ends, data)
+
+
+def token_texts(pieces: Sequence[bytes], text: str, *, stripped: bool) -> list[str | None]:
+    """Each piece's part of `text`, which is that of all pieces, possibly cut at its end and stripped at its beginning.
+
+    A character belongs to the piece that completes it. None: what the piece stands for was cut away, with all before it
+    or with all after it; such pieces wrote nothing of the text.
+    """
+    decoder, left, first = utf8_decoder(), len(text), 0
+    texts: list[str | None] = []
+    for i, piece in enumerate(pieces):
+        part = decoder.decode(piece, final=i == len(pieces) - 1)
+        if stripped and left == len(text) and part:
+            part = part.lstrip()
+            first = first if part else i + 1
+        texts.append(part[:left])
+        left -= len(part[:left])
+    last = max((i for i, part in enumerate(texts) if part), default=-1)
+    return [part if first <= i <= last else None for i, part in enumerate(texts)]

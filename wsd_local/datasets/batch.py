@@ -1,0 +1,141 @@
+"""A data set answered: what is left to do, asked of a fleet, and kept.
+
+Contract: a reply is kept before anybody is told of it. A record's next turn is asked with our own answers to the ones
+before it. What failed is told and not kept, so that the same command tries it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import llama_cpp
+
+from wsd_local.datasets import DataSet, Item
+from wsd_local.datasets.run_file import Key
+from wsd_local.errors import WsdError
+from wsd_local.events import Notice
+from wsd_local.prompts.formats import BaseFormat, Message
+from wsd_local.runtime.fleet import Failed, Fleet
+from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.reply import Finished, Reply
+from wsd_local.settings import plain
+
+
+class Sink(Protocol):
+    """Where replies go: a file, or standard output."""
+
+    @property
+    def done(self) -> Mapping[Key, str]:
+        """Texts of the replies that are there."""
+
+    def append(self, key: Key, values: Mapping[str, Any]) -> None:
+        """Keep one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one turn of a record: a reply that is kept, an error, or a notice on the way."""
+
+    item: Item
+    turn: int
+    reply: Reply | None = None
+    error: WsdError | None = None
+    notice: str | None = None
+
+
+def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = None) -> dict[str, Any]:
+    """All that replies depend on, ready for JSON. The pair's models must be hashed."""
+    settings = plain(pair.settings, pair.loading)
+    if pair.settings.draft_temperature == 0:
+        settings["draft_seed"] = None
+    if pair.settings.temperature == 0 and (pair.settings.draft_temperature == 0 or settings["draft_seed"] is not None):
+        settings["seed"] = None
+    settings["ctx"] = [pair.n_ctx(role) for role in pair.roles(pair.settings.mode)]
+    if pair.plan is not None:
+        settings |= {"cache_type_k": pair.plan.cache_type_k, "cache_type_v": pair.plan.cache_type_v}
+    own = pair.base_format != BaseFormat()
+    return {
+        "input_sha256": data.sha256,
+        "format": data.format,
+        "system": system,
+        "column": column,
+        "llama_cpp": llama_cpp.__version__,
+        "models": dict(pair.hashes),
+        "base_format": asdict(pair.base_format) if own else None,
+        "settings": settings,
+    }
+
+
+class Batch:
+    """The part of `data` that `sink` has not got yet. `tokens`: lines with every token.
+
+    `done` of `total` turns are answered, and `tokens` were written by now, those of replies in progress among them.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        data: DataSet,
+        sink: Sink,
+        *,
+        tokens: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.fleet: Fleet[tuple[int, int]] = Fleet(pair)
+        self.total = sum(1 + len(item.later) for item in data.items)
+        self._items = {item.index: item for item in data.items}
+        self._sink = sink
+        self._tokens = tokens
+        self._kept = 0
+        self._clock = clock
+        self.done = sum(1 for index, _ in sink.done if index in self._items)
+        for item in data.items:
+            self._ask_next(item, first=False)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the replies that this batch has written, as far as they are."""
+        return self._kept + self.fleet.shown_tokens
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Work until all is answered.
+
+        Raises:
+            CancelledError: `Pair.cancel` was called; what is kept stays.
+            WsdError: a reply could not be kept.
+        """
+        for (index, turn), event in self.fleet.events():
+            item = self._items[index]
+            if isinstance(event, Finished):
+                self._keep(item, turn, event.reply)
+                yield Outcome(item, turn, reply=event.reply)
+                self._ask_next(item, first=True)
+            elif isinstance(event, Failed):
+                yield Outcome(item, turn, error=event.error)
+            elif isinstance(event, Notice):
+                yield Outcome(item, turn, notice=event.message)
+
+    def _ask_next(self, item: Item, *, first: bool) -> None:
+        turn = 0
+        while (item.index, turn) in self._sink.done:
+            turn += 1
+        if turn <= len(item.later):
+            self.fleet.ask((item.index, turn), conversation_of(item, turn, self._sink.done), first=first)
+
+    def _keep(self, item: Item, turn: int, reply: Reply) -> None:
+        values = {"id": item.id, "input": item.record, "finished_at": round(self._clock(), 3)}
+        self._sink.append((item.index, turn), values | reply.as_dict(tokens=self._tokens))
+        self.done += 1
+        self._kept += len(reply.tokens)
+
+
+def conversation_of(item: Item, turn: int, texts: Mapping[Key, str]) -> list[Message]:
+    """What a turn of a record is asked with: the record's messages, and our answers to the turns before."""
+    messages = list(item.messages)
+    for before, question in enumerate(item.later[:turn]):
+        messages.append({"role": "assistant", "content": texts[item.index, before]})
+        messages.append({"role": "user", "content": question})
+    return messages

@@ -1,0 +1,258 @@
+"""A run over a data set, written as the judges of that data set read it.
+
+Contract: lines of a run in (`Reply.as_dict` with `index`, `id`, `turn` and `input`), one file out: in the order of the
+records, whatever order the lines have; where a record was answered twice, the later line counts, and a line of a
+record that failed (`error`, no `text`) counts for nothing. The same lines make the same bytes. JSON is written as
+ASCII, because some judges read files in the encoding of the machine.
+
+- `alpaca_eval`: what `alpaca_eval --model_outputs` reads.
+- `arena_hard`: model answers of Arena-Hard-Auto 0.1. `token_len` counts tokens of the base, where theirs are GPT's.
+- `mt_bench`: model answers of FastChat's `llm_judge`.
+- `truthfulqa`: the questions' CSV with a column of answers, which carries the generator's name.
+- `hh`: the input with `prompt` as a transcript, up to `Assistant:`, and `response`. A system message is left out.
+- `authors`: what the authors of Weak-to-Strong Decoding write, a record for each turn. It needs the lines of a run with
+  tokens. Where ours differ: the draft stops once a window passed, and `finish_reason` is then null; the draft model's
+  own probabilities are null, as are the base's in the continuation unless the run computed them; of the draft,
+  `drafted_prompt_token_ids` and `probs` of `target_input` reach to the switch and no further.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, takewhile
+from pathlib import Path
+from typing import IO, Any
+
+from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.files import replaced
+from wsd_local.settings import nearest
+
+Line = dict[str, Any]
+Answer = list[Line]
+"""The lines of one record, turn by turn."""
+
+_ANSWER = "\n\nAssistant:"
+_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+_TRUTHFULQA = ("Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source")
+_FINISHED = {"draft_end": "stop", "stop": "stop", "draft_limit": "length", "length": "length"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_LINE = {"index": int, "turn": int, "text": str, "input": dict, "messages": list}
+_TOKENS = ("tokens", "discarded", "prompt_ids", "draft_ids")
+
+
+def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: str) -> int:
+    """Write one of `EXPORTS`, whole or not at all: how many records it has.
+
+    `generator` is the name that the judge knows the answers by.
+
+    Raises:
+        UsageError: there is no such export, or a line lacks what it needs.
+        WsdError: the file cannot be written.
+    """
+    if kind not in _WRITERS:
+        raise UsageError(f"there is no export {kind!r}{nearest(kind, list(EXPORTS))}")
+    records = list(_WRITERS[kind](_answers(lines), generator))
+    try:
+        with replaced(target) as part, part.open("w", encoding="utf-8", newline="") as file:
+            _write(kind, records, file, generator)
+    except OSError as error:
+        raise WsdError(f"{target}: cannot be written: {reason(error)}") from error
+    return len(records)
+
+
+def formulas(target: Path) -> int:
+    """How many cells of a CSV export a spreadsheet would take for formulas; 0 of any other export.
+
+    They stay as they are: the judges' programs read the text of an answer, and not what is displayed.
+    """
+    if target.suffix != ".csv":
+        return 0
+    with target.open(encoding="utf-8", newline="") as file:
+        return sum(cell.startswith(_FORMULA) for row in csv.reader(file) for cell in row)
+
+
+def export_path(output: Path, kind: str) -> Path:
+    """Where an export belongs: beside the run's own file, whose name it continues."""
+    stem = output.stem if output.suffix in (".json", ".jsonl") else output.name
+    return output.with_name(f"{stem}.{kind}{_SUFFIXES.get(kind, '.jsonl')}")
+
+
+# -- lines ---------------------------------------------------------------------------------------------------
+
+
+def _answers(lines: Iterable[Line]) -> list[Answer]:
+    """Lines by record: turns in their order, from the first to the first that is missing."""
+    records: dict[int, dict[int, Line]] = {}
+    for number, line in enumerate(lines, 1):
+        if "text" not in line and "error" in line:
+            continue
+        for key, kind in _LINE.items():
+            if not isinstance(line.get(key), kind):
+                raise UsageError(f"line {number} of the run has no {key!r}: export what `run` has written")
+        records.setdefault(line["index"], {})[line["turn"]] = line
+    answers = ([turns[turn] for turn in takewhile(turns.__contains__, count())] for _, turns in sorted(records.items()))
+    return [answer for answer in answers if answer]
+
+
+def _question_id(line: Line) -> Any:
+    return line["input"].get("question_id", line.get("id", str(line["index"])))
+
+
+def _question(line: Line) -> str:
+    """The user's last message."""
+    asked = [message["content"] for message in line["messages"] if message["role"] == "user"]
+    return str(asked[-1]) if asked else ""
+
+
+# -- judges --------------------------------------------------------------------------------------------------
+
+
+def _alpaca_eval(answers: list[Answer], generator: str) -> Iterator[Line]:
+    for first, *_ in answers:
+        given = first["input"]
+        instruction = _question(first) if given.get("input") else given.get("instruction", _question(first))
+        dataset = {"dataset": given["dataset"]} if "dataset" in given else {}
+        yield {**dataset, "instruction": instruction, "output": first["text"], "generator": generator}
+
+
+def _arena_hard(answers: list[Answer], generator: str) -> Iterator[Line]:
+    for answer in answers:
+        turns = [{"content": line["text"], "token_len": _tokens(line)} for line in answer]
+        yield _model_answer(answer, turns, generator)
+
+
+def _mt_bench(answers: list[Answer], generator: str) -> Iterator[Line]:
+    for answer in answers:
+        yield _model_answer(answer, [line["text"] for line in answer], generator)
+
+
+def _model_answer(answer: Answer, turns: Sequence[Any], generator: str) -> Line:
+    question, last = _question_id(answer[0]), answer[-1]
+    seed = json.dumps([generator, question, [line["text"] for line in answer]])
+    return {
+        "question_id": question,
+        "answer_id": str(uuid.uuid5(uuid.NAMESPACE_OID, seed)),
+        "model_id": generator,
+        "choices": [{"index": 0, "turns": turns}],
+        "tstamp": last.get("finished_at") or 0,
+    }
+
+
+def _tokens(line: Line) -> int:
+    return int(line["draft"]["kept_tokens"]) + int(line["base"]["tokens"])
+
+
+def _truthfulqa(answers: list[Answer], generator: str) -> Iterator[Line]:
+    for first, *_ in answers:
+        row = {_column(key): _cell(value) for key, value in first["input"].items()}
+        if generator in row:
+            raise UsageError(f"the data set has a column {generator!r} already: choose another name for the generator")
+        row.setdefault("Question", _question(first))
+        yield {**row, generator: first["text"]}
+
+
+def _column(key: str) -> str:
+    """TruthfulQA's own name of a column, also where it is written as in the set's JSON."""
+    usual = key.replace("_", " ").title()
+    return usual if usual in _TRUTHFULQA else key
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "; ".join(value)
+    return "" if value is None else json.dumps(value)
+
+
+def _hh(answers: list[Answer], generator: str) -> Iterator[Line]:
+    for first, *_ in answers:
+        yield {**first["input"], "prompt": _transcript(first), "response": first["text"]}
+
+
+def _transcript(line: Line) -> str:
+    chosen = line["input"].get("chosen")
+    if isinstance(chosen, str) and _ANSWER in chosen:
+        return "".join(chosen.rpartition(_ANSWER)[:2])
+    spoken = [message for message in line["messages"] if message["role"] in _SPEAKERS]
+    text = "".join(f"\n\n{_SPEAKERS[message['role']]}: {message['content']}" for message in spoken)
+    return text if spoken and spoken[-1]["role"] == "assistant" else text + _ANSWER
+
+
+# -- the authors ---------------------------------------------------------------------------------------------
+
+
+def _authors(answers: list[Answer], generator: str) -> Iterator[Line]:
+    for answer in answers:
+        for line in answer:
+            if missing := [key for key in _TOKENS if key not in line]:
+                raise UsageError(
+                    f"record {line['index']} was written without {missing[0]!r}, which the export for the authors' "
+                    "programs needs: run again with --tokens"
+                )
+            yield {**line["input"], "context": line["messages"], **_results(line), "result_key": "target_result"}
+
+
+def _results(line: Line) -> Line:
+    prompts, tokens = line["prompt_ids"], line["tokens"]
+    prompt = list(prompts.get("base") or ())
+    kept = [token for token in tokens if token["source"] == "draft"]
+    ids = [token["id"] for token in kept]
+    draft = {
+        "text": line["draft"]["text"] + line["discarded"],
+        "token_ids": line["draft_ids"],
+        "probs": None,
+        "finish_reason": _FINISHED.get(line["switch"]["reason"]),
+    }
+    checked = {
+        "origin_prompt_token_ids": prompt,
+        "drafted_prompt_token_ids": prompt + ids,
+        "accept_index": len(prompt) + len(ids) - 1,
+        "partial_accept_index": len(ids) - 1,
+        "token_ids": ids,
+        "text": line["draft"]["text"],
+        "probs": [token["prob"] for token in kept],
+    }
+    whole = {
+        "text": line["text"],
+        "token_ids": [token["id"] for token in tokens],
+        "probs": [token["prob"] for token in tokens],
+        "finish_reason": line["finish_reason"],
+    }
+    return {
+        "draft_result": {"prompt_token_ids": prompts.get("draft"), "prompt_probs": None, "outputs": [draft]},
+        "target_input": [checked],
+        "target_result": {"outputs": [whole]},
+    }
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def _write(kind: str, records: list[Line], file: IO[str], generator: str) -> None:
+    if kind == "alpaca_eval":
+        json.dump(records, file, indent=1)
+        file.write("\n")
+    elif kind == "truthfulqa":
+        columns = [name for name in dict.fromkeys(name for row in records for name in row) if name != generator]
+        writer = csv.DictWriter(file, [*columns, generator], restval="")
+        writer.writeheader()
+        writer.writerows(records)
+    else:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+_WRITERS: dict[str, Callable[[list[Answer], str], Iterator[Line]]] = {
+    "alpaca_eval": _alpaca_eval,
+    "arena_hard": _arena_hard,
+    "mt_bench": _mt_bench,
+    "truthfulqa": _truthfulqa,
+    "hh": _hh,
+    "authors": _authors,
+}
+_SUFFIXES = {"alpaca_eval": ".json", "truthfulqa": ".csv"}
+
+EXPORTS: tuple[str, ...] = tuple(_WRITERS)

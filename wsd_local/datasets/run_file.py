@@ -1,0 +1,229 @@
+"""The file of a run over a data set: one JSON object per line, longer with every reply, never wrong.
+
+Contract: each line is on the disk before the next reply is waited for. After a kill or a power loss every line but the
+last is whole; a torn last one is cut off when the file is opened again, and everything before it counts as done. What
+is there was made with the same settings, models and input, or the file is refused. One run writes to it at a time; the
+lock is on the file itself, so that no second file is needed, and none is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.files import check_file, replaced
+from wsd_local.system.inputs import json_value
+
+Key = tuple[int, int]
+"""A record's place in the input and a turn of it, both from 0."""
+
+_BEGIN = b'{"index": '
+
+INDIFFERENT = frozenset(
+    {
+        "check_chunk",
+        "probabilities",
+        "speculation",
+        "threads",
+        "parallel",
+        "resident",
+        "load_mode",
+        "n_gpu_layers",
+        "draft_n_gpu_layers",
+        "base_n_gpu_layers",
+    }
+)
+"""Settings that change time, or what is reported, and not the replies."""
+
+
+class Output:
+    """An output file, opened to go on with it. `done` are the replies that are there.
+
+    Raises:
+        UsageError: the file is no such file, or cannot be written, or is being written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: dict[Key, str] = {}
+        self._made_by: dict[str, Any] = {}
+        self._descriptor: int | None = None
+        check_file(path)
+        try:
+            self._descriptor = _opened_alone(path)
+            os.ftruncate(self._descriptor, self._read())
+        except _TakenError:
+            self._close()
+            raise UsageError(f"{path}: another run is writing to it; wait for it, or choose another --output") from None
+        except OSError as error:
+            self._close()
+            raise UsageError(f"{path}: cannot be written: {reason(error)}; choose another --output") from error
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
+
+    def begin(self, made_by: Mapping[str, Any]) -> None:
+        """Name all that replies depend on, ready for JSON; it becomes part of every line.
+
+        Raises:
+            UsageError: what is there was made otherwise; the message says what differs.
+        """
+        self._made_by = dict(made_by)
+        for number, _, values in self._lines():
+            self._compare(number, values.get("run"))
+
+    def append(self, key: Key, values: Mapping[str, Any]) -> None:
+        """Add a reply's line; it is on the disk when this returns.
+
+        Raises:
+            WsdError: the disk is full or gone; what was there before stays whole.
+        """
+        if key in self.done or self._descriptor is None:
+            raise ValueError(f"{key} is done, or the file is closed")
+        values = {"index": key[0], "turn": key[1], **values, "run": self._made_by}
+        line = memoryview(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+        end = os.fstat(self._descriptor).st_size
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, end)
+            raise WsdError(f"{self.path}: cannot be written: {reason(error)}; the same command goes on") from error
+        self.done[key] = str(values.get("text", ""))
+
+    def sort(self) -> None:
+        """Put the lines into the order of the input, if they are not."""
+        found = list(self._lines())
+        keys = [_key(values) for _, _, values in found]
+        if keys == sorted(keys):
+            return
+        with replaced(self.path) as part:
+            with part.open("wb") as file:
+                file.writelines(line for _, line, _ in sorted(found, key=lambda one: _key(one[2])))
+            in_order = _opened_alone(part)  # locked before anybody finds it by its name
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = in_order
+
+    def values(self) -> Iterator[dict[str, Any]]:
+        """What the lines hold."""
+        for _, _, values in self._lines():
+            yield values
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def _lines(self) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+        """Number, bytes and values of every whole line."""
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n") and _is_torn(line):
+                    return
+                try:
+                    values = json_value(line if line.endswith(b"\n") else b"")
+                    _key(values)
+                except (ValueError, KeyError, TypeError):
+                    raise UsageError(
+                        f"{self.path}, line {number}: is not a line of a run; choose another --output"
+                    ) from None
+                yield number, line, values
+
+    def _read(self) -> int:
+        """Take over what is there; return the length of its whole lines."""
+        length = 0
+        for number, line, values in self._lines():
+            key = _key(values)
+            if key in self.done:
+                raise UsageError(f"{self.path}, line {number}: record {key[0]} is there twice; choose another --output")
+            self.done[key] = values["text"]
+            length += len(line)
+        return length
+
+    def _compare(self, number: int, theirs: object) -> None:
+        ours = self._made_by
+        if not isinstance(theirs, dict):
+            raise UsageError(f"{self.path}, line {number}: does not say how it was made; choose another --output")
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            if isinstance(ours.get(name), dict) and isinstance(theirs.get(name), dict):
+                for inner in sorted({*ours[name], *theirs[name]} - INDIFFERENT):
+                    self._require(number, inner.replace("_", "-"), ours[name].get(inner), theirs[name].get(inner))
+            else:
+                self._require(number, name.replace("_", "-"), ours.get(name), theirs.get(name))
+
+    def _require(self, number: int, name: str, ours: object, theirs: object) -> None:
+        if json.loads(json.dumps(ours)) != theirs:
+            raise UsageError(
+                f"{self.path}, line {number}: was made with another {name}: {_short(theirs)}, now {_short(ours)}; "
+                "choose another --output, or set it back"
+            )
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class _TakenError(Exception):
+    """Another run has the file."""
+
+
+def _opened_alone(path: Path) -> int:
+    """A file that this run alone writes to, until it is closed."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            _lock(descriptor)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whoever had it has put another file in its place
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, 1 << 62, os.SEEK_SET)  # a locked byte cannot be read, so one that will never be there
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise _TakenError from None
+
+
+def _is_torn(end: bytes) -> bool:
+    """Whether bytes without a line's end are the beginning of one of ours, or what a power loss leaves."""
+    end = end.rstrip(b"\0")
+    return end.startswith(_BEGIN) or _BEGIN.startswith(end)
+
+
+def _key(values: Mapping[str, Any]) -> Key:
+    index, turn = values["index"], values["turn"]
+    if not isinstance(values["text"], str) or type(index) is not int or type(turn) is not int:
+        raise TypeError("not a reply")
+    return index, turn
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,139 @@
+"""What a model file is, from its header alone.
+
+Contract: pure; reads nothing but the headers it is given, so that a file of any size is described at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wsd_local.library.gguf import Array, Header, Value
+from wsd_local.placement.footprint import Footprint, footprint
+from wsd_local.placement.plan import DEFAULT_CTX, ROWS, cpu_flash, cpu_ubatch
+
+_FINGERPRINT_KEYS = ("model", "pre", "tokens", "token_type", "merges", "scores")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One model.
+
+    `size` is in bytes, `parameters` counts numbers, `bits` is bits per parameter. `types` counts bytes by tensor type,
+    `per_layer` by layer (None: outside of layers) as (tensors, bytes). `fingerprint` is the same for two models whose
+    vocabularies are the same. `memory` is bytes by part, on the CPU, for `memory_ctx` tokens of context.
+    """
+
+    path: str
+    parts: int
+    name: str
+    architecture: str
+    size: int
+    parameters: int
+    bits: float
+    quantization: str
+    types: dict[str, int]
+    per_layer: dict[int | None, tuple[int, int]]
+    n_layers: int
+    n_ctx_train: int
+    n_embd: int
+    vocabulary: str
+    n_vocab: int
+    fingerprint: str
+    template: str | None
+    licence: str | None
+    memory_ctx: int
+    memory: dict[str, int]
+    metadata: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        layers = [{"layer": layer, "tensors": n, "bytes": size} for layer, (n, size) in self.per_layer.items()]
+        return asdict(self) | {"per_layer": layers}
+
+
+def describe(headers: Sequence[Header], ctx: int | None = None, features: frozenset[str] = frozenset()) -> Description:
+    """Describe a model from the headers of all its parts; memory for `ctx` tokens, or what is the default for it."""
+    first = headers[0]
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    weights = sum(tensor.size for tensor in tensors)
+    parameters = sum(tensor.elements for tensor in tensors)
+    found = footprint(headers, features)
+    ctx = ctx or min(DEFAULT_CTX, found.n_ctx_train or DEFAULT_CTX)
+    types: Counter[str] = Counter()
+    layers: dict[int | None, tuple[int, int]] = {}
+    for tensor in sorted(tensors, key=lambda tensor: -1 if tensor.layer is None else tensor.layer):
+        types[tensor.type] += tensor.size
+        count, size = layers.get(tensor.layer, (0, 0))
+        layers[tensor.layer] = count + 1, size + tensor.size
+    return Description(
+        path=str(first.path),
+        parts=len(headers),
+        name=first.text("general.name") or first.path.stem,
+        architecture=first.architecture,
+        size=sum(header.file_size for header in headers),
+        parameters=parameters,
+        bits=8 * weights / parameters if parameters else 0.0,
+        quantization=quantization(first, types),
+        types=dict(types.most_common()),
+        per_layer=layers,
+        n_layers=len(found.layers),
+        n_ctx_train=found.n_ctx_train,
+        n_embd=found.n_embd,
+        vocabulary="/".join(filter(None, (first.text("tokenizer.ggml.model"), first.text("tokenizer.ggml.pre")))),
+        n_vocab=found.n_vocab,
+        fingerprint=fingerprint(first),
+        template=first.text("tokenizer.chat_template"),
+        licence=first.text("general.license"),
+        memory_ctx=ctx,
+        memory=_memory(found, ctx),
+        metadata={key: _shown(value) for key, value in first.metadata.items()},
+    )
+
+
+def _memory(model: Footprint, ctx: int) -> dict[str, int]:
+    return {
+        "weights": model.weights,
+        "repacked copies if mapped": sum(layer.repacked for layer in model.layers) + model.output_repacked,
+        "cache f16": model.caches(ctx, "f16", "f16"),
+        "cache q8_0": model.caches(ctx, "q8_0", "q8_0"),
+        "compute": model.compute(ctx, cpu_ubatch(model.n_embd, 2), ROWS, flash=cpu_flash("auto", ["f16"], ctx, 1)),
+        "logits": model.logits(ROWS),
+        "vocabulary": model.vocabulary,
+    }
+
+
+def quantization(header: Header, types: Counter[str]) -> str:
+    """The name of the mix, as in `general.file_type`; else the type of most bytes."""
+    from gguf.constants import LlamaFileType
+
+    kind = header.integer("general.file_type")
+    if kind is not None and kind in LlamaFileType.__members__.values():
+        return str(LlamaFileType(kind).name).removeprefix("MOSTLY_").removeprefix("ALL_")
+    return types.most_common(1)[0][0] if types else "none"
+
+
+def fingerprint(header: Header) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of the vocabulary: tokens, types, merges, scores."""
+    digest = hashlib.sha256()
+    for key in _FINGERPRINT_KEYS:
+        value = header.metadata.get(f"tokenizer.ggml.{key}", "")
+        digest.update(key.encode() + (value.data if isinstance(value, Array) else str(value).encode()))
+    return digest.hexdigest()[:12]
+
+
+def _shown(value: Value, longest: int = 60) -> str:
+    if isinstance(value, Array):
+        return f"{value.kind.name.lower()}[{value.count}]"
+    text = " ".join(str(value).split())
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """GGUF files in a folder and below, by name; of a split model the first part only."""
+    found = (path for path in sorted(folder.rglob("*.gguf")) if path.is_file())
+    return [path for path in found if "-of-" not in path.stem or path.stem.split("-of-")[0].endswith("-00001")]

@@ -1,0 +1,1 @@
+"""What models take, and where they go."""

@@ -1,0 +1,61 @@
+"""Where the models of a pair go on this machine.
+
+Contract: reads headers, asks llama.cpp and the system for devices and free memory, and leaves the arithmetic to
+`wsd_local.placement.plan`. Nothing is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wsd_local.events import Source
+from wsd_local.library.catalog import catalog_models, local_path, model_path
+from wsd_local.library.gguf import read_model
+from wsd_local.llama.context import default_threads
+from wsd_local.llama.devices import cpu_features, machine
+from wsd_local.placement.footprint import Footprint, estimated, footprint
+from wsd_local.placement.plan import Plan, Wish, plan, plan_apart
+from wsd_local.settings import LoadSettings
+
+
+def fitted(paths: Mapping[Source, Path], loading: LoadSettings) -> Plan:
+    """Where the models in these files go on this machine.
+
+    Raises:
+        FitError: they do not fit.
+    """
+    features = cpu_features()
+    return placed({role: footprint(read_model(path), features) for role, path in paths.items()}, loading)
+
+
+def expected(name: str) -> tuple[Footprint, bool]:
+    """Footprint of a model by name or path, and whether it is estimated because the model is not here yet.
+
+    Raises:
+        ModelError: there is no such model, or a file is damaged.
+    """
+    entry = catalog_models().get(name)
+    if entry is not None and entry.shape is not None and entry.size is not None and local_path(entry) is None:
+        return estimated(entry.shape, entry.size, entry.context), True
+    return footprint(read_model(model_path(name)), cpu_features()), False
+
+
+def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
+    """Where models with these footprints go on this machine.
+
+    Raises:
+        FitError: they do not fit.
+    """
+    adapters = [adapter[0] for role in models if (adapter := loading.lora(role)) is not None]
+    wish = Wish(
+        ctx=loading.ctx,
+        cache_type_k=None if loading.cache_type_k == "auto" else loading.cache_type_k,
+        cache_type_v=None if loading.cache_type_v == "auto" else loading.cache_type_v,
+        flash=loading.flash_attn,
+        mapped=None if loading.load_mode == "auto" else loading.load_mode.startswith("mmap"),
+        parallel=loading.parallel,
+        extra=sum(path.stat().st_size for path in adapters if path.is_file()),
+    )
+    here = machine(loading.threads or default_threads())
+    return plan(models, here, wish) if loading.resident == "both" else plan_apart(models, here, wish)

@@ -1,0 +1,404 @@
+"""Where two models go: one memory budget for both.
+
+Contract: pure arithmetic over footprints and devices. The draft comes first, on the fastest device; then as many layers
+of the base as fit; the rest stays in the machine's own memory. Where that is not enough, what was not asked for is
+given up in this order: f16 caches, then context. `FitError` says how much is missing when nothing works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from wsd_local.errors import FitError
+from wsd_local.placement.footprint import Footprint, Layer
+from wsd_local.settings import FlashAttention
+from wsd_local.units import MIB, gib
+
+Role = Literal["draft", "base"]
+HOST = "memory"
+MARGIN = 512 * MIB
+"""Bytes left free on each device and in memory: other programs move too, and estimates err."""
+DEFAULT_CTX, SMALLEST_CTX = 4096, 512
+UBATCH, ROWS = 512, 32
+CANCELLABLE, WIDE = 64, 1024
+"""Tokens that a CPU evaluates together in a model of this width or more, or 32 for each thread if that is more.
+
+A stop waits for one matrix product, which took up to 0.5 s for 512 tokens of an 8B shape on two threads and 0.06 s for
+64; reading a prompt was as fast either way. Narrow models, whose products take no time, gain up to ten times by more.
+"""
+
+
+def cpu_ubatch(n_embd: int, threads: int) -> int:
+    """Tokens evaluated together on the CPU."""
+    return min(UBATCH, max(CANCELLABLE, threads * CANCELLABLE // 2) * max(1, WIDE // max(1, n_embd)) ** 2)
+
+
+LONG = 8192
+"""Tokens of a context beyond which the CPU uses flash attention: what memory the other way needs grows with them."""
+
+
+def cpu_flash(asked: FlashAttention, cache_types: Iterable[str], ctx: int, parallel: int) -> bool:
+    """Whether the CPU uses flash attention, if that is left open (`auto`): not for one reply at a time.
+
+    Without, a 3B model on two threads took 0.93 of the time for a token behind 512 and 0.81 behind 1024, and 0.64 for a
+    check of eight there; below about 250 tokens, and where a prompt is read, it takes some percent more. With it, what
+    other sequences hold costs nothing. Quantised values need it.
+    """
+    if asked != "auto":
+        return asked == "on"
+    return parallel > 1 or ctx > LONG or not {"auto", "f32", "f16", "bf16"}.issuperset(cache_types)
+
+
+CELLS_PER_REPLY = 1024
+"""Cached tokens that a reply in progress is given room for, its prompt included. Where all need more, some wait."""
+
+
+def cells(ctx: int, parallel: int, *, sliding: bool = False) -> int:
+    """Cached tokens for `parallel` replies of at most `ctx` tokens at once.
+
+    Replies share them, but with `sliding` windows, where each has its own.
+    """
+    return ctx * parallel if sliding else max(ctx, parallel * min(ctx, CELLS_PER_REPLY))
+
+
+def rows(parallel: int) -> int:
+    """Rows of logits of one evaluation."""
+    return ROWS + 2 * (parallel - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Accelerators, and the machine's own memory, in bytes."""
+
+    devices: tuple[Device, ...]
+    free: int
+    total: int
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for; None may be chosen. `extra` bytes of memory are needed besides (adapters), `parallel` replies
+    are in progress at once."""
+
+    ctx: int | None = None
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+    flash: FlashAttention = "auto"
+    mapped: bool | None = None
+    extra: int = 0
+    parallel: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one model goes.
+
+    `gpu_layers` counts as llama.cpp does: the last layers, and the head as one more; `devices` and `split` name the
+    devices and how many of these each gets. `use` is bytes by device name, `HOST` being the machine's own memory.
+    """
+
+    gpu_layers: int
+    n_layers: int
+    ctx: int
+    devices: tuple[str, ...] = ()
+    split: tuple[int, ...] = ()
+    mapped: bool = False
+    use: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def bytes_on(self, device: str) -> int:
+        """Bytes on one device, or in memory."""
+        return sum(self.use.get(device, {}).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A placement for each model, the caches' types, and what was given up, one line each.
+
+    `speed_given_up` changes time only, `given_up` replies too. `together`: both models are in memory at once.
+    """
+
+    placements: Mapping[Role, Placement]
+    machine: Machine
+    cache_type_k: str
+    cache_type_v: str
+    speed_given_up: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
+    together: bool = True
+
+    def used(self, device: str) -> int:
+        """Bytes that the models take on one device, or in memory. What shared devices take is in memory."""
+        taken = [placement.bytes_on(device) for placement in self.placements.values()]
+        total = sum(taken) if self.together else max(taken, default=0)
+        if device == HOST:
+            total += sum(self.used(other.name) for other in self.machine.devices if other.shared)
+        return total
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        places = [(HOST, self.machine.free, self.machine.total)]
+        places += [(device.name, device.free, device.total) for device in self.machine.devices]
+        return {
+            "models": {
+                role: {
+                    "gpu_layers": placement.gpu_layers,
+                    "layers": placement.n_layers + 1,
+                    "split": dict(zip(placement.devices, placement.split, strict=True)),
+                    "ctx": placement.ctx,
+                    "load_mode": load_mode(placement),
+                    "bytes": {name: dict(parts) for name, parts in placement.use.items()},
+                }
+                for role, placement in self.placements.items()
+            },
+            "cache_type_k": self.cache_type_k,
+            "cache_type_v": self.cache_type_v,
+            "memory": [
+                {"name": name, "used": self.used(name), "free": free, "total": total} for name, free, total in places
+            ],
+            "given_up": [*self.speed_given_up, *self.given_up],
+        }
+
+
+def load_mode(placement: Placement) -> Literal["mmap", "none"]:
+    """How the file comes into memory."""
+    return "mmap" if placement.mapped else "none"
+
+
+def plan(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+    """Place the models, the draft first.
+
+    Raises:
+        FitError: they do not fit, whatever may be given up; the message says how much is missing.
+    """
+    wish = wish or Wish()
+    smallest: tuple[int, str] | None = None
+    choices = list(_choices(models, wish))
+    for ctx, type_k, type_v in choices:
+        found = _place_all(models, machine, wish, ctx, type_k, type_v)
+        missing = found.used(HOST) + wish.extra + MARGIN - machine.free
+        if missing <= 0:
+            lost = tuple(_given_up(models, found, choices[0], ctx, cells(ctx, wish.parallel)))
+            return Plan(found.placements, machine, type_k, type_v, tuple(_on_cpu(found)), lost)
+        if smallest is None or missing < smallest[0]:
+            smallest = missing, f"{type_k} caches of {ctx} tokens"
+    assert smallest is not None
+    raise FitError(
+        f"not enough memory: {gib(smallest[0])} are missing with {smallest[1]} ({gib(machine.free)} are free, "
+        f"{gib(MARGIN)} of it kept as a margin); close other programs, or choose smaller models or quantisations; "
+        "--n-gpu-layers 0 tries all the same"
+    )
+
+
+def plan_apart(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+    """Place models of which only one is in memory at a time; the cached types are those that the larger one needs.
+
+    Raises:
+        FitError: one of them does not fit.
+    """
+    wish = wish or Wish()
+    if not all(model.head % 32 == 0 for model in models.values()):
+        wish = replace(wish, cache_type_k=wish.cache_type_k or "f16", cache_type_v=wish.cache_type_v or "f16")
+    order = sorted(models, key=lambda role: -models[role].weights)
+    first = plan({order[0]: models[order[0]]}, machine, wish)
+    same = replace(wish, cache_type_k=first.cache_type_k, cache_type_v=first.cache_type_v)
+    plans = [first, *(plan({role: models[role]}, machine, same) for role in order[1:])]
+    return Plan(
+        {role: one.placements[role] for role, one in zip(order, plans, strict=True)},
+        machine,
+        first.cache_type_k,
+        first.cache_type_v,
+        tuple(line for one in plans for line in one.speed_given_up),
+        tuple(line for one in plans for line in one.given_up),
+        together=False,
+    )
+
+
+def _choices(models: Mapping[Role, Footprint], wish: Wish) -> Iterator[tuple[int, str, str]]:
+    """Context and cache types, the best first."""
+    best = wish.ctx or DEFAULT_CTX
+    type_k, type_v = wish.cache_type_k or "f16", wish.cache_type_v or "f16"
+    yield best, type_k, type_v
+    may_quantise = wish.flash != "off" and all(model.head % 32 == 0 for model in models.values())
+    if may_quantise and None in (wish.cache_type_k, wish.cache_type_v):
+        type_k, type_v = wish.cache_type_k or "q8_0", wish.cache_type_v or "q8_0"
+        yield best, type_k, type_v
+    ctx = best // 2
+    while wish.ctx is None and ctx >= SMALLEST_CTX:
+        yield ctx, type_k, type_v
+        ctx //= 2
+
+
+def _on_cpu(found: Plan) -> Iterator[str]:
+    devices = found.machine.devices
+    for role, placement in found.placements.items():
+        left = placement.n_layers + 1 - placement.gpu_layers
+        if left and devices:
+            free = ", ".join(f"{device.name} has {gib(device.free)} free" for device in devices)
+            yield f"{left} of {placement.n_layers + 1} layers of the {role} stay on the CPU: {free}"
+
+
+def _given_up(
+    models: Mapping[Role, Footprint], found: Plan, best: tuple[int, str, str], ctx: int, size: int
+) -> Iterator[str]:
+    wanted_ctx, wanted_k, wanted_v = best
+    changed = [
+        f"cached {kind} are {got} instead of {wanted}"
+        for kind, wanted, got in (("keys", wanted_k, found.cache_type_k), ("values", wanted_v, found.cache_type_v))
+        if wanted != got
+    ]
+    if changed:
+        saved = sum(
+            model.caches(size, wanted_k, wanted_v) - model.caches(size, found.cache_type_k, found.cache_type_v)
+            for model in models.values()
+        )
+        yield f"{' and '.join(changed)}: saves {gib(saved)}"
+    if ctx != wanted_ctx:
+        yield f"the context is {ctx} instead of {wanted_ctx} tokens: memory is short"
+
+
+# -- placing -----------------------------------------------------------------------------------------------------
+
+
+def _place_all(
+    models: Mapping[Role, Footprint], machine: Machine, wish: Wish, ctx: int, type_k: str, type_v: str
+) -> Plan:
+    placements: dict[Role, Placement] = {}
+    room = {device.name: device.free - MARGIN for device in machine.devices}
+    shared = {device.name for device in machine.devices if device.shared}
+    fastest = sorted(machine.devices, key=lambda device: (device.shared, -device.total))
+    for role in sorted(models, key=("draft", "base").index):
+        own = ctx if wish.ctx is not None else min(ctx, models[role].n_ctx_train or ctx)
+        case = _Case(models[role], own, type_k, type_v, wish, machine.threads)
+        names = [device.name for device in fastest]
+        groups = [[name] for name in names] + ([names] if len(names) > 1 else [])
+        tries = [case.place(group, room) for group in groups] or [case.place([], room)]
+        best = max(tries, key=lambda placement: placement.gpu_layers)
+        placements[role] = best
+        for name in best.devices:
+            room[name] -= best.bytes_on(name)
+        for name in shared:
+            room[name] -= best.bytes_on(HOST)
+    return Plan(placements, machine, type_k, type_v)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One model under one choice of context and caches."""
+
+    model: Footprint
+    ctx: int
+    type_k: str
+    type_v: str
+    wish: Wish
+    threads: int
+
+    def place(self, devices: Sequence[str], room: Mapping[str, int]) -> Placement:
+        """As many of the last layers as these devices have room for, in their order."""
+        units = len(self.model.layers) + 1
+        for count in range(units, 0, -1):
+            split = self._split(count, devices, room) if devices else None
+            if split is not None:
+                return self._placement(count, devices, split)
+        return self._placement(0, (), ())
+
+    def _unit(self, index: int) -> tuple[int, int]:
+        """Bytes of weights and cache of one layer; behind the last one comes the head."""
+        if index == len(self.model.layers):
+            return self.model.output, 0
+        layer = self.model.layers[index]
+        return layer.weights, self._cache(layer)
+
+    def _cache(self, layer: Layer) -> int:
+        """Bytes of one layer's cache; each sequence has a recurrent state of its own."""
+        states = layer.state * (self.wish.parallel - 1)
+        return self.model.cache(layer, self._cells, self.type_k, self.type_v) + states
+
+    def _split(self, count: int, devices: Sequence[str], room: Mapping[str, int]) -> list[int] | None:
+        """How many of the last `count` layers each device gets, None if there is no room."""
+        units = len(self.model.layers) + 1
+        at, split = units - count, []
+        for device in devices:
+            left, taken = room[device] - self._compute(offloaded=True), 0
+            while at < units and sum(self._unit(at)) <= left:
+                left -= sum(self._unit(at))
+                at, taken = at + 1, taken + 1
+            split.append(taken)
+        return split if at == units else None
+
+    def _compute(self, *, offloaded: bool) -> int:
+        """Bytes of buffers where layers are, `offloaded` if some of the model are not on the CPU."""
+        parallel, asked = self.wish.parallel, self.wish.flash
+        flash = asked != "off" if offloaded else cpu_flash(asked, (self.type_k, self.type_v), self.ctx, parallel)
+        n_ubatch = UBATCH if offloaded else cpu_ubatch(self.model.n_embd, self.threads)
+        return self.model.compute(self._cells, n_ubatch, rows(parallel), flash=flash)
+
+    @property
+    def _cells(self) -> int:
+        return cells(self.ctx, self.wish.parallel, sliding=self.model.sliding)
+
+    def _placement(self, count: int, devices: Sequence[str], split: Sequence[int]) -> Placement:
+        n_layers = len(self.model.layers)
+        first = n_layers + 1 - count
+        use: dict[str, dict[str, int]] = {}
+        at = first
+        for device, taken in zip(devices, split, strict=True):
+            units = [self._unit(index) for index in range(at, at + taken)]
+            if units:
+                weights, caches = (sum(unit[part] for unit in units) for part in (0, 1))
+                use[device] = {"weights": weights, "cache": caches, "compute": self._compute(offloaded=True)}
+            at += taken
+        mapped = self._mapped(first)
+        use[HOST] = self._host(first, mapped, all_offloaded=count > n_layers)
+        kept = [(device, taken) for device, taken in zip(devices, split, strict=True) if taken]
+        return Placement(
+            gpu_layers=count,
+            n_layers=n_layers,
+            ctx=self.ctx,
+            devices=tuple(device for device, _ in kept),
+            split=tuple(taken for _, taken in kept),
+            mapped=mapped,
+            use=use,
+        )
+
+    def _repacked(self, first: int) -> int:
+        head = self.model.output_repacked if first > len(self.model.layers) else 0
+        return head + sum(layer.repacked for layer in self.model.layers[:first])
+
+    def _mapped(self, first: int) -> bool:
+        """Mapped files cost nothing more, unless the CPU back end keeps a second copy of them."""
+        wanted = self._repacked(first) == 0 if self.wish.mapped is None else self.wish.mapped
+        return wanted and self.model.mappable
+
+    def _host(self, first: int, mapped: bool, *, all_offloaded: bool) -> dict[str, int]:
+        """What stays in the machine's own memory: layers before `first`, the embeddings, and what llama.cpp keeps."""
+        model, on_cpu = self.model, self.model.layers[:first]
+        head_on_cpu = first > len(model.layers)
+        weights = model.embeddings + sum(layer.weights for layer in on_cpu)
+        copies = self._repacked(first) if mapped else 0
+        if head_on_cpu:
+            weights += model.output - model.tied
+            if model.tied and not mapped:
+                copies += model.output_repacked
+        offloaded = first <= len(model.layers)
+        compute = UBATCH * model.n_embd * 8 if all_offloaded else self._compute(offloaded=offloaded)
+        return {
+            "weights": weights,
+            "repacked": copies,
+            "cache": sum(self._cache(layer) for layer in on_cpu),
+            "compute": compute,
+            "logits": model.logits(rows(self.wish.parallel)),
+            "vocabulary": model.vocabulary,
+        }

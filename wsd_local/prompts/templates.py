@@ -1,0 +1,224 @@
+"""A model's chat template, rendered where it can be stopped.
+
+Contract: a template is compiled and rendered in a child process, `wsd_local.prompts.rendering`, that stays for later
+turns. It has `TIME_S` seconds for each, and limits of memory and length; where it breaks one, the process is ended, the
+error names the limit, and the next rendering gets a new process. A stop that was asked for ends it at once. Rendering
+may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from wsd_local.errors import CancelledError, FitError, ModelError, WsdError
+from wsd_local.prompts.rendering import MEMORY, MEMORY_FACTOR, read_frame, write_frame
+from wsd_local.system import child
+from wsd_local.system.visible import visible
+from wsd_local.units import MIB
+
+TIME_S = 2.0
+"""Seconds that a template has to be compiled, and to be rendered."""
+_START_S = 120.0
+_STEP_S = 0.02
+LONGEST_TEMPLATE, LONGEST_CONVERSATION = MIB, 16 * MIB
+"""Characters. The longest templates of real models have some 30,000."""
+_LONGEST_ANSWER = 512 * MIB
+_LONGEST_SAID = 300
+_OTHER = "choose another draft model"
+
+Conversation = Sequence[Mapping[str, Any]]
+
+
+def never() -> bool:
+    """No stop is asked for."""
+    return False
+
+
+class Template:
+    """A chat template. Functions `cancelled` say whether a stop was asked for; they are called while it takes long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = self._compiled = False
+        self._source: str | None = None
+        self._name = "the chat template"
+        self._ended: Callable[[], object] = child.nothing
+
+    def start(self) -> None:
+        """Start the process, if it is not there, and do not wait for it.
+
+        Raises:
+            WsdError: the system starts no process.
+        """
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self.close()
+            try:
+                pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+                process = child.start(["wsd_local.prompts.rendering"], stdin=pipe, stdout=pipe, stderr=nothing)
+            except OSError as error:
+                raise WsdError(f"no process can be started for the chat template: {error.strerror}") from error
+            self._process = process
+            self._ended = weakref.finalize(self, child.end, process)
+
+    def close(self) -> None:
+        """End the process; the template can be rendered again, by another one."""
+        with self._lock:
+            self._ended()
+            self._process, self._ready, self._compiled = None, False, False
+
+    def compile(self, source: str, name: str, cancelled: Callable[[], bool] = never) -> None:
+        """Compile a template; `name` is what errors call it.
+
+        Raises:
+            ModelError: it cannot be parsed, and the message names the line; or it breaks a limit.
+            CancelledError: a stop was asked for.
+        """
+        if len(source) > LONGEST_TEMPLATE:
+            raise ModelError(f"{name} is {len(source)} characters long, and {LONGEST_TEMPLATE} can be read; {_OTHER}")
+        with self._lock:
+            self._source, self._name, self._compiled = source, name, False
+            self._compile(cancelled)
+
+    def render(
+        self,
+        conversations: Sequence[Conversation],
+        values: Mapping[str, Any],
+        now: datetime,
+        cancelled: Callable[[], bool] = never,
+    ) -> tuple[str, str | None]:
+        """What it makes of the first conversation that it does not refuse, and the date that it put in.
+
+        Raises:
+            ModelError: it refuses all of them, or it breaks a limit.
+            FitError: a conversation is too long for any model.
+            CancelledError: a stop was asked for.
+        """
+        size = sum(len(message["content"]) for message in conversations[0])
+        if size > LONGEST_CONVERSATION:
+            raise FitError(
+                f"the conversation is {size} characters long, and a chat template can have {LONGEST_CONVERSATION}; "
+                "shorten it"
+            )
+        request = {"conversations": conversations, "values": dict(values), "now": now.isoformat()}
+        with self._lock:
+            if not self._compiled or self._process is None or self._process.poll() is not None:
+                self._compile(cancelled)
+            answer = self._asked(request, size, cancelled)
+        if "error" in answer:
+            raise self._error(answer)
+        return str(answer["text"]), answer["date"]
+
+    def _compile(self, cancelled: Callable[[], bool]) -> None:
+        self.start()
+        assert self._source is not None
+        answer = self._asked({"template": self._source}, len(self._source), cancelled)
+        if "error" in answer:
+            raise self._error(answer)
+        self._compiled = True
+
+    def _error(self, answer: Mapping[str, Any]) -> WsdError:
+        where = "" if answer.get("line") is None else f" in line {answer['line']}"
+        said = " ".join(visible(str(answer.get("said", "")), keep_newlines=False).split())
+        said = said if len(said) <= _LONGEST_SAID else f"{said[:_LONGEST_SAID]} …"
+        texts = {
+            "broken": f"is broken{where}: {said}",
+            "nested": "is nested too deeply",
+            "refused": f"refuses this conversation{where}: {said}",
+            "memory": f"needs more than {MEMORY // MIB} MiB of memory{where}; {_OTHER}",
+            "length": f"makes a prompt that is far longer than the conversation; {_OTHER}",
+        }
+        return ModelError(f"{self._name} {texts[str(answer['error'])]}")
+
+    # -- the process -----------------------------------------------------------------------------------------
+
+    def _asked(self, request: dict[str, Any], size: int, cancelled: Callable[[], bool]) -> dict[str, Any]:
+        """The process's answer to a request of `size` characters; the process is ended if there is none in time."""
+        assert self._process is not None
+        answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        arguments = (self._process, request, answers, self._ready)
+        threading.Thread(target=_talk, args=arguments, name="chat template", daemon=True).start()
+        try:
+            if not self._ready:
+                self._ready = self._next(answers, _START_S, 0, cancelled) is not None
+            most = MEMORY + 4 * MEMORY_FACTOR * size
+            answer = self._next(answers, TIME_S, most, cancelled) if self._ready else None
+        except _LimitError as limit:
+            self.close()
+            raise ModelError(f"{self._name} {limit}; {_OTHER}") from None
+        except BaseException:
+            self.close()
+            raise
+        if answer is None:
+            code, ready = self._process.wait(), self._ready
+            self.close()
+            if not ready:
+                raise WsdError(f"the program that renders chat templates does not start (exit code {code})")
+            raise ModelError(f"{self._name} ended its process (exit code {code}); {_OTHER}")
+        return answer
+
+    def _next(
+        self,
+        answers: queue.Queue[dict[str, Any] | None],
+        patience: float,
+        memory: int,
+        cancelled: Callable[[], bool],
+    ) -> dict[str, Any] | None:
+        """The next answer; None if the process has ended.
+
+        Raises:
+            _LimitError: it takes longer than `patience` seconds, or more than `memory` bytes (0: any).
+            CancelledError: a stop was asked for.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            late = time.monotonic() > deadline
+            try:
+                return answers.get(timeout=0 if late else _STEP_S)
+            except queue.Empty:
+                if cancelled():
+                    raise CancelledError("stopped") from None
+                if late:
+                    raise _LimitError(f"does not end within {patience:g} s") from None
+                if memory and _resident(self._process) > memory:
+                    raise _LimitError(f"needs more than {MEMORY // MIB} MiB of memory") from None
+
+
+class _LimitError(Exception):
+    """What a template breaks."""
+
+
+def _talk(
+    process: subprocess.Popen[bytes],
+    request: dict[str, Any],
+    answers: queue.Queue[dict[str, Any] | None],
+    ready: bool,
+) -> None:
+    """Put the process's answers into the queue: that it is ready, if it is not yet, and the one to the request."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        if not ready:
+            answers.put(read_frame(process.stdout))
+        write_frame(process.stdin, request)
+        answers.put(read_frame(process.stdout, _LONGEST_ANSWER))
+    except (OSError, ValueError):  # it has ended, or was ended while we read
+        answers.put(None)
+
+
+def _resident(process: subprocess.Popen[bytes] | None) -> int:
+    """Bytes of memory that a process has, for systems that do not limit them; 0 if it is gone."""
+    import psutil
+
+    try:
+        return 0 if process is None else int(psutil.Process(process.pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,329 @@
+"""Charts as SVG elements of an HTML page.
+
+Contract: figures in, text out; the same figures give the same text. matplotlib draws, and only colours and fonts are
+changed in what it gives: colours are variables of the page, which has two sets of them, for light and for dark ground.
+Every chart also tells its figures in words, for those who do not see it.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsd_local.errors import WsdError
+from wsd_local.system.extras import install_command
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = Mapping[str, Sequence[float | None]]
+Points = Mapping[str, Sequence[tuple[float, float]]]
+Label = Callable[[float], str]
+
+_INK, _FAINT, _GROUND = "#010101", "#020202", "#030303"
+_VARIABLES = {_INK: "currentColor", _FAINT: "var(--faint)", _GROUND: "var(--ground)"}
+LIGHT = ("#0072b2", "#c75000", "#00795c", "#a2468d", "#86660b", "#3385c6", "#6d6d6d", "#222222")
+DARK = ("#56b4e9", "#ff9a52", "#35d1a0", "#e495c8", "#e3c44a", "#a5cdff", "#b0b0b0", "#eeeeee")
+"""Told apart by people who see fewer colours, with markers and labels besides."""
+_MARKERS = "os^Dv<>P"
+_DASHES = ("-", "--", ":", "-.")
+_NEUTRAL = 5
+_LEVEL = 70
+"""Characters that stand below an axis without running into each other."""
+_NAME = 30
+"""Characters of a name that a chart has room for."""
+_WIDTH = 7.2
+_STYLE = {
+    "svg.hashsalt": "wsd-local",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": _INK,
+    "text.parse_math": False,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "axes.formatter.useoffset": False,
+}
+
+
+def require() -> None:
+    """Raise `WsdError` if charts cannot be drawn here."""
+    try:
+        with _out_of_working_folder():
+            import matplotlib.backends.backend_svg  # noqa: F401
+    except ImportError as error:
+        raise WsdError(f"charts need matplotlib ({error}); install it with: {install_command('report')}") from error
+
+
+@contextmanager
+def _out_of_working_folder() -> Iterator[None]:
+    """Work elsewhere while matplotlib is imported if it would read settings from here, where anybody's files may be."""
+    if "matplotlib" in sys.modules or not os.path.lexists("matplotlibrc"):
+        yield
+        return
+    here = Path.cwd()
+    os.chdir(Path(__file__).parent)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+# -- charts --------------------------------------------------------------------------------------------------
+
+
+def bars(
+    groups: Sequence[str],
+    series: Series,
+    *,
+    axis: str,
+    label: Label,
+    most: float | None = None,
+    stacked: bool = False,
+    colours: Sequence[int] = range(8),
+) -> str:
+    """Horizontal bars, one group below the other, one bar of each series in a group or all of them in a row."""
+
+    def draw(axes: Axes) -> None:
+        height = 0.72 if stacked else 0.8 / len(series)
+        left = [0.0] * len(groups)
+        top = most or max((value or 0.0 for values in series.values() for value in values), default=0.0) or 1.0
+        total = top if not stacked else most or max(_sums(series), default=0.0) or 1.0
+        for number, (name, values) in enumerate(series.items()):
+            places = [row if stacked else row - 0.4 + (number + 0.5) * height for row in range(len(groups))]
+            lengths = [value or 0.0 for value in values]
+            axes.barh(
+                places,
+                lengths,
+                height * 0.94,
+                left=left if stacked else None,
+                color=_colour(colours[number % len(colours)]),
+                label=name,
+            )
+            for place, start, value in zip(places, list(left), values, strict=True):
+                if value is None or (stacked and value < total * 0.055):
+                    continue
+                where = start + value / 2 if stacked else value
+                _write(axes, label(value), (where, place), inside=stacked, x=0 if stacked else 3)
+            if stacked:
+                left = [start + length for start, length in zip(left, lengths, strict=True)]
+        axes.set_yticks(range(len(groups)), [_shortened(group) for group in groups])
+        axes.set_ylim(len(groups) - 0.45, -0.55)
+        axes.set_xlim(0, total * (1.0 if stacked else 1.08))
+        axes.set_xlabel(axis)
+        axes.grid(axis="x")
+        axes.tick_params(left=False)
+        _ticks(axes, "x", label)
+        if stacked or len(series) > 1:
+            _legend(axes, series)
+
+    size = len(groups) * (0.34 if stacked else 0.14 + 0.17 * len(series))
+    return _svg([draw], 0.95 + size, f"{axis}: {_spoken(groups, series, label)}")
+
+
+def lines(
+    points: Points,
+    *,
+    x: str,
+    y: str,
+    label: Label,
+    ticks: Sequence[float] | None = None,
+    most: float | None = None,
+    log: bool = False,
+    marked: Callable[[str, int], bool] = lambda _series, _number: True,
+    colours: Sequence[int] = range(8),
+) -> str:
+    """Lines through points. `marked(series, number)` says which points have their number written beside them."""
+    require()
+    from matplotlib.ticker import LogLocator
+
+    def draw(axes: Axes) -> None:
+        if log:
+            axes.set_yscale("log")
+        for number, (name, places) in enumerate(points.items()):
+            axes.plot(
+                [place[0] for place in places],
+                [place[1] for place in places],
+                _DASHES[number % len(_DASHES)],
+                color=_colour(colours[number % len(colours)]),
+                marker=_MARKERS[number % len(_MARKERS)],
+                markersize=max(4.0, 6.5 - 1.5 * number),
+                label=name,
+            )
+        if most is not None:
+            axes.set_ylim(0, most * 1.1)
+        axes.margins(y=0.15)
+        for text, at, above in _beside(points, label, marked):
+            _write(axes, text, at, y=3.5 if above else -3.5, over=True)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if ticks is not None:
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.grid(axis="y")
+        _ticks(axes, "y", label)
+        if log:
+            axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+            axes.minorticks_off()
+        if len(points) > 1:
+            _legend(axes, points)
+
+    spoken = "; ".join(
+        f"{name}: " + ", ".join(f"{label(value)} at {at:g}" for at, value in places) for name, places in points.items()
+    )
+    return _svg([draw], 3.1, f"{y} by {x}. {spoken}")
+
+
+def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x: str, y: str) -> str:
+    """One panel of upright bars for each series, below each other, over the same ranges."""
+    require()
+    from matplotlib.ticker import MaxNLocator
+
+    def drawing(last: bool, name: str, values: Sequence[int]) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            axes.bar(range(len(ranges)), values, 0.9, color=_colour(_NEUTRAL))
+            for place, value in enumerate(values):
+                if value:
+                    _write(axes, str(value), (place, value), y=2.5)
+            axes.set_title(_shortened(name), loc="left", fontsize=9, fontweight="bold")
+            axes.margins(y=0.18)
+            axes.set_ylim(bottom=0)
+            axes.set_ylabel(y)
+            axes.set_xticks(range(len(ranges)), ranges if last else [""] * len(ranges))
+            axes.tick_params(axis="x", bottom=False, labelrotation=0 if len("".join(ranges)) < _LEVEL else 45)
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.grid(axis="y")
+            if last:
+                axes.set_xlabel(x)
+
+        return draw
+
+    panels = [drawing(number == len(counts), name, values) for number, (name, values) in enumerate(counts.items(), 1)]
+    return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {_spoken(ranges, counts, str)}")
+
+
+def printable(text: str) -> str:
+    """Text without characters that terminals or pages would take for something else than text."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _shortened(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
+
+
+def _svg(panels: Sequence[Callable[[Axes], None]], height: float, spoken: str) -> str:
+    require()
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    written = io.StringIO()
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        # The reader's fonts draw the text, not the one that is measured here.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        for axes, draw in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+            draw(axes)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(written, format="svg", metadata=nothing, transparent=True)
+    return _inline(written.getvalue(), spoken)
+
+
+def _inline(svg: str, spoken: str) -> str:
+    """matplotlib's file as an element of a page."""
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<[^>]*>", lambda tag: _recoloured(tag[0]), svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(spoken)}" ', 1)
+
+
+def _recoloured(tag: str) -> str:
+    tag = re.sub(r"#[0-9a-f]{6}", lambda colour: _VARIABLES.get(colour[0], colour[0]), tag)
+    tag = re.sub(r"#0400([0-9a-f]{2})", lambda colour: f"var(--c{int(colour[1], 16)})", tag)
+    return re.sub(r"""(font: [^;"]*?[\d.]+px) [^;"]*""", r"\1 system-ui, sans-serif", tag)
+
+
+def _colour(number: int) -> str:
+    return f"#0400{number % len(LIGHT):02x}"
+
+
+def _sums(series: Series) -> list[float]:
+    return [sum(value or 0.0 for value in column) for column in zip(*series.values(), strict=True)]
+
+
+def _spoken(groups: Sequence[str], series: Series, label: Label) -> str:
+    """The figures in words, for those who do not see the chart."""
+    told = []
+    for name, values in series.items():
+        pairs = zip(groups, values, strict=True)
+        told.append(f"{name}: " + ", ".join(f"{group} {label(value)}" for group, value in pairs if value is not None))
+    return printable("; ".join(told))
+
+
+def _beside(
+    points: Points, label: Label, marked: Callable[[str, int], bool]
+) -> list[tuple[str, tuple[float, float], bool]]:
+    """Labels of points: the highest one at a place above it, the lowest below, each text once."""
+    at: dict[float, list[float]] = {}
+    for name, places in points.items():
+        for number, (place, value) in enumerate(places):
+            if marked(name, number):
+                at.setdefault(place, []).append(value)
+    found = []
+    for place, values in at.items():
+        high, low = max(values), min(values)
+        found.append((label(high), (place, high), True))
+        if label(low) != label(high):
+            found.append((label(low), (place, low), False))
+    return found
+
+
+def _write(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    *,
+    x: float = 0,
+    y: float = 0,
+    inside: bool = False,
+    over: bool = False,
+) -> None:
+    """A number at a place, `x` and `y` points away from it, inside a bar or over what lies behind it."""
+    axes.annotate(
+        text,
+        at,
+        xytext=(x, y),
+        textcoords="offset points",
+        horizontalalignment="left" if x else "center",
+        verticalalignment="bottom" if y > 0 else "top" if y < 0 else "center_baseline",
+        fontsize=8,
+        color=_GROUND if inside else _INK,
+        annotation_clip=False,
+        bbox={"facecolor": _GROUND, "edgecolor": "none", "pad": 0.5} if over else None,
+    )
+
+
+def _ticks(axes: Axes, which: str, label: Label) -> None:
+    (axes.xaxis if which == "x" else axes.yaxis).set_major_formatter(lambda value, _place: label(value))
+
+
+def _legend(axes: Axes, names: Mapping[str, Any]) -> None:
+    handles, _ = axes.get_legend_handles_labels()
+    shown = [_shortened(name) for name in names]
+    axes.figure.legend(handles, shown, loc="outside upper left", ncols=min(4, len(names)))

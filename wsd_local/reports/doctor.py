@@ -1,0 +1,203 @@
+"""What is installed here and whether it works.
+
+Contract: never fails itself: what cannot be found out is a line that says so. Names of the user and of the machine are
+left out of the text, so that it can be pasted into a bug report.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from wsd_local import __version__
+from wsd_local.errors import WsdError, reason
+from wsd_local.system.child import use
+from wsd_local.system.redaction import redacted
+from wsd_local.units import gib, plural
+
+_PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
+QUESTION = "What is the capital of France?"
+NO_AMX = "-U__AMX_INT8__"
+"""What a compiler is told so that llama.cpp has no code for AMX: GCC 12.2 and others before 14 compile it wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Facts by heading, each a list of lines, and what is wrong."""
+
+    facts: dict[str, list[str]]
+    problems: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, as private as the text."""
+        shown: dict[str, Any] = redacted(asdict(self))
+        return shown
+
+    def text(self) -> str:
+        """Plain text, the user's home folder written as ~, without secrets."""
+        lines = []
+        for heading, facts in self.facts.items():
+            lines += [heading, *(f"  {fact}" for fact in facts)]
+        lines += ["problems", *(f"  {problem}" for problem in self.problems or ["none found"])]
+        return "\n".join(map(redacted, lines)) + "\n"
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything."""
+    problems: list[str] = []
+
+    def said(tell: Callable[[list[str]], list[str]]) -> list[str]:
+        try:
+            return tell(problems)
+        except Exception as error:
+            problems.append(f"{tell.__name__.strip('_')}: {' '.join(str(error).split()) or type(error).__name__}")
+            return ["cannot be told, see problems"]
+
+    tellers = {
+        "versions": _versions,
+        "llama.cpp": _library,
+        "devices": _devices,
+        "paths": _paths,
+        "models": _models,
+        "self-test": _self_test,
+    }
+    return Diagnosis({heading: said(tell) for heading, tell in tellers.items()}, problems)
+
+
+def _versions(_problems: list[str]) -> list[str]:
+    lines = [
+        f"wsd-local {__version__}, Python {platform.python_version()} ({platform.python_implementation()})",
+        f"{platform.system()} {platform.release()}, {platform.machine()}",
+    ]
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} is not installed")
+    return [*lines, ", ".join(found)]
+
+
+def _library(problems: list[str]) -> list[str]:
+    from wsd_local.library.vetting import amx_works
+    from wsd_local.llama.devices import backends, cpu_features, devices, library_version, supports_offload
+
+    lines = [
+        library_version(),
+        f"back ends: {', '.join(backends())}",
+        f"CPU features: {' '.join(sorted(cpu_features()))}",
+        f"can offload: {'yes' if supports_offload() else 'no'}",
+    ]
+    command = reinstall_command(supports_offload(), bool(devices()), gpu_here())
+    if command is not None:
+        problems.append(f"there is a GPU, and the installed llama.cpp cannot use it; reinstall it with: {command}")
+    if not amx_works():
+        problems.append(
+            "the installed llama.cpp crashes in its code for AMX, so replies do without its fast kernels; reinstall it "
+            f"without that code: CFLAGS={NO_AMX} CXXFLAGS={NO_AMX} {_install()}"
+        )
+    return lines
+
+
+def gpu_here() -> str | None:
+    """The kind of GPU in this machine, as far as can be told without a driver of our own: cuda, metal, rocm or None."""
+    if sys.platform == "darwin":
+        return "metal" if platform.machine() == "arm64" else None
+    asked = use(["nvidia-smi", "-L"], patience=20)
+    if asked is not None and asked[0] == 0 and b"GPU" in asked[1]:
+        return "cuda"
+    return "rocm" if Path("/dev/kfd").exists() else None
+
+
+def reinstall_command(can_offload: bool, sees_device: bool, kind: str | None) -> str | None:
+    """The command that makes the installed library use the GPU that is here; None if there is nothing to do."""
+    if kind is None or (can_offload and sees_device):
+        return None
+    flag = {"cuda": "-DGGML_CUDA=on", "metal": "-DGGML_METAL=on", "rocm": "-DGGML_HIP=on"}[kind]
+    return f'CMAKE_ARGS="{flag}" {_install()}'
+
+
+def _install() -> str:
+    package = f"llama-cpp-python=={version('llama-cpp-python')}"
+    return f'"{sys.executable}" -m pip install --no-cache-dir --force-reinstall --no-deps {package}'
+
+
+def _devices(_problems: list[str]) -> list[str]:
+    from wsd_local.config import read_config
+    from wsd_local.llama.context import default_threads
+    from wsd_local.llama.devices import devices, host_memory
+
+    free, total = host_memory()
+    threads = read_config().settings.get("threads") or default_threads()
+    lines = [f"memory: {gib(free)} free of {gib(total)}; {os.cpu_count()} CPUs, {plural(threads, 'thread')} used"]
+    for device in devices():
+        shared = ", shares the machine's memory" if device.shared else ""
+        size = f"{gib(device.free)} free of {gib(device.total)}"
+        lines.append(f"{device.name}: {device.description}, {size}{shared}")
+    return lines if len(lines) > 1 else [*lines, "no accelerator that llama.cpp can use"]
+
+
+def _paths(problems: list[str]) -> list[str]:
+    from wsd_local.paths import cache_dir, config_file, data_dir, package_models_dir
+
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HF_HOME") or str(Path.home() / ".cache/huggingface")
+    paths = {
+        "configuration": config_file(),
+        "data": data_dir(),
+        "cache": cache_dir(),
+        "embedded pair": package_models_dir(),
+        "Hub cache": Path(hub),
+    }
+    for name in ("data", "cache", "Hub cache"):
+        trouble = unwritable(paths[name])
+        if trouble is not None:
+            problems.append(f"{name}: nothing can be written to {paths[name]}: {trouble}")
+    return [f"{name}: {path}{'' if path.exists() else ' (not there yet)'}" for name, path in paths.items()]
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or in the one that it would be made in; None if one can."""
+    here = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=here):
+            return None
+    except OSError as error:
+        return reason(error)
+
+
+def _models(problems: list[str]) -> list[str]:
+    from wsd_local.library.listing import inventory
+
+    lines = []
+    for model in inventory().models:
+        if model.usable:
+            lines.append(f"{model.name}: {model.quantization}, {model.parameters}")
+        elif model.usable is False:
+            problems.append(f"model {model.name}: {model.description}")
+    return lines
+
+
+def _self_test(problems: list[str]) -> list[str]:
+    from wsd_local.runtime.pair import load
+
+    start = time.perf_counter()
+    try:
+        with load("demo", threads=1) as pair:
+            reply = pair.reply(QUESTION)
+    except WsdError as error:
+        problems.append(f"self-test: {error}")
+        return ["failed, see problems"]
+    took = time.perf_counter() - start
+    text = re.sub(r"\s+", " ", reply.text)
+    if "Paris" not in text:
+        problems.append(f"self-test: the embedded pair should name Paris, and says {text!r}")
+    return [f"{QUESTION} → {text} ({took:.1f} s, switch: {reply.switch.reason})"]

@@ -1,0 +1,291 @@
+"""The paper's claim in miniature: the embedded pair on its held-out questions.
+
+Contract: asks through the ordinary engine, greedily, at most `MAX_TOKENS` tokens a reply, and judges the text by the
+rules of `wsd_local.reports.demo`. Everything is measured, nothing recorded. `measure` asks all questions in each of
+`WAYS`, every so-and-so-many-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base read the
+replies of both models once more, for its perplexity.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wsd_local.errors import UsageError, reason
+from wsd_local.paths import demo_dir
+from wsd_local.prompts.formats import conversation
+from wsd_local.reports.demo import MEASURED_GROUP, Question, Verdict, judge, load_questions
+from wsd_local.runtime.pair import Pair
+
+BASE, DRAFT, WSD = "base alone", "draft alone", "WSD, threshold 0.8"
+
+WAYS: Mapping[str, dict[str, Any]] = {
+    BASE: {"mode": "base"},
+    DRAFT: {"mode": "draft"},
+    WSD: {"threshold": 0.8},
+    **{f"fixed:{kept}": {"mode": f"fixed:{kept}"} for kept in (1, 3, 6, 12)},
+}
+"""The rows of the first table and their settings."""
+
+THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Swept with window 6."""
+
+WINDOWS = (2, 4, 6, 8, 10, 12)
+"""Swept with threshold 0.8, in base tokens."""
+
+SWEEP_QUESTIONS = 70
+PREFIXES = range(25)
+MAX_TOKENS = 256
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way of answering, over all its questions.
+
+    Shares lie between 0 and 1. Positions and tokens count base tokens, those of the draft alone its own; `mean_drafted`
+    counts draft tokens. `switches` are pairs of a switch position and its number of replies; `without_switch` counts
+    the others. `window` and `threshold` are null where nothing is checked. `mean_s` and `median_s` are
+    seconds for a whole reply.
+    """
+
+    way: str
+    questions: int
+    window: int | None
+    threshold: float | None
+    well: float
+    right: float
+    right_of_well: float | None
+    mean_switch: float | None
+    median_switch: float | None
+    switches: tuple[tuple[int, int], ...]
+    without_switch: int
+    mean_kept: float
+    mean_drafted: float
+    mean_tokens: float
+    mean_s: float
+    median_s: float
+
+    @property
+    def checked(self) -> bool:
+        """Whether windows decide in this way of answering."""
+        return self.window is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """How surprising replies are to the base behind their first tokens.
+
+    `rest` is the perplexity of all tokens that follow, `next` that of the first of them. `replies` are those that are
+    longer than the prefix, `tokens` what follows it in them.
+    """
+
+    replies: int
+    tokens: int
+    rest: float
+    next: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixRow:
+    """Perplexities behind the first `prefix_tokens` base tokens of replies; null where no reply is longer.
+
+    `aligned` are all replies of the draft alone, `aligned_right` and `aligned_wrong` its right and its other ones,
+    `own` those of the base alone.
+    """
+
+    prefix_tokens: int
+    aligned: Perplexity | None
+    aligned_right: Perplexity | None
+    aligned_wrong: Perplexity | None
+    own: Perplexity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that `measure` found."""
+
+    ways: tuple[Row, ...]
+    thresholds: tuple[Row, ...]
+    windows: tuple[Row, ...]
+    perplexity: tuple[PrefixRow, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: a list for each table, fields as in `Row` and `PrefixRow`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is kept of one reply. `tokens` counts all of it, `kept` the opening; `index` is the switch position."""
+
+    text: str
+    verdict: Verdict
+    index: int | None
+    kept: int
+    drafted: int
+    tokens: int
+    seconds: float
+
+
+def questions(path: Path | None = None, limit: int | None = None) -> list[Question]:
+    """The measured questions of a file, or the embedded pair's own held-out ones.
+
+    Raises:
+        UsageError: the file is not a questions file, or none of its questions is one to measure.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}: it counts questions and must be at least 1")
+    where = path or demo_dir() / "questions.jsonl"
+    try:
+        asked = load_questions(where)
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read: {reason(error)}") from error
+    except ValueError as error:
+        raise UsageError(str(error) if str(where) in str(error) else f"{where}: {error}") from error
+    found = [question for question in asked if question.group == MEASURED_GROUP]
+    if not found:
+        raise UsageError(f"{where}: there is no question of the group {MEASURED_GROUP!r} in it")
+    return found[:limit]
+
+
+def stride(count: int) -> int:
+    """Sweeps ask every so-and-so-many-th of `count` questions."""
+    return math.ceil(count / SWEEP_QUESTIONS)
+
+
+def steps(count: int) -> int:
+    """How often `measure` calls its `step` for `count` questions."""
+    swept = len(range(0, count, stride(count)))
+    return (len(WAYS) + 1) * count + (len(THRESHOLDS) + len(WINDOWS) - 2) * swept
+
+
+def measure(pair: Pair, asked: Sequence[Question], step: Step) -> Results:
+    """Ask, judge and read again. `step` is told what was done after every reply, and after every question read."""
+    answers = {way: _answers(pair, asked, settings, way, step) for way, settings in WAYS.items()}
+    every = stride(len(asked))
+    swept, known = asked[::every], answers[WSD][::every]
+
+    def sweep(name: str, points: Sequence[float], default: float) -> tuple[Row, ...]:
+        rows = []
+        for point in points:
+            way, settings = f"WSD, {name} {point:g}", {name: point}
+            found = known if point == default else _answers(pair, swept, settings, way, step)
+            rows.append(_row(pair, way, settings, found))
+        return tuple(rows)
+
+    defaults = pair.settings
+    return Results(
+        ways=tuple(_row(pair, way, settings, answers[way]) for way, settings in WAYS.items()),
+        thresholds=sweep("threshold", THRESHOLDS, WAYS[WSD]["threshold"]),
+        windows=sweep("window", WINDOWS, defaults.window),
+        perplexity=_perplexity(pair, asked, answers, step),
+    )
+
+
+def _answers(pair: Pair, asked: Sequence[Question], settings: Mapping[str, Any], way: str, step: Step) -> list[Answer]:
+    found = []
+    for question in asked:
+        reply = pair.reply(question.messages, max_tokens=MAX_TOKENS, **settings)
+        found.append(
+            Answer(
+                text=reply.text,
+                verdict=judge(question, reply.text),
+                index=reply.switch.index,
+                kept=reply.draft.tokens,
+                drafted=reply.draft.drafted_tokens,
+                tokens=len(reply.tokens),
+                seconds=reply.timings.total_s,
+            )
+        )
+        step(way)
+    return found
+
+
+def _row(pair: Pair, way: str, settings: Mapping[str, Any], answers: Sequence[Answer]) -> Row:
+    checked = "mode" not in settings
+    return row(
+        way,
+        answers,
+        window=settings.get("window", pair.settings.window) if checked else None,
+        threshold=settings.get("threshold", pair.settings.threshold) if checked else None,
+    )
+
+
+def row(way: str, answers: Sequence[Answer], *, window: int | None = None, threshold: float | None = None) -> Row:
+    """Answers as one row. ValueError without any."""
+    if not answers:
+        raise ValueError("no answers")
+    switches = [answer.index for answer in answers if answer.index is not None]
+    well = [answer.verdict for answer in answers if answer.verdict.well]
+    return Row(
+        way=way,
+        questions=len(answers),
+        window=window,
+        threshold=threshold,
+        well=len(well) / len(answers),
+        right=_mean(answer.verdict.right for answer in answers),
+        right_of_well=_mean(verdict.right for verdict in well) if well else None,
+        mean_switch=_mean(switches) if switches else None,
+        median_switch=statistics.median(switches) if switches else None,
+        switches=tuple(sorted(Counter(switches).items())),
+        without_switch=len(answers) - len(switches),
+        mean_kept=_mean(answer.kept for answer in answers),
+        mean_drafted=_mean(answer.drafted for answer in answers),
+        mean_tokens=_mean(answer.tokens for answer in answers),
+        mean_s=_mean(answer.seconds for answer in answers),
+        median_s=statistics.median(answer.seconds for answer in answers),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+# -- perplexity ----------------------------------------------------------------------------------------------
+
+
+def _perplexity(
+    pair: Pair, asked: Sequence[Question], answers: Mapping[str, Sequence[Answer]], step: Step
+) -> tuple[PrefixRow, ...]:
+    right: list[list[float]] = []
+    wrong: list[list[float]] = []
+    own: list[list[float]] = []
+    for question, drafted, written in zip(asked, answers[DRAFT], answers[BASE], strict=True):
+        (right if drafted.verdict.right else wrong).append(reply_logprobs(pair, question, drafted.text))
+        own.append(reply_logprobs(pair, question, written.text))
+        step("perplexity")
+    rows = (
+        PrefixRow(k, *(perplexity(replies, k) for replies in ([*right, *wrong], right, wrong, own))) for k in PREFIXES
+    )
+    return tuple(row for row in rows if row.aligned or row.own)
+
+
+def reply_logprobs(pair: Pair, question: Question, text: str) -> list[float]:
+    """The base's log-probability of each token of `text`, tokenised behind its own prompt for the question."""
+    model, prompt = pair.model("base"), pair.base_format.prompt(conversation(question.messages))
+    start, tokens = len(model.tokenize(prompt)), model.tokenize(prompt + text.strip())
+    if len(tokens) <= start:
+        return []
+    with pair.turns.held():
+        return pair.context("base").logprobs(0, tokens, start)
+
+
+def perplexity(replies: Iterable[Sequence[float]], prefix: int) -> Perplexity | None:
+    """Pooled over the tokens behind the first `prefix` of each reply, given as log-probabilities of its tokens."""
+    rests = [reply[prefix:] for reply in replies if len(reply) > prefix]
+    count = sum(len(rest) for rest in rests)
+    if not count:
+        return None
+    return Perplexity(
+        replies=len(rests),
+        tokens=count,
+        rest=math.exp(-math.fsum(logprob for rest in rests for logprob in rest) / count),
+        next=math.exp(-math.fsum(rest[0] for rest in rests) / len(rests)),
+    )

@@ -1,0 +1,141 @@
+"""What a reply was: its text, who wrote what, why the models changed places, and what it took.
+
+Contract: plain frozen values. `Reply.as_dict` is the JSON object of `wsd-local run --json`; its names stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from wsd_local.core.decoding import Counts, ReplyToken
+from wsd_local.core.speculation import Speculated
+from wsd_local.events import Event, FinishReason, Source, SwitchReason
+from wsd_local.prompts.formats import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model's part of a reply. `tokens` counts base tokens that wrote `text`, `drafted_tokens` draft tokens.
+
+    Tokens whose text was cut away (a stop string, stripped white space, an end marker) are not counted. One that wrote
+    the last characters before a cut counts for the model that wrote it.
+    """
+
+    model: str | None
+    text: str
+    tokens: int
+    drafted_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Where and why the base took over. `index` is null unless a window passed.
+
+    It is the place of the decision, which lies beyond the kept tokens where a stop string that the base completed has
+    cut the end of the opening away.
+    """
+
+    index: int | None
+    reason: SwitchReason
+    confidence: float | None
+    window: int
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds since the reply was asked for, and the reply's own rates in tokens per second.
+
+    Models are loaded before; time that a consumer spends between events counts, waiting for the reply's turn does not.
+    A rate is the number of tokens that a model wrote, those among them that were cut away, over the seconds in which
+    this reply waited for them, prompts left out. Where many replies are in progress at once they share these seconds:
+    the throughput of a run is that of all of them together, and larger.
+    """
+
+    first_text_s: float | None = None
+    switch_s: float | None = None
+    token_40_s: float | None = None
+    longest_gap_s: float | None = None
+    total_s: float = 0.0
+    draft_tokens_per_s: float | None = None
+    base_tokens_per_s: float | None = None
+    draft_prompt_tokens: int = 0
+    base_prompt_tokens: int = 0
+    draft_evaluated_tokens: int = 0
+    base_evaluated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Constrained:
+    """What a reply had to follow, and whether its text, after a supplied beginning, does so to its end.
+
+    `kind` is the setting's name. A reply that is not complete was stopped, or cut by `max_tokens`, the context or a
+    stop string.
+    """
+
+    kind: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply, whole or cancelled.
+
+    `prompt_ids` are the tokens that each model read first, `draft_ids` all that the draft model wrote.
+    """
+
+    messages: tuple[Message, ...]
+    text: str
+    finish_reason: FinishReason
+    draft: Part
+    base: Part
+    switch: Switch
+    timings: Timings
+    tokens: tuple[ReplyToken, ...]
+    discarded: str
+    counts: Counts
+    provenance: dict[str, Any] = field(default_factory=dict)
+    prompt_ids: dict[Source, list[int]] = field(default_factory=dict)
+    draft_ids: tuple[int, ...] = ()
+    constraint: Constrained | None = None
+    speculation: Speculated = field(default_factory=Speculated)
+
+    def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
+        """Plain values for JSON; with `tokens` each base token and the text that was not kept."""
+        values: dict[str, Any] = {
+            "messages": [dict(message) for message in self.messages],
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "draft": {
+                "model": self.draft.model,
+                "text": self.draft.text,
+                "kept_tokens": self.draft.tokens,
+                "drafted_tokens": self.draft.drafted_tokens,
+            },
+            "base": {"model": self.base.model, "text": self.base.text, "tokens": self.base.tokens},
+            "switch": asdict(self.switch),
+            "constraint": None if self.constraint is None else asdict(self.constraint),
+            "counts": asdict(self.counts),
+            "provenance": self.provenance,
+            "timings": asdict(self.timings),
+            "speculation": asdict(self.speculation),
+        }
+        if tokens:
+            values["tokens"] = [asdict(token) for token in self.tokens]
+            values["discarded"] = self.discarded
+            values["prompt_ids"] = {role: list(ids) for role, ids in self.prompt_ids.items()}
+            values["draft_ids"] = list(self.draft_ids)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The last event of a reply."""
+
+    kind: ClassVar[str] = "finished"
+    reply: Reply
+
+    def as_dict(self) -> dict[str, Any]:
+        """The reply's JSON object under `reply`."""
+        return {"event": self.kind, "reply": self.reply.as_dict(tokens=True)}
