@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from wsd_local.core.decoding import Counts, ReplyToken
+from wsd_local.core.decoding import Counts, Phase, ReplyToken
 from wsd_local.core.speculation import Speculated
 from wsd_local.events import Event, FinishReason, Source, SwitchReason
 from wsd_local.prompts.formats import Message
@@ -64,6 +64,27 @@ class Timings:
     base_prompt_tokens: int = 0
     draft_evaluated_tokens: int = 0
     base_evaluated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyProgress:
+    """How far a reply has come. Cheap: reading it copies no text and no tokens.
+
+    Args:
+        phase: what the reply is doing.
+        draft_tokens: tokens that the draft model has written, in its own vocabulary.
+        base_tokens: tokens that the base has written after the switch.
+        context_tokens: tokens of prompt and reply in the context of the model that continues.
+        n_ctx: tokens which that context holds.
+        timings: as in the `Reply`; `total_s` runs to the newest text.
+    """
+
+    phase: Phase
+    draft_tokens: int
+    base_tokens: int
+    context_tokens: int
+    n_ctx: int
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from wsd_local.paths import demo_dir
 from wsd_local.prompts.formats import Message, supplied_prefix, urial_format
 from wsd_local.prompts.trimming import trimmed
 from wsd_local.runtime.engine import Job, Stopwatch
-from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, Switch, Timings
+from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
 from wsd_local.settings import ReplySettings, plain
 from wsd_local.units import plural
 
@@ -262,7 +262,7 @@ class Run:
             switch=Switch(
                 machine.switch_index, reason, machine.switch_confidence, settings.window, machine.policy.threshold
             ),
-            timings=self._timings(),
+            timings=self.timings,
             tokens=tokens,
             discarded=machine.discarded,
             counts=machine.counts,
@@ -283,7 +283,23 @@ class Run:
         ids: dict[Source, list[int]] = {"draft": self._prompts.draft, "base": self.machine.prompt_tokens}
         return {role: ids[role] for role in self._roles}
 
-    def _timings(self) -> Timings:
+    @property
+    def progress(self) -> ReplyProgress:
+        """How far the reply has come, from any thread; much cheaper than `reply`."""
+        machine, alone = self.machine, self._writer == "draft"
+        continued = 0 if machine.phase is Phase.DRAFT else machine.reply_length - machine.kept_tokens
+        return ReplyProgress(
+            phase=machine.phase,
+            draft_tokens=continued if alone else machine.counts.drafted_tokens,
+            base_tokens=0 if alone else continued,
+            context_tokens=machine.prompt_length + machine.reply_length,
+            n_ctx=self.n_ctx,
+            timings=self.timings,
+        )
+
+    @property
+    def timings(self) -> Timings:
+        """Times and rates of the reply so far, from any thread."""
         watch = self.job.stopwatch
         drafting = watch.draft_steps / watch.draft_s if watch.draft_s else None
         writing = watch.base_steps / watch.base_s if watch.base_s else None
