@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from gguf import GGUFReader
 from gguf.constants import LlamaFileType
 from gguf.quants import dequantize
-from makers import Floats, _add_vocab, _File, _Weights, raw_entries
+from makers import BASE_LIKE_TEMPLATE, Floats, _add_vocab, _File, _Weights, random_llama, raw_entries
 
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
 
@@ -262,3 +262,21 @@ def merged(dst: Path, model: Path, lora: Path) -> Path:
     if factors:
         raise ValueError(f"{model.name} has no tensors for {', '.join(sorted(factors))}")
     return file.write(dst)
+
+
+MAKERS: dict[str, Callable[..., Path]] = {
+    "mamba": random_mamba,
+    "lfm2": random_lfm2,
+    "sliding": random_sliding,
+    "llama": random_llama,
+}
+
+
+def paths_of_kinds(folder: Path, kinds: tuple[str, str]) -> tuple[Path, Path]:
+    """A draft and a base that agree often where they are of one kind."""
+    draft, base = kinds
+    kin = {"kin": (1, 0.999)} if draft == base else {}
+    return (
+        MAKERS[draft](folder / "draft.gguf", seed=2, chat_template=BASE_LIKE_TEMPLATE, **kin),
+        MAKERS[base](folder / "base.gguf", seed=1),
+    )

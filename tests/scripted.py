@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from wsd_local.core.alignment import Vocabulary
 from wsd_local.core.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
@@ -193,3 +194,9 @@ class Says:
 
     def sample(self, *_: object) -> int:
         return self._left.pop(0)
+
+
+def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` in pieces; a piece may end inside a character."""
+    marks = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
+    return [data[a:b] for a, b in pairwise(marks)]

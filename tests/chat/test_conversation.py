@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_store import reply
+from replies import reply
 from wsd_chat.conversation import Begun, Conversation
 from wsd_chat.entries import entries, messages_of, tokens_of
 from wsd_chat.transcript import Entry

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_app import EGG, FRANCE, LONG, Brake, answered, ask, chatting, run, shown, texts, until
+from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, texts, until
 from textual.widgets import Input, OptionList
 from wsd_chat.app import ChatApp
 from wsd_chat.chats import ChatList
@@ -35,150 +35,132 @@ def held(path: Path) -> Iterator[None]:
         other.close()
 
 
-def test_a_held_store_freezes_no_key_and_loses_no_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_held_store_freezes_no_key_and_loses_no_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("wsd_local.store.file.BUSY_S", 2.0)
 
-    async def test() -> None:
-        async with chatting(tmp_path) as (app, pilot):
-            composer = app.query_one(Composer)
-            with held(tmp_path / "chats.db"):
-                composer.put(FRANCE)
-                await pilot.press("enter", "x", "y")
-                assert composer.text == "xy" and app.busy, "keys go on while the question is being saved"
-                await until(pilot, lambda: not app.busy)
-                await until(pilot, lambda: "another program" in shown(app))
-                assert composer.text == f"{FRANCE}\nxy" and texts(app)[:1] != [("user", FRANCE)]
-            composer.put("")
-            await ask(app, pilot, FRANCE)
-            assert "Paris" in texts(app)[-1][1]
-
-    run(test)
+    async with chatting(tmp_path) as (app, pilot):
+        composer = app.query_one(Composer)
+        with held(tmp_path / "chats.db"):
+            composer.put(FRANCE)
+            await pilot.press("enter", "x", "y")
+            assert composer.text == "xy" and app.busy, "keys go on while the question is being saved"
+            await until(pilot, lambda: not app.busy)
+            await until(pilot, lambda: "another program" in shown(app))
+            assert composer.text == f"{FRANCE}\nxy" and texts(app)[:1] != [("user", FRANCE)]
+        composer.put("")
+        await ask(app, pilot, FRANCE)
+        assert "Paris" in texts(app)[-1][1]
 
 
-def test_a_reply_that_ends_while_the_store_is_held_is_kept_afterwards(
+async def test_a_reply_that_ends_while_the_store_is_held_is_kept_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsd_local.store.file.BUSY_S", 0.5)
     monkeypatch.setattr("wsd_chat.endings.RETRY_S", 0.1)
 
-    async def test() -> None:
-        async with chatting(tmp_path) as (app, pilot):
-            brake = Brake(app)
-            app.query_one(Composer).put(FRANCE)
-            await pilot.press("enter")
-            await until(pilot, lambda: app.answering.run is not None)
-            with held(tmp_path / "chats.db"):
-                brake.let_go()
-                await until(pilot, lambda: "not saved yet" in shown(app))
-            await until(pilot, lambda: "opened by" in shown(app))
-            assert app.talk.head is not None and "Paris" in app.store.message(app.talk.head).text
-
-    run(test)
+    async with chatting(tmp_path) as (app, pilot):
+        brake = Brake(app)
+        app.query_one(Composer).put(FRANCE)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.answering.run is not None)
+        with held(tmp_path / "chats.db"):
+            brake.let_go()
+            await until(pilot, lambda: "not saved yet" in shown(app))
+        await until(pilot, lambda: "opened by" in shown(app))
+        assert app.talk.head is not None and "Paris" in app.store.message(app.talk.head).text
 
 
 @pytest.mark.parametrize("asked_first", [True, False])
-def test_leaving_does_not_wait_for_a_held_store_and_says_what_is_lost(
+async def test_leaving_does_not_wait_for_a_held_store_and_says_what_is_lost(
     asked_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsd_local.store.file.BUSY_S", 10_000.0)
     monkeypatch.setattr("wsd_chat.endings.LEAVE_S", 0.1)
     lost: list[str | None] = []
 
-    async def test() -> None:
-        with ExitStack() as stack:
-            async with chatting(tmp_path, **LONG) as (app, pilot):
-                brake = Brake(app, 60)
-                if not asked_first:
-                    stack.enter_context(held(tmp_path / "chats.db"))
-                app.query_one(Composer).put(FRANCE)
-                await pilot.press("enter")
-                if asked_first:
-                    await until(pilot, lambda: app.answering.run is not None)
-                    stack.enter_context(held(tmp_path / "chats.db"))
-                brake.let_go()
-            lost.append(app.lost)
+    with ExitStack() as stack:
+        async with chatting(tmp_path, **LONG) as (app, pilot):
+            brake = Brake(app, 60)
+            if not asked_first:
+                stack.enter_context(held(tmp_path / "chats.db"))
+            app.query_one(Composer).put(FRANCE)
+            await pilot.press("enter")
+            if asked_first:
+                await until(pilot, lambda: app.answering.run is not None)
+                stack.enter_context(held(tmp_path / "chats.db"))
+            brake.let_go()
+        lost.append(app.lost)
 
-    run(test)
     assert lost[0] is not None and ("reply" if asked_first else "question") in lost[0]
 
 
-def test_a_chat_opened_while_the_pair_loads_stops_nothing(tmp_path: Path) -> None:
+async def test_a_chat_opened_while_the_pair_loads_stops_nothing(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
         chat = store.create(pair="demo", system=None)
         store.add(chat, None, "user", FRANCE)
 
-    async def test() -> None:
-        with Store(tmp_path / "chats.db") as store:
-            app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store, chat=chat)
-            async with app.run_test(size=(120, 30)) as pilot:
-                await app.open_chat(chat)
-                await pilot.press("ctrl+n")
-                await app.open_chat(chat)
-                await until(pilot, lambda: app.models.pair is not None and app.status.phase == "ready")
-                assert texts(app) == [("user", FRANCE)]
-                await pilot.press("f5")
-                await answered(app, pilot)
-                assert "Paris" in texts(app)[1][1]
-
-    run(test)
-
-
-def test_going_on_without_a_pair_leaves_a_stopped_reply_stopped(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path, **LONG) as (app, pilot):
-            brake = Brake(app, 60)
-            app.query_one(Composer).put(FRANCE)
-            await pilot.press("enter")
-            await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
-            await pilot.press("escape")
-            brake.let_go()
-            await answered(app, pilot)
-            head = app.talk.head
-            assert head is not None
-            row = app.store.message(head)
-            app.load(Wanted(None, None, str(tmp_path / "none.gguf"), {"threads": 1}))
-            await pilot.press("f6")  # while it loads
-            await answered(app, pilot)
-            await until(pilot, lambda: app.status.phase == "no pair")
-            assert app.store.message(head) == row and row.state == "cancelled"
-            await pilot.press("f6")  # and with none
-            await answered(app, pilot)
-            assert app.store.message(head) == row
+    with Store(tmp_path / "chats.db") as store:
+        app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store, chat=chat)
+        async with app.run_test(size=(120, 30)) as pilot:
+            await app.open_chat(chat)
+            await pilot.press("ctrl+n")
+            await app.open_chat(chat)
+            await until(pilot, lambda: app.models.pair is not None and app.status.phase == "ready")
+            assert texts(app) == [("user", FRANCE)]
             await pilot.press("f5")
             await answered(app, pilot)
-            assert app.store.message(head) == row, "answering anew in vain deletes no reply"
-
-    run(test)
+            assert "Paris" in texts(app)[1][1]
 
 
-def test_escape_stops_the_reply_that_waits_and_not_the_loading(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path) as (app, pilot):
-            app.load(app.wanted)
-            app.query_one(Composer).put(FRANCE)
-            await pilot.press("enter")
-            await pilot.press("escape")
-            await answered(app, pilot)
-            await until(pilot, lambda: app.models.pair is not None and app.status.phase == "ready")
-            await ask(app, pilot, FRANCE)
-            assert "Paris" in texts(app)[-1][1], "two questions in a row are answered"
+async def test_going_on_without_a_pair_leaves_a_stopped_reply_stopped(tmp_path: Path) -> None:
+    async with chatting(tmp_path, **LONG) as (app, pilot):
+        brake = Brake(app, 60)
+        app.query_one(Composer).put(FRANCE)
+        await pilot.press("enter")
+        await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
+        await pilot.press("escape")
+        brake.let_go()
+        await answered(app, pilot)
+        head = app.talk.head
+        assert head is not None
+        row = app.store.message(head)
+        app.load(Wanted(None, None, str(tmp_path / "none.gguf"), {"threads": 1}))
+        await pilot.press("f6")  # while it loads
+        await answered(app, pilot)
+        await until(pilot, lambda: app.status.phase == "no pair")
+        assert app.store.message(head) == row and row.state == "cancelled"
+        await pilot.press("f6")  # and with none
+        await answered(app, pilot)
+        assert app.store.message(head) == row
+        await pilot.press("f5")
+        await answered(app, pilot)
+        assert app.store.message(head) == row, "answering anew in vain deletes no reply"
 
-    run(test)
+
+async def test_escape_stops_the_reply_that_waits_and_not_the_loading(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as (app, pilot):
+        app.load(app.wanted)
+        app.query_one(Composer).put(FRANCE)
+        await pilot.press("enter")
+        await pilot.press("escape")
+        await answered(app, pilot)
+        await until(pilot, lambda: app.models.pair is not None and app.status.phase == "ready")
+        await ask(app, pilot, FRANCE)
+        assert "Paris" in texts(app)[-1][1], "two questions in a row are answered"
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40)])
-def test_the_search_takes_the_words_and_shows_them(tmp_path: Path, size: tuple[int, int]) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path, size) as (app, pilot):
-            await pilot.press("alt+f", *"pomegra")
-            assert app.query_one("#search", Input).value == "pomegra" and app.query_one(Composer).text == ""
-            await until(pilot, lambda: "pomegra" in shown(app))
-            await pilot.press("escape")
-            await pilot.press("x")
-            assert app.query_one(Composer).text == "x"
-            assert app.query_one(ChatList).display is (size[0] >= 120)
-
-    run(test)
+async def test_the_search_takes_the_words_and_shows_them(tmp_path: Path, size: tuple[int, int]) -> None:
+    async with chatting(tmp_path, size) as (app, pilot):
+        await pilot.press("alt+f", *"pomegra")
+        assert app.query_one("#search", Input).value == "pomegra" and app.query_one(Composer).text == ""
+        await until(pilot, lambda: "pomegra" in shown(app))
+        await pilot.press("escape")
+        await pilot.press("x")
+        assert app.query_one(Composer).text == "x"
+        assert app.query_one(ChatList).display is (size[0] >= 120)
 
 
 def test_alt_f_is_alt_f_as_terminals_send_it() -> None:
@@ -192,44 +174,40 @@ def test_alt_f_is_alt_f_as_terminals_send_it() -> None:
     assert [event.key for event in events if isinstance(event, Key)] == ["alt+f"]
 
 
-def test_paging_from_the_composer(tmp_path: Path) -> None:
+async def test_paging_from_the_composer(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
         chat, parent = store.create(), None
         for number in range(6):
             parent = store.add(chat, parent, "user", f"question {number}\n" * 9)
 
-    async def test() -> None:
-        async with chatting(tmp_path, (80, 24)) as (app, pilot):
-            await app.open_chat(chat)
-            transcript = app.query_one(Transcript)
-            await until(pilot, lambda: transcript.scroll_y > 20 and transcript.is_vertical_scroll_end)
-            at = transcript.scroll_y
-            await pilot.press("pageup")
-            await until(pilot, lambda: transcript.scroll_y < at)
-            assert app.query_one(Composer).has_focus
-            await pilot.press("pagedown")
-            await until(pilot, lambda: transcript.scroll_y == at)
-
-    run(test)
+    async with chatting(tmp_path, (80, 24)) as (app, pilot):
+        await app.open_chat(chat)
+        transcript = app.query_one(Transcript)
+        await until(pilot, lambda: transcript.scroll_y > 20 and transcript.is_vertical_scroll_end)
+        at = transcript.scroll_y
+        await pilot.press("pageup")
+        await until(pilot, lambda: transcript.scroll_y < at)
+        assert app.query_one(Composer).has_focus
+        await pilot.press("pagedown")
+        await until(pilot, lambda: transcript.scroll_y == at)
 
 
 @pytest.mark.parametrize("size", [(60, 24), (80, 24)])
-def test_the_footer_fits_and_notices_cover_neither_composer_nor_status(tmp_path: Path, size: tuple[int, int]) -> None:
-    async def test() -> None:
-        with Store(tmp_path / "chats.db") as store:
-            app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store)
-            async with app.run_test(size=size, notifications=True) as pilot:
-                await until(pilot, lambda: "f8 models" in shown(app).splitlines()[-1])
-                for number in range(8):
-                    app.say(f"a notice that is as long as notices are now and then, and has the number {number}")
-                await until(pilot, lambda: "a notice" in shown(app))
-                below = shown(app).splitlines()[app.query_one(Composer).region.y :]
-                assert below[0] == f"╭{'─' * (size[0] - 2)}╮" and not any("notice" in line for line in below)
+async def test_the_footer_fits_and_notices_cover_neither_composer_nor_status(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    with Store(tmp_path / "chats.db") as store:
+        app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await until(pilot, lambda: "f8 models" in shown(app).splitlines()[-1])
+            for number in range(8):
+                app.say(f"a notice that is as long as notices are now and then, and has the number {number}")
+            await until(pilot, lambda: "a notice" in shown(app))
+            below = shown(app).splitlines()[app.query_one(Composer).region.y :]
+            assert below[0] == f"╭{'─' * (size[0] - 2)}╮" and not any("notice" in line for line in below)
 
-    run(test)
 
-
-def test_the_theme_is_taken_again(tmp_path: Path) -> None:
+async def test_the_theme_is_taken_again(tmp_path: Path) -> None:
     async def choose() -> None:
         async with chatting(tmp_path) as (app, pilot):
             app.theme = "nord"
@@ -244,51 +222,45 @@ def test_the_theme_is_taken_again(tmp_path: Path) -> None:
         async with chatting(tmp_path) as (app, _):
             assert app.theme == "textual-dark"
 
-    run(choose)
-    run(look)
-    run(damaged)
+    await choose()
+    await look()
+    await damaged()
 
 
-def test_the_settings_have_every_setting_of_a_reply(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path, (80, 24)) as (app, pilot):
-            await pilot.press("f9")
-            await until(pilot, lambda: isinstance(app.screen, SettingsScreen) and app.screen.query("#threshold"))
-            assert set(names()) == {"system", *(field for field in ReplySettings.__dataclass_fields__)}
-            for name, value in (("repeat_penalty", "1.3"), ("seed", "7"), ("top_k", "5"), ("window", "4")):
-                app.screen.query_one(f"#{name}", Input).value = value
+async def test_the_settings_have_every_setting_of_a_reply(tmp_path: Path) -> None:
+    async with chatting(tmp_path, (80, 24)) as (app, pilot):
+        await pilot.press("f9")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen) and app.screen.query("#threshold"))
+        assert set(names()) == {"system", *(field for field in ReplySettings.__dataclass_fields__)}
+        for name, value in (("repeat_penalty", "1.3"), ("seed", "7"), ("top_k", "5"), ("window", "4")):
+            app.screen.query_one(f"#{name}", Input).value = value
+        await pilot.press("enter")
+        await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
+        expected = {"repeat_penalty": 1.3, "seed": 7, "top_k": 5, "window": 4}
+        assert {name: app.overrides[name] for name in expected} == expected
+        await ask(app, pilot, FRANCE)
+        entry = app.query(MessageView).last().entry
+        assert entry.report["switch"]["window"] == 4
+
+
+async def test_two_models_that_are_here_can_be_chosen(tmp_path: Path) -> None:
+    async with chatting(tmp_path, (110, 40)) as (app, pilot):
+        assert "embedded pair" in app.transcript.greeting
+        await pilot.press("f8")
+        await until(pilot, lambda: isinstance(app.screen, ModelPicker))
+        options = app.screen.query_one(OptionList)
+        await until(pilot, lambda: options.option_count)
+        options.highlighted = options.get_option_index("two models")
+        for name in ("demo-base", "demo-draft"):
             await pilot.press("enter")
-            await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
-            expected = {"repeat_penalty": 1.3, "seed": 7, "top_k": 5, "window": 4}
-            assert {name: app.overrides[name] for name in expected} == expected
-            await ask(app, pilot, FRANCE)
-            entry = app.query(MessageView).last().entry
-            assert entry.report["switch"]["window"] == 4
-
-    run(test)
+            await until(pilot, lambda: "demo-draft" in str(options.get_option_at_index(0).prompt))
+            options.highlighted = options.get_option_index(name)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.status.pair == "demo-base + demo-draft" and app.status.phase == "ready")
+        assert "embedded pair" not in app.transcript.greeting and "WSD demo base opens" in app.transcript.greeting
 
 
-def test_two_models_that_are_here_can_be_chosen(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path, (110, 40)) as (app, pilot):
-            assert "embedded pair" in app.transcript.greeting
-            await pilot.press("f8")
-            await until(pilot, lambda: isinstance(app.screen, ModelPicker))
-            options = app.screen.query_one(OptionList)
-            await until(pilot, lambda: options.option_count)
-            options.highlighted = options.get_option_index("two models")
-            for name in ("demo-base", "demo-draft"):
-                await pilot.press("enter")
-                await until(pilot, lambda: "demo-draft" in str(options.get_option_at_index(0).prompt))
-                options.highlighted = options.get_option_index(name)
-            await pilot.press("enter")
-            await until(pilot, lambda: app.status.pair == "demo-base + demo-draft" and app.status.phase == "ready")
-            assert "embedded pair" not in app.transcript.greeting and "WSD demo base opens" in app.transcript.greeting
-
-    run(test)
-
-
-def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
+async def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
         chat = store.create()
         writer = store.begin_reply(chat, store.add(chat, None, "user", EGG), pair="demo", settings={})
@@ -297,61 +269,49 @@ def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
         writer.text(Text("Half a", "draft"))
         writer.close()
 
-    async def test() -> None:
-        async with chatting(tmp_path, (120, 40)) as (app, pilot):
-            await app.open_chat(chat)
-            await pilot.press("f2")
-            await until(pilot, lambda: isinstance(app.screen, SwitchView) and "Half a" in shown(app))
-            await until(pilot, lambda: "the reply was stopped" in shown(app))
-            await pilot.press("o", "escape")
-            await until(pilot, lambda: not isinstance(app.screen, SwitchView))
-
-    run(test)
+    async with chatting(tmp_path, (120, 40)) as (app, pilot):
+        await app.open_chat(chat)
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, SwitchView) and "Half a" in shown(app))
+        await until(pilot, lambda: "the reply was stopped" in shown(app))
+        await pilot.press("o", "escape")
+        await until(pilot, lambda: not isinstance(app.screen, SwitchView))
 
 
-def test_reading_ends_at_its_end(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path) as (app, pilot):
-            for done, phase in ((1, "base reads 50%"), (2, "ready")):
-                app.models.tell(Reading("base", done, 2))
-                await until(pilot, lambda phase=phase: app.status.phase == phase)
-
-    run(test)
+async def test_reading_ends_at_its_end(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as (app, pilot):
+        for done, phase in ((1, "base reads 50%"), (2, "ready")):
+            app.models.tell(Reading("base", done, 2))
+            await until(pilot, lambda phase=phase: app.status.phase == phase)
 
 
-def test_forks_are_reached_by_key(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with chatting(tmp_path) as (app, pilot):
-            await ask(app, pilot, FRANCE)
-            await pilot.press("f5")
-            await answered(app, pilot)
-            await pilot.press("f7")
-            await ask(app, pilot, EGG)
-            await pilot.press("f5")
-            await answered(app, pilot)
-            seen: set[Any] = set()
-            for _ in range(4):
-                head = app.talk.head
-                await pilot.press("alt+left")
-                await until(pilot, lambda head=head: app.talk.head != head)
-                seen.add(app.talk.head)
-            assert len(seen) == 4
-
-    run(test)
+async def test_forks_are_reached_by_key(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        await pilot.press("f5")
+        await answered(app, pilot)
+        await pilot.press("f7")
+        await ask(app, pilot, EGG)
+        await pilot.press("f5")
+        await answered(app, pilot)
+        seen: set[Any] = set()
+        for _ in range(4):
+            head = app.talk.head
+            await pilot.press("alt+left")
+            await until(pilot, lambda head=head: app.talk.head != head)
+            seen.add(app.talk.head)
+        assert len(seen) == 4
 
 
-def test_line_breaks_stay(tmp_path: Path) -> None:
+async def test_line_breaks_stay(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
         chat = store.create()
         store.add(
             chat, store.add(chat, None, "user", "a haiku"), "assistant", "An old silent pond\nA frog jumps in\nSplash"
         )
 
-    async def test() -> None:
-        async with chatting(tmp_path) as (app, pilot):
-            await app.open_chat(chat)
-            await until(pilot, lambda: "Splash" in shown(app))
-            lines = [line.strip(" ▎│").strip() for line in shown(app).splitlines()]
-            assert lines.index("Splash") - lines.index("An old silent pond") == 2
-
-    run(test)
+    async with chatting(tmp_path) as (app, pilot):
+        await app.open_chat(chat)
+        await until(pilot, lambda: "Splash" in shown(app))
+        lines = [line.strip(" ▎│").strip() for line in shown(app).splitlines()]
+        assert lines.index("Splash") - lines.index("An old silent pond") == 2

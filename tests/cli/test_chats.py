@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command import complains, wsd
-from test_store import asked, reply
+from command_line import complains, wsd
+from replies import asked, reply
 
 from wsd_local.store import Store
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_command import complains, wsd
+from command_line import complains, wsd
 
 from wsd_local.config import read_config
 from wsd_local.errors import UsageError

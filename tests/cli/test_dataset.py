@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import complains, started, wsd
 from data_sets import shared
-from test_command import complains, started, wsd
 
 QUESTIONS = ["What is the capital of France?", "How do I boil an egg?", "What is the capital of Japan?", "Who are you?"]
 QUICK = ("--max-tokens", "40", "--ctx", "1024")

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from command_line import complains, wsd
 from data_sets import vocabularies
+from gguf_layouts import huge, split_in_three
 from makers import damaged, random_llama
-from test_command import complains, wsd
-from test_gguf import huge, split_in_three
 
 from wsd_local.errors import WsdError
 from wsd_local.library.catalog import catalog_models, catalog_pairs

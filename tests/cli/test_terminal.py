@@ -13,9 +13,9 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("expected: there are no pseudo-terminals on Windows", allow_module_level=True)
 
+from command_line import complains, wsd
 from makers import packed, packed_string, raw_entries
 from terminals import OnTerminal, shown
-from test_command import complains, wsd
 
 from wsd_local.paths import demo_dir
 from wsd_local.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command import complains, wsd
+from command_line import complains, wsd
 
 from wsd_local.errors import UsageError, message_of, os_message, reason, room_advice
 from wsd_local.paths import demo_dir

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from data_sets import VOCABULARIES, fixture_prompts, shared
 from exactness import exact_pair
+from free_proposals import eager
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
@@ -638,8 +639,6 @@ def test_the_decision_is_that_of_a_reference(
 
 @pytest.mark.parametrize("asked", [{}, {"temperature": 1.1, "draft_temperature": 0.9}, {"repeat_penalty": 1.3}])
 def test_proposals_and_chunks_change_nothing(demo_f32: tuple[Path, Path], asked: dict[str, Any]) -> None:
-    from test_speculation import eager
-
     taken = 0
     with exact_pair(demo_f32) as one:
         eager(one)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import STOPS, Fickle, Pair, Splitting, Words, machine, plain_answer
+from scripted import STOPS, Fickle, Pair, Splitting, Words, machine, plain_answer, split_at
 
 from wsd_local.core.decoding import Decoding, Limits, Phase
 from wsd_local.core.rules import SwitchPolicy
@@ -23,12 +22,6 @@ words = st.sampled_from(
     ["the", " the", " there", " quick", " fox", "é", "👩‍💻", " is", ".", "\n", "\n\n", " ", "[Us", "[User]"]
 )
 drafts = st.lists(words, max_size=40).map("".join)
-
-
-def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
-    """`data` in pieces; a piece may end inside a character."""
-    marks = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
-    return [data[a:b] for a, b in pairwise(marks)]
 
 
 @settings(max_examples=400, deadline=None)

@@ -13,6 +13,7 @@ import pytest
 from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts, vocabularies
 from exactness import EXACT
+from free_proposals import Flat, eager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import BASE_LIKE_TEMPLATE, random_llama
@@ -33,41 +34,9 @@ PROMPTS = [record["prompt"] for record in fixture_prompts() if record["prompt"].
 COPY = "Say this again word by word: the quick brown fox jumps over the lazy dog, and the lazy dog sleeps on."
 
 
-class Flat(Costs):
-    """Every evaluation costs the same, so as many proposals as there may be are made."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-
-    def saw(self, tokens: int, seconds: float) -> None:
-        pass
-
-    known = True
-
-    def of(self, tokens: int) -> float:
-        return self._seconds
-
-
 def exact_pair(paths: tuple[Path, Path]) -> Pair:
     """A pair whose logits do not depend on the shape of a batch."""
     return Pair(draft=paths[0], base=paths[1], loading=EXACT)
-
-
-def eager(pair: Pair) -> Pair:
-    """The pair as if proposals cost nothing."""
-    pair.engine.experience = Experience(
-        costs={"draft": Flat(0.01), "base": Flat(1.0)},
-        acceptance={name: Sure(0.9) for name in Experience().acceptance},
-    )
-    return pair
-
-
-class Sure(Acceptance):
-    """Nothing refused makes it less sure."""
-
-    def saw(self, taken: float, refused: float) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from data_sets import fixture_prompts, llama3_replies, texts_by_script, vocabula
 from exactness import TIE, sampled
 from makers import CHATML_TEMPLATE, random_llama
 from oracle import Oracle
-from test_decoding import split_at
+from scripted import split_at
 
 from wsd_local.core.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
 from wsd_local.core.rules import SwitchPolicy

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_formats import SIMPLE, Template, shown
+from toy_templates import SIMPLE, Template, shown
 
 from wsd_local.datasets import read, record_of
 from wsd_local.errors import UsageError

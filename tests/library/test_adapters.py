@@ -9,11 +9,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from command_line import complains, wsd
 from gguf.constants import GGUFValueType
 from gguf.gguf_writer import GGUFValue
 from makers import Floats, packed_string, random_llama
 from makers_more import random_lora
-from test_command import complains, wsd
 
 import wsd_local as wsd_api
 from wsd_local.errors import ModelError

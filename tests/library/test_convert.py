@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import complains, wsd
 from hub_stand_in import COMMIT, Fault, HubStandIn, Repo
 from makers import Floats
-from test_command import complains, wsd
 
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library import convert as making

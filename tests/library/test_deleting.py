@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_command import wsd
+from command_line import wsd
 
 from wsd_local.library.fetched import Fetched, mark, record, recorded
 from wsd_local.library.local import found_elsewhere, remove

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from damage import variants
 from data_sets import vocabularies
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
+from gguf import GGUFReader, GGUFValueType
+from gguf_layouts import huge, split_in_three
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import damaged, packed, packed_string, random_llama
@@ -55,21 +56,6 @@ def test_only_the_header_is_read(tmp_path: Path) -> None:
     header = read_header(path)
     assert header.size < 4096
     assert header.tensors[-1].size > 39_000_000_000
-
-
-def huge(path: Path) -> Path:
-    """A file of forty gigabytes of which only the header takes room on the disk."""
-    values: dict[str, str | int] = {"general.architecture": "llama", "llama.block_count": 1}
-    tensors = [("token_embd.weight", (4096, 1000)), ("blk.0.ffn_up.weight", (4096, 2_450_000))]
-    with path.open("wb") as out:
-        out.write(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values)))
-        out.writelines(packed_string(key) + packed(value) for key, value in values.items())
-        offset = 0
-        for name, shape in tensors:
-            out.write(packed_string(name) + struct.pack("<I2QIQ", 2, *shape, 0, offset))
-            offset += 4 * shape[0] * shape[1]
-        out.truncate(-(-out.tell() // 32) * 32 + offset)
-    return path
 
 
 def test_files_that_are_none(tmp_path: Path, demo_q8: tuple[Path, Path]) -> None:
@@ -231,36 +217,6 @@ def test_a_split_model_is_read_whole(tmp_path: Path) -> None:
         read_model(parts[0])
     with pytest.raises(ModelError, match="give the parts their names back"):
         read_model(tmp_path / "elsewhere.gguf")
-
-
-def split_in_three(whole: Path, stem: Path) -> list[Path]:
-    """The parts that llama.cpp's own splitter would make."""
-    header, data = read_header(whole), whole.read_bytes()
-    start = -(-header.size // 32) * 32
-    entries_end = data.index(struct.pack("<Q", len(header.tensors[0].name)) + header.tensors[0].name.encode())
-    parts = []
-    for number in range(3):
-        tensors = header.tensors[number::3]
-        values: dict[str, int] = {"split.no": number, "split.tensors.count": len(header.tensors), "split.count": 3}
-        entries = b"".join(
-            packed_string(k) + struct.pack("<IH", 2, v) for k, v in values.items() if k != "split.tensors.count"
-        )
-        entries += packed_string("split.tensors.count") + struct.pack("<Ii", 5, len(header.tensors))
-        own = data[24:entries_end] if number == 0 else b""
-        count = 3 + (len(header.metadata) if number == 0 else 0)
-        infos, blobs, offset = b"", b"", 0
-        for tensor in tensors:
-            infos += packed_string(tensor.name) + struct.pack(
-                f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape
-            )
-            infos += struct.pack("<IQ", GGMLQuantizationType[tensor.type], offset)
-            blob = data[start + tensor.offset : start + tensor.offset + tensor.size]
-            blobs += blob + bytes(-len(blob) % 32)
-            offset = len(blobs)
-        head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), count) + own + entries + infos
-        parts.append(Path(f"{stem}-{number + 1:05}-of-00003.gguf"))
-        parts[-1].write_bytes(head + bytes(-len(head) % 32) + blobs)
-    return parts
 
 
 def test_numbers_of_arrays_are_exact(tmp_path: Path) -> None:

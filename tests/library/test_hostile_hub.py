@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import wsd
 from hub_stand_in import COMMIT, GOOD_TOKEN, Fault, HubStandIn, Repo
-from test_command import wsd
 
 from wsd_local import files
 from wsd_local.errors import ModelError, WsdError

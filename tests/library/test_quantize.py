@@ -15,8 +15,8 @@ import gguf
 import llama_cpp
 import numpy as np
 import pytest
+from command_line import complains, wsd
 from makers import damaged, random_llama
-from test_command import complains, wsd
 
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library.gguf import read_header

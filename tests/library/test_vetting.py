@@ -15,10 +15,9 @@ import pytest
 from conftest import Tell
 from damage import variants
 from data_sets import VOCABULARIES, shared
-from gguf import GGMLQuantizationType
+from gguf_layouts import split_in_three, with_entries
 from makers import embedding_model, packed, packed_string, random_llama, raw_entries
 from makers_more import random_lfm2, random_lora, random_mamba, random_sliding
-from test_gguf import split_in_three
 
 import wsd_local as wsd
 from wsd_local.errors import CancelledError, ModelError, WsdError
@@ -152,28 +151,6 @@ def _with_extras(source: Path, target: Path) -> Path:
 def _aligned(source: Path, target: Path, alignment: int) -> Path:
     blob = packed_string("general.alignment") + packed(alignment)
     return with_entries(source.read_bytes(), target, blob, 1, alignment)
-
-
-def with_entries(data: bytes, target: Path, blob: bytes, count: int, alignment: int) -> Path:
-    """A copy with more metadata; tensors are moved to where the alignment wants them."""
-    from wsd_local.library.gguf import read_header
-
-    source = target.with_suffix(".source")
-    source.write_bytes(data)
-    header = read_header(source)
-    start = -(-header.size // 32) * 32
-    keys = int.from_bytes(data[16:24], "little") + count
-    first = data.index(len(header.tensors[0].name).to_bytes(8, "little") + header.tensors[0].name.encode())
-    infos, blobs = b"", b""
-    for tensor in header.tensors:
-        infos += packed_string(tensor.name) + len(tensor.shape).to_bytes(4, "little")
-        infos += b"".join(length.to_bytes(8, "little") for length in tensor.shape)
-        infos += int(GGMLQuantizationType[tensor.type]).to_bytes(4, "little") + len(blobs).to_bytes(8, "little")
-        content = data[start + tensor.offset : start + tensor.offset + tensor.size]
-        blobs += content + bytes(-len(content) % alignment)
-    head = data[:16] + keys.to_bytes(8, "little") + data[24:first] + blob + infos
-    target.write_bytes(head + bytes(-len(head) % alignment) + blobs)
-    return target
 
 
 def test_what_was_found_is_remembered_until_the_file_changes(tmp_path: Path, trials: list[Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pytest
 from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts
 from exactness import EXACT, Tally, exact_oracle, exact_pair, sampled
-from makers import BASE_LIKE_TEMPLATE, random_llama
-from makers_more import random_lfm2, random_mamba, random_sliding
+from makers_more import MAKERS, paths_of_kinds, random_mamba
 from oracle import Oracle
 
 from wsd_local.core.sampling import Sampling
@@ -23,34 +22,18 @@ from wsd_local.llama.snapshots import SNAPSHOTS
 from wsd_local.runtime.pair import Pair
 
 PROMPTS = [record["prompt"] for record in fixture_prompts() if record["prompt"].strip()]
-MAKERS: dict[str, Callable[..., Path]] = {
-    "mamba": random_mamba,
-    "lfm2": random_lfm2,
-    "sliding": random_sliding,
-    "llama": random_llama,
-}
 PAIRS = [("mamba", "mamba"), ("lfm2", "lfm2"), ("sliding", "sliding"), ("llama", "lfm2"), ("mamba", "llama")]
 FORGETFUL = [("mamba", "mamba"), ("lfm2", "lfm2")]
 
 
-def paths(folder: Path, kinds: tuple[str, str]) -> tuple[Path, Path]:
-    """A draft and a base that agree often where they are of one kind."""
-    draft, base = kinds
-    kin = {"kin": (1, 0.999)} if draft == base else {}
-    return (
-        MAKERS[draft](folder / "draft.gguf", seed=2, chat_template=BASE_LIKE_TEMPLATE, **kin),
-        MAKERS[base](folder / "base.gguf", seed=1),
-    )
-
-
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return paths(tmp_path_factory.mktemp("memory"), request.param)
+    return paths_of_kinds(tmp_path_factory.mktemp("memory"), request.param)
 
 
 @pytest.fixture(scope="module", params=FORGETFUL, ids="-".join)
 def forgetful(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return paths(tmp_path_factory.mktemp("forgetful"), request.param)
+    return paths_of_kinds(tmp_path_factory.mktemp("forgetful"), request.param)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +171,7 @@ def test_few_snapshots_are_kept_and_the_newest_always(tmp_path: Path) -> None:
 
 
 def test_a_memory_of_the_wider_kind_needs_no_snapshot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    files = paths(tmp_path, ("sliding", "sliding"))
+    files = paths_of_kinds(tmp_path, ("sliding", "sliding"))
     with caplog.at_level(logging.INFO, "wsd_local.llama"), Pair(draft=files[0], base=files[1], loading=EXACT) as pair:
         pair.reply(PROMPTS[0], threshold=0.0, check_chunk=16, max_tokens=20)
     assert "snapshot" not in caplog.text

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from makers import CHATML_TEMPLATE, PLAIN_TEMPLATE, random_llama
-from test_makers import greedy, logits, plain
+from plain_llama import greedy, logits, plain
 
 PROMPT = "\n\n[User]\nHello\n\n[Assistant]\n"
 TEXT = "Hello, the answer to that is in the words of the user."

@@ -8,43 +8,15 @@ from pathlib import Path
 import pytest
 from conftest import Tell
 from data_sets import llama_cpp_templates
+from gguf_layouts import with_entries
 from makers import packed, packed_string, random_llama
-from test_vetting import with_entries
+from toy_templates import SIMPLE, Template, shown
 
 from wsd_local.core.text import THINKING
 from wsd_local.errors import ModelError, UsageError
 from wsd_local.llama import Model
 from wsd_local.prompts.formats import SPECIAL_TOKENS, BaseFormat, DraftFormat, Message, conversation
 from wsd_local.prompts.trimming import trimmed, turns
-
-
-class Template:
-    """A draft model that is only its template; tokens are the characters behind the control token `<s>` = 1."""
-
-    def __init__(self, template: str | None) -> None:
-        self.chat_template = template
-
-    def mask_controls(self, text: str, mask: str) -> str:
-        return text.replace("<s>", "<" + mask + "s>")
-
-    def tokenize_template(self, text: str, mask: str) -> list[int]:
-        parts = text.split("<s>")
-        tokens = [ord(c) for c in parts[0].replace(mask, "")]
-        for part in parts[1:]:
-            tokens += [1, *(ord(c) for c in part.replace(mask, ""))]
-        return tokens
-
-    def special_spelling(self, name: str) -> str:
-        return "<s>"
-
-
-SIMPLE = "{% for m in messages %}{{ bos_token }}{{ m.role }}:{{ m.content | trim }}{% endfor %}" + (
-    "{% if add_generation_prompt %}{{ bos_token }}assistant:{% endif %}"
-)
-
-
-def shown(tokens: list[int]) -> str:
-    return "".join("␂" if token == 1 else chr(token) for token in tokens)
 
 
 def test_the_base_reads_sections_with_stripped_text() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from command_line import complains, started, wsd
 from makers import random_llama
-from test_command import complains, started, wsd
-from test_formats import Template as Vocabulary
-from test_formats import shown
+from toy_templates import Template as Vocabulary
+from toy_templates import shown
 
 from wsd_local.errors import CancelledError, FitError, ModelError
 from wsd_local.prompts import templates

@@ -16,7 +16,7 @@ from exactness import EXACT, PLAIN, Tally, exact_oracle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from makers import BASE_LIKE_TEMPLATE, random_llama
-from test_memory_that_refuses import paths
+from makers_more import paths_of_kinds
 
 from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Question
@@ -106,7 +106,7 @@ def test_all_modes_and_samplers_at_once(kin: tuple[Path, Path]) -> None:
     "kinds", [("mamba", "mamba"), ("lfm2", "lfm2"), ("sliding", "sliding"), ("mamba", "llama")], ids="-".join
 )
 def test_memories_of_other_kinds(tmp_path: Path, kinds: tuple[str, str]) -> None:
-    files = paths(tmp_path, kinds)
+    files = paths_of_kinds(tmp_path, kinds)
     asked = [(prompt, {"threshold": 0.6, "max_tokens": 40}) for prompt in PROMPTS[:10]]
     with fleet_pair(files, 1, ctx=512) as pair:
         alone = answers(pair, asked)

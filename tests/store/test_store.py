@@ -19,12 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from replies import asked, reply
 
-from wsd_local.core.decoding import Counts, ReplyToken
 from wsd_local.errors import UsageError
-from wsd_local.events import Checked, FinishReason, Source, Switched, Text
+from wsd_local.events import Checked, Switched, Text
 from wsd_local.prompts.formats import Message
-from wsd_local.runtime.reply import Part, Reply, Switch, Timings
 from wsd_local.store import Preset, Store, StoreError, finding, schema
 from wsd_local.store import file as store_file
 
@@ -43,35 +42,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[Store]:
     with Store(path) as opened:
         yield opened
-
-
-def reply(
-    draft: str,
-    base: str,
-    *,
-    reason: FinishReason = "stop",
-    messages: tuple[Message, ...] = ({"role": "user", "content": "?"},),
-) -> Reply:
-    """A reply of one token per word."""
-    parts: list[tuple[str, Source]] = [(draft, "draft"), (base, "base")]
-    tokens = [
-        ReplyToken(number, word, source, 0.1 + number / 1000, None)
-        for text, source in parts
-        for number, word in enumerate(text.splitlines(keepends=True) or [])
-    ]
-    return Reply(
-        messages=messages,
-        text=draft + base,
-        finish_reason=reason,
-        draft=Part("the small one", draft, len(draft.split()), 9),
-        base=Part("the large one", base, len(base.split())),
-        switch=Switch(6, "threshold", 0.91, 6, 0.8),
-        timings=Timings(first_text_s=0.25, total_s=1.5),
-        tokens=tuple(tokens),
-        discarded=" not kept",
-        counts=Counts(9, 8, 1, 0),
-        provenance={"version": "0", "settings": {"seed": 7}},
-    )
 
 
 class HandTimer:
@@ -103,12 +73,6 @@ class HandTimers:
         for timer in [timer for timer in self.made if timer.live]:
             timer.live = False
             timer.call()
-
-
-def asked(store: Store, text: str = "How do I boil an egg?") -> tuple[int, int]:
-    """A chat with one question."""
-    chat = store.create()
-    return chat, store.add(chat, None, "user", text)
 
 
 # -- chats --------------------------------------------------------------------------------------------------
