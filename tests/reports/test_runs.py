@@ -476,6 +476,6 @@ def test_the_help_needs_no_matplotlib_and_no_models() -> None:
 def test_settings_of_matplotlib_in_the_working_folder_are_not_read(tmp_path: Path) -> None:
     """They write what they like to the terminal, and bytes that are no text end the program."""
     (tmp_path / "matplotlibrc").write_bytes(b"\x1b[2Jno setting: 1\n\xff\xfe")
-    code = "from wsd_local import charts; charts.require(); import os; print(os.getcwd())"
+    code = "from wsd_local.reports import charts; charts.require(); import os; print(os.getcwd())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path) and done.stderr == ""
