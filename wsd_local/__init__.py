@@ -6,7 +6,7 @@ with wsd.load("demo") as pair:
     print(pair.reply("How do I boil an egg?").text)
 """
 
-__version__ = "0.1.0"
+from wsd_local.version import __version__
 
 TYPE_CHECKING = False  # as in `typing`: `python -m wsd_local` imports nothing before it has left the working folder
 if TYPE_CHECKING:

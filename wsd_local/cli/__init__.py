@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wsd_local import __version__
 from wsd_local.cli import terminal
 from wsd_local.cli.interrupt import Interrupted, signals_raise
 from wsd_local.errors import CancelledError, WsdError
+from wsd_local.version import __version__
 
 COMMANDS = {
     "run": ("run", "Answer a prompt (argument, --file, or standard input), or a data set (--input)."),

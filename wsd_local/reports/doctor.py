@@ -18,11 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wsd_local import __version__
 from wsd_local.errors import WsdError, reason
 from wsd_local.system.child import use
 from wsd_local.system.redaction import redacted
 from wsd_local.units import gib, plural
+from wsd_local.version import __version__
 
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"

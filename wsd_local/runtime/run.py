@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 
-from wsd_local import __version__
 from wsd_local.constraints.constraint import Constraint
 from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.rules import SwitchPolicy
@@ -30,6 +29,7 @@ from wsd_local.runtime.engine import Job, Stopwatch
 from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
 from wsd_local.settings import ReplySettings, plain
 from wsd_local.units import plural
+from wsd_local.version import __version__
 
 if TYPE_CHECKING:
     from wsd_local.runtime.pair import Pair
