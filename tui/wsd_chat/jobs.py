@@ -16,6 +16,7 @@ from wsd_chat.worker import Worker
 from wsd_local.core.decoding import Phase
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source
+from wsd_local.library.naming import name_of
 from wsd_local.prompts.formats import Message
 from wsd_local.runtime.pair import Pair, load
 from wsd_local.runtime.reply import Finished
@@ -120,7 +121,7 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
         raise WsdError("stopped while loading")
     worker.pair = pair
     roles = pair.roles(pair.settings.mode)
-    names = {role: pair.model(role).name for role in roles}
+    names = {role: name_of(pair.model(role)) for role in roles}
     notes = () if pair.plan is None else pair.plan.given_up
     worker.tell(Loaded(wanted.name, names.get("draft", ""), names.get("base", ""), min(map(pair.n_ctx, roles)), notes))
 

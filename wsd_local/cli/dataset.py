@@ -279,9 +279,10 @@ def _where(outcome: Outcome) -> str:
 
 def _finish(asked: Asked, output: Output, pair: Pair, console: _Console) -> None:
     from wsd_local.datasets.exports import export_path, formulas, write_export
+    from wsd_local.library.naming import name_of
 
     output.sort()
-    names = [pair.model(role).name for role in pair.roles(pair.settings.mode)]
+    names = [name_of(pair.model(role)) for role in pair.roles(pair.settings.mode)]
     generator = "-".join(["wsd-local", pair.settings.mode, *names]).replace(" ", "_")
     for kind in asked.export:
         target = export_path(output.path, kind)

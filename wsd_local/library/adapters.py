@@ -14,6 +14,7 @@ from gguf.constants import GGUFValueType
 
 from wsd_local.errors import ModelError
 from wsd_local.library.gguf import Array, Header, Tensor, damage
+from wsd_local.library.naming import readable_name
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 _DOWN, _UP, _NORM = ".lora_a", ".lora_b", "_norm.weight"
@@ -24,7 +25,7 @@ _MOST_VALUES = 1 << 29
 
 def check_adapter(adapter: Header, model: Sequence[Header]) -> None:
     """Raise `ModelError` unless the adapter is one for this model; `model` is the headers of its parts."""
-    name = model[0].text("general.name") or model[0].path.stem
+    name = readable_name(model[0].path, model[0].text("general.name"))
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if key in adapter.metadata and adapter.kinds[key] is not GGUFValueType.STRING:
             raise damage(adapter.path, f"{key} is no text")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.library.gguf import Array, Header, Value
+from wsd_local.library.naming import readable_name
 from wsd_local.placement.footprint import Footprint, footprint
 from wsd_local.placement.plan import DEFAULT_CTX, ROWS, cpu_flash, cpu_ubatch
 
@@ -73,7 +74,7 @@ def describe(headers: Sequence[Header], ctx: int | None = None, features: frozen
     return Description(
         path=str(first.path),
         parts=len(headers),
-        name=first.text("general.name") or first.path.stem,
+        name=readable_name(first.path, first.text("general.name")),
         architecture=first.architecture,
         size=sum(header.file_size for header in headers),
         parameters=parameters,

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import CancelledError, FitError, UsageError
 from wsd_local.events import Source, Text
+from wsd_local.library.naming import name_of
 from wsd_local.llama import Context, Question, Sampler
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.timing import timed_calls
@@ -456,7 +457,7 @@ def about(bench: Bench) -> dict[str, Any]:
     placements = {} if pair.plan is None else pair.plan.placements
     modes = {role: load_mode(placements[role]) for role in placements}
     return {
-        "models": {role: pair.model(role).name for role in bench.prompts},
+        "models": {role: name_of(pair.model(role)) for role in bench.prompts},
         "files": {role: str(pair.paths[role]) for role in bench.prompts},
         "load_mode": modes if pair.loading.load_mode == "auto" else pair.loading.load_mode,
         "gpu_layers": {role: placement.gpu_layers for role, placement in placements.items()},

@@ -21,6 +21,7 @@ from wsd_local.core.speculation import Speculated, Speculator
 from wsd_local.core.text import THINKING_MARKS
 from wsd_local.errors import CancelledError, FitError, UsageError, room_advice, short
 from wsd_local.events import Event, Notice, Source
+from wsd_local.library.naming import name_of
 from wsd_local.llama import Matcher, Model, Sampler
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.formats import Message, supplied_prefix, urial_format
@@ -88,7 +89,7 @@ class Run:
             drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
         ).seeded()
         self._roles = pair.roles(settings.mode)
-        self._names = {role: pair.model(role).name for role in self._roles}
+        self._names = {role: name_of(pair.model(role)) for role in self._roles}
         self._format = pair.base_format if settings.urial is None else urial_format(settings.urial)
         self._writer: Source = self._roles[-1]
         self._left_out = left_out
