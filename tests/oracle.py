@@ -106,6 +106,14 @@ def switch_index(windows: Sequence[float], window: int, threshold: float) -> int
     return None
 
 
+def calm_index(entropies: Sequence[float], count: int, bound: float) -> int | None:
+    """The last of the first `count` tokens in a row before which the base's entropy is at most `bound` nats."""
+    for end in range(count, len(entropies) + 1):
+        if max(entropies[end - count : end]) <= bound:
+            return end - 1
+    return None
+
+
 def stop_start(data: bytes, stops: Sequence[str]) -> int | None:
     """Where the stop string that is completed first begins; of those completed together, the longest."""
     encoded = [stop.encode() for stop in stops if stop]
@@ -390,8 +398,14 @@ class Oracle:
         ignore_eos: bool = False,
         draft_text: str | None = None,
         draft_ended: str = "eog",
+        calm: float | None = None,
     ) -> OracleReply:
-        """One reply. `draft_text` stands in for the draft model; `draft_ended` then says "eog" or "limit"."""
+        """One reply.
+
+        `draft_text` stands in for the draft model; `draft_ended` then says "eog" or "limit". With `calm` the switch
+        point is not a matter of confidence: it is the first token at which the base's entropy was at most `calm` nats
+        for `window` tokens in a row.
+        """
         conversation = tuple((message["role"], message["content"]) for message in messages)
         n0 = len(self.prompt_tokens(conversation))
         budget = min(max_tokens, self._n_ctx - n0)
@@ -403,7 +417,10 @@ class Oracle:
             draft = Draft(*tidy_draft(draft_text, split_prefix(conversation)[1], draft_ended, stop))
         scored = self.score(conversation, draft.text)
         windows = window_confidences(scored.log_probs[:budget], window)
-        index = switch_index(windows, window, threshold)
+        if calm is None:
+            index = switch_index(windows, window, threshold)
+        else:
+            index = calm_index(self.entropies(conversation, draft.text)[:budget], window, calm)
         kept, reason, goes_on = _decide(index, len(scored.log_probs), budget, draft, on_draft_end)
         tokens, gaps, text, finish = self._finish(scored, kept, budget if goes_on else kept, stop, ignore_eos)
         return OracleReply(
@@ -413,7 +430,7 @@ class Oracle:
             index=index,
             reason=reason,
             finish_reason=finish if goes_on else "stop",
-            confidence=None if index is None else windows[index - window + 1],
+            confidence=None if index is None or calm is not None else windows[index - window + 1],
             draft_text=draft.text,
             probs=tuple(float(np.exp(log_prob)) for log_prob in scored.log_probs),
             windows=windows,
@@ -463,6 +480,13 @@ class Oracle:
         rows = model.rows(whole)
         log_probs = [float(log_softmax(rows[at - 1])[whole[at]]) for at in range(n0, len(whole))]
         return Scored(n0, tuple(whole), tuple(log_probs), len(model.bytes_of(prompt)))
+
+    def entropies(self, conversation: Conversation, draft_text: str) -> list[float]:
+        """The entropy of the base's distribution, in nats, before each token of the draft."""
+        scored = self.score(conversation, draft_text)
+        rows = self.base_model.rows(scored.tokens)
+        logs = [log_softmax(rows[at - 1]) for at in range(scored.n0, len(scored.tokens))]
+        return [float(-np.sum(np.exp(log) * log)) for log in logs]
 
     # third pass
 

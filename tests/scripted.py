@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from wsd_local.core.alignment import Vocabulary
-from wsd_local.core.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
-from wsd_local.core.rules import SwitchPolicy
+from wsd_local.core.decoding import Decoding, Limits
+from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
+from wsd_local.core.rules import Score, Window
 from wsd_local.events import Event
 from wsd_local.llama import Model
 
@@ -75,6 +76,7 @@ class Pair:
     continuation: Sequence[int] = ()
     draft_ends: bool = True
     logprob: Callable[[Sequence[int]], float] = made_up_logprob
+    entropy: Callable[[Sequence[int]], float] = lambda _: 0.0
     drafted: int = 0
     scored: list[tuple[int, int]] = field(default_factory=list)
 
@@ -84,7 +86,7 @@ class Pair:
         while not until() and (request := machine.request()) is not None:
             if isinstance(request, NextDraftToken):
                 self._draft(machine)
-            elif isinstance(request, Score):
+            elif isinstance(request, ScoreTokens):
                 self._score(machine, request)
             else:
                 self._continue(machine, request)
@@ -97,12 +99,13 @@ class Pair:
         elif self.draft_ends:
             machine.draft_ended()
         else:
-            machine.draft_exhausted()
+            machine.draft_ended("draft_limit")
 
-    def _score(self, machine: Decoding, request: Score) -> None:
+    def _score(self, machine: Decoding, request: ScoreTokens) -> None:
         tokens = list(request.tokens)
         self.scored.append((request.start, len(tokens)))
-        machine.scored([self.logprob(tokens[: i + 1]) for i in range(request.start, len(tokens))])
+        ends = [tokens[: i + 1] for i in range(request.start, len(tokens))]
+        machine.scored([Score(self.logprob(end), 1.0, self.entropy(end)) for end in ends])
 
     def _continue(self, machine: Decoding, request: NextBaseToken) -> None:
         written = len(request.tokens) - machine.prompt_length - machine.kept_tokens
@@ -123,9 +126,7 @@ def machine(
     limits: Limits | None = None,
 ) -> Decoding:
     """A machine over a toy vocabulary, with the base's stop strings."""
-    return Decoding(
-        vocabulary, prompt, SwitchPolicy(window, threshold), limits or Limits(stops=STOPS), verbatim=verbatim
-    )
+    return Decoding(vocabulary, prompt, Window(window, threshold), limits or Limits(stops=STOPS), verbatim=verbatim)
 
 
 @dataclass(frozen=True)

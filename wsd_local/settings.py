@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.decoding import Limits
-from wsd_local.core.rules import SwitchPolicy
+from wsd_local.core.rules import Rule, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, short
@@ -90,7 +90,7 @@ class ReplySettings:
     def __post_init__(self) -> None:
         _require_kinds(self)
         _require_counts(self)
-        _ = self.policy, self.sampling, self.draft_sampling, self.fixed
+        _ = self.rule(), self.sampling, self.draft_sampling, self.fixed
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
             if value < 1:
@@ -104,10 +104,9 @@ class ReplySettings:
         if "" in self.stop:
             raise UsageError("a stop string is empty: leave it out")
 
-    @property
-    def policy(self) -> SwitchPolicy:
-        """Window and threshold."""
-        return SwitchPolicy(self.window, self.threshold)
+    def rule(self) -> Rule:
+        """The rule that decides where the base takes over, a new object for each reply."""
+        return Window(self.window, self.threshold)
 
     @property
     def sampling(self) -> Sampling:

@@ -24,8 +24,9 @@ from makers import CHATML_TEMPLATE, random_llama
 from oracle import Oracle
 from scripted import split_at
 
-from wsd_local.core.decoding import Decoding, Limits, NextBaseToken, NextDraftToken, Score
-from wsd_local.core.rules import SwitchPolicy
+from wsd_local.core.decoding import Decoding, Limits
+from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
+from wsd_local.core.rules import Score, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sampler
 from wsd_local.prompts.formats import BaseFormat, DraftFormat, conversation
@@ -81,8 +82,8 @@ def scripted(context: Context, run: Decoding, pieces: list[bytes]) -> None:
     """A draft that says `pieces`, before a real base."""
     sampler, left = Sampler(Sampling(), context.model), list(pieces)
     while (request := run.request()) is not None:
-        if isinstance(request, Score):
-            run.scored(context.logprobs(0, request.tokens, request.start))
+        if isinstance(request, ScoreTokens):
+            run.scored(list(map(Score, context.logprobs(0, request.tokens, request.start))))
         elif isinstance(request, NextBaseToken):
             token = sampled(context, request.tokens, sampler)
             if context.model.is_eog(token):
@@ -132,7 +133,7 @@ class Case:
         passes = next((i for i, g in enumerate(windows) if g >= threshold), len(windows))
         enough = passes + 6 + CONTINUED
         limits = Limits(max_tokens=enough, draft_max_tokens=10**6, check_chunk=chunk, stops=BaseFormat().stops)
-        run = Decoding(self.model, PROMPT, SwitchPolicy(6, threshold), limits)
+        run = Decoding(self.model, PROMPT, Window(6, threshold), limits)
         scripted(self.context, run, pieces)
         theirs = self.oracle.reply(QUESTION, threshold=threshold, draft_text=text, max_tokens=enough)
         ours = [token.id for token in run.tokens()]

@@ -15,7 +15,7 @@ from oracle import BASE_STOPS, Oracle
 from scripted import Says
 
 from wsd_local.cli.output import summary
-from wsd_local.core.decoding import NextDraftToken, Score
+from wsd_local.core.requests import NextDraftToken, ScoreTokens
 from wsd_local.errors import FitError, UsageError
 from wsd_local.events import Notice, Text
 from wsd_local.runtime.pair import Pair
@@ -166,7 +166,7 @@ def phase(run: Run) -> str:
     request = run.machine.request()
     if isinstance(request, NextDraftToken):
         return "drafting" if run.machine.counts.drafted_tokens else "draft prefill"
-    if isinstance(request, Score):
+    if isinstance(request, ScoreTokens):
         return "check" if run.machine.counts.checked_tokens else "base prefill"
     return "continuing"
 

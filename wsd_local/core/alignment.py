@@ -1,6 +1,6 @@
 """Which token stands for which part of a text.
 
-Contract: pure. A prompt and the text behind it are tokenised as one string, so the border between them need not be a
+Contract: pure. A prompt and the text after it are tokenised as one string, so the border between them need not be a
 border between tokens; positions are bytes of the text, because a token can end inside a character.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from wsd_local.core.text import utf8_decoder
 
 
 class Vocabulary(Protocol):
-    """What is needed of a tokenizer: pure functions."""
+    """The part of a tokenizer that alignment uses: pure functions."""
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens of a prompt, with BOS if the vocabulary asks for it; control tokens' spellings stay text."""
@@ -27,15 +28,19 @@ class Vocabulary(Protocol):
 
 @dataclass(slots=True)
 class Aligned:
-    """A prompt and a text behind it as tokens.
+    """A prompt and a text after it as tokens.
 
-    `ends[j]` is where the first `j` tokens behind the prompt's own end, in bytes of `data`, the text; `ends[0]` is
+    `ends[j]` is where the first `j` tokens after the prompt's own end, in bytes of `data`, the text; `ends[0]` is
     not 0 where prompt and text share a token.
     """
 
     tokens: list[int]
     ends: list[int] = field(default_factory=lambda: [0])
     data: bytes = b""
+
+    def pieces(self, count: int) -> list[bytes]:
+        """The bytes of `data` that each of the first `count` tokens stands for; shared bytes are the first's."""
+        return [self.data[start:end] for start, end in pairwise([0, *self.ends[1 : count + 1]])]
 
 
 def align(vocabulary: Vocabulary, prompt: str, prompt_length: int, text: str) -> Aligned:
@@ -67,3 +72,11 @@ def token_texts(pieces: Sequence[bytes], text: str, *, stripped: bool) -> list[s
         left -= len(part[:left])
     last = max((i for i, part in enumerate(texts) if part), default=-1)
     return [part if first <= i <= last else None for i, part in enumerate(texts)]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning of two lists of the same type."""
+    length = min(len(a), len(b))
+    if a[:length] == b[:length]:
+        return length
+    return next(i for i in range(length) if a[i] != b[i])

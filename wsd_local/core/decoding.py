@@ -1,33 +1,32 @@
 """One reply as a state machine: draft, check, continue.
 
-Contract: no llama.cpp, no threads, no clock, no I/O. The machine says what it needs next and is told the result:
+Contract: no llama.cpp, no threads, no clock, no I/O. The machine says what it needs next and receives the result:
 
     while (request := machine.request()) is not None:
-        NextDraftToken     -> machine.drafted(bytes of the token), or machine.draft_ended()
-        Score(tokens, a)   -> machine.scored(log P_base(tokens[i] | tokens[:i]) for i = a, a+1, …)
-        NextBaseToken      -> machine.continued(token, log-probability or None), or machine.base_ended()
+        NextDraftToken         -> machine.drafted(bytes of the token), or machine.draft_ended()
+        ScoreTokens(tokens, a) -> machine.scored(the base's Score of tokens[i] after tokens[:i], for i = a, a+1, …)
+        NextBaseToken          -> machine.continued(token, log-probability or None), or machine.base_ended()
         machine.take_events() at any time: what became final
 
-Requests name whole states ("the base shall hold exactly these tokens"), never steps, so an engine may cache,
+Requests name whole states ("the base holds exactly these tokens"), never steps, so an engine may cache,
 batch, repeat or resume as it likes without changing the decision.
 
 The phases, and why they are what they are:
 
-    DRAFT ──── a window passes, the draft is over, or somebody hands over ────> CONTINUE ──> DONE
+    DRAFT ──── the rule decides, the draft is over, or the user hands over ────> CONTINUE ──> DONE
       └─────── the draft is over and nothing may follow (length, stop, on_draft_end) ──────────^
 
 Drafting and checking are one phase, because the draft's text can still grow while its beginning is checked: the
-base's tokens are those of the *text*, tokenised as a whole behind the prompt, and a longer text may be tokenised
-otherwise near its end. So only settled text is checked (`text.settled_length`), and where a later tokenisation
-disagrees with checked tokens, the check is rolled back to the first difference. Text is shown as soon as no window
-that ends before it can pass: draft token `k` once tokens `0 … k-1` are checked, the first `w` at once.
-Continuing is a phase of its own, because nothing behind the switch is ever checked.
+base's tokens are those of the *text*, tokenised as a whole after the prompt, and a longer text may be tokenised
+otherwise near its end. So only settled text is checked (`core.draft`), and where a later tokenisation
+disagrees with checked tokens, the check is rolled back to the first difference. Text is shown as soon as the rule
+keeps it whatever follows: with WSD's window, draft token `k` once tokens `0 … k-1` are checked, the first `w` at once.
+Continuing is a phase of its own, because nothing after the switch is ever checked.
 
-A block of thinking at the draft's beginning is never part of it (`text.without_thinking`), unless the draft follows a
-constraint: then all that it writes is the text.
+Who writes next is the rule's decision (`core.rules`); the machine knows no window.
 
-Indices count base tokens behind the prompt's own `n0` tokens. Where prompt and draft share a token, `n0` still
-counts the tokens of the prompt alone, and the text of the shared token is shown with the first token behind it.
+Indices count base tokens after the prompt's own `n0` tokens. Where prompt and draft share a token, `n0` still
+counts the tokens of the prompt alone, and the text of the shared token is shown with the first token after it.
 """
 
 from __future__ import annotations
@@ -37,37 +36,14 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
-from wsd_local.core.alignment import Aligned, Vocabulary, align, token_texts
-from wsd_local.core.rules import SwitchDetector, SwitchPolicy
-from wsd_local.core.text import Outlet, find_stop, possible_stop, settled_length, utf8_decoder, without_thinking
-from wsd_local.core.tokens import common_prefix
+from wsd_local.core.alignment import Aligned, Vocabulary, common_prefix, token_texts
+from wsd_local.core.draft import DraftText
+from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
+from wsd_local.core.rules import Rule, Score, require_threshold
+from wsd_local.core.text import Outlet
 from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
-
-
-@dataclass(frozen=True, slots=True)
-class NextDraftToken:
-    """Let the draft model write one more token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Let the base hold `tokens` and tell the log-probabilities of `tokens[start:]`."""
-
-    tokens: Sequence[int]
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class NextBaseToken:
-    """Let the base hold `tokens` and write the next one."""
-
-    tokens: Sequence[int]
-
-
-Request = NextDraftToken | Score | NextBaseToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +73,10 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReplyToken:
-    """One base token of a reply. `text` is the part of the reply that it completed."""
+    """One base token of a reply.
+
+    `text` is the part of the reply that it completed, `window` the rule's confidence at it, where it was checked.
+    """
 
     id: int
     text: str
@@ -122,7 +101,7 @@ class Decoding:
     Args:
         vocabulary: the tokenizer of the model that continues.
         prompt: its prompt as text, or as tokens if there is nothing to draft.
-        policy: window and threshold.
+        rule: decides where the base takes over; it serves this reply alone.
         limits: lengths, stop strings, modes.
         writer: whose name the continuation carries; "draft" lets the draft model answer alone.
         drafting: False starts in the continuation.
@@ -134,7 +113,7 @@ class Decoding:
         self,
         vocabulary: Vocabulary,
         prompt: str | Sequence[int],
-        policy: SwitchPolicy,
+        rule: Rule,
         limits: Limits,
         *,
         writer: Source = "base",
@@ -151,18 +130,22 @@ class Decoding:
         self.finish_reason: FinishReason | None = None
         self.kept_tokens = 0
         self.beyond: list[int] = []
+        self.rule = rule
+        self.prompt_tokens = vocabulary.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         self._vocabulary = vocabulary
-        self._prompt = prompt if isinstance(prompt, str) else ""
-        self._prompt_tokens = vocabulary.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         self._writer: Source = writer
-        self._verbatim = verbatim
-        self._exact = exact
-        self._detector = SwitchDetector(policy)
-        self._decoder = utf8_decoder()
-        self._raw = ""
+        self._draft = DraftText(
+            vocabulary,
+            prompt if isinstance(prompt, str) else "",
+            self.prompt_tokens,
+            limits.stops,
+            verbatim=verbatim,
+            exact=exact,
+        )
+        self._scores: list[Score] = []
+        self._confidences: list[float | None] = []
         self._closed: SwitchReason | None = None
-        self._now = Aligned(list(self._prompt_tokens))
-        self._seen = 0
+        self._now = Aligned(list(self.prompt_tokens))
         self._settled = 0
         self._shown = 0
         self._outlet = Outlet(limits.stops, strip=writer == "draft" and not exact, verbatim=verbatim)
@@ -176,8 +159,8 @@ class Decoding:
     def request(self) -> Request | None:
         """What the machine needs next; None when the reply is done."""
         if self.phase is Phase.DRAFT and (step := self._pending_check()):
-            start = self.prompt_length + self._checked
-            return Score(self._now.tokens[: start + step], start)
+            start = self.prompt_length + len(self._scores)
+            return ScoreTokens(self._now.tokens[: start + step], start, self.rule.needs_distribution)
         if self.phase is Phase.DRAFT:
             return NextDraftToken()
         return NextBaseToken(self._now.tokens) if self.phase is Phase.CONTINUE else None
@@ -190,27 +173,17 @@ class Decoding:
     @property
     def prompt_length(self) -> int:
         """`n0`: number of tokens of the prompt alone."""
-        return len(self._prompt_tokens)
-
-    @property
-    def prompt_tokens(self) -> list[int]:
-        """The tokens of the prompt alone."""
-        return self._prompt_tokens
+        return len(self.prompt_tokens)
 
     @property
     def reply_length(self) -> int:
-        """Tokens behind the prompt that are kept or written so far."""
+        """Tokens after the prompt that are kept or written so far."""
         return max(0, len(self._now.tokens) - self.prompt_length)
 
     @property
     def opening(self) -> bytes:
         """What is shown of the draft: after the switch, all of it that was kept."""
         return self._now.data[: self._shown]
-
-    @property
-    def room(self) -> int:
-        """Tokens that the reply may still have."""
-        return self.limits.max_tokens - self.reply_length
 
     @property
     def shown_tokens(self) -> int:
@@ -225,89 +198,65 @@ class Decoding:
         `spelling` is how a control token is written that opens or closes a block of thinking: text only there.
         """
         self.counts.drafted_tokens += 1
-        self._raw += self._decoder.decode(piece if self._draft_text() else spelling or piece)
-        if find_stop(self._draft_text(), self.limits.stops) is not None:
+        self._draft.write(piece, spelling)
+        if self._draft.has_stop:
             self._close("stop")
         elif self.counts.drafted_tokens >= self.limits.draft_max_tokens:
             self._close("draft_limit")
         else:
             self._look()
 
-    def draft_ended(self) -> None:
-        """The draft model wrote an end-of-generation token."""
-        self._close("draft_end")
+    def draft_ended(self, reason: Literal["draft_end", "draft_limit"] = "draft_end") -> None:
+        """The draft model wrote an end-of-generation token, or (`draft_limit`) it cannot write any more."""
+        self._close(reason)
 
-    def draft_exhausted(self) -> None:
-        """The draft model's context is full."""
-        self._close("draft_limit")
-
-    def scored(self, logprobs: Sequence[float]) -> None:
-        """The base's log-probabilities of the tokens of the last `Score`."""
-        start = self._checked
-        self.counts.checked_tokens += len(logprobs)
-        index = self._detector.push(logprobs)
-        self._events.append(
-            Checked(
-                start,
-                tuple(math.exp(logprob) for logprob in self._detector.logprobs[start:]),
-                tuple(self._detector.windows[start:]),
-            )
-        )
-        if index is not None:
-            self._pass(index)
+    def scored(self, scores: Sequence[Score]) -> None:
+        """The base's scores of the tokens of the last `ScoreTokens`. What follows the rule's decision is not used."""
+        start = len(self._scores)
+        self.counts.checked_tokens += len(scores)
+        kept = None
+        for score in scores:
+            kept = self.rule.push(score)
+            self._scores.append(score)
+            self._confidences.append(self.rule.confidence)
+            if kept is not None:
+                break
+        probs = tuple(math.exp(score.logprob) for score in self._scores[start:])
+        self._events.append(Checked(start, probs, tuple(self._confidences[start:])))
+        if kept is not None:
+            self._pass(kept)
         else:
             self._show()
             self._conclude()
 
     def hand_over(self) -> None:
-        """Let the base continue from what has been shown, whatever the windows say."""
+        """Let the base continue from what has been shown, whatever the rule says."""
         if self.phase is Phase.DRAFT:
             if not self._shown:
-                self._now = Aligned(self._prompt_tokens[:])
+                self._now = Aligned(self.prompt_tokens[:])
             self._switch("user", self._tokens_shown())
 
-    @property
-    def policy(self) -> SwitchPolicy:
-        """The rule that holds now."""
-        return self._detector.policy
-
     def steer(self, threshold: float) -> None:
-        """Windows that are checked from here on must reach another threshold; above 1 the draft goes on to its end."""
-        self._detector.policy = SwitchPolicy(self.policy.window, threshold)
+        """Tokens that are checked from here on need another confidence; above 1 the draft goes on to its end.
 
-    def _draft_text(self) -> str:
-        if self._exact:
-            return self._raw
-        text = without_thinking(self._raw, over=self._closed is not None)
-        return text if self._verbatim else text.lstrip()
+        Raises:
+            UsageError: it is negative or not a number.
+        """
+        require_threshold(threshold)
+        self.rule.threshold = threshold
 
     def _close(self, reason: SwitchReason) -> None:
         """No more draft text comes: all of it is settled."""
-        self._raw += self._decoder.decode(b"", final=True)
-        self._closed = reason
-        text = self._draft_text()
-        text = text[: find_stop(text, self.limits.stops)]
-        self._raw = text if self._exact else text.rstrip()
-        if reason == "draft_limit" and not self._raw:
-            self._closed = "draft_end"
+        self._draft.close()
+        self._closed = "draft_end" if reason == "draft_limit" and not self._draft.text else reason
         self._look()
 
     def _look(self) -> None:
-        """Tokenise again if more text is settled than before, and show what became final."""
-        text = self._draft_text()
-        settled = len(text)
-        if self._closed is None:
-            settled = settled_length(text)
-            if held := possible_stop(text, self.limits.stops):  # a draft that ends there ends before its white space
-                settled = min(settled, len(text[:-held].rstrip()))
-            if settled <= self._seen or self._too_little(text[self._seen : settled]):
-                return
-        self._seen = settled
-        new = align(self._vocabulary, self._prompt, self.prompt_length, text)
-        self._roll_back(new)
-        self._now = new
-        border = len(text[:settled].encode())
-        self._settled = sum(1 for end in new.ends[1:] if end <= border)
+        """Tokenise again if enough text is settled, and show what became final."""
+        if not self._draft.settle(self._needed()):
+            return
+        self._roll_back(self._draft.aligned)
+        self._now, self._settled = self._draft.aligned, self._draft.settled
         if self._settled >= self.limits.max_tokens:
             self._settled = self.limits.max_tokens
             self._closed = "length"
@@ -317,44 +266,38 @@ class Decoding:
         self._show()
         self._conclude()
 
-    def _too_little(self, new: str) -> bool:
-        """Whether newly settled text is too short to show or check anything.
-
-        The text alone is tokenised as an estimate: prompt and draft together can be long.
-        """
-        window, fixed = self._detector.policy.window, self.limits.fixed
-        if fixed is not None:
-            need = fixed - self._settled
-        else:
-            need = 1 if self._settled < window else self.limits.check_chunk - (self._settled - self._checked)
-        return need > 1 and len(self._vocabulary.tokenize(new)) < need
+    def _needed(self) -> int:
+        """Newly settled tokens below which there is nothing to show or check."""
+        if self.limits.fixed is not None:
+            return self.limits.fixed - self._settled
+        if self._settled < self.rule.lookahead:
+            return 1
+        return self.limits.check_chunk - (self._settled - len(self._scores))
 
     def _roll_back(self, new: Aligned) -> None:
-        checked = self.prompt_length + self._checked
-        if self._checked and new.tokens[:checked] != self._now.tokens[:checked]:
+        checked = self.prompt_length + len(self._scores)
+        if len(self._scores) and new.tokens[:checked] != self._now.tokens[:checked]:
             same = common_prefix(new.tokens, self._now.tokens)
-            self._detector.truncate(max(0, same - self.prompt_length))
+            length = max(0, same - self.prompt_length)
+            self.rule.truncate(length)
+            del self._scores[length:], self._confidences[length:]
             self.counts.rollbacks += 1
-
-    @property
-    def _checked(self) -> int:
-        return len(self._detector.logprobs)
 
     def _pending_check(self) -> int:
         """Number of tokens to check now: a whole chunk, or what is left of a draft that is over."""
         if self.limits.fixed is not None:
             return 0
         chunk = self.limits.check_chunk
-        if self._checked == 0:
-            chunk = max(chunk, self._detector.policy.window)
-        pending = self._settled - self._checked
+        if len(self._scores) == 0:
+            chunk = max(chunk, self.rule.lookahead)
+        pending = self._settled - len(self._scores)
         return min(chunk, pending) if self._closed or pending >= chunk else 0
 
     def _show(self) -> None:
-        """Emit the draft tokens that no window can cut off any more."""
+        """Emit the draft tokens that are kept whatever follows."""
         final = self._settled
         if self.limits.fixed is None:
-            final = min(final, max(self._detector.policy.window, self._checked + 1))
+            final = min(final, self.rule.kept_at_least)
         if final:
             self._show_up_to(final)
 
@@ -367,26 +310,23 @@ class Decoding:
         """The least number of draft tokens that hold all that was shown."""
         return sum(1 for end in self._now.ends if end < self._shown) if self._shown else 0
 
-    def _pass(self, index: int) -> None:
-        passed = self._detector.windows[index]
-        shown = self._tokens_shown() - 1
-        if shown > index:
-            # A roll-back moved the switch behind text that is out already: it must stay.
-            index = shown
+    def _pass(self, kept: int) -> None:
+        shown = self._tokens_shown()
+        if shown > kept:
+            # A roll-back moved the switch before text that is out already: it must stay.
+            kept = shown
             self.counts.moved_switches += 1
-        self.switch_index, self.switch_confidence = index, passed
-        self._switch("threshold", index + 1)
+        self.switch_index, self.switch_confidence = kept - 1, self.rule.confidence
+        self._switch("threshold", kept)
 
     def _conclude(self) -> None:
         """Leave the draft phase if the draft is over and all of it is checked."""
         if self.phase is not Phase.DRAFT or self._closed is None or self._pending_check():
             return
         self._switch(self._closed, self._settled)
-        if self.finish_reason is None and (self._closed == "stop" or self._ends_with_draft()):
+        ends = self._closed == "draft_end" and self.limits.on_draft_end == "stop" and self._settled > 0
+        if self.finish_reason is None and (self._closed == "stop" or ends):
             self._finish("stop")
-
-    def _ends_with_draft(self) -> bool:
-        return self._closed == "draft_end" and self.limits.on_draft_end == "stop" and self._settled > 0
 
     def _switch(self, reason: SwitchReason, kept: int) -> None:
         self._show_up_to(kept)
@@ -404,8 +344,7 @@ class Decoding:
         """The model that continues wrote `token`."""
         self._now.tokens.append(token)
         self._base_logprobs.append(logprob)
-        prob = None if logprob is None else math.exp(logprob)
-        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), prob)
+        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), _prob(logprob))
         if self._outlet.stopped:
             self._finish("stop")
         elif self.reply_length >= self.limits.max_tokens:
@@ -444,27 +383,22 @@ class Decoding:
         kept = self._tokens_shown() if self.phase is Phase.DRAFT else self.kept_tokens
         ids = self._now.tokens[self.prompt_length :][: self.shown_tokens]
         texts = token_texts(self._pieces(ids, kept), self.text, stripped=self._outlet.strips_beginning)
-        probs = [math.exp(logprob) for logprob in self._detector.logprobs[:kept]]
-        windows = self._detector.windows[:kept]
-        unknown = [None] * (kept - len(probs))
-        written = [None if logprob is None else math.exp(logprob) for logprob in self._base_logprobs]
-        rows = zip(ids, texts, [*probs, *unknown, *written], strict=True)
+        logprobs: list[float | None] = [score.logprob for score in self._scores[:kept]]
+        logprobs += [None] * (kept - len(logprobs)) + self._base_logprobs
+        confidences = self._confidences[:kept] + [None] * len(ids)
         return [
-            ReplyToken(
-                token,
-                text,
-                "draft" if i < kept else self._writer,
-                prob,
-                windows[i] if i < len(windows) else None,
-            )
-            for i, (token, text, prob) in enumerate(rows)
+            ReplyToken(token, text, "draft" if i < kept else self._writer, _prob(logprob), confidences[i])
+            for i, (token, text, logprob) in enumerate(zip(ids, texts, logprobs, strict=True))
             if text is not None
         ]
 
     def _pieces(self, ids: Sequence[int], kept: int) -> list[bytes]:
         """The bytes that each token stands for; those shared with the prompt go to the first one."""
-        ends = [0, *self._now.ends[1 : kept + 1]]
-        pieces = [self._now.data[a:b] for a, b in pairwise(ends)] + [self._vocabulary.piece(t) for t in ids[kept:]]
+        pieces = self._now.pieces(kept) + [self._vocabulary.piece(token) for token in ids[kept:]]
         if pieces and not kept:
             pieces[0] = self._now.data[: self._shown] + pieces[0]
         return pieces
+
+
+def _prob(logprob: float | None) -> float | None:
+    return None if logprob is None else math.exp(logprob)

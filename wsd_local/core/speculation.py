@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from wsd_local.core.alignment import common_prefix
 from wsd_local.core.costs import Experience, break_even, expected
 from wsd_local.core.text import utf8_decoder
-from wsd_local.core.tokens import common_prefix
 from wsd_local.events import Source
 
 Speculation = Literal["auto", "draft", "lookup", "off"]

@@ -22,7 +22,8 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from wsd_local.core.tokens import common_prefix
+from wsd_local.core.alignment import common_prefix
+from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.logs import LOGGER, captured, cause
@@ -203,6 +204,12 @@ class Context:
     def logprob(self, row: int, token: int) -> float:
         """Natural log-probability of `token` in a row of the last evaluation."""
         return log_softmax_at(self._logits(row), token)
+
+    def score(self, row: int, token: int, *, distribution: bool = False) -> Score:
+        """The score of `token` in a row of the last evaluation; `distribution` adds top-1 probability and entropy."""
+        logits = self._logits(row)
+        logprob = log_softmax_at(logits, token)
+        return Score(logprob, *distribution_of(logits)) if distribution else Score(logprob)
 
     def best(self, row: int) -> int:
         """The most probable token in a row of the last evaluation."""
@@ -438,6 +445,15 @@ def log_softmax_at(logits: npt.NDArray[np.float32], token: int) -> float:
     """Natural log of the softmax of `logits` (float32) at `token`."""
     top = logits.max()
     return float(logits[token] - top - np.log(np.exp(logits - top).sum(dtype=np.float64)))
+
+
+def distribution_of(logits: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """The largest probability of the softmax of `logits`, and its entropy in nats; computed in float64."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    weights = np.exp(shifted)
+    total = weights.sum()
+    shifted[weights == 0] = 0  # the limit of p log p; -inf times 0 is not a number
+    return float(1 / total), float(np.log(total) - weights.dot(shifted) / total)
 
 
 def default_threads() -> int:

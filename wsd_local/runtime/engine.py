@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from wsd_local.core.alignment import common_prefix
 from wsd_local.core.costs import Experience
-from wsd_local.core.decoding import Decoding, NextBaseToken, NextDraftToken, Phase, Request, Score
+from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
+from wsd_local.core.rules import Score
 from wsd_local.core.speculation import Round, Speculator
-from wsd_local.core.tokens import common_prefix
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.events import Event, Source, Switched, Text
 from wsd_local.llama import Cancellation, Context, DeadEndError, Question, Sampler
@@ -198,7 +200,7 @@ class Engine:
                 job.machine.draft_ended()
                 request = job.request()
             elif len(job.draft_tokens) >= self._context("draft").n_ctx:
-                job.machine.draft_exhausted()
+                job.machine.draft_ended("draft_limit")
                 request = job.request()
         if isinstance(request, NextBaseToken) and self._is_over(job, job.base_sampler, request.tokens):
             job.machine.base_ended()
@@ -207,7 +209,7 @@ class Engine:
             return None
         if isinstance(request, NextDraftToken):
             return "draft", self._next_draft_token(job)
-        if isinstance(request, Score):
+        if isinstance(request, ScoreTokens):
             return job.writes, self._score(job, request)
         return self._continuation(job, request)
 
@@ -235,7 +237,7 @@ class Engine:
             try:
                 token = draft.sample(row, sampler)
             except DeadEndError:  # the base may know how to write it
-                job.machine.draft_exhausted()
+                job.machine.draft_ended("draft_limit")
                 return
             if job.machine.counts.drafted_tokens:
                 job.stopwatch.draft_s += job.stopwatch.clock() - begun
@@ -248,17 +250,17 @@ class Engine:
 
         return self._asking(job, "draft", job.draft_tokens, len(job.draft_tokens) - 1, answer)
 
-    def _score(self, job: Job, request: Score) -> Question:
-        found: list[float] = []
+    def _score(self, job: Job, request: ScoreTokens) -> Question:
+        found: list[Score] = []
 
         def answer(position: int, row: int) -> None:
             if position + 1 == len(request.tokens):
                 job.machine.scored(found)
                 return
             context, token = self._context(job.writes), request.tokens[position + 1]
-            found.append(context.logprob(row, token))
+            found.append(context.score(row, token, distribution=request.distribution))
             if job.speculator is not None:
-                taken = context.best(row) == token if job.speculator.greedy else math.exp(found[-1])
+                taken = context.best(row) == token if job.speculator.greedy else math.exp(found[-1].logprob)
                 job.speculator.checked(taken, 1 - taken)
 
         return self._asking(job, job.writes, request.tokens, request.start - 1, answer)
@@ -289,7 +291,14 @@ class Engine:
         )
         if live < 0 and self._held(job.writes, job, tokens) < len(tokens) - 1:
             return speculator.read(tokens)
-        most = min(context.options.n_rows, context.n_ctx - len(tokens), job.machine.room) - 1
+        most = (
+            min(
+                context.options.n_rows,
+                context.n_ctx - len(tokens),
+                job.machine.limits.max_tokens - job.machine.reply_length,
+            )
+            - 1
+        )
         draft_room = self._context("draft").n_ctx if job.proposer is not None else 0
         forced = job.base_sampler.forced()
         now = speculator.round(tokens, most, live, draft_room, partial(self._held, "draft", job), forced)

@@ -15,7 +15,7 @@ import llama_cpp
 
 from wsd_local.constraints.constraint import Constraint
 from wsd_local.core.decoding import Decoding, Phase
-from wsd_local.core.rules import SwitchPolicy
+from wsd_local.core.rules import require_threshold
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculated, Speculator
 from wsd_local.core.text import THINKING_MARKS
@@ -102,7 +102,7 @@ class Run:
         machine = Decoding(
             pair.model(self._writer),
             self._prompts.draft if self._writer == "draft" else self._prompts.base,
-            settings.policy,
+            settings.rule(),
             settings.limits(self._room, stops, whole_draft=pair.loading.resident == "one"),
             writer=self._writer,
             drafting=drafts,
@@ -176,7 +176,7 @@ class Run:
         Raises:
             UsageError: it is negative or not a number.
         """
-        SwitchPolicy(threshold=threshold)
+        require_threshold(threshold)
         self.job.steering.append(lambda machine: machine.steer(threshold))
 
     @property
@@ -261,7 +261,7 @@ class Run:
             draft=Part(self._names.get("draft"), machine.draft_text, kept, self._drafted(kept)),
             base=Part(self._names.get("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
             switch=Switch(
-                machine.switch_index, reason, machine.switch_confidence, settings.window, machine.policy.threshold
+                machine.switch_index, reason, machine.switch_confidence, settings.window, machine.rule.threshold
             ),
             timings=self.timings,
             tokens=tokens,

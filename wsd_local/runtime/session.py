@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wsd_local.core.tokens import common_prefix
+from wsd_local.core.alignment import common_prefix
 from wsd_local.errors import BusyError, CancelledError, FitError, UsageError, short
 from wsd_local.events import Event
 from wsd_local.llama import Cancellation

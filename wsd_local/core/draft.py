@@ -1,0 +1,97 @@
+"""The draft's text as it grows, and the base's tokens of the part that is settled.
+
+Contract: pure. Bytes of draft tokens come in; `settle` tokenises the text anew, together with the base's prompt, when
+enough of it is settled. A tokenisation replaces the one before it, and may differ from it anywhere.
+
+A block of thinking at the beginning is never part of the text (`text.without_thinking`), unless the draft follows a
+constraint: then all that it writes is the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsd_local.core.alignment import Aligned, Vocabulary, align
+from wsd_local.core.text import find_stop, possible_stop, settled_length, utf8_decoder, without_thinking
+
+
+class DraftText:
+    """The text of one draft after the base's prompt.
+
+    Args:
+        vocabulary: the base's tokenizer.
+        prompt: the base's prompt.
+        prompt_tokens: its tokens.
+        stops: stop strings; the draft ends at the first one.
+        verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
+        exact: the draft follows a constraint, so all that it writes counts.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        prompt: str,
+        prompt_tokens: Sequence[int],
+        stops: Sequence[str],
+        *,
+        verbatim: bool,
+        exact: bool,
+    ) -> None:
+        self.aligned = Aligned(list(prompt_tokens))
+        self.settled = 0
+        self._vocabulary = vocabulary
+        self._prompt, self._prompt_length = prompt, len(prompt_tokens)
+        self._stops = stops
+        self._verbatim, self._exact = verbatim, exact
+        self._decoder = utf8_decoder()
+        self._raw = ""
+        self._over = False
+        self._seen = 0
+
+    @property
+    def text(self) -> str:
+        """The draft's text so far, without thinking and without leading white space where that does not count."""
+        if self._exact:
+            return self._raw
+        text = without_thinking(self._raw, over=self._over)
+        return text if self._verbatim else text.lstrip()
+
+    @property
+    def has_stop(self) -> bool:
+        """Whether the text contains a stop string."""
+        return find_stop(self.text, self._stops) is not None
+
+    def write(self, piece: bytes, spelling: bytes) -> None:
+        """Append a token's bytes; `spelling` replaces them as long as no text has begun, see `Decoding.drafted`."""
+        self._raw += self._decoder.decode(piece if self.text else spelling or piece)
+
+    def close(self) -> None:
+        """Nothing is written any more: cut the text before a stop string and settle all of it."""
+        self._raw += self._decoder.decode(b"", final=True)
+        self._over = True
+        text = self.text
+        text = text[: find_stop(text, self._stops)]
+        self._raw = text if self._exact else text.rstrip()
+
+    def settle(self, need: int) -> bool:
+        """Tokenise anew if at least `need` more tokens of text are settled, or the draft is over; whether it was done.
+
+        `settled` is the number of settled tokens after the prompt.
+        """
+        text = self.text
+        length = len(text)
+        if not self._over:
+            length = settled_length(text)
+            if held := possible_stop(text, self._stops):  # a draft that ends there ends before its white space
+                length = min(length, len(text[:-held].rstrip()))
+            if length <= self._seen or not self._holds(text[self._seen : length], need):
+                return False
+        self._seen = length
+        self.aligned = align(self._vocabulary, self._prompt, self._prompt_length, text)
+        border = len(text[:length].encode())
+        self.settled = sum(1 for end in self.aligned.ends[1:] if end <= border)
+        return True
+
+    def _holds(self, new: str, need: int) -> bool:
+        """Whether a text has so many tokens; alone, as an estimate: prompt and draft together can be long."""
+        return need <= 1 or len(self._vocabulary.tokenize(new)) >= need

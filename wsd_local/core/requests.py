@@ -1,0 +1,33 @@
+"""What a reply's state machine needs next, see `core.decoding`.
+
+Contract: frozen values. Each names a whole state, so it can be answered again, in batches, or after a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NextDraftToken:
+    """Let the draft model write one more token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTokens:
+    """Let the base hold `tokens` and score `tokens[start:]`, with top-1 probability and entropy if `distribution`."""
+
+    tokens: Sequence[int]
+    start: int
+    distribution: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NextBaseToken:
+    """Let the base hold `tokens` and write the next one."""
+
+    tokens: Sequence[int]
+
+
+Request = NextDraftToken | ScoreTokens | NextBaseToken
