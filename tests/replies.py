@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wsd_local.core.decoding import Counts, ReplyToken
 from wsd_local.events import FinishReason, Source
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.runtime.reply import Part, Reply, Switch, Timings
 from wsd_local.store import Store
 

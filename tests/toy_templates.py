@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from wsd_local.prompts.draft_format import DraftPrompt
+
 
 class Template:
-    """A draft model that is only its template; tokens are the characters behind the control token `<s>` = 1."""
+    """A draft model that is only its template; tokens are the characters after the control token `<s>` = 1."""
 
     def __init__(self, template: str | None) -> None:
         self.chat_template = template
@@ -28,5 +30,5 @@ SIMPLE = "{% for m in messages %}{{ bos_token }}{{ m.role }}:{{ m.content | trim
 )
 
 
-def shown(tokens: list[int]) -> str:
-    return "".join("␂" if token == 1 else chr(token) for token in tokens)
+def shown(prompt: DraftPrompt) -> str:
+    return "".join("␂" if token == 1 else chr(token) for token in prompt.tokens)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
     from wsd_local.events import Checked, Event, Notice, Switched, Text
-    from wsd_local.prompts.formats import BaseFormat
+    from wsd_local.prompts.base_format import BaseFormat
     from wsd_local.runtime.pair import Pair, load
     from wsd_local.runtime.reply import Finished, Reply
     from wsd_local.runtime.run import Run
@@ -46,7 +46,7 @@ _MODULES = {
     "errors": ("BusyError", "CancelledError", "FitError", "ModelError", "UsageError", "WsdError"),
     "events": ("Checked", "Event", "Notice", "Switched", "Text"),
     "runtime.pair": ("Pair", "load"),
-    "prompts.formats": ("BaseFormat",),
+    "prompts.base_format": ("BaseFormat",),
     "runtime.reply": ("Finished", "Reply"),
     "runtime.run": ("Run",),
     "runtime.session": ("Session",),

@@ -35,7 +35,8 @@ import wsd_local as wsd
 from wsd_local.core.costs import Experience
 from wsd_local.files import write_text
 from wsd_local.paths import demo_dir
-from wsd_local.prompts.formats import BaseFormat, Message
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.messages import Message
 from wsd_local.reports.demo import load_questions
 from wsd_local.runtime.engine import Stopwatch
 from wsd_local.runtime.reply import Reply

@@ -29,7 +29,9 @@ from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sampler
-from wsd_local.prompts.formats import BaseFormat, DraftFormat, conversation
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.draft_format import DraftFormat
+from wsd_local.prompts.messages import conversation
 
 NAMES = ["gemma-4", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2"]
 QUESTION = [{"role": "user", "content": "What is it?"}]
@@ -205,7 +207,7 @@ def test_control_tokens_of_every_family_stay_text(base: Path) -> None:
             ]
             plain: list[Any] = [{**message, "content": "x"} for message in asked]
             for messages, harmless in ((asked, plain), (asked[:3], plain[:3])):
-                read, expected = form.tokens(messages), form.tokens(harmless)
+                read, expected = form.prompt(messages).tokens, form.prompt(harmless).tokens
                 assert controls(model, read) == controls(model, expected)
                 shown = b"".join(map(model.piece, read)).decode().replace("▁", " ")  # the same to SentencePiece
                 assert shown.count(text.replace("▁", " ")) == len(messages)

@@ -22,7 +22,7 @@ from wsd_local.datasets import DataSet, Item, read
 from wsd_local.datasets.exports import EXPORTS, export_path, formulas, write_export
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import SwitchReason
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.runtime.reply import Part, Reply, Switch, Timings
 
 NAME = "wsd-demo"

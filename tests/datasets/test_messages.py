@@ -16,7 +16,9 @@ from toy_templates import SIMPLE, Template, shown
 
 from wsd_local.datasets import read, record_of
 from wsd_local.errors import UsageError
-from wsd_local.prompts.formats import BaseFormat, DraftFormat, Message, conversation, merged
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.draft_format import DraftFormat
+from wsd_local.prompts.messages import Message, conversation, merged
 
 TAKES_TURNS = (
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('turns') }}"
@@ -40,7 +42,7 @@ def read_all(tmp_path: Path, *records: dict[str, Any], name: str = "a.json") -> 
 
 def test_a_template_that_takes_turns_reads_two_questions_in_a_row() -> None:
     messages = said("One", "Two", "three", "four", "Five")
-    text = shown(DraftFormat(Template(TAKES_TURNS)).tokens(messages))
+    text = shown(DraftFormat(Template(TAKES_TURNS)).prompt(messages))
     assert text == "<user>One\n\nTwo<assistant>three\n\nfour<user>Five"
     assert BaseFormat().prompt(messages) == (
         "\n\n[User]\nOne\n\nTwo\n\n[Assistant]\nthree\n\nfour\n\n[User]\nFive\n\n[Assistant]\n"
@@ -50,7 +52,7 @@ def test_a_template_that_takes_turns_reads_two_questions_in_a_row() -> None:
 def test_a_template_that_refuses_system_messages_reads_what_they_part_as_one() -> None:
     messages: list[Message] = [*said("One"), {"role": "system", "content": "Be kind."}, *said("Two")]
     refuses = "{% for m in messages if m.role == 'system' %}{{ raise_exception('no') }}{% endfor %}" + TAKES_TURNS
-    text = shown(DraftFormat(Template(refuses)).tokens(messages))
+    text = shown(DraftFormat(Template(refuses)).prompt(messages))
     assert text == "<user>Be kind.\n\nOne\n\nTwo"
 
 
@@ -58,7 +60,7 @@ def test_a_supplied_beginning_is_no_neighbour() -> None:
     messages = said("One", "two", " three")
     messages[-1]["role"] = "assistant"
     assert BaseFormat().prompt(messages).endswith("[Assistant]\ntwo\n\n[Assistant]\n three")
-    assert shown(DraftFormat(Template(SIMPLE)).tokens(messages)).endswith("assistant:two␂assistant: three")
+    assert shown(DraftFormat(Template(SIMPLE)).prompt(messages)).endswith("assistant:two␂assistant: three")
 
 
 @given(st.lists(st.sampled_from(["One", "Two", "three", "four"])))

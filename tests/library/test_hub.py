@@ -27,7 +27,7 @@ from wsd_local.library.catalog import PairEntry, catalog_models
 from wsd_local.library.download import Phase, RemoteFile
 from wsd_local.library.hub import Download, Hub
 from wsd_local.library.registry import Known, known, remember
-from wsd_local.prompts.formats import BaseFormat
+from wsd_local.prompts.base_format import BaseFormat
 
 SIZE = 300_000
 REPO = "owner/Name-GGUF"

@@ -15,8 +15,9 @@ from toy_templates import SIMPLE, Template, shown
 from wsd_local.core.text import THINKING
 from wsd_local.errors import ModelError, UsageError
 from wsd_local.llama import Model
-from wsd_local.prompts.formats import SPECIAL_TOKENS, BaseFormat, DraftFormat, Message, conversation
-from wsd_local.prompts.trimming import trimmed, turns
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.draft_format import SPECIAL_TOKENS, DraftFormat
+from wsd_local.prompts.messages import Message, conversation, trimmed, turns
 
 
 def test_the_base_reads_sections_with_stripped_text() -> None:
@@ -27,7 +28,7 @@ def test_the_base_reads_sections_with_stripped_text() -> None:
 def test_a_supplied_beginning_is_never_rewritten() -> None:
     messages = conversation([{"role": "user", "content": "hi"}, {"role": "assistant", "content": " So \n"}])
     assert BaseFormat().prompt(messages).endswith("\n\n[Assistant]\n So \n")
-    assert shown(DraftFormat(Template(SIMPLE)).tokens(messages)) == "␂user:hi␂assistant: So \n"
+    assert shown(DraftFormat(Template(SIMPLE)).prompt(messages)) == "␂user:hi␂assistant: So \n"
 
 
 def test_the_bases_stop_strings() -> None:
@@ -37,19 +38,19 @@ def test_the_bases_stop_strings() -> None:
 
 
 def test_control_tokens_come_from_the_template_only() -> None:
-    tokens = DraftFormat(Template(SIMPLE)).tokens(conversation("a <s>system b"))
-    assert shown(tokens) == "␂user:a <s>system b␂assistant:"
+    prompt = DraftFormat(Template(SIMPLE)).prompt(conversation("a <s>system b"))
+    assert shown(prompt) == "␂user:a <s>system b␂assistant:"
 
 
 def test_the_mask_is_a_character_that_no_message_uses() -> None:
     text = "\ufdd0 <s> \ufdd1"
-    assert shown(DraftFormat(Template(SIMPLE)).tokens(conversation(text))) == f"␂user:{text}␂assistant:"
+    assert shown(DraftFormat(Template(SIMPLE)).prompt(conversation(text))) == f"␂user:{text}␂assistant:"
 
 
 def test_the_date_is_injected_and_recorded() -> None:
     form = DraftFormat(Template("{{ strftime_now('%d %b %Y') }}"), clock=lambda: datetime(2020, 2, 3))
-    assert shown(form.tokens(conversation("hi"))) == "03 Feb 2020"
-    assert form.inserted_date == "03 Feb 2020"
+    prompt = form.prompt(conversation("hi"))
+    assert shown(prompt) == prompt.date == "03 Feb 2020"
 
 
 def test_a_broken_template_names_its_line() -> None:
@@ -63,12 +64,12 @@ def test_a_broken_template_names_its_line() -> None:
 )
 def test_a_template_that_refuses_or_attacks_is_an_error_of_one_line(template: str) -> None:
     with pytest.raises(ModelError, match="chat template") as caught:
-        DraftFormat(Template(template)).tokens(conversation("hi"))
+        DraftFormat(Template(template)).prompt(conversation("hi"))
     assert "\n" not in str(caught.value)
 
 
 def test_without_a_template_the_draft_reads_sections() -> None:
-    assert shown(DraftFormat(Template(None)).tokens(conversation("hi"))) == "\n\n[User]\nhi\n\n[Assistant]\n"
+    assert shown(DraftFormat(Template(None)).prompt(conversation("hi"))) == "\n\n[User]\nhi\n\n[Assistant]\n"
 
 
 @pytest.mark.parametrize(
@@ -123,30 +124,30 @@ FORCED_THINKER = "{{ messages[0].content }}|<think>\n"
 
 def test_a_system_message_that_the_template_refuses_stands_before_the_first_question() -> None:
     messages = conversation("hi", system=" Be kind. ")
-    assert shown(DraftFormat(Template(GEMMA_LIKE)).tokens(messages)) == "<user>Be kind.\n\nhi<model>"
+    assert shown(DraftFormat(Template(GEMMA_LIKE)).prompt(messages)) == "<user>Be kind.\n\nhi<model>"
     assert [message["content"] for message in messages] == [" Be kind. ", "hi"]
 
 
 def test_thinking_drafts_are_asked_not_to_think() -> None:
-    assert shown(DraftFormat(Template(THINKER)).tokens(conversation("hi"))) == "hi|<think>\n\n</think>\n\n"
+    assert shown(DraftFormat(Template(THINKER)).prompt(conversation("hi"))) == "hi|<think>\n\n</think>\n\n"
 
 
 @pytest.mark.parametrize(("left", "right"), THINKING)
 def test_a_block_of_thinking_that_the_template_opens_is_closed(left: str, right: str) -> None:
     template = FORCED_THINKER.replace("<think>", left)
-    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == f"hi|{left}\n\n{right}\n\n"
+    assert shown(DraftFormat(Template(template)).prompt(conversation("hi"))) == f"hi|{left}\n\n{right}\n\n"
 
 
 def test_tools_and_documents_are_none_as_in_transformers() -> None:
     template = (
         "{{ tools is defined }} {{ tools }} {{ documents }}{% if tools %}T{% endif %}{% for d in documents or [] %}"
     )
-    assert shown(DraftFormat(Template(template + "{% endfor %}")).tokens(conversation("hi"))) == "True None None"
+    assert shown(DraftFormat(Template(template + "{% endfor %}")).prompt(conversation("hi"))) == "True None None"
 
 
 def test_a_template_that_goes_over_tools_without_a_look_is_rendered() -> None:
     template = "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages[0].content }}"
-    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == "hi"
+    assert shown(DraftFormat(Template(template)).prompt(conversation("hi"))) == "hi"
 
 
 def test_blocks_and_filters_that_transformers_knows() -> None:
@@ -154,7 +155,7 @@ def test_blocks_and_filters_that_transformers_knows() -> None:
         "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"
         "{% generation %}{{ {'a': m.content} | tojson }}{% endgeneration %}{% endfor %}{{ [1] | tojson(indent=1) }}"
     )
-    assert shown(DraftFormat(Template(template)).tokens(conversation("<ü>"))) == '{"a": "<ü>"}[\n 1\n]'
+    assert shown(DraftFormat(Template(template)).prompt(conversation("<ü>"))) == '{"a": "<ü>"}[\n 1\n]'
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_blocks_and_filters_that_transformers_knows() -> None:
 )
 def test_tojson_takes_the_arguments_of_transformers(call: str, text: str) -> None:
     template = "{{ {'b': messages[0].content, 'a': [1, 2]} | " + call + " }}"
-    assert shown(DraftFormat(Template(template)).tokens(conversation("<ü>"))) == text
+    assert shown(DraftFormat(Template(template)).prompt(conversation("<ü>"))) == text
 
 
 def test_loops_can_be_left_and_sets_stay_in_their_block() -> None:
@@ -179,7 +180,7 @@ def test_loops_can_be_left_and_sets_stay_in_their_block() -> None:
         "{% for m in [1, 2, 3, 4] %}{% if m == 2 %}{% continue %}{% endif %}{% generation %}{{ m }}"
         "{% set own = 1 %}{% if m == 3 %}{% break %}{% endif %}{% endgeneration %}{{ own is defined }}{% endfor %}"
     )
-    assert shown(DraftFormat(Template(template)).tokens(conversation("hi"))) == "1False3"
+    assert shown(DraftFormat(Template(template)).prompt(conversation("hi"))) == "1False3"
 
 
 def test_special_tokens_are_there_if_the_model_has_them(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_special_tokens_are_there_if_the_model_has_them(tmp_path: Path) -> None:
         blob = b"".join(packed_string(f"tokenizer.ggml.{name}_token_id") + packed(id) for name, id in added.items())
         with_entries(data, tmp_path / "special.gguf", blob, len(added), 32)
         with Model(tmp_path / "special.gguf", n_gpu_layers=0) as model:
-            text = "".join(map(model.spelling, DraftFormat(model).tokens(conversation("hi"))))
+            text = "".join(map(model.spelling, DraftFormat(model).prompt(conversation("hi")).tokens))
             spelled = {name: model.spelling(ids[key]) for name, key in (("unk", "unknown"), ("cls", "cls"))}
             if added is not ids:
                 spelled = {"unk": "-", "cls": "-"}
@@ -212,7 +213,7 @@ def test_special_tokens_are_there_if_the_model_has_them(tmp_path: Path) -> None:
 )
 def test_a_template_that_fails_names_its_line(template: str, line: int) -> None:
     with pytest.raises(ModelError, match=f"in line {line}: "):
-        DraftFormat(Template(template)).tokens(conversation("hi"))
+        DraftFormat(Template(template)).prompt(conversation("hi"))
 
 
 @pytest.mark.parametrize("template", ["\n{{ x | no_such_filter }}", "\n{% endfor %}", "\n{{ 'open }}", "\n{% wat %}"])
@@ -233,7 +234,7 @@ def test_a_template_that_cannot_be_parsed_names_its_line(template: str) -> None:
 )
 def test_a_template_gets_out_of_no_sandbox(template: str) -> None:
     with pytest.raises(ModelError, match="chat template"):
-        DraftFormat(Template(template)).tokens(conversation("hi"))
+        DraftFormat(Template(template)).prompt(conversation("hi"))
 
 
 REAL_TEMPLATES = [
@@ -269,14 +270,15 @@ def test_every_template_of_llama_cpp_is_rendered(tell: Tell) -> None:
     for name, template in found.items():
         form = DraftFormat(Template(template), clock=lambda: datetime(2020, 2, 3))
         try:
-            text = shown(form.tokens(messages))
+            prompt = form.prompt(messages)
         except ModelError:
             refused.append(name)
             continue
+        text = shown(prompt)
         places = [text.find(message["content"]) for message in messages]
         assert places[1:] == sorted(places[1:]) and min(places) >= 0, name
         assert not any(text.rstrip().endswith(left) for left, _ in THINKING), name
-        assert ("03 Feb 2020" in text) == (form.inserted_date == "03 Feb 2020"), name
+        assert ("03 Feb 2020" in text) == (prompt.date == "03 Feb 2020"), name
     tell(f"templates of llama.cpp: {len(found)} rendered but {refused}")
     assert set(refused) == FUNCTIONS_ONLY
 

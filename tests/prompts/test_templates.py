@@ -19,7 +19,8 @@ from toy_templates import shown
 
 from wsd_local.errors import CancelledError, FitError, ModelError
 from wsd_local.prompts import templates
-from wsd_local.prompts.formats import DraftFormat, conversation
+from wsd_local.prompts.draft_format import DraftFormat
+from wsd_local.prompts.messages import conversation
 from wsd_local.prompts.templates import Template
 
 LOOP = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -90,7 +91,7 @@ def template() -> Iterator[Template]:
 def refusal(source: str, template: Template) -> str:
     """The error of a template that is compiled and rendered."""
     with pytest.raises(ModelError) as caught:
-        DraftFormat(Vocabulary(source), template=template, path=Path("some.gguf")).tokens(conversation("hi"))
+        DraftFormat(Vocabulary(source), template=template, path=Path("some.gguf")).prompt(conversation("hi"))
     text = str(caught.value)
     assert text.startswith("some.gguf: the draft's chat template ") and "\n" not in text and len(text) < 500
     return text
@@ -143,25 +144,25 @@ def test_what_a_template_refuses_with_is_shown_and_cut(template: Template) -> No
 def test_one_process_renders_all_turns_and_another_follows_one_that_was_ended(template: Template) -> None:
     source = "{% if messages[0].content == 'loop' %}" + LOOP + "{% endif %}{{ messages[0].content }}"
     form = DraftFormat(Vocabulary(source), template=template)
-    assert shown(form.tokens(conversation("one"))) == "one"
+    assert shown(form.prompt(conversation("one"))) == "one"
     first = template._process
-    assert shown(form.tokens(conversation("two"))) == "two" and template._process is first
+    assert shown(form.prompt(conversation("two"))) == "two" and template._process is first
     with pytest.raises(ModelError, match="does not end"):
-        form.tokens(conversation("loop"))
-    assert shown(form.tokens(conversation("three"))) == "three"
+        form.prompt(conversation("loop"))
+    assert shown(form.prompt(conversation("three"))) == "three"
     assert first is not None and first.poll() is not None
     assert template._process is not None and template._process is not first
     template._process.kill()
     template._process.wait()
-    assert shown(form.tokens(conversation("four"))) == "four"
+    assert shown(form.prompt(conversation("four"))) == "four"
 
 
 def test_a_conversation_that_no_model_reads_is_not_rendered(template: Template) -> None:
     form = DraftFormat(Vocabulary("{{ messages[0].content }}"), template=template)
     long = "x" * (1 << 21)
-    assert shown(form.tokens(conversation(long))) == long
+    assert shown(form.prompt(conversation(long))) == long
     with pytest.raises(FitError, match="the conversation is 16777217 characters long"):
-        form.tokens(conversation("x" * ((1 << 24) + 1)))
+        form.prompt(conversation("x" * ((1 << 24) + 1)))
 
 
 def test_rendering_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +173,7 @@ def test_rendering_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     process = template._process
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(CancelledError):
-        form.tokens(conversation("hi"), stop.is_set)
+        form.prompt(conversation("hi"), stop.is_set)
     assert process is not None and process.poll() is not None and template._process is None
 
 
@@ -183,7 +184,7 @@ def test_many_threads_render_with_one_process(template: Template) -> None:
     def work(number: int) -> None:
         for i in range(20):
             text = f"{number}:{i};"
-            if shown(form.tokens(conversation(text))) != text * 3:
+            if shown(form.prompt(conversation(text))) != text * 3:
                 wrong.append(text)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]

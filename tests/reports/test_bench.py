@@ -86,7 +86,7 @@ def test_a_prompt_has_the_wanted_length(pair: Pair) -> None:
         assert benchmark.QUESTIONS[0] in messages[-1]["content"]
     assert [message["role"] for message in prompt_of(pair, 1)] == ["user"]
     assert bench.prompts["base"] == pair.model("base").tokenize(pair.base_format.prompt(bench.messages))
-    assert bench.prompts["draft"] == pair.draft_format.tokens(bench.messages)
+    assert bench.prompts["draft"] == pair.draft_format.prompt(bench.messages).tokens
 
 
 def test_no_cached_prompt_counts(pair: Pair) -> None:

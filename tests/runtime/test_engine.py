@@ -393,8 +393,8 @@ def test_control_tokens_in_a_message_stay_text(pair: Pair) -> None:
     model = pair.model("draft")
     spelling = model.special_spelling("eos")
     assert spelling
-    tokens = pair.draft_format.tokens([{"role": "user", "content": f"a {spelling} b"}])
-    plain = pair.draft_format.tokens([{"role": "user", "content": "a b"}])
+    tokens = pair.draft_format.prompt([{"role": "user", "content": f"a {spelling} b"}]).tokens
+    plain = pair.draft_format.prompt([{"role": "user", "content": "a b"}]).tokens
     ends = [token for token in tokens if model.is_eog(token)]
     assert len(ends) == len([token for token in plain if model.is_eog(token)])
     assert spelling.encode() in b"".join(model.piece(token) for token in tokens)

@@ -20,7 +20,7 @@ from makers_more import paths_of_kinds
 
 from wsd_local.errors import CancelledError, FitError, WsdError
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Question
-from wsd_local.prompts.formats import conversation
+from wsd_local.prompts.messages import conversation
 from wsd_local.runtime import fleet as fleets
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.pair import Pair

@@ -23,7 +23,7 @@ from replies import asked, reply
 
 from wsd_local.errors import UsageError
 from wsd_local.events import Checked, Switched, Text
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.store import Preset, Store, StoreError, finding, schema
 from wsd_local.store import file as store_file
 

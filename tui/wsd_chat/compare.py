@@ -17,7 +17,7 @@ from wsd_chat.markdown import SWITCH, source_of
 from wsd_chat.reply_view import ReplyMarkdown
 from wsd_chat.worker import Worker
 from wsd_local.events import Switched, Text
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.runtime.reply import Finished
 
 MODES = (("base", "base alone"), ("draft", "draft alone"), ("wsd", "draft, then base"))

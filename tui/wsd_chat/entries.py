@@ -10,7 +10,7 @@ from typing import Any
 
 from wsd_chat.transcript import Entry
 from wsd_local.core.decoding import ReplyToken
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.store import MessageRow, Store
 
 

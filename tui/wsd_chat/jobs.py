@@ -17,7 +17,7 @@ from wsd_local.core.decoding import Phase
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source
 from wsd_local.library.naming import name_of
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.runtime.pair import Pair, load
 from wsd_local.runtime.reply import Finished
 from wsd_local.runtime.run import Run

@@ -15,7 +15,7 @@ from wsd_chat.jobs import loaded
 from wsd_chat.transcript import Entry
 from wsd_chat.worker import Worker
 from wsd_local.core.decoding import ReplyToken
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.system.visible import visible
 
 _REASONS = {

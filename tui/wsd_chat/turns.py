@@ -25,7 +25,7 @@ from wsd_chat.transcript import Entry
 from wsd_chat.worker import Failed, Worker
 from wsd_local.errors import WsdError
 from wsd_local.events import Checked, Notice, Switched, Text
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.runtime.power import on_battery
 from wsd_local.runtime.reply import Finished
 from wsd_local.settings import ReplySettings, changed

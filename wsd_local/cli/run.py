@@ -293,7 +293,7 @@ def given_settings(context: typer.Context) -> dict[str, Any]:
 def _conversation(
     prompt: str | None, file: Path | None, messages: Path | None, system: str | None
 ) -> list[dict[str, Any]]:
-    from wsd_local.prompts.formats import conversation, counted
+    from wsd_local.prompts.messages import conversation, counted
     from wsd_local.system.inputs import decoded, plain, read_stream, read_text
 
     unused = Counter[str]()
@@ -317,7 +317,7 @@ def _conversation(
 
 
 def _messages(path: Path, unused: Counter[str]) -> list[dict[str, Any]]:
-    from wsd_local.prompts.formats import has_content
+    from wsd_local.prompts.messages import has_content
     from wsd_local.system.inputs import read_json
 
     found = read_json(path)

@@ -17,7 +17,8 @@ from wsd_local.datasets import DataSet, Item
 from wsd_local.datasets.run_file import Key
 from wsd_local.errors import WsdError
 from wsd_local.events import Notice
-from wsd_local.prompts.formats import BaseFormat, Message
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.messages import Message
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished, Reply

@@ -15,7 +15,7 @@ from typing import Any
 
 from wsd_local.datasets.items import Item
 from wsd_local.errors import UsageError
-from wsd_local.prompts.formats import Message, conversation, has_content
+from wsd_local.prompts.messages import Message, conversation, has_content
 
 COLUMNS = ("prompt", "question", "instruction", "text")
 """Names by which a column of prompts is known, in any case; the first that is there."""

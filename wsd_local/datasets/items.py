@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 
 
 @dataclass(frozen=True, slots=True)

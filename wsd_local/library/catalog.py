@@ -17,7 +17,7 @@ from wsd_local.errors import ModelError, UsageError
 from wsd_local.library.registry import known
 from wsd_local.paths import expanded, package_models_dir
 from wsd_local.placement.footprint import Shape
-from wsd_local.prompts.formats import BaseFormat
+from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.settings import nearest
 from wsd_local.system.inputs import read_toml
 from wsd_local.units import gb

@@ -24,7 +24,7 @@ from wsd_local.llama import Context, Question, Sampler
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.timing import timed_calls
 from wsd_local.placement.plan import HOST, load_mode
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 from wsd_local.reports.contention import Elsewhere, Watch
 from wsd_local.runtime.engine import Stopwatch
 from wsd_local.runtime.pair import Pair

@@ -18,7 +18,7 @@ from typing import Any
 
 from wsd_local.errors import UsageError, reason
 from wsd_local.paths import demo_dir
-from wsd_local.prompts.formats import conversation
+from wsd_local.prompts.messages import conversation
 from wsd_local.reports.demo import MEASURED_GROUP, Question, Verdict, judge, load_questions
 from wsd_local.runtime.pair import Pair
 

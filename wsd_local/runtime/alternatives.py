@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsd_local.prompts.formats import conversation
+from wsd_local.prompts.messages import conversation
 
 if TYPE_CHECKING:
     from wsd_local.runtime.pair import Pair

@@ -30,7 +30,9 @@ from wsd_local.library.vetting import amx_works, vet, vet_adapter
 from wsd_local.llama import Cancellation, Context, ContextOptions, Matcher, Model
 from wsd_local.placement.fit import fitted
 from wsd_local.placement.plan import DEFAULT_CTX, Plan, cells, load_mode, rows
-from wsd_local.prompts.formats import BaseFormat, DraftFormat, conversation
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.draft_format import DraftFormat
+from wsd_local.prompts.messages import conversation
 from wsd_local.prompts.templates import Template
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.fleet import Failed, Fleet

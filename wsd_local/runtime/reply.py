@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from wsd_local.core.decoding import Counts, Phase, ReplyToken
 from wsd_local.core.speculation import Speculated
 from wsd_local.events import Event, FinishReason, Source, SwitchReason
-from wsd_local.prompts.formats import Message
+from wsd_local.prompts.messages import Message
 
 
 @dataclass(frozen=True, slots=True)

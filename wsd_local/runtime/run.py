@@ -24,8 +24,8 @@ from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
 from wsd_local.llama import Matcher, Model, Sampler
 from wsd_local.paths import demo_dir
-from wsd_local.prompts.formats import Message, supplied_prefix, urial_format
-from wsd_local.prompts.trimming import trimmed
+from wsd_local.prompts.base_format import urial_format
+from wsd_local.prompts.messages import Message, supplied_prefix, trimmed
 from wsd_local.runtime.engine import Job, Stopwatch
 from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
 from wsd_local.settings import ReplySettings, plain
@@ -55,6 +55,7 @@ class _Prompts:
     draft: list[int]
     base: str
     base_length: int
+    date: str | None
     dropped: int = 0
 
 
@@ -338,7 +339,7 @@ class Run:
             "base_lora_sha256": self._pair.hashes.get("base_lora"),
             "settings": settings,
             "plan": None if self._pair.plan is None else self._pair.plan.as_dict(),
-            "template_date": self._pair.draft_format.inserted_date if "draft" in self._roles else None,
+            "template_date": self._prompts.date,
         }
 
     def _fitted(self) -> _Prompts:
@@ -376,7 +377,8 @@ class Run:
 
     def _prompted(self, messages: list[Message]) -> _Prompts:
         cancelled = partial(self._pair.turns.is_cancelled, self._turn)
-        draft = self._pair.draft_format.tokens(messages, cancelled) if "draft" in self._roles else []
+        rendered = self._pair.draft_format.prompt(messages, cancelled) if "draft" in self._roles else None
+        draft = [] if rendered is None else rendered.tokens
         base = self._format.prompt(messages)
         length = len(self._pair.model("base").tokenize(base)) if "base" in self._roles else len(draft)
-        return _Prompts(messages, draft, base, length)
+        return _Prompts(messages, draft, base, length, None if rendered is None else rendered.date)

@@ -19,7 +19,7 @@ from wsd_local.core.alignment import common_prefix
 from wsd_local.errors import BusyError, CancelledError, FitError, UsageError, short
 from wsd_local.events import Event
 from wsd_local.llama import Cancellation
-from wsd_local.prompts.formats import Message, conversation
+from wsd_local.prompts.messages import Message, conversation
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.runtime.turns import Turns, waits
 

@@ -245,7 +245,7 @@ class ReplyWriter:
 
     def _given(self, reply: Reply) -> tuple[str, list[Span], tuple[ReplyToken, ...]]:
         """What stood in front of this reply's own text, who wrote it, and its tokens as far as they are known."""
-        from wsd_local.prompts.formats import supplied_prefix
+        from wsd_local.prompts.messages import supplied_prefix
 
         given = clean(supplied_prefix(reply.messages) or "" if reply.messages else "")
         before = self._before
