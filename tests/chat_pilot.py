@@ -11,9 +11,9 @@ from typing import Any
 
 from textual.pilot import Pilot
 from wsd_chat.app import ChatApp
-from wsd_chat.composer import Composer
-from wsd_chat.jobs import Said, Wanted
-from wsd_chat.transcript import MessageView
+from wsd_chat.model_jobs import Said, Wanted
+from wsd_chat.widgets.composer import Composer
+from wsd_chat.widgets.message import MessageView
 
 from wsd_local.events import Text
 from wsd_local.store import Store
@@ -64,7 +64,7 @@ class Brake:
     """The models wait behind so many characters of text, until they are let go."""
 
     def __init__(self, app: ChatApp, behind: int = 0) -> None:
-        self._left, self._going, tell = behind, threading.Event(), app.models.tell
+        self._left, self._going, tell = behind, threading.Event(), app.models.publish
 
         def told(news: Any) -> None:
             tell(news)
@@ -73,7 +73,7 @@ class Brake:
                 if self._left < 0:
                     self._going.wait(30)
 
-        app.models.tell = told  # type: ignore[method-assign]
+        app.models.publish = told  # type: ignore[method-assign]
 
     def hold(self, behind: int) -> None:
         """Again, behind so many characters from here on."""

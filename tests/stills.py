@@ -12,9 +12,9 @@ from typing import Any
 
 from textual.pilot import Pilot
 from wsd_chat.app import ChatApp
-from wsd_chat.composer import Composer
-from wsd_chat.jobs import Pulse, Wanted
-from wsd_chat.transcript import Entry
+from wsd_chat.entries import Entry
+from wsd_chat.model_jobs import Pulse, Wanted
+from wsd_chat.widgets.composer import Composer
 
 from wsd_local.core.decoding import ReplyToken
 from wsd_local.store import Store

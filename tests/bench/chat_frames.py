@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "tui"))
 
 from wsd_chat.app import ChatApp
-from wsd_chat.jobs import Ended, Said, Wanted
-from wsd_chat.worker import Ticket
+from wsd_chat.model_jobs import Ended, Said, Wanted
 
 from wsd_local.events import Switched, Text
+from wsd_local.runtime.worker import Task
 from wsd_local.store import Store
 
 REPLY = (
@@ -62,9 +62,9 @@ async def measure(messages: int, rate: float, seconds: float) -> dict[str, float
             async with app.run_test(size=(120, 40)) as pilot:
                 await app.open_chat(chat)
                 await pilot.pause()
-                app.models.do = lambda job: Ticket()  # type: ignore[method-assign]
+                app.models.submit = lambda work: Task()  # type: ignore[method-assign]
                 app.ask("and how do I boil another one?")
-                while app.turn is None or app.turn.ticket is None or app.turn.key is None:
+                while app.turn is None or app.turn.task is None or app.turn.key is None:
                     await pilot.pause()
                 key, words = app.turn.key, (REPLY * 20).split(" ")
                 begun = last = time.perf_counter()
@@ -73,12 +73,12 @@ async def measure(messages: int, rate: float, seconds: float) -> dict[str, float
                     gaps.append((now - last) * 1000)
                     last = now
                     while sent < (now - begun) * rate and sent < len(words):
-                        app.models.tell(Said(key, Text(words[sent] + " ", "draft" if sent < 7 else "base")))
+                        app.models.publish(Said(key, Text(words[sent] + " ", "draft" if sent < 7 else "base")))
                         if sent == 6:
-                            app.models.tell(Said(key, Switched("threshold", 6, 7, 0.91)))
+                            app.models.publish(Said(key, Switched("threshold", 6, 7, 0.91)))
                         sent += 1
                     await asyncio.sleep(0.001)
-                app.models.tell(Ended(key))
+                app.models.publish(Ended(key))
                 await pilot.pause()
     ordered = sorted(gaps)
     return {

@@ -11,19 +11,20 @@ from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown,
 from hub_stand_in import HubStandIn, Repo
 from textual.widgets import DataTable, Input, OptionList, Static
 from wsd_chat.app import ChatApp
-from wsd_chat.chats import ChatList
-from wsd_chat.compare import CompareScreen
-from wsd_chat.composer import Composer
-from wsd_chat.jobs import Wanted
-from wsd_chat.keys import COMMANDS, slash
-from wsd_chat.markdown import SWITCH
-from wsd_chat.picker import ModelPicker
-from wsd_chat.reply_view import ReplyMarkdown
-from wsd_chat.screens import HelpScreen, LogScreen
-from wsd_chat.settings_screen import SettingsScreen
-from wsd_chat.status import StatusLine
-from wsd_chat.switch_view import SwitchView
-from wsd_chat.transcript import WINDOW, MessageView, Transcript
+from wsd_chat.commands import COMMANDS, slash
+from wsd_chat.markdown.source import SWITCH
+from wsd_chat.model_jobs import Wanted
+from wsd_chat.screens.box import HelpScreen, LogScreen
+from wsd_chat.screens.compare import CompareScreen
+from wsd_chat.screens.model_picker import ModelPicker
+from wsd_chat.screens.settings import SettingsScreen
+from wsd_chat.screens.switch_view import SwitchView
+from wsd_chat.widgets.chat_list import ChatList
+from wsd_chat.widgets.composer import Composer
+from wsd_chat.widgets.message import MessageView
+from wsd_chat.widgets.reply_markdown import ReplyMarkdown
+from wsd_chat.widgets.status_line import StatusLine
+from wsd_chat.widgets.transcript import WINDOW, Transcript
 
 from wsd_local.library.catalog import catalog_models, catalog_pairs
 from wsd_local.library.hub import Hub

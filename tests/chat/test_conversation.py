@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replies import reply
 from wsd_chat.conversation import Begun, Conversation
-from wsd_chat.entries import entries, messages_of, tokens_of
-from wsd_chat.transcript import Entry
+from wsd_chat.entries import Entry, entries, messages_of, tokens_of
 
 from wsd_local.errors import UsageError
 from wsd_local.events import Checked, Switched, Text

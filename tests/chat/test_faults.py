@@ -12,13 +12,14 @@ import pytest
 from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, texts, until
 from textual.widgets import Input, OptionList
 from wsd_chat.app import ChatApp
-from wsd_chat.chats import ChatList
-from wsd_chat.composer import Composer
-from wsd_chat.jobs import Reading, Wanted
-from wsd_chat.picker import ModelPicker
-from wsd_chat.settings_screen import SettingsScreen, names
-from wsd_chat.switch_view import SwitchView
-from wsd_chat.transcript import MessageView, Transcript
+from wsd_chat.model_jobs import Reading, Wanted
+from wsd_chat.screens.model_picker import ModelPicker
+from wsd_chat.screens.settings import SettingsScreen, names
+from wsd_chat.screens.switch_view import SwitchView
+from wsd_chat.widgets.chat_list import ChatList
+from wsd_chat.widgets.composer import Composer
+from wsd_chat.widgets.message import MessageView
+from wsd_chat.widgets.transcript import Transcript
 
 from wsd_local.settings import ReplySettings
 from wsd_local.store import Store
@@ -166,7 +167,7 @@ async def test_the_search_takes_the_words_and_shows_them(tmp_path: Path, size: t
 def test_alt_f_is_alt_f_as_terminals_send_it() -> None:
     from textual._xterm_parser import XTermParser
     from textual.events import Key
-    from wsd_chat.terminal_keys import tell_apart
+    from wsd_chat.terminal.alt_f import tell_apart
 
     tell_apart()
     parser = XTermParser()
@@ -281,7 +282,7 @@ async def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
 async def test_reading_ends_at_its_end(tmp_path: Path) -> None:
     async with chatting(tmp_path) as (app, pilot):
         for done, phase in ((1, "base reads 50%"), (2, "ready")):
-            app.models.tell(Reading("base", done, 2))
+            app.models.publish(Reading("base", done, 2))
             await until(pilot, lambda phase=phase: app.status.phase == phase)
 
 

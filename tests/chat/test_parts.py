@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
@@ -18,12 +16,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
-from wsd_chat.clipboard import copy
-from wsd_chat.live_markdown import LiveMarkdown
-from wsd_chat.markdown import SWITCH, pieces, source_of
-from wsd_chat.worker import Failed, Worker
+from wsd_chat.markdown.live import LiveMarkdown
+from wsd_chat.markdown.source import SWITCH, pieces, source_of
+from wsd_chat.terminal.clipboard import copy
 
-from wsd_local.errors import WsdError
 from wsd_local.runtime.power import on_battery
 
 DRAFT = Style(italic=True)
@@ -155,105 +151,12 @@ def test_a_text_cannot_steer_or_hide() -> None:
     assert "<b>bold</b>" in page and "http://e.org" in page and "\ue000" not in page and "\ue001" not in page
 
 
-def test_a_job_that_waits_is_stopped_and_no_other(worker: Worker) -> None:
-    pair: Any = worker.pair
-    going, seen, done = threading.Event(), [], threading.Event()
-
-    def first(worker: Worker) -> None:
-        going.wait(20)
-        seen.append(worker.stopped)
-
-    def second(worker: Worker) -> None:
-        seen.append(worker.stopped)
-        done.set()
-
-    worker.do(first)
-    worker.stop(worker.do(second))
-    assert not pair.cancelled.is_set()
-    going.set()
-    assert done.wait(20) and seen == [False, True]
-
-
-# -- the models' thread ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def worker() -> Any:
-    """A thread whose pair only knows how to be cancelled."""
-    worker = Worker()
-    cancelled = threading.Event()
-    clearing = SimpleNamespace(clear=cancelled.clear)
-    pair = SimpleNamespace(cancel=cancelled.set, cancellation=clearing, close=lambda: None, cancelled=cancelled)
-    worker.pair = pair  # type: ignore[assignment]
-    yield worker
-    worker.close()
-
-
-def test_jobs_run_in_order_and_errors_are_told(worker: Worker) -> None:
-    done = threading.Event()
-
-    def fails(_worker: Worker) -> None:
-        raise WsdError("no")
-
-    worker.do(lambda worker: worker.tell(1))
-    worker.do(fails)
-    worker.do(lambda worker: worker.tell(2))
-    worker.do(lambda worker: done.set())
-    assert done.wait(20)
-    news = list(worker.take())
-    assert news[0] == 1 and news[2] == 2
-    assert isinstance(news[1], Failed) and news[1].message == "no"
-
-
-def test_idle_work_ends_when_a_job_comes_and_does_not_cancel_it(worker: Worker) -> None:
-    pair: Any = worker.pair
-    idling, done = threading.Event(), threading.Event()
-    seen: list[bool] = []
-
-    def idle(_worker: Worker) -> None:
-        idling.set()
-        assert pair.cancelled.wait(20), "a job must interrupt this"
-
-    def job(_worker: Worker) -> None:
-        seen.append(pair.cancelled.is_set())
-        done.set()
-
-    worker.idle = idle
-    worker.do(lambda worker: None)
-    for _ in range(20):
-        assert idling.wait(20)
-        idling.clear()
-        done.clear()
-        worker.do(job)
-        assert done.wait(20)
-    assert seen == [False] * 20
-    worker.idle = None
-
-
-def test_stop_reaches_the_job_that_runs(worker: Worker) -> None:
-    pair: Any = worker.pair
-    runs = threading.Event()
-    ended = threading.Event()
-
-    def job(worker: Worker) -> None:
-        runs.set()
-        assert pair.cancelled.wait(20)
-        worker.tell("stopped")
-        ended.set()
-
-    worker.do(job)
-    assert runs.wait(20)
-    worker.stop()
-    assert ended.wait(20)
-    assert list(worker.take()) == ["stopped"]
-
-
 # -- the system ------------------------------------------------------------------------------------------------
 
 NATIVE = """
 import os, sys
 from pathlib import Path
-from wsd_chat.terminal import own_screen
+from wsd_chat.terminal.native_output import own_screen
 with own_screen(Path(sys.argv[1])):
     os.write(2, b"native line\\n")
     sys.__stderr__.write("drawn\\n")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from stills import TOKENS, Still, settled
 from textual.pilot import Pilot
-from wsd_chat.screens import HelpScreen
-from wsd_chat.switch_view import SwitchView
+from wsd_chat.screens.box import HelpScreen
+from wsd_chat.screens.switch_view import SwitchView
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from textual import on
 from textual.app import SystemCommand
 from textual.screen import Screen
 
-from wsd_chat import keys
-from wsd_chat.chats import ChatList
-from wsd_chat.entries import entries, tokens_of
+from wsd_chat import commands as keys
+from wsd_chat.entries import Entry, entries, tokens_of
 from wsd_chat.frame import in_turn
-from wsd_chat.screens import Ask, HelpScreen, LogScreen
-from wsd_chat.transcript import Entry, MessageView
+from wsd_chat.screens.box import Ask, HelpScreen, LogScreen
 from wsd_chat.turns import Turns
+from wsd_chat.widgets.chat_list import ChatList
+from wsd_chat.widgets.message import MessageView
 from wsd_local.errors import UsageError
 from wsd_local.settings import ReplySettings, changed
 
@@ -279,7 +279,7 @@ class ChatApp(Turns):
 
     @in_turn
     async def _look_into(self, entry: Entry) -> None:
-        from wsd_chat.switch_view import SwitchView
+        from wsd_chat.screens.switch_view import SwitchView
 
         book = self.talk.book
         branch = await self.desk.do(entries, book, entry.parent)
@@ -288,7 +288,7 @@ class ChatApp(Turns):
 
     def action_models(self) -> None:
         """Choose a pair, or two models that are here."""
-        from wsd_chat.picker import Choice, ModelPicker
+        from wsd_chat.screens.model_picker import Choice, ModelPicker
 
         def chosen(choice: Choice | None) -> None:
             if isinstance(choice, tuple):
@@ -303,7 +303,7 @@ class ChatApp(Turns):
         self.start(self._settings())
 
     async def _settings(self) -> None:
-        from wsd_chat.settings_screen import SettingsScreen
+        from wsd_chat.screens.settings import SettingsScreen
 
         presets = await self.desk.do(self.store.presets)
         current = {"threshold": self.threshold, **self.overrides, "system": self.talk.system or ""}
@@ -330,7 +330,7 @@ class ChatApp(Turns):
 
     @in_turn
     async def _compare(self, question: int) -> None:
-        from wsd_chat.compare import CompareScreen
+        from wsd_chat.screens.compare import CompareScreen
 
         branch = await self.desk.do(entries, self.talk.book, question)
         self.push_screen(CompareScreen(self.models, self.messages(branch), dict(self.overrides)))
@@ -373,7 +373,7 @@ class ChatApp(Turns):
             self.say("there is no code block", "warning")
 
     def _copied(self, text: str) -> None:
-        from wsd_chat.clipboard import copy
+        from wsd_chat.terminal.clipboard import copy
 
         program = copy(text)
         if program is not None:

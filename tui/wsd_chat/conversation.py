@@ -1,8 +1,8 @@
 """The conversation that is open: which chat, which branch, and how questions and replies get into the store.
 
-Contract: knows no screen. Its methods but the properties wait for the store, so they run in a thread of their own (see
-`wsd_chat.desk`), one at a time. A method that fails changes nothing, neither here nor, as far as it can be told, in the
-store: a question is there with its reply, or not at all.
+Contract: knows no screen and no Textual. Its methods, properties excepted, wait for the store, so they run in a thread
+of their own (`wsd_chat.store_thread`), one at a time. A method that fails changes nothing, neither here nor, as far as
+that can be known, in the store: a question is kept together with its reply, or not at all.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from wsd_chat.entries import entries
-from wsd_chat.transcript import Entry
+from wsd_chat.entries import Entry, entries
 from wsd_local.errors import UsageError
 from wsd_local.runtime.reply import Reply
 from wsd_local.store import GoneError, ReplyWriter, Store, StoreError

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wsd_chat.conversation import Begun
-from wsd_chat.entries import entries
+from wsd_chat.entries import Entry, entries
 from wsd_chat.frame import Frame, in_turn
-from wsd_chat.jobs import Said
-from wsd_chat.transcript import Entry, MessageView
-from wsd_chat.worker import Failed, Ticket
+from wsd_chat.model_jobs import Said
+from wsd_chat.widgets.message import MessageView
 from wsd_local.errors import WsdError
 from wsd_local.events import Text
 from wsd_local.runtime.reply import Finished, Reply
+from wsd_local.runtime.worker import Failed, Task
 from wsd_local.store import GoneError, StoreError
 
 LEAVE_S = 1.5
@@ -35,7 +35,7 @@ class Turn:
     typed: str | None = None
     begun: Begun | None = None
     view: MessageView | None = None
-    ticket: Ticket | None = None
+    task: Task | None = None
     reply: Reply | None = None
     stopped: bool = False
     ending: bool = False
@@ -132,16 +132,16 @@ class Endings(Frame):
 
     def _failed(self, news: Failed) -> None:
         turn = self.turn
-        if news.ticket is self._loading:
+        if news.task is self._loading:
             self._loading = None
             self.status.phase = "no pair"
             self.start(self._warn(news.message))
-        elif turn is not None and news.ticket is turn.ticket and not turn.ending:
+        elif turn is not None and news.task is turn.task and not turn.ending:
             turn.ending = True
             gc.unfreeze()
             self._rest()
             self.start(self._give_up(turn, news.message))
-        elif not news.ticket.stopped:
+        elif not news.task.stopped:
             self._rest()
             self.start(self._warn(news.message))
 
@@ -172,7 +172,7 @@ class Endings(Frame):
         turn, self.turn = self.turn, None
         self.store.hurry(LEAVE_S)
         await asyncio.to_thread(self.models.close)
-        for news in self.models.take():
+        for news in self.models.news():
             if turn is not None and isinstance(news, Said) and news.key == turn.key and turn.begun is not None:
                 if isinstance(news.event, Text):
                     turn.begun.writer.text(news.event)

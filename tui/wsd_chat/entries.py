@@ -5,13 +5,39 @@ Contract: pure translation; nothing is read but what is given.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-from wsd_chat.transcript import Entry
+from wsd_chat.markdown.source import source_of
 from wsd_local.core.decoding import ReplyToken
 from wsd_local.prompts.messages import Message
 from wsd_local.store import MessageRow, Store
+
+
+@dataclass(slots=True)
+class Entry:
+    """One message as the screen needs it.
+
+    `drafted` characters at its beginning are the draft's; `alone`: all of it is the base's. `report` is the reply's
+    JSON object without its texts, as far as there is one. `place` is its number among its siblings, and their number.
+    """
+
+    id: int
+    parent: int | None
+    role: str
+    text: str
+    state: str = "finished"
+    drafted: int = 0
+    label: str = ""
+    alone: bool = False
+    place: tuple[int, int] = (1, 1)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """Markdown with the mark where the base took over."""
+        return source_of(self.text, self.drafted if self.role == "assistant" and self.label else None)
 
 
 def entries(store: Store, head: int | None) -> list[Entry]:

@@ -19,18 +19,20 @@ from textual.containers import Horizontal, Vertical
 from textual.filter import LineFilter
 from textual.widgets import Footer, Header
 
-from wsd_chat import keys, look
-from wsd_chat.chats import ChatList
-from wsd_chat.composer import Composer
+from wsd_chat import commands as keys
+from wsd_chat import theme as look
 from wsd_chat.conversation import Conversation
-from wsd_chat.desk import Desk
-from wsd_chat.guard import VISIBLE
-from wsd_chat.jobs import Answering, Wanted
-from wsd_chat.status import StatusLine
-from wsd_chat.terminal_keys import tell_apart
-from wsd_chat.transcript import Entry, Transcript
-from wsd_chat.worker import Ticket, Worker
+from wsd_chat.entries import Entry
+from wsd_chat.model_jobs import Answering, Wanted
+from wsd_chat.store_thread import Desk
+from wsd_chat.terminal.alt_f import tell_apart
+from wsd_chat.terminal.visible_only import VISIBLE
+from wsd_chat.widgets.chat_list import ChatList
+from wsd_chat.widgets.composer import Composer
+from wsd_chat.widgets.status_line import StatusLine
+from wsd_chat.widgets.transcript import Transcript
 from wsd_local.errors import WsdError, message_of
+from wsd_local.runtime.worker import Task, Worker
 from wsd_local.store import Store
 from wsd_local.system.visible import visible
 
@@ -97,7 +99,7 @@ class Frame(App[None]):
         self.overrides: dict[str, Any] = {}
         self.chosen: int | None = None
         self._first_chat, self._first_system = chat, system
-        self._loading: Ticket | None = None
+        self._loading: Task | None = None
         self._listed: bool | None = None
         self._look = look.Look(None if store.path is None else store.path.with_name("wsd-chat.json"))
 

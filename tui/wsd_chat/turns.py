@@ -15,19 +15,18 @@ from typing import Any
 
 from textual import on
 
-from wsd_chat.composer import Composer
 from wsd_chat.endings import Endings, Turn
-from wsd_chat.entries import label, messages_of
+from wsd_chat.entries import Entry, label, messages_of
 from wsd_chat.frame import in_turn
-from wsd_chat.greeting import greeting
-from wsd_chat.jobs import Began, Ended, Loaded, Loading, Pulse, Reading, Said, Wanted, load_job
-from wsd_chat.transcript import Entry
-from wsd_chat.worker import Failed, Worker
+from wsd_chat.model_jobs import Began, Ended, Loaded, Loading, Pulse, Reading, Said, Wanted, load_job
+from wsd_chat.widgets.composer import Composer
+from wsd_chat.widgets.greeting import greeting
 from wsd_local.errors import WsdError
 from wsd_local.events import Checked, Notice, Switched, Text
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.power import on_battery
 from wsd_local.runtime.reply import Finished
+from wsd_local.runtime.worker import Failed, Worker
 from wsd_local.settings import ReplySettings, changed
 
 
@@ -43,7 +42,7 @@ class Turns(Endings):
         self.wanted = wanted
         self.status.pair, self.status.phase, self.status.pulse = wanted.name, "loading", None
         self.status.threshold = self.threshold
-        self._loading = self.models.do(partial(load_job, wanted=wanted))
+        self._loading = self.models.submit(partial(load_job, wanted=wanted))
 
     def _prepare(self, worker: Worker) -> None:
         if not on_battery() and self.wanted.prepare:
@@ -114,9 +113,9 @@ class Turns(Endings):
                 self.answering.answer(worker, key, messages, settings)
 
         self._rest("waits for the pair" if self._loading is not None else None)
-        turn.ticket = self.models.do(job)
+        turn.task = self.models.submit(job)
         if turn.stopped:
-            self.models.stop(turn.ticket)
+            self.models.stop(turn.task)
 
     def action_regenerate(self) -> None:
         """Answer the last question anew."""
@@ -162,15 +161,15 @@ class Turns(Endings):
         """Stop the reply that is asked for or written, and nothing else."""
         if self.turn is not None:
             self.turn.stopped = True
-            if self.turn.ticket is not None:
-                self.models.stop(self.turn.ticket)
+            if self.turn.task is not None:
+                self.models.stop(self.turn.task)
 
     # -- news ------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         if not self.is_running:
             return
-        for news in self.models.take():
+        for news in self.models.news():
             self._take(news)
         turn = self.turn
         if turn is not None and turn.begun is not None and turn.begun.writer.trouble is not None:

@@ -17,8 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from wsd_local.cli import terminal
-from wsd_local.cli.interrupt import Interrupted, signals_raise
 from wsd_local.errors import CancelledError, WsdError
+from wsd_local.system.interrupt import Interrupted, signals_raise
 from wsd_local.version import __version__
 
 COMMANDS = {

@@ -57,7 +57,6 @@ def bench(
     import psutil
     from rich.progress import Progress
 
-    from wsd_local.cli.interrupt import interruptible
     from wsd_local.cli.run import given_settings, show_native_log
     from wsd_local.cli.tables import print_json
     from wsd_local.config import read_config
@@ -65,6 +64,7 @@ def bench(
     from wsd_local.library.catalog import read_base_format
     from wsd_local.reports.bench import OVERRIDES, Bench, measure, steps
     from wsd_local.runtime.pair import load
+    from wsd_local.system.interrupt import interruptible
 
     show_native_log(verbose)
     config = read_config()

@@ -51,9 +51,9 @@ def chat(
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise UsageError("wsd-chat needs a terminal; in scripts and pipes use wsd-local run")
     from wsd_chat.app import ChatApp
-    from wsd_chat.jobs import Wanted
-    from wsd_chat.signals import ending
-    from wsd_chat.terminal import own_screen
+    from wsd_chat.model_jobs import Wanted
+    from wsd_chat.terminal.native_output import own_screen
+    from wsd_chat.terminal.signals import ending
 
     wanted = Wanted(config.pair if pair is None else pair, draft, base, settings, prepare)
     log = cache_dir() / "wsd-chat.log"

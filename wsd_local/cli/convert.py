@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsd_local.cli import terminal
-from wsd_local.cli.interrupt import interruptible
 from wsd_local.cli.options import Debug
+from wsd_local.system.interrupt import interruptible
 from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:

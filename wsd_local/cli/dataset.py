@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wsd_local.cli import terminal
-from wsd_local.cli.interrupt import Stop, interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.prompts.messages import counted
 from wsd_local.system.inputs import LARGEST, json_value, text_of
+from wsd_local.system.interrupt import Stop, interruptible
 from wsd_local.units import plural
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsd_local.cli import options, terminal
-from wsd_local.cli.interrupt import interruptible
 from wsd_local.errors import CancelledError, UsageError, WsdError
+from wsd_local.system.interrupt import interruptible
 
 if TYPE_CHECKING:
-    from wsd_local.cli.interrupt import Stop
     from wsd_local.cli.output import Printer
     from wsd_local.prompts.templates import Template
     from wsd_local.runtime.pair import Pair
     from wsd_local.runtime.reply import Reply
+    from wsd_local.system.interrupt import Stop
 
 
 def run(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsd_chat.worker import Worker
 from wsd_local.core.decoding import Phase
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source
@@ -22,6 +21,7 @@ from wsd_local.runtime.pair import Pair, load
 from wsd_local.runtime.reply import Finished
 from wsd_local.runtime.run import Run
 from wsd_local.runtime.session import Session
+from wsd_local.runtime.worker import Worker
 
 PULSE_S = 0.2
 
@@ -112,7 +112,7 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
         worker.pair = None
 
     def progress(role: Source, fraction: float) -> bool:
-        worker.tell(Loading(role, fraction))
+        worker.publish(Loading(role, fraction))
         return not worker.stopped
 
     pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.settings)
@@ -123,7 +123,9 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
     roles = pair.roles(pair.settings.mode)
     names = {role: name_of(pair.model(role)) for role in roles}
     notes = () if pair.plan is None else pair.plan.given_up
-    worker.tell(Loaded(wanted.name, names.get("draft", ""), names.get("base", ""), min(map(pair.n_ctx, roles)), notes))
+    worker.publish(
+        Loaded(wanted.name, names.get("draft", ""), names.get("base", ""), min(map(pair.n_ctx, roles)), notes)
+    )
 
 
 def loaded(worker: Worker) -> Pair:
@@ -153,7 +155,7 @@ class Answering:
     def answer(self, worker: Worker, key: str, messages: list[Message], overrides: dict[str, Any]) -> None:
         """Answer the last message, or go on with it if it is an answer. News carry `key`."""
         if worker.stopped:
-            worker.tell(Ended(key))
+            worker.publish(Ended(key))
             return
         pair, before = loaded(worker), self.session
         goes_on = before is not None and before.pair is pair and messages[: len(before.messages)] == before.messages
@@ -168,7 +170,7 @@ class Answering:
         if session is None or self.key != key or session.run is None or session.pair is not worker.pair:
             return False
         if worker.stopped:
-            worker.tell(Ended(key))
+            worker.publish(Ended(key))
             return True
         self._follow(worker, key, session, session.stream_resume())
         return True
@@ -180,25 +182,25 @@ class Answering:
 
     @staticmethod
     def _reader(worker: Worker) -> Any:
-        return lambda role, done, total: worker.tell(Reading(role, done, total))
+        return lambda role, done, total: worker.publish(Reading(role, done, total))
 
     def _follow(self, worker: Worker, key: str, session: Session, events: Iterator[Event]) -> None:
-        worker.tell(Began(key))
+        worker.publish(Began(key))
         last, self._goes_on = 0.0, True
         try:
             for event in events:
-                worker.tell(Said(key, event))
+                worker.publish(Said(key, event))
                 if worker.stopped:
                     session.pair.cancel()
                 now = time.monotonic()
                 if session.run is not None and (now - last > PULSE_S or isinstance(event, Finished)):
                     last = now
-                    worker.tell(pulse(session.run))
+                    worker.publish(pulse(session.run))
         except CancelledError:
             pass
         finally:
             self._goes_on = False
-        worker.tell(Ended(key))
+        worker.publish(Ended(key))
 
 
 def pulse(run: Run) -> Pulse:

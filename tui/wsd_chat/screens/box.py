@@ -13,7 +13,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, RichLog, Static
 
-from wsd_chat.keys import COMMANDS
+from wsd_chat.commands import COMMANDS
 from wsd_local.system.visible import visible
 
 _CLOSE: list[Any] = [Binding("escape", "dismiss_nothing", "close")]

@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Input, Label, Select, Static
 
-from wsd_chat.screens import BOX, Ask, Box
+from wsd_chat.screens.box import BOX, Ask, Box
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.settings import ReplySettings, changed, read_text
 from wsd_local.store import Preset

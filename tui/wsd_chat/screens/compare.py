@@ -12,13 +12,13 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from wsd_chat.entries import label
-from wsd_chat.jobs import loaded
-from wsd_chat.markdown import SWITCH, source_of
-from wsd_chat.reply_view import ReplyMarkdown
-from wsd_chat.worker import Worker
+from wsd_chat.markdown.source import SWITCH, source_of
+from wsd_chat.model_jobs import loaded
+from wsd_chat.widgets.reply_markdown import ReplyMarkdown
 from wsd_local.events import Switched, Text
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.reply import Finished
+from wsd_local.runtime.worker import Worker
 
 MODES = (("base", "base alone"), ("draft", "draft alone"), ("wsd", "draft, then base"))
 
@@ -53,7 +53,7 @@ class CompareScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Ask."""
-        self.models.do(self._job)
+        self.models.submit(self._job)
         self.set_interval(1 / 20, self._flush)
 
     def _job(self, worker: Worker) -> None:

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from wsd_chat.markdown import MARK_END, SWITCH, pieces, placed, tokens
+from wsd_chat.markdown.source import MARK_END, SWITCH, pieces, placed, tokens
 
 MARK = Style(reverse=True)
 NARROWEST = 20

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from wsd_chat.desk import Desk
+from wsd_chat.store_thread import Desk
 from wsd_local.errors import WsdError
 from wsd_local.store import ChatRow, Store
 from wsd_local.system.visible import visible

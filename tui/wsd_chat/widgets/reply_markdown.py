@@ -14,7 +14,7 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wsd_chat.live_markdown import Line, LiveMarkdown
+from wsd_chat.markdown.live import Line, LiveMarkdown
 
 
 class ReplyMarkdown(Widget):

@@ -11,11 +11,11 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 from textual_plotext import PlotextPlot
 
-from wsd_chat.jobs import loaded
-from wsd_chat.transcript import Entry
-from wsd_chat.worker import Worker
+from wsd_chat.entries import Entry
+from wsd_chat.model_jobs import loaded
 from wsd_local.core.decoding import ReplyToken
 from wsd_local.prompts.messages import Message
+from wsd_local.runtime.worker import Worker
 from wsd_local.system.visible import visible
 
 _REASONS = {
@@ -123,7 +123,7 @@ class SwitchView(Screen[None]):
             found = favourites(loaded(worker), self.messages, [token.id for token in self.tokens])
             self.call_later(self._favour, found)
 
-        self.models.do(job)
+        self.models.submit(job)
 
     def _favour(self, found: list[tuple[str, float]]) -> None:
         table = self.query_one(DataTable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsd_chat.jobs import Loaded, Wanted
+from wsd_chat.model_jobs import Loaded, Wanted
 from wsd_local.system.visible import visible
 
 _EMBEDDED = (

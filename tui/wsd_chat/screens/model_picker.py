@@ -14,7 +14,7 @@ from textual.widgets import OptionList, ProgressBar, Static
 from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
-from wsd_chat.screens import BOX, Box
+from wsd_chat.screens.box import BOX, Box
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.system.visible import visible
 from wsd_local.units import gb

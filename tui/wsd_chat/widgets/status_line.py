@@ -6,7 +6,7 @@ from rich.text import Text
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from wsd_chat.jobs import Pulse
+from wsd_chat.model_jobs import Pulse
 from wsd_local.system.visible import visible
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from textual.app import App
 
-from wsd_local.cli.interrupt import Interrupted, Stop, ending_signals, handled
+from wsd_local.system.interrupt import Interrupted, Stop, ending_signals, handled
 
 PATIENCE_S = 10.0
 

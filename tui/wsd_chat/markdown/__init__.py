@@ -1,0 +1,1 @@
+"""Replies as Markdown with a mark at the switch; no Textual."""

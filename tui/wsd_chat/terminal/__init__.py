@@ -1,0 +1,1 @@
+"""The terminal around the app: native output, signals, the clipboard, what may be drawn."""
