@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, nearest
 from wsd_local.library.catalog import PairEntry, catalog_pairs
 from wsd_local.paths import config_file
-from wsd_local.settings import names, nearest, read_text, split
+from wsd_local.settings import names, read_text, split
 from wsd_local.system.inputs import read_toml
 
 PREFIX = "WSD_LOCAL_"
@@ -31,7 +31,7 @@ _OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What is configured. `sources` tells for each name whether the file or the environment says so."""
+    """What is configured. `sources` holds for each name whether it comes from the file or from the environment."""
 
     path: Path
     pair: str | None = None
@@ -99,8 +99,8 @@ def _over(config: Config, environment: Mapping[str, str]) -> Config:
             pair, sources["pair"] = text, "environment"
         elif variable in known:
             name = known[variable]
-            settings[name], sources[name] = read_text(name, text), "environment"
             try:
+                settings[name], sources[name] = read_text(name, text), "environment"
                 split({name: settings[name]})
             except UsageError as error:
                 raise UsageError(f"{variable}: {error}") from error

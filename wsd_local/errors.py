@@ -6,7 +6,9 @@ wrong, where, and what to do; `exit_code` is what the command line returns for i
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Sequence
 
 
 class WsdError(Exception):
@@ -93,3 +95,11 @@ def short(value: object) -> str:
     """A wrong value as a message shows it: as Python writes it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A suggestion to append to an error message; none where nothing is known."""
+    if not known:
+        return ""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

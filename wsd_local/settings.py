@@ -1,26 +1,26 @@
-"""Every setting of a reply, and of how models are loaded, as values.
+"""Every setting of a reply, and of how models are loaded: the only place where a setting is declared.
 
-Contract: checked when made, no llama.cpp. Names are those of the command line's options and of the keyword
-arguments of the Python API.
+Contract: the name, type, default and help of a setting are those of its field here. Options of the command line, keys
+of `config.toml`, `WSD_LOCAL_…` variables and keyword arguments of the Python API are read off these fields (see
+`wsd_local.fields`). Values are checked when they are made, without llama.cpp.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.decoding import Limits
 from wsd_local.core.rules import Rule, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
-from wsd_local.errors import UsageError, short
+from wsd_local.errors import UsageError, nearest, short
+from wsd_local.fields import Declared, FromFile, Heading, declared, given, kind_name, read, require_kinds, spelled
 
 FlashAttention = Literal["on", "off", "auto"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
@@ -37,64 +37,103 @@ MOST = 2**31 - 1
 STRONGEST_LORA = 1000.0
 
 
+RULE = Heading("Weak-to-Strong Decoding")
+CONTINUATION = Heading("Continuation")
+DRAFTING = Heading("Drafting")
+MODELS = Heading("Models")
+MACHINE = Heading("Machine")
+
+
 @dataclass(frozen=True, slots=True)
 class ReplySettings:
     """How one reply is made.
 
-    The settings of `Sampling` are those of the model that continues; with `draft_` in front they are the drafting
-    model's, whose `draft_seed` None means the same seed. One of `grammar` (GBNF, its first rule is `root`),
-    `json_schema` (JSON), `regex` and `lark` may say what the whole reply follows, see `Constraint`. `mode` is `wsd`,
-    `base` (the base alone), `draft` (the draft alone), `fixed:K` (exactly K base tokens of the draft are kept) or
-    `urial` (the base alone after `urial`, the text of an in-context prompt).
-    With `ignore_eos` a reply goes on to `max_tokens`, or to a string of `stop`: neither end tokens nor what begins
-    another section of the base's format end it, and after the draft's end the base continues.
-    `probabilities` also computes the probability of each token of the continuation. `speculation` is where proposals
-    for the continuation come from, which never change it: `draft`, `lookup` (the text itself), `auto` (both) or `off`.
+    Sampling settings are those of the model that continues; with `draft_` in front they are the drafting model's.
+    At most one of `grammar`, `json_schema`, `regex` and `lark` may be given, see `Constraint`.
+
+    Raises:
+        UsageError: a value is of the wrong type or outside its range, or two values contradict each other.
     """
 
-    window: int = 6
-    threshold: float = 0.8
-    draft_max_tokens: int = 512
-    max_tokens: int = 2048
-    on_draft_end: Literal["continue", "stop"] = "continue"
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repeat_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    repeat_last_n: int = 64
-    seed: int | None = None
-    draft_temperature: float = 0.0
-    draft_top_k: int = 0
-    draft_top_p: float = 1.0
-    draft_min_p: float = 0.0
-    draft_repeat_penalty: float = 1.0
-    draft_frequency_penalty: float = 0.0
-    draft_presence_penalty: float = 0.0
-    draft_repeat_last_n: int = 64
-    draft_seed: int | None = None
-    grammar: str | None = None
-    json_schema: str | None = None
-    regex: str | None = None
-    lark: str | None = None
-    check_chunk: int = 8
-    ignore_eos: bool = False
-    mode: str = "wsd"
-    urial: str | None = None
-    stop: tuple[str, ...] = ()
+    window: Annotated[int, RULE] = 6
+    """Base tokens in the window."""
+    threshold: Annotated[float, RULE] = 0.8
+    """Confidence at which the base takes over; above 1 it never does."""
+    draft_max_tokens: Annotated[int, RULE] = 512
+    """Longest draft, in draft tokens."""
+    on_draft_end: Annotated[Literal["continue", "stop"], RULE] = "continue"
+    """What happens when the draft ends before the base has taken over: the base continues, or the reply stops."""
+    check_chunk: Annotated[int, RULE] = 8
+    """Base tokens of the draft that are checked together; changes the time a reply takes, not its text."""
+    mode: Annotated[str, RULE] = "wsd"
+    """wsd; base or draft (one model alone); fixed:K (keep K base tokens of the draft); or urial (the base alone, after
+    an in-context prompt)."""
+    urial: Annotated[str | None, RULE, FromFile.TEXT] = None
+    """Text of the in-context prompt of the mode urial."""
+    max_tokens: Annotated[int, CONTINUATION] = 2048
+    """Longest reply, in base tokens."""
+    temperature: Annotated[float, CONTINUATION] = 0.0
+    """Sampling temperature; 0 is greedy."""
+    top_k: Annotated[int, CONTINUATION] = 0
+    """Sample from the k most probable tokens only; 0 is off."""
+    top_p: Annotated[float, CONTINUATION] = 1.0
+    """Sample from the most probable tokens whose probabilities sum up to p; 1 is off."""
+    min_p: Annotated[float, CONTINUATION] = 0.0
+    """Sample from tokens that are at least p times as probable as the most probable one; 0 is off."""
+    repeat_penalty: Annotated[float, CONTINUATION] = 1.0
+    """Penalty of tokens that occurred before; 1 is off."""
+    frequency_penalty: Annotated[float, CONTINUATION] = 0.0
+    """Penalty of a token for each time that it occurred before; 0 is off."""
+    presence_penalty: Annotated[float, CONTINUATION] = 0.0
+    """Penalty of a token that occurred before; 0 is off."""
+    repeat_last_n: Annotated[int, CONTINUATION] = 64
+    """Last tokens that penalties look at, those of the prompt included."""
+    seed: Annotated[int | None, CONTINUATION] = None
+    """Seed of the random numbers; drawn if not given (--json reports it)."""
+    stop: Annotated[tuple[str, ...], CONTINUATION] = ()
+    """End the reply before this text; may be given again."""
+    grammar: Annotated[str | None, CONTINUATION, FromFile.TEXT] = None
+    """GBNF grammar that the whole reply must follow."""
+    json_schema: Annotated[str | None, CONTINUATION, FromFile.TEXT] = None
+    """JSON schema that the whole reply must follow."""
+    regex: Annotated[str | None, CONTINUATION] = None
+    """Regular expression that the whole reply must match."""
+    lark: Annotated[str | None, CONTINUATION, FromFile.TEXT] = None
+    """Lark grammar that the whole reply must follow."""
+    ignore_eos: Annotated[bool, CONTINUATION] = False
+    """Continue to --max-tokens or a --stop: no end token and no heading ends the reply."""
+    speculation: Annotated[Speculation, CONTINUATION] = "auto"
+    """Source of tokens that the base verifies together, where that pays: the draft model, the text itself (lookup), or
+    both (auto); changes the time a reply takes, not its text."""
+    draft_temperature: Annotated[float, DRAFTING] = temperature
+    """For the draft: sampling temperature; 0 is greedy."""
+    draft_top_k: Annotated[int, DRAFTING] = top_k
+    """For the draft: sample from the k most probable tokens only; 0 is off."""
+    draft_top_p: Annotated[float, DRAFTING] = top_p
+    """For the draft: sample from the most probable tokens whose probabilities sum up to p; 1 is off."""
+    draft_min_p: Annotated[float, DRAFTING] = min_p
+    """For the draft: sample from tokens at least p times as probable as the most probable one; 0 is off."""
+    draft_repeat_penalty: Annotated[float, DRAFTING] = repeat_penalty
+    """For the draft: penalty of tokens that occurred before; 1 is off."""
+    draft_frequency_penalty: Annotated[float, DRAFTING] = frequency_penalty
+    """For the draft: penalty of a token for each time that it occurred before; 0 is off."""
+    draft_presence_penalty: Annotated[float, DRAFTING] = presence_penalty
+    """For the draft: penalty of a token that occurred before; 0 is off."""
+    draft_repeat_last_n: Annotated[int, DRAFTING] = repeat_last_n
+    """For the draft: last tokens that penalties look at."""
+    draft_seed: Annotated[int | None, DRAFTING] = None
+    """For the draft: seed of the random numbers; that of --seed if not given."""
     probabilities: bool = False
-    speculation: Speculation = "auto"
+    """Also compute the probability of each token of the continuation."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self)
+        require_kinds(self)
         _require_counts(self)
         _ = self.rule(), self.sampling, self.draft_sampling, self.fixed
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
             if value < 1:
-                raise UsageError(f"{name.replace('_', '-')} is {value}: it counts tokens and must be at least 1")
+                raise UsageError(f"{spelled(name)} is {value}: it counts tokens and must be at least 1")
         if (constraint := self.constraint) is not None and self.ignore_eos:
             raise UsageError(f"ignore-eos and {constraint.name} are given: it says where a text ends; leave one out")
         if self.ignore_eos and self.on_draft_end == "stop":
@@ -125,10 +164,10 @@ class ReplySettings:
     @property
     def constraint(self) -> Constraint | None:
         """What the whole reply must follow."""
-        given = {kind: source for kind in KINDS if (source := getattr(self, kind)) is not None}
-        if len(given) > 1:
-            raise UsageError(f"{' and '.join(given).replace('_', '-')} are given: only one of them can hold")
-        return next((Constraint(kind, source) for kind, source in given.items()), None)
+        sources = {kind: source for kind in KINDS if (source := getattr(self, kind)) is not None}
+        if len(sources) > 1:
+            raise UsageError(f"{' and '.join(map(spelled, sources))} are given: only one of them can hold")
+        return next((Constraint(kind, source) for kind, source in sources.items()), None)
 
     @property
     def fixed(self) -> int | None:
@@ -156,34 +195,50 @@ class ReplySettings:
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """How both models are loaded. `ctx` None: 4096 tokens, or what the model was trained for if that is less.
+    """How both models are loaded.
 
     With `n_gpu_layers` of `auto` both models are placed together by `wsd_local.placement.plan`, which then also chooses
     what else is `auto`, and a smaller context where memory is short. A number counts layers, -1 all of them, and
-    nothing is planned; the `draft_` and `base_` values win over the common one. `load_mode` has llama.cpp's names. With
-    `resident` of `one` only one model is in memory at a time: the draft is written whole, then the base is loaded; the
-    reply is the same. `parallel` is the number of replies that can be in progress at once. `draft_lora` and `base_lora`
-    are GGUF adapters, applied with their scale.
+    nothing is planned; the `draft_` and `base_` values win over the common one.
+
+    Raises:
+        UsageError: a value is of the wrong type or outside its range, or two values contradict each other.
     """
 
-    ctx: int | None = None
-    threads: int | None = None
-    n_gpu_layers: int | Literal["auto"] = "auto"
-    draft_n_gpu_layers: int | None = None
-    base_n_gpu_layers: int | None = None
-    cache_type_k: CacheType = "auto"
-    cache_type_v: CacheType = "auto"
-    flash_attn: FlashAttention = "auto"
-    load_mode: LoadMode = "auto"
-    resident: Literal["both", "one"] = "both"
+    draft_lora: Annotated[str | None, MODELS, FromFile.PATH] = None
+    """LoRA adapter (GGUF) for the draft."""
+    draft_lora_scale: Annotated[float, MODELS] = 1.0
+    """Scale of the draft's LoRA adapter."""
+    base_lora: Annotated[str | None, MODELS, FromFile.PATH] = None
+    """LoRA adapter (GGUF) for the base."""
+    base_lora_scale: Annotated[float, MODELS] = draft_lora_scale
+    """Scale of the base's LoRA adapter."""
+    ctx: Annotated[int | None, MACHINE] = None
+    """Context in tokens. [default: 4096, or what the model was trained for if that is less]"""
+    threads: Annotated[int | None, MACHINE] = None
+    """CPU threads. [default: all cores, half of them on machines with more than four]"""
+    n_gpu_layers: Annotated[int | Literal["auto"], MACHINE] = "auto"
+    """Layers of each model on GPUs: a number, -1 for all, or auto: as wsd-local fit shows."""
+    draft_n_gpu_layers: Annotated[int | None, MACHINE] = None
+    """Layers of the draft on GPUs, instead of --n-gpu-layers."""
+    base_n_gpu_layers: Annotated[int | None, MACHINE] = None
+    """Layers of the base on GPUs, instead of --n-gpu-layers."""
+    cache_type_k: Annotated[CacheType, MACHINE] = "auto"
+    """Type of the cached keys."""
+    cache_type_v: Annotated[CacheType, MACHINE] = cache_type_k
+    """Type of the cached values."""
+    flash_attn: Annotated[FlashAttention, MACHINE] = "auto"
+    """Flash attention; auto: not for one reply on a CPU."""
+    load_mode: Annotated[LoadMode, MACHINE] = "auto"
+    """How files get into memory, by llama.cpp's names."""
+    resident: Annotated[Literal["both", "one"], MACHINE] = "both"
+    """Models in memory at the same time. With one of them the draft is written whole before the base is loaded: slower,
+    the same reply."""
     parallel: int = 1
-    draft_lora: str | None = None
-    base_lora: str | None = None
-    draft_lora_scale: float = 1.0
-    base_lora_scale: float = 1.0
+    """Replies that can be in progress at the same time."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self)
+        require_kinds(self)
         for name in ("ctx", "parallel"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -194,18 +249,19 @@ class LoadSettings:
         for name in ("n_gpu_layers", "draft_n_gpu_layers", "base_n_gpu_layers"):
             value = getattr(self, name)
             if isinstance(value, int) and value < -1:
-                raise UsageError(f"{name.replace('_', '-')} is {short(value)}: it must be -1 (all) or more")
+                raise UsageError(f"{spelled(name)} is {short(value)}: it must be -1 (all) or more")
         _require_counts(self)
         for name in ("draft_lora_scale", "base_lora_scale"):
             if not -STRONGEST_LORA <= getattr(self, name) <= STRONGEST_LORA:
                 raise UsageError(
-                    f"{name.replace('_', '-')} is {getattr(self, name)}: it must lie between "
+                    f"{spelled(name)} is {getattr(self, name)}: it must lie between "
                     f"{-STRONGEST_LORA:g} and {STRONGEST_LORA:g}"
                 )
             adapter = name.removesuffix("_scale")
             if getattr(self, name) != 1.0 and getattr(self, adapter) is None:
-                told = adapter.replace("_", "-")
-                raise UsageError(f"{told}-scale is given without {told}: name the adapter, or leave the scale out")
+                raise UsageError(
+                    f"{spelled(name)} is given without {spelled(adapter)}: name the adapter, or leave the scale out"
+                )
 
     def lora(self, role: Literal["draft", "base"]) -> tuple[Path, float] | None:
         """Adapter of one model and its scale."""
@@ -229,23 +285,12 @@ class LoadSettings:
 Values = TypeVar("Values", ReplySettings, LoadSettings)
 
 
-def _require_kinds(settings: ReplySettings | LoadSettings) -> None:
-    """Raise `UsageError` for a value that is not of its field's type. An int is a float, True is no int."""
-    kinds = get_type_hints(type(settings))
-    for name, kind in kinds.items():
-        value = getattr(settings, name)
-        if not _is_of(value, kind):
-            choices = get_args(kind) if get_origin(kind) is Literal else ()
-            wanted = f"one of {', '.join(choices)}" if choices else _kind_name(kind)
-            raise UsageError(f"{name.replace('_', '-')} is {short(value)}: it must be {wanted}")
-
-
 def _require_counts(settings: ReplySettings | LoadSettings) -> None:
     """Raise `UsageError` for a number that llama.cpp could not even hold; seeds have bounds of their own."""
     for field in fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, int) and value > MOST and not field.name.endswith("seed"):
-            raise UsageError(f"{field.name.replace('_', '-')} is {short(value)}: it must be at most {MOST}")
+            raise UsageError(f"{spelled(field.name)} is {short(value)}: it must be at most {MOST}")
 
 
 def require_threads(threads: int | None) -> None:
@@ -258,27 +303,6 @@ def require_threads(threads: int | None) -> None:
         raise UsageError(f"threads is {short(threads)}: it must lie between 1 and {MOST_THREADS}")
 
 
-def _kind_name(kind: Any) -> str:
-    if get_origin(kind) is tuple:
-        return "text, or a list of texts"
-    parts = [part for part in get_args(kind) if part is not type(None)]
-    if get_origin(kind) is Literal:
-        return " or ".join(map(str, parts))
-    return " or ".join(map(_kind_name, parts)) if parts else getattr(kind, "__name__", str(kind))
-
-
-def _is_of(value: object, kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    if get_args(kind):
-        return any(_is_of(value, part) for part in get_args(kind))
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
 def changed(settings: Values, values: Mapping[str, Any]) -> Values:
     """A copy of `settings` with other values.
 
@@ -289,12 +313,12 @@ def changed(settings: Values, values: Mapping[str, Any]) -> Values:
     for name in values:
         if name not in known:
             raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
-    given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
-    if isinstance(given.get("stop"), str):
-        given["stop"] = (given["stop"],)
-    if isinstance(given.get("json_schema"), Mapping):
-        given["json_schema"] = json.dumps(given["json_schema"])
-    return replace(settings, **given)
+    new: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+    if isinstance(new.get("stop"), str):
+        new["stop"] = (new["stop"],)
+    if isinstance(new.get("json_schema"), Mapping):
+        new["json_schema"] = json.dumps(new["json_schema"])
+    return replace(settings, **new)
 
 
 def names() -> list[str]:
@@ -302,39 +326,29 @@ def names() -> list[str]:
     return [field.name for kind in (ReplySettings, LoadSettings) for field in fields(kind)]
 
 
+def declarations() -> dict[str, Declared]:
+    """Every setting, by name."""
+    return {**declared(ReplySettings), **declared(LoadSettings)}
+
+
 def read_text(name: str, text: str) -> Any:
     """The value of a setting that is given as text, as in an environment variable.
 
     Raises:
-        UsageError: it is not of the setting's kind.
+        UsageError: it is not of the setting's type.
     """
     kind = {**get_type_hints(ReplySettings), **get_type_hints(LoadSettings)}[name]
-    if get_origin(kind) is tuple:
-        return (text,)
-    readings: list[Any] = []
-    for read in (int, float):
-        with contextlib.suppress(ValueError):
-            readings.append(read(text))
-    for value in [{"true": True, "false": False}.get(text.lower(), text), *readings, text]:
-        if _is_of(value, kind):
-            return value
-    return text
+    try:
+        return read(kind, text)
+    except ValueError:
+        raise UsageError(f"{spelled(name)} is {short(text)}: it must be {kind_name(kind)}") from None
 
 
 def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:
     """Reply and load settings from one set of names."""
-    load_names = {field.name for field in fields(LoadSettings)}
-    load = {name: value for name, value in values.items() if name in load_names}
-    reply = {name: value for name, value in values.items() if name not in load_names}
+    load = given(LoadSettings, values)
+    reply = {name: value for name, value in values.items() if name not in load}
     return changed(ReplySettings(), reply), changed(LoadSettings(), load)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A suggestion to append to an error message; none where nothing is known."""
-    if not known:
-        return ""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
 def plain(*settings: ReplySettings | LoadSettings) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def answer_data(asked: Asked) -> None:
 
 def _check_exports(asked: Asked) -> None:
     from wsd_local.datasets.exports import EXPORTS, export_path
+    from wsd_local.errors import nearest
     from wsd_local.files import check_regular
-    from wsd_local.settings import nearest
 
     if asked.export and asked.output is None:
         raise UsageError("--export is given without --output: name the file that the run is kept in")

@@ -26,9 +26,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
 
-from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.errors import UsageError, WsdError, nearest, reason
 from wsd_local.files import replaced
-from wsd_local.settings import nearest
 
 Line = dict[str, Any]
 Answer = list[Line]

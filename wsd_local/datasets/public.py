@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.errors import UsageError, WsdError, nearest, reason
 from wsd_local.files import replaced
 from wsd_local.library.download import asked, http_package
 from wsd_local.paths import cache_dir, expanded, package_models_dir
-from wsd_local.settings import nearest
 from wsd_local.system.inputs import read_toml
 from wsd_local.system.network import AGENT, one_line, session, without_secrets
 

@@ -27,8 +27,7 @@ from wsd_local.datasets.formats import (
 from wsd_local.datasets.items import BadRecord, DataSet, Item
 from wsd_local.datasets.parquet import MAGIC, parquet_records
 from wsd_local.datasets.records import LARGEST, Record, csv_header, csv_records, json_records, line_records, unpacked
-from wsd_local.errors import UsageError
-from wsd_local.settings import nearest
+from wsd_local.errors import UsageError, nearest
 from wsd_local.system.inputs import decoded, read_bytes
 
 _Form = Literal["lines", "csv", "json", "parquet"]

@@ -13,12 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from wsd_local.errors import ModelError, UsageError
+from wsd_local.errors import ModelError, UsageError, nearest
 from wsd_local.library.registry import known
 from wsd_local.paths import expanded, package_models_dir
 from wsd_local.placement.footprint import Shape
 from wsd_local.prompts.base_format import BaseFormat
-from wsd_local.settings import nearest
 from wsd_local.system.inputs import read_toml
 from wsd_local.units import gb
 

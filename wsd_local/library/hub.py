@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from wsd_local.errors import ModelError, UsageError, WsdError
+from wsd_local.errors import ModelError, UsageError, WsdError, nearest
 from wsd_local.files import flush_folder, free_space, known_sha256, remember_sha256, write_text
 from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models, catalog_pairs, how_to_get
 from wsd_local.library.download import (
@@ -41,7 +41,6 @@ from wsd_local.library.fetched import Fetched, mark, record, wrote_bytes
 from wsd_local.library.registry import Known, checked_name, known, remember
 from wsd_local.library.repo_files import checked_repository, checkpoint_files, choose, is_safe, name_for
 from wsd_local.paths import package_models_dir
-from wsd_local.settings import nearest
 from wsd_local.system.network import AGENT, hub_token, one_line, same_origin, session, withheld, without_secrets
 from wsd_local.units import gb
 

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, nearest
 from wsd_local.files import HashProgress, file_sha256
 from wsd_local.library.description import gguf_files
 from wsd_local.library.fetched import deletable, forget_deleted, mark
 from wsd_local.library.gguf import read_model
 from wsd_local.library.registry import Known, checked_name, forget, known, remember
 from wsd_local.paths import expanded, made_models_dir
-from wsd_local.settings import nearest
 from wsd_local.system.inputs import read_json
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{1,64}")

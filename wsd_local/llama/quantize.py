@@ -19,10 +19,9 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from wsd_local.errors import ModelError, UsageError, WsdError
+from wsd_local.errors import ModelError, UsageError, WsdError, nearest
 from wsd_local.library.adapters import matrix_pairs
 from wsd_local.library.gguf import Header, read_header
-from wsd_local.settings import nearest
 
 _PREFIXES = ("LLAMA_FTYPE_MOSTLY_", "LLAMA_FTYPE_ALL_")
 _READ_ONLY = ("NVFP4",)
