@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError, nearest
-from wsd_local.library.catalog import PairEntry, catalog_pairs
+from wsd_local.library.catalog import PairEntry
+from wsd_local.library.resolve import all_pairs
 from wsd_local.paths import config_file
 from wsd_local.settings import names, read_text, split
 from wsd_local.system.inputs import read_toml
@@ -81,8 +82,8 @@ def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
     settings = {_plain(name): value for name, value in settings.items()}
     split(settings)
     own = {name: PairEntry.of(name, table) for name, table in pairs.items()}
-    if pair is not None and pair not in catalog_pairs() | own:
-        raise UsageError(f"pair: there is no pair {pair!r}{nearest(pair, [*catalog_pairs(), *own])}")
+    if pair is not None and pair not in (pairs_by_name := all_pairs(own)):
+        raise UsageError(f"pair: there is no pair {pair!r}{nearest(pair, list(pairs_by_name))}")
     sources = dict.fromkeys([*settings, *(["pair"] if pair else [])], "file")
     return Config(path, pair, settings, own, sources)
 

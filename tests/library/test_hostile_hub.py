@@ -16,12 +16,13 @@ from hub_stand_in import COMMIT, GOOD_TOKEN, Fault, HubStandIn, Repo
 from wsd_local import files
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.files import file_sha256, known_sha256
-from wsd_local.library.catalog import ModelEntry, catalog_models, local_path
+from wsd_local.library.catalog import ModelEntry, catalog_models
 from wsd_local.library.fetched import recorded
 from wsd_local.library.hub import Download, Hub
 from wsd_local.library.local import remove
 from wsd_local.library.registry import known
 from wsd_local.library.repo_files import is_safe
+from wsd_local.library.resolve import local_path
 from wsd_local.runtime.pair import load
 
 REPO = "owner/Name-GGUF"
@@ -283,7 +284,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> ModelEntry:
     digest = hashlib.sha256(DATA).hexdigest()
     entry = ModelEntry("known", "draft", "mit", "Q4_K_M", "1B", 1024, None, REPO, FILE, PINNED, digest, SIZE)
     models = catalog_models() | {"known": entry}
-    for module in ("catalog", "hub", "repo_files"):
+    for module in ("resolve", "hub"):
         monkeypatch.setattr(f"wsd_local.library.{module}.catalog_models", lambda: models)
     return entry
 

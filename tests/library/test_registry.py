@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wsd_local.errors import UsageError
-from wsd_local.library.registry import Known, checked_name, remember
+from wsd_local.library.registry import Known, remember
+from wsd_local.library.resolve import checked_name
 
 
 @pytest.fixture(autouse=True)

@@ -51,11 +51,11 @@ def convert(
 ) -> None:
     """Convert a checkpoint (safetensors) to a GGUF file, with llama.cpp's own converter."""
     from wsd_local.library import convert as making
-    from wsd_local.library.catalog import catalog_models
     from wsd_local.library.checkpoint import chosen_kind, local, weights
     from wsd_local.library.repo_files import names_repository
+    from wsd_local.library.resolve import catalog_model
 
-    entry = catalog_models().get(source)
+    entry = catalog_model(source)
     repo = entry.repo if entry is not None and entry.file is None else None
     if repo is None and not Path(source).exists() and names_repository(source):
         repo = source
@@ -95,15 +95,15 @@ def quantize(
 ) -> None:
     """Make a model smaller: a GGUF file of fewer bits per weight."""
     from wsd_local.library import quantize as quantizing
-    from wsd_local.library.catalog import catalog_models, model_path
     from wsd_local.library.registry import known
+    from wsd_local.library.resolve import catalog_model, model_path
     from wsd_local.llama.quantize import file_type, file_types
     from wsd_local.units import gb
 
     path = model_path(source)
     kind = file_type(kind)
     origin = known().get(source)
-    stem = source if origin is not None or source in catalog_models() else path.stem
+    stem = source if origin is not None or catalog_model(source) is not None else path.stem
     types = "|".join(file_types())
     stem = re.sub(rf"(-\d{{5}}-of-\d{{5}})?([-.](?:{types}))?$", "", stem, flags=re.IGNORECASE) or stem
     name = name or (output.stem if output is not None else f"{stem}-{kind}")
@@ -143,7 +143,8 @@ def _free(name: str | None, output: Path | None, force: bool, repo: str | None) 
     """The file to make, if neither it nor the name is taken by another model."""
     from wsd_local.errors import UsageError
     from wsd_local.files import check_file, check_free
-    from wsd_local.library.registry import checked_name, known
+    from wsd_local.library.registry import known
+    from wsd_local.library.resolve import checked_name
     from wsd_local.paths import expanded, made_models_dir
 
     if name is not None:

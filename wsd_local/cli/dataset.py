@@ -202,7 +202,7 @@ def _most(asked: Asked, wanted: int) -> int:
 
 
 def _paying(pair: Pair, console: _Console) -> int:
-    from wsd_local.placement.parallel import chosen, paying
+    from wsd_local.runtime.throughput import chosen, paying
 
     if pair.loading.resident == "one":
         return pair.loading.parallel

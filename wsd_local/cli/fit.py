@@ -40,7 +40,7 @@ def fit(
     from wsd_local.cli.run import given_settings
     from wsd_local.config import read_config
     from wsd_local.events import Source
-    from wsd_local.library.catalog import named_pair
+    from wsd_local.library.resolve import named_pair
     from wsd_local.placement.fit import expected, placed
     from wsd_local.settings import split
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from wsd_local.library.catalog import ModelEntry
     from wsd_local.library.description import Description
+    from wsd_local.placement.usage import Usage
 
 
 def list_models(
@@ -28,10 +29,11 @@ def list_models(
     debug: Debug = False,
 ) -> None:
     """List the models on this machine, and what the catalog offers."""
+    from wsd_local.config import read_config
     from wsd_local.library.listing import inventory
     from wsd_local.library.local import found_elsewhere, places_elsewhere
 
-    found = inventory()
+    found = inventory(read_config().pairs)
     others = found_elsewhere() if elsewhere or as_json else []
     if as_json:
         rows = [{"program": other.program, "name": other.name, "path": str(other.path)} for other in others]
@@ -73,22 +75,27 @@ def show(
     if ctx is not None and ctx < 1:
         raise UsageError(f"ctx is {ctx}: it counts tokens and must be at least 1")
     from wsd_local.files import known_sha256
-    from wsd_local.library.catalog import catalog_models, model_path
     from wsd_local.library.description import describe
     from wsd_local.library.gguf import read_model
+    from wsd_local.library.resolve import catalog_model, model_path
     from wsd_local.llama.devices import cpu_features
+    from wsd_local.placement.usage import usage
 
-    headers, entry = read_model(model_path(model)), catalog_models().get(model)
-    shown = describe(headers, ctx, cpu_features())
+    headers, entry = read_model(model_path(model)), catalog_model(model)
+    shown, memory = describe(headers), usage(headers, ctx, cpu_features())
     hashes = {header.path.name: known_sha256(header.path) for header in headers}
     if template:
         if shown.template is None:
             raise UsageError(f"{shown.path}: has no chat template")
         terminal.write(shown.template + "\n")
     elif as_json:
-        print_json(shown.as_dict() | {"sha256": hashes, "pinned": None if entry is None else entry.pinned})
+        print_json(
+            shown.as_dict()
+            | {"memory_ctx": memory.ctx, "memory": memory.parts}
+            | {"sha256": hashes, "pinned": None if entry is None else entry.pinned}
+        )
     else:
-        print_tables(*_shown(shown, hashes, entry))
+        print_tables(*_shown(shown, memory, hashes, entry))
 
 
 def import_(
@@ -143,7 +150,9 @@ def _gb(size: int | None) -> str:
     return "" if size is None else gb(size)
 
 
-def _shown(shown: Description, hashes: dict[str, str | None], entry: ModelEntry | None) -> tuple[Table, ...]:
+def _shown(
+    shown: Description, memory: Usage, hashes: dict[str, str | None], entry: ModelEntry | None
+) -> tuple[Table, ...]:
     from wsd_local.units import amount, gb, gib
 
     facts = plain_table(shown.name, ("", ""), set())
@@ -167,13 +176,13 @@ def _shown(shown: Description, hashes: dict[str, str | None], entry: ModelEntry 
         ("catalog", _pin(entry)),
     ):
         facts.add_row(label, text)
-    memory = plain_table(f"Memory on the CPU at {shown.memory_ctx:,} tokens", ("part", "size"), {1})
-    for part, size in shown.memory.items():
-        memory.add_row(part, gib(size))
+    sizes = plain_table(f"Memory on the CPU at {memory.ctx:,} tokens", ("part", "size"), {1})
+    for part, size in memory.parts.items():
+        sizes.add_row(part, gib(size))
     layers = plain_table("Tensors per layer", ("layer", "tensors", "size"), {1, 2})
     for label, count, size in _grouped(shown):
         layers.add_row(label, str(count), gib(size))
-    return facts, memory, layers
+    return facts, sizes, layers
 
 
 def _pin(entry: ModelEntry | None) -> str:

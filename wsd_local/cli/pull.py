@@ -28,8 +28,8 @@ def pull(
     """Fetch a pair or a model from the Hugging Face Hub. Interrupted, the same command goes on."""
     from wsd_local.config import read_config
     from wsd_local.errors import ModelError
-    from wsd_local.library.catalog import how_to_get
     from wsd_local.library.hub import Hub
+    from wsd_local.library.resolve import how_to_get
     from wsd_local.units import gb
 
     hub = Hub()

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import llama_cpp
-
 from wsd_local.datasets import DataSet, Item
 from wsd_local.datasets.run_file import Key
 from wsd_local.errors import WsdError
 from wsd_local.events import Notice
+from wsd_local.llama.build import version
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.fleet import Failed, Fleet
@@ -63,7 +62,7 @@ def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = 
         "format": data.format,
         "system": system,
         "column": column,
-        "llama_cpp": llama_cpp.__version__,
+        "llama_cpp": version(),
         "models": dict(pair.hashes),
         "base_format": asdict(pair.base_format) if own else None,
         "settings": settings,

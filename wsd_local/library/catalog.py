@@ -1,27 +1,33 @@
-"""Names of models and pairs: the program's own catalog, what is on this machine, and the user's pairs.
+"""The program's own catalog of models and pairs.
 
-Contract: `models/catalog.toml` is data. A model's name is looked up in the registry (pulled, imported, made here), then
-in the catalog; a name that is in neither may be a path. A pair's name is looked up in the user's configuration, then
-in the catalog.
+Contract: `models/catalog.toml` is data, and its tables become values here. `resolve` looks up names in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from wsd_local.errors import ModelError, UsageError, nearest
-from wsd_local.library.registry import known
-from wsd_local.paths import expanded, package_models_dir
-from wsd_local.placement.footprint import Shape
+from wsd_local.errors import UsageError, nearest
+from wsd_local.paths import package_models_dir
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.system.inputs import read_toml
-from wsd_local.units import gb
 
 Role = Literal["draft", "base"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a transformer that is not here yet; `kv` is the width of a cached key, all its heads together."""
+
+    layers: int
+    embd: int
+    heads: int
+    kv: int
+    ff: int
+    vocab: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,61 +109,6 @@ def catalog_models() -> dict[str, ModelEntry]:
 def catalog_pairs() -> dict[str, PairEntry]:
     """All pairs of the catalog."""
     return {name: PairEntry.of(name, table) for name, table in _tables()["pairs"].items()}
-
-
-def local_path(entry: ModelEntry) -> Path | None:
-    """Where a model of the catalog is on this machine: ours, pulled, or fetched by another program. None if nowhere."""
-    if entry.path is not None:
-        return package_models_dir() / entry.path
-    if (found := known().get(entry.name)) is not None:
-        return found.path
-    if entry.repo is None or entry.file is None:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(entry.repo, entry.file, revision=entry.revision)
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def model_path(name: str | Path) -> Path:
-    """File of a model by its name, or by its path.
-
-    Raises:
-        ModelError: there is no such model, or it is not on this machine yet; the message says how to get it.
-    """
-    text = str(name)
-    if (found := known().get(text)) is not None:
-        return found.path
-    models = catalog_models()
-    if text in models:
-        path = local_path(models[text])
-        if path is None:
-            raise ModelError(f"{text} is not on this machine: {how_to_get(models[text])}")
-        return path
-    path = expanded(name)
-    if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
-        return path
-    raise ModelError(f"{text}: neither a model's name nor a file{nearest(text, [*known(), *models])}")
-
-
-def how_to_get(entry: ModelEntry) -> str:
-    """The command that brings a model of the catalog here."""
-    size = "" if entry.size is None else f" ({gb(entry.size)})"
-    if entry.file is None:
-        return f"convert it with: wsd-local models convert {entry.repo} --as {entry.name}{size}"
-    return f"fetch it with: wsd-local models pull {entry.name}{size}"
-
-
-def named_pair(name: str, own: Mapping[str, PairEntry] | None = None) -> PairEntry:
-    """A pair by its name; `own` are the user's, which win.
-
-    Raises:
-        UsageError: there is no such pair; the nearest name is suggested.
-    """
-    pairs = {**catalog_pairs(), **(own or {})}
-    if name not in pairs:
-        raise UsageError(f"there is no pair {name!r}{nearest(name, list(pairs))}")
-    return pairs[name]
 
 
 def read_base_format(path: Path) -> BaseFormat:

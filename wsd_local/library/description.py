@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsd_local.library.gguf import Array, Header, Value
+from gguf.constants import GGUFValueType
+
+from wsd_local.library.gguf import Array, Header, Value, damage
 from wsd_local.library.naming import readable_name
-from wsd_local.placement.footprint import Footprint, footprint
-from wsd_local.placement.plan import DEFAULT_CTX, ROWS, cpu_flash, cpu_ubatch
 
 _FINGERPRINT_KEYS = ("model", "pre", "tokens", "token_type", "merges", "scores")
+_MOST_LAYERS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Description:
 
     `size` is in bytes, `parameters` counts numbers, `bits` is bits per parameter. `types` counts bytes by tensor type,
     `per_layer` by layer (None: outside of layers) as (tensors, bytes). `fingerprint` is the same for two models whose
-    vocabularies are the same. `memory` is bytes by part, on the CPU, for `memory_ctx` tokens of context.
+    vocabularies are the same.
     """
 
     path: str
@@ -47,8 +48,6 @@ class Description:
     fingerprint: str
     template: str | None
     licence: str | None
-    memory_ctx: int
-    memory: dict[str, int]
     metadata: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,14 +56,16 @@ class Description:
         return asdict(self) | {"per_layer": layers}
 
 
-def describe(headers: Sequence[Header], ctx: int | None = None, features: frozenset[str] = frozenset()) -> Description:
-    """Describe a model from the headers of all its parts; memory for `ctx` tokens, or what is the default for it."""
+def describe(headers: Sequence[Header]) -> Description:
+    """Describe a model from the headers of all its parts.
+
+    Raises:
+        ModelError: the header states what no model has.
+    """
     first = headers[0]
     tensors = [tensor for header in headers for tensor in header.tensors]
     weights = sum(tensor.size for tensor in tensors)
     parameters = sum(tensor.elements for tensor in tensors)
-    found = footprint(headers, features)
-    ctx = ctx or min(DEFAULT_CTX, found.n_ctx_train or DEFAULT_CTX)
     types: Counter[str] = Counter()
     layers: dict[int | None, tuple[int, int]] = {}
     for tensor in sorted(tensors, key=lambda tensor: -1 if tensor.layer is None else tensor.layer):
@@ -82,30 +83,52 @@ def describe(headers: Sequence[Header], ctx: int | None = None, features: frozen
         quantization=quantization(first, types),
         types=dict(types.most_common()),
         per_layer=layers,
-        n_layers=len(found.layers),
-        n_ctx_train=found.n_ctx_train,
-        n_embd=found.n_embd,
+        n_layers=block_count(headers),
+        n_ctx_train=hyperparameter(first, "context_length"),
+        n_embd=hyperparameter(first, "embedding_length"),
         vocabulary="/".join(filter(None, (first.text("tokenizer.ggml.model"), first.text("tokenizer.ggml.pre")))),
-        n_vocab=found.n_vocab,
+        n_vocab=n_vocab(first),
         fingerprint=fingerprint(first),
         template=first.text("tokenizer.chat_template"),
         licence=first.text("general.license"),
-        memory_ctx=ctx,
-        memory=_memory(found, ctx),
         metadata={key: _shown(value) for key, value in first.metadata.items()},
     )
 
 
-def _memory(model: Footprint, ctx: int) -> dict[str, int]:
-    return {
-        "weights": model.weights,
-        "repacked copies if mapped": sum(layer.repacked for layer in model.layers) + model.output_repacked,
-        "cache f16": model.caches(ctx, "f16", "f16"),
-        "cache q8_0": model.caches(ctx, "q8_0", "q8_0"),
-        "compute": model.compute(ctx, cpu_ubatch(model.n_embd, 2), ROWS, flash=cpu_flash("auto", ["f16"], ctx, 1)),
-        "logits": model.logits(ROWS),
-        "vocabulary": model.vocabulary,
-    }
+def block_count(headers: Sequence[Header]) -> int:
+    """The number of layers, from the names of the tensors.
+
+    Raises:
+        ModelError: there are more than any model has.
+    """
+    layers = (tensor.layer for header in headers for tensor in header.tensors if tensor.layer is not None)
+    count = 1 + max(layers, default=-1)
+    if count > _MOST_LAYERS:
+        raise damage(headers[0].path, f"it says that it has {count} layers")
+    return count
+
+
+def n_vocab(header: Header) -> int:
+    """The number of tokens in the vocabulary, 0 if there is none."""
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    return tokens.count if isinstance(tokens, Array) else 0
+
+
+def hyperparameter(header: Header, name: str, layer: int = 0) -> int:
+    """A whole number of the architecture, such as `context_length`, or that of one layer; 0 if it is not there.
+
+    Raises:
+        ModelError: it is no whole number.
+    """
+    value = header.metadata.get(f"{header.architecture}.{name}", 0)
+    if isinstance(value, Array):
+        numbers = value.numbers() if value.kind is not GGUFValueType.STRING else None
+        if numbers is None or numbers.dtype.kind not in "iu":
+            raise damage(header.path, f"{header.architecture}.{name} is a list of {value.kind.name.lower()}")
+        value = int(numbers[layer]) if layer < len(numbers) else 0
+    if isinstance(value, bool | float | str):
+        raise damage(header.path, f"{header.architecture}.{name} is {value!r} and must be a whole number")
+    return int(value)
 
 
 def quantization(header: Header, types: Counter[str]) -> str:

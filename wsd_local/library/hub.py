@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wsd_local.errors import ModelError, UsageError, WsdError, nearest
 from wsd_local.files import flush_folder, free_space, known_sha256, remember_sha256, write_text
-from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models, catalog_pairs, how_to_get
+from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models
 from wsd_local.library.download import (
     Phase,
     RemoteFile,
@@ -38,8 +38,9 @@ from wsd_local.library.download import (
     wrong,
 )
 from wsd_local.library.fetched import Fetched, mark, record, wrote_bytes
-from wsd_local.library.registry import Known, checked_name, known, remember
+from wsd_local.library.registry import Known, known, remember
 from wsd_local.library.repo_files import checked_repository, checkpoint_files, choose, is_safe, name_for
+from wsd_local.library.resolve import all_pairs, catalog_model, checked_name, how_to_get, models_of
 from wsd_local.paths import package_models_dir
 from wsd_local.system.network import AGENT, hub_token, one_line, same_origin, session, withheld, without_secrets
 from wsd_local.units import gb
@@ -133,7 +134,7 @@ class Hub:
             ModelError: there is no such pair, model, repository or file, or it must be converted, or may not be read.
             WsdError: the Hub cannot be reached, or fails.
         """
-        pairs, models = {**catalog_pairs(), **(own or {})}, catalog_models()
+        pairs, models = all_pairs(own), catalog_models()
         if what in pairs:
             if name is not None:
                 raise UsageError(f"{what} is a pair: --as names one model")
@@ -157,11 +158,11 @@ class Hub:
             WsdError: the Hub cannot be reached, or fails.
         """
         name = checked_repository(repo).rpartition("/")[2]
-        pins = {entry.revision for entry in catalog_models().values() if entry.repo == repo and entry.file is None}
+        pins = {entry.revision for entry in models_of(repo) if entry.file is None}
         return self._chosen(repo, repo, lambda paths: (name, checkpoint_files(repo, paths)), next(iter(pins), None))
 
     def _step(self, what: str, name: str | None) -> Plan:
-        entry, here = catalog_models().get(what), known().get(what)
+        entry, here = catalog_model(what), known().get(what)
         source, file = entry or here, Path(os.path.expanduser(what))  # noqa: PTH111 - the method raises for ~nobody
         if name is not None and name != what:
             checked_name(name, what.partition(":")[0] if source is None else source.repo)

@@ -5,16 +5,17 @@ Contract: reads headers of what is here and nothing else; a damaged file is list
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsd_local.config import read_config
 from wsd_local.errors import ModelError
-from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models, catalog_pairs, local_path, model_path
+from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models
 from wsd_local.library.description import describe
 from wsd_local.library.gguf import read_model
 from wsd_local.library.registry import known
+from wsd_local.library.resolve import all_pairs, local_path, model_path
 from wsd_local.units import amount
 
 
@@ -63,13 +64,13 @@ class Inventory:
         return asdict(self)
 
 
-def inventory() -> Inventory:
-    """Look at everything that has a name."""
+def inventory(own: Mapping[str, PairEntry] | None = None) -> Inventory:
+    """Look at everything that has a name; `own` are the user's pairs."""
     entries = catalog_models()
     models = {name: _of_catalog(entry) for name, entry in entries.items()}
     for name, entry in known().items():
         models[name] = _of_file(name, entry.path, entries.get(name))
-    pairs = [_pair(entry, models) for entry in {**catalog_pairs(), **read_config().pairs}.values()]
+    pairs = [_pair(entry, models) for entry in all_pairs(own).values()]
     return Inventory(
         models=tuple(sorted(models.values(), key=lambda model: model.usable is None)),
         pairs=tuple(sorted(pairs, key=lambda pair: not pair.ready)),

@@ -17,7 +17,8 @@ from wsd_local.files import HashProgress, file_sha256
 from wsd_local.library.description import gguf_files
 from wsd_local.library.fetched import deletable, forget_deleted, mark
 from wsd_local.library.gguf import read_model
-from wsd_local.library.registry import Known, checked_name, forget, known, remember
+from wsd_local.library.registry import Known, forget, known, remember
+from wsd_local.library.resolve import catalog_model, checked_name
 from wsd_local.paths import expanded, made_models_dir
 from wsd_local.system.inputs import read_json
 
@@ -76,11 +77,9 @@ def removal(name: str) -> Removal:
     Raises:
         UsageError: there is no such name, or the model is a part of the program.
     """
-    from wsd_local.library.catalog import catalog_models
-
     entries = known()
     if name not in entries:
-        entry = catalog_models().get(name)
+        entry = catalog_model(name)
         if entry is not None and entry.path is not None:
             raise UsageError(f"{name} is a part of the program and stays")
         raise UsageError(f"there is no model {name!r} to remove{nearest(name, list(entries))}")

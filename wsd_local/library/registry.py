@@ -20,7 +20,6 @@ from wsd_local.paths import data_dir, make_folder
 from wsd_local.system.inputs import decoded, json_value
 
 Origin = Literal["pulled", "imported", "made"]
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -115,29 +114,6 @@ def _known(row: dict[str, Any]) -> Known:
 
 def _damaged(error: object) -> WsdError:
     return WsdError(f"{_file()}: is damaged ({error}); move it away, and pull or import the models again")
-
-
-def checked_name(name: str, repo: str | None = None, *, replace: bool = False) -> str:
-    """The name, if a model can be given it. `repo` is where the model comes from.
-
-    A model that was pulled from `repo` may have it already, and so may any known model if `replace` is true. A name of
-    the catalog is free only where it means a checkpoint, for what is made here or comes from that checkpoint's `repo`.
-
-    Raises:
-        UsageError: it could be taken for a path, or a model or a pair has it.
-    """
-    from wsd_local.library.catalog import catalog_models, catalog_pairs
-
-    if not _NAME.fullmatch(name) or name.lower().endswith(".gguf") or not is_file_name(name):
-        raise UsageError(f"{name!r} cannot be a model's name: give --as letters, digits and . _ + -, without .gguf")
-    meant = catalog_models().get(name)
-    ours = meant is not None and meant.repo is not None and meant.file is None and (replace or meant.repo == repo)
-    if name in catalog_pairs() or (meant is not None and not ours):
-        raise UsageError(f"the catalog has something named {name!r} already; choose another name with --as")
-    taken = known().get(name)
-    if taken is not None and not replace and (taken.origin != "pulled" or taken.repo != repo):
-        raise UsageError(f"there is a model {name!r} already ({taken.path}); choose another name with --as")
-    return name
 
 
 def is_file_name(name: str) -> bool:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import chain, count
 
 from wsd_local.errors import ModelError, UsageError
-from wsd_local.library.catalog import catalog_models, catalog_pairs
 from wsd_local.library.registry import Known, is_file_name
+from wsd_local.library.resolve import is_catalog_name, models_of
 
 PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0")
 """What is taken of several quantisations if none is named and the catalog names none."""
@@ -98,7 +98,7 @@ def choose(repo: str, paths: Sequence[str], wanted: str | None = None) -> Gguf:
 
 
 def _by_default(repo: str, models: list[Gguf]) -> list[Gguf]:
-    ours = [entry.file for entry in catalog_models().values() if entry.repo == repo]
+    ours = [entry.file for entry in models_of(repo)]
     for file in ours:
         if named := [model for model in models if file in model.files]:
             return named
@@ -190,9 +190,8 @@ def name_for(repo: str, model: Gguf, here: Mapping[str, Known]) -> str:
 
     `here` are the models that are known by name.
     """
-    models = catalog_models()
-    for entry in models.values():
-        if entry.repo == repo and entry.file in model.files:
+    for entry in models_of(repo):
+        if entry.file in model.files:
             return entry.name
     files = [path.rpartition("/")[2] for path in model.files]
     plain = re.sub(r"[^a-z0-9._+-]+", "-", model.stem.rpartition("/")[2].lower()).strip("-.") or "model"
@@ -200,6 +199,6 @@ def name_for(repo: str, model: Gguf, here: Mapping[str, Known]) -> str:
     for name in chain((plain, f"{plain}-{owner}"), (f"{plain}-{owner}-{i}" for i in count(2))):
         other = here.get(name)
         same = other is not None and other.repo == repo and [path.name for path in other.paths] == files
-        if same or (other is None and name not in models and name not in catalog_pairs() and is_file_name(name)):
+        if same or (other is None and not is_catalog_name(name) and is_file_name(name)):
             return name
     raise AssertionError("unreachable")

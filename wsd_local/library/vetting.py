@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -94,13 +93,12 @@ def amx_works(waiting: Waiting | None = None) -> bool:
     GCC 12.2, and others before 14, forget most of what that code tells the processor (GCC PR 114098). Each build is
     tried once.
     """
-    import llama_cpp
-
+    from wsd_local.llama.build import library_folder
     from wsd_local.llama.devices import cpu_features
 
     if "AMX_INT8" not in cpu_features():
         return True
-    library = Path(os.environ.get("LLAMA_CPP_LIB_PATH") or Path(llama_cpp.__file__).parent / "lib")
+    library = library_folder()
     build = [str(library), library.stat().st_mtime_ns]
     known = _read().get("AMX")
     if isinstance(known, dict) and known.get("build") == build:

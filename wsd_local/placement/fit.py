@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsd_local.events import Source
-from wsd_local.library.catalog import catalog_models, local_path, model_path
 from wsd_local.library.gguf import read_model
+from wsd_local.library.resolve import catalog_model, local_path, model_path
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.devices import cpu_features, machine
 from wsd_local.placement.footprint import Footprint, estimated, footprint
@@ -35,7 +35,7 @@ def expected(name: str) -> tuple[Footprint, bool]:
     Raises:
         ModelError: there is no such model, or a file is damaged.
     """
-    entry = catalog_models().get(name)
+    entry = catalog_model(name)
     if entry is not None and entry.shape is not None and entry.size is not None and local_path(entry) is None:
         return estimated(entry.shape, entry.size, entry.context), True
     return footprint(read_model(model_path(name)), cpu_features()), False

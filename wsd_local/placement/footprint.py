@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gguf.constants import GGUFValueType
-
-from wsd_local.library.gguf import MAPPABLE, Array, Header, Tensor, damage, types
+from wsd_local.library.catalog import Shape
+from wsd_local.library.description import block_count, hyperparameter, n_vocab
+from wsd_local.library.gguf import MAPPABLE, Header, Tensor, types
 
 _INPUTS = ("token_embd", "per_layer_token_embd", "position_embd", "token_types")
 _STATES = ("ssm_", "shortconv.", "time_mix_", "attn_x_")
@@ -84,19 +84,6 @@ class Footprint:
         return n_rows * self.n_vocab * 4
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of a transformer that is not here yet; `kv` is the width of a cached key, all its heads together."""
-
-    layers: int
-    embd: int
-    heads: int
-    kv: int
-    ff: int
-    vocab: int
-
-
-_MOST_LAYERS = 1 << 14
 _BITS_OF_EMBEDDINGS = 6.6
 _BYTES_PER_TOKEN_OF_VOCABULARY = 480
 
@@ -136,10 +123,8 @@ def footprint(headers: Sequence[Header], features: frozenset[str] = frozenset())
     first = headers[0]
     tensors = [tensor for header in headers for tensor in header.tensors]
     repacks = repacking(features)
-    width = _per_layer(first, "embedding_length", 0)
-    blocks = 1 + max((tensor.layer for tensor in tensors if tensor.layer is not None), default=-1)
-    if blocks > _MOST_LAYERS:
-        raise damage(first.path, f"it says that it has {blocks} layers")
+    width = hyperparameter(first, "embedding_length")
+    blocks = block_count(headers)
     by_layer: list[list[Tensor]] = [[] for _ in range(blocks)]
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
@@ -153,8 +138,7 @@ def footprint(headers: Sequence[Header], features: frozenset[str] = frozenset())
     layers[blocks - shared :] = [_without_cache(layer) for layer in layers[blocks - shared :]]
     head = [] if any(tensor.name == "output.weight" for tensor in outputs) else inputs
     tied = [tensor for tensor in head if tensor.name == "token_embd.weight"]
-    vocabulary = first.metadata.get("tokenizer.ggml.tokens")
-    n_head = max(_per_layer(first, "attention.head_count", layer) for layer in range(max(blocks, 1)))
+    n_head = max(hyperparameter(first, "attention.head_count", layer) for layer in range(max(blocks, 1)))
     return Footprint(
         layers=tuple(layers),
         embeddings=sum(tensor.size for tensor in inputs),
@@ -162,12 +146,12 @@ def footprint(headers: Sequence[Header], features: frozenset[str] = frozenset())
         output_repacked=sum(tensor.size for tensor in outputs + tied if repacks(tensor)),
         tied=sum(tensor.size for tensor in tied),
         vocabulary=first.size * _VOCABULARY_FACTOR,
-        n_vocab=vocabulary.count if isinstance(vocabulary, Array) else 0,
+        n_vocab=n_vocab(first),
         n_embd=width,
-        n_ff=max(_per_layer(first, "feed_forward_length", layer) for layer in range(max(blocks, 1))),
+        n_ff=max(hyperparameter(first, "feed_forward_length", layer) for layer in range(max(blocks, 1))),
         n_head=n_head,
         head=first.integer(f"{first.architecture}.attention.key_length") or width // max(n_head, 1),
-        n_ctx_train=_per_layer(first, "context_length", 0),
+        n_ctx_train=hyperparameter(first, "context_length"),
         mappable=all(header.alignment % MAPPABLE == 0 for header in headers),
         sliding=bool(first.integer(f"{first.architecture}.attention.sliding_window")),
     )
@@ -175,19 +159,6 @@ def footprint(headers: Sequence[Header], features: frozenset[str] = frozenset())
 
 def _without_cache(layer: Layer) -> Layer:
     return Layer(layer.weights, layer.repacked, 0, 0, layer.state)
-
-
-def _per_layer(header: Header, name: str, layer: int) -> int:
-    """A hyperparameter that is one number, or one per layer."""
-    value = header.metadata.get(f"{header.architecture}.{name}", 0)
-    if isinstance(value, Array):
-        numbers = value.numbers() if value.kind is not GGUFValueType.STRING else None
-        if numbers is None or numbers.dtype.kind not in "iu":
-            raise damage(header.path, f"{header.architecture}.{name} is a list of {value.kind.name.lower()}")
-        value = int(numbers[layer]) if layer < len(numbers) else 0
-    if isinstance(value, bool | float | str):
-        raise damage(header.path, f"{header.architecture}.{name} is {value!r} and must be a whole number")
-    return int(value)
 
 
 # -- one layer -------------------------------------------------------------------------------------------------
@@ -214,9 +185,9 @@ def _cached(header: Header, index: int, shapes: dict[str, tuple[int, ...]], recu
     if "attn_kv_a_mqa.weight" in shapes:
         return shapes["attn_kv_a_mqa.weight"][-1], 0
     if "attn_qkv.weight" in shapes and not recurrent:
-        heads = _per_layer(header, "attention.head_count", index)
+        heads = hyperparameter(header, "attention.head_count", index)
         size = header.integer(f"{header.architecture}.attention.key_length")
-        size = size or _per_layer(header, "embedding_length", 0) // max(heads, 1)
+        size = size or hyperparameter(header, "embedding_length") // max(heads, 1)
         both = max(shapes["attn_qkv.weight"][-1] - heads * size, 0)
         return both // 2, both // 2
     return 0, 0

@@ -24,8 +24,8 @@ from wsd_local.constraints.constraint import Constraint, unknown_keywords
 from wsd_local.errors import CancelledError, UsageError, WsdError, short
 from wsd_local.events import Event, Source
 from wsd_local.files import HashProgress, file_sha256, identity
-from wsd_local.library.catalog import model_path, named_pair
 from wsd_local.library.gguf import is_mappable, look_at
+from wsd_local.library.resolve import model_path, named_pair
 from wsd_local.library.vetting import amx_works, vet, vet_adapter
 from wsd_local.llama import Cancellation, Context, ContextOptions, Matcher, Model
 from wsd_local.placement.fit import fitted

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp
-
 from wsd_local.constraints.constraint import Constraint
 from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.rules import require_threshold
@@ -23,6 +21,7 @@ from wsd_local.errors import CancelledError, FitError, UsageError, room_advice, 
 from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
 from wsd_local.llama import Matcher, Model, Sampler
+from wsd_local.llama.build import version
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.base_format import urial_format
 from wsd_local.prompts.messages import Message, supplied_prefix, trimmed
@@ -332,7 +331,7 @@ class Run:
         settings["seed"], settings["draft_seed"] = self._sampling.seed, self._draft_sampling.seed
         return {
             "version": __version__,
-            "llama_cpp": llama_cpp.__version__,
+            "llama_cpp": version(),
             "draft_sha256": self._pair.hashes.get("draft"),
             "base_sha256": self._pair.hashes.get("base"),
             "draft_lora_sha256": self._pair.hashes.get("draft_lora"),

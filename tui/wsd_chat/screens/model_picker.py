@@ -65,11 +65,12 @@ class ModelPicker(Box):
 
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
+        from wsd_local.config import read_config
         from wsd_local.library.listing import inventory
         from wsd_local.library.local import found_elsewhere
 
         try:
-            there, elsewhere = inventory(), found_elsewhere()
+            there, elsewhere = inventory(read_config().pairs), found_elsewhere()
         except WsdError as error:
             self.app.call_from_thread(self._say, str(error))
             return
