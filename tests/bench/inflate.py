@@ -58,7 +58,7 @@ from wsd_local.library.gguf import Array, Header, read_header
 from wsd_local.library.quantize import quantize
 from wsd_local.llama.quantize import Job
 from wsd_local.paths import demo_dir
-from wsd_local.system.child import Progress, nothing, run
+from wsd_local.system.child import Observer, Progress, nothing, run
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -468,7 +468,7 @@ def inflate(
         progress("writing", 0.0)
         _write(whole, model, entries, None, plain)
         _write(whole, model, entries, planned(whole, type), plain)
-        quantize(whole, target, type, force=True, progress=progress)
+        quantize(whole, target, type, force=True, observer=Observer(progress))
     finally:
         whole.unlink(missing_ok=True)
     return target

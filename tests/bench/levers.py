@@ -46,8 +46,8 @@ from wsd_local.core.sampling import Sampling
 from wsd_local.errors import FitError
 from wsd_local.events import Source
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Question, Sampler
+from wsd_local.llama.batching import ROWS
 from wsd_local.paths import demo_dir
-from wsd_local.placement.plan import ROWS
 from wsd_local.reports.bench import next_token
 from wsd_local.reports.demo import MEASURED_GROUP, load_questions
 from wsd_local.settings import LoadMode

@@ -37,6 +37,7 @@ from wsd_local.library.registry import known
 from wsd_local.llama import Cancellation, Context, Model
 from wsd_local.llama.context import ContextOptions
 from wsd_local.paths import made_models_dir
+from wsd_local.system.child import Observer
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
 CORPUS = (
@@ -263,7 +264,7 @@ def test_a_stopped_conversion_leaves_nothing(checkpoint: Path, tmp_path: Path) -
             stops[-1]()
 
     with pytest.raises(CancelledError):
-        convert(Checkpoint(checkpoint), tmp_path / "made.gguf", progress=progress, stoppable=stops.append)
+        convert(Checkpoint(checkpoint), tmp_path / "made.gguf", observer=Observer(progress, stops.append))
     assert seen[-1][0] == "converting"
     assert list(tmp_path.iterdir()) == []
 

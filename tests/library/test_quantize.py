@@ -28,6 +28,7 @@ from wsd_local.llama.logs import forward_logs
 from wsd_local.llama.quantize import Job, file_type, file_types, read_imatrix
 from wsd_local.llama.quantize import quantize as in_this_process
 from wsd_local.paths import made_models_dir
+from wsd_local.system.child import Observer
 
 NEED_MATRIX = {"IQ1_M", "IQ1_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_XS", "IQ3_XXS", "Q2_K_S"}
 Usage = namedtuple("Usage", "total used free")
@@ -293,14 +294,14 @@ def test_a_stopped_quantisation_leaves_nothing(source: Path, tmp_path: Path) -> 
         stops[-1]()
 
     with pytest.raises(CancelledError):
-        quantize(source, tmp_path / "made.gguf", "Q4_K_M", threads=1, progress=progress, stoppable=stops.append)
+        quantize(source, tmp_path / "made.gguf", "Q4_K_M", threads=1, observer=Observer(progress, stops.append))
     assert seen
     assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_rises_with_every_tensor(source: Path, tmp_path: Path) -> None:
     seen: list[float] = []
-    quantize(source, tmp_path / "made.gguf", "Q8_0", threads=1, progress=lambda _what, now: seen.append(now))
+    quantize(source, tmp_path / "made.gguf", "Q8_0", threads=1, observer=Observer(lambda _what, now: seen.append(now)))
     assert seen == sorted(seen)
     assert len(seen) == len(read_header(source).tensors)
 

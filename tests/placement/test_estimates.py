@@ -18,9 +18,9 @@ from shapes import LLAMA_1B, LLAMA_3B, Shape, shaped_llama
 
 from wsd_local.library.gguf import read_model
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
-from wsd_local.llama.devices import cpu_features
+from wsd_local.llama.devices import Machine, cpu_features
 from wsd_local.placement.footprint import footprint
-from wsd_local.placement.plan import HOST, Machine, Wish, plan
+from wsd_local.placement.plan import HOST, Wish, plan
 from wsd_local.settings import FlashAttention
 from wsd_local.units import GIB, MIB
 

@@ -54,6 +54,7 @@ def convert(
     from wsd_local.library.checkpoint import chosen_kind, local, weights
     from wsd_local.library.repo_files import names_repository
     from wsd_local.library.resolve import catalog_model
+    from wsd_local.system.child import Observer
 
     entry = catalog_model(source)
     repo = entry.repo if entry is not None and entry.file is None else None
@@ -72,7 +73,7 @@ def convert(
     name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
     path = _free(name, output, force, repo)
     with interruptible() as stop, _shown("converting") as progress:
-        making.convert(checkpoint, path, chosen, force=force, progress=progress, stoppable=stop.calls)
+        making.convert(checkpoint, path, chosen, force=force, observer=Observer(progress, stop.calls))
     _remember(name, path, checkpoint.repo, checkpoint.revision)
     if chosen != "q8_0":
         terminal.note(f"quantise it with: wsd-local models quantize {name} Q4_K_M")
@@ -98,6 +99,7 @@ def quantize(
     from wsd_local.library.registry import known
     from wsd_local.library.resolve import catalog_model, model_path
     from wsd_local.llama.quantize import file_type, file_types
+    from wsd_local.system.child import Observer
     from wsd_local.units import gb
 
     path = model_path(source)
@@ -118,8 +120,7 @@ def quantize(
             allow_requantize=allow_requantize,
             imatrix=imatrix,
             force=force,
-            progress=progress,
-            stoppable=stop.calls,
+            observer=Observer(progress, stop.calls),
         )
     _remember(name, made.path, repo, revision)
     terminal.note(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.style import Style
@@ -13,10 +14,12 @@ from rich.text import Text as Shown
 from wsd_local.cli import terminal
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.files import HashProgress
-from wsd_local.placement.plan import Plan
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.system.visible import CONTEXT, visible
 from wsd_local.units import plural
+
+if TYPE_CHECKING:
+    from wsd_local.placement.plan import Plan
 
 
 @contextmanager

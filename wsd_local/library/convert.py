@@ -25,7 +25,7 @@ from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.files import check_disk, check_free, replaced
 from wsd_local.library.checkpoint import Checkpoint, Kind, chosen_kind, weights
 from wsd_local.paths import cache_dir, expanded
-from wsd_local.system.child import Progress, Stoppable, ask, cause, nothing, run
+from wsd_local.system.child import UNOBSERVED, Observer, Progress, ask, cause, nothing, run
 from wsd_local.system.extras import install_command
 
 EXTRA = ("torch", "transformers", "sentencepiece")
@@ -48,8 +48,7 @@ def convert(
     kind: Kind = "auto",
     *,
     force: bool = False,
-    progress: Progress = nothing,
-    stoppable: Stoppable = nothing,
+    observer: Observer = UNOBSERVED,
 ) -> Path:
     """Make a GGUF file of a checkpoint.
 
@@ -58,8 +57,7 @@ def convert(
         output: the file to make.
         kind: type of the weights in it.
         force: replace a file of that name.
-        progress: called while the file is written.
-        stoppable: called with a function that ends the work.
+        observer: sees the progress of writing, and can stop the work.
 
     Raises:
         UsageError: there is such a file, or no such type.
@@ -74,19 +72,19 @@ def convert(
     numbers = weights(checkpoint.folder)
     kind = chosen_kind(kind, numbers)
     check_disk(output, int(numbers.total() * _BITS[kind] / 8))
-    script = converter(progress) / _SCRIPT
+    script = converter(observer.progress) / _SCRIPT
 
     def heard(line: str) -> None:
         if percent := _PERCENT.search(line):
-            progress("converting", int(percent[1]) / 100)
+            observer.progress("converting", int(percent[1]) / 100)
 
-    progress("reading the checkpoint", 0)
+    observer.progress("reading the checkpoint", 0)
     with replaced(output) as part:
         # The converter takes its output's name for a format string.
         name = part.with_name(part.name.replace("{", "{{").replace("}", "}}")).absolute()
         options = ["--outfile", str(name), "--outtype", kind, "--model-name", checkpoint.name]
         folder = str(checkpoint.folder.absolute())
-        code, said = run(["wsd_local.library.convert", str(script), *options, folder], heard, stoppable)
+        code, said = run(["wsd_local.library.convert", str(script), *options, folder], heard, observer.stoppable)
         if code != 0 or not part.stat().st_size:
             raise ModelError(f"{checkpoint.folder}: cannot be converted: {cause(code, said, _COMPLAINT)}")
     return output

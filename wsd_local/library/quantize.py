@@ -1,21 +1,27 @@
-"""A GGUF file becomes one of fewer bits, by llama.cpp's own quantisation.
+"""Quantising: a GGUF file becomes one of fewer bits, by llama.cpp's own program.
 
-Contract: it works in a child process that is killed when it is to stop. What is made appears under its name only when
-it is complete, and never in place of another file unless that was asked for.
+Contract: the work is done in a child process, which is killed to stop it. The new file appears under its name only when
+it is complete, and replaces another one only with `force`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsd_local.errors import ModelError, UsageError
 from wsd_local.files import check_disk, check_free, replaced
 from wsd_local.settings import require_threads
-from wsd_local.system.child import Progress, Stoppable, cause, nothing, run
+from wsd_local.system.child import UNOBSERVED, Observer, cause, nothing, run
 from wsd_local.units import MIB
+
+if TYPE_CHECKING:
+    from wsd_local.library.gguf import Header
+    from wsd_local.llama.quantize import Job
 
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _QUANT_SIZE = re.compile(r"quant size += +([\d.]+) MiB \(([\d.]+) BPW\)")
@@ -25,7 +31,7 @@ _PLAIN_TYPES = ("F32", "F16", "BF16")
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What quantising gave: sizes in bytes before and after, and bits per weight."""
+    """The result of quantising: sizes in bytes before and after, and bits per weight."""
 
     path: Path
     before: int
@@ -42,8 +48,7 @@ def quantize(
     allow_requantize: bool = False,
     imatrix: Path | None = None,
     force: bool = False,
-    progress: Progress = nothing,
-    stoppable: Stoppable = nothing,
+    observer: Observer = UNOBSERVED,
 ) -> Quantized:
     """Make a GGUF file of fewer bits. The parts of a split model become one file.
 
@@ -52,11 +57,10 @@ def quantize(
         output: the file to make.
         kind: one of `wsd_local.llama.quantize.file_types()`.
         threads: CPU threads; all, if None.
-        allow_requantize: take a source that is quantised already.
+        allow_requantize: accept a source that is quantised already.
         imatrix: importance matrix, a GGUF file; types of less than 3 bits need one.
         force: replace a file of that name.
-        progress: called for each tensor.
-        stoppable: called with a function that ends the work.
+        observer: sees each tensor, and can stop the work.
 
     Raises:
         UsageError: there is no such type, the output exists or is the source, the source is quantised already, or the
@@ -66,7 +70,6 @@ def quantize(
         WsdError: the disk is full.
     """
     from wsd_local.library.adapters import check_imatrix
-    from wsd_local.library.description import quantization
     from wsd_local.library.gguf import read_header, read_model
     from wsd_local.llama.quantize import Job, file_type
 
@@ -76,51 +79,56 @@ def quantize(
     if output.exists() and any(output.samefile(header.path) for header in headers):
         raise UsageError(f"{output}: is the file that is to be quantised; choose another --output")
     check_free(output, force)
+    if not allow_requantize:
+        _require_unquantized(source, headers)
+    if imatrix is not None:
+        check_imatrix(read_header(imatrix), headers)
+    matrix = str(imatrix.absolute()) if imatrix else None
+    job = Job(str(source.absolute()), str(output.absolute()), kind, threads or 0, allow_requantize, matrix)
+    check_disk(output, _planned_size(source, job, observer) + sum(header.size for header in headers))
+
+    def heard(line: str) -> None:
+        if found := _TENSOR_LINE.match(line):
+            observer.progress("quantising", (int(found[1]) - 1) / int(found[2]))
+
+    with replaced(output) as part:
+        lines = _run(source, replace(job, destination=str(part.absolute())), heard, observer)
+    _, bits = _quantized_size(lines)
+    return Quantized(output, sum(header.file_size for header in headers), output.stat().st_size, bits)
+
+
+def _require_unquantized(source: Path, headers: Sequence[Header]) -> None:
+    """Raise `UsageError` if a matrix of the model is quantised."""
+    from wsd_local.library.description import quantization
+
     types: Counter[str] = Counter()
     for tensor in (tensor for header in headers for tensor in header.tensors if len(tensor.shape) > 1):
         types[tensor.type] += tensor.size
-    if set(types) - {*_PLAIN_TYPES} and not allow_requantize:
+    if set(types) - {*_PLAIN_TYPES}:
         raise UsageError(
             f"{source}: is quantised already ({quantization(headers[0], types)}), and quantising again loses more; "
             "take the unquantised model, or add --allow-requantize"
         )
-    if imatrix is not None:
-        check_imatrix(read_header(imatrix), headers)
-    job = Job(
-        str(source.absolute()),
-        str(output.absolute()),
-        kind,
-        threads or 0,
-        allow_requantize,
-        str(imatrix.absolute()) if imatrix else None,
-        plan=True,
-    )
-    program = "wsd_local.llama.quantize"
-    code, said = run([program, job.as_json()], nothing, stoppable)
-    _expect(source, code, said)
-    if imatrix is None and any("will require an imatrix" in line for line in said):
-        raise UsageError(f"{kind} needs an importance matrix (--imatrix); types from IQ3_S and Q3_K_S up need none")
-    planned, _ = _quantized_size(said)
-    check_disk(output, int(planned) + sum(header.size for header in headers))
-
-    def heard(line: str) -> None:
-        if found := _TENSOR_LINE.match(line):
-            progress("quantising", (int(found[1]) - 1) / int(found[2]))
-
-    with replaced(output) as part:
-        job = Job(job.source, str(part.absolute()), kind, job.threads, allow_requantize, job.imatrix)
-        code, said = run([program, job.as_json()], heard, stoppable)
-        _expect(source, code, said)
-    _, bits = _quantized_size(said)
-    return Quantized(output, sum(header.file_size for header in headers), output.stat().st_size, bits)
 
 
-def _quantized_size(said: list[str]) -> tuple[float, float]:
-    """Bytes of all tensors and bits per weight, in llama.cpp's words."""
-    found = next(match for line in reversed(said) if (match := _QUANT_SIZE.search(line)))
-    return float(found[1]) * MIB, float(found[2])
+def _planned_size(source: Path, job: Job, observer: Observer) -> int:
+    """Bytes of all tensors of the file that a job makes, as llama.cpp computes them without making it."""
+    lines = _run(source, replace(job, plan=True), nothing, observer)
+    if job.imatrix is None and any("will require an imatrix" in line for line in lines):
+        raise UsageError(f"{job.kind} needs an importance matrix (--imatrix); types from IQ3_S and Q3_K_S up need none")
+    size, _ = _quantized_size(lines)
+    return int(size)
 
 
-def _expect(source: Path, code: int, said: list[str]) -> None:
+def _run(source: Path, job: Job, heard: Callable[[str], None], observer: Observer) -> list[str]:
+    """The lines that llama.cpp printed."""
+    code, lines = run(["wsd_local.llama.quantize", job.as_json()], heard, observer.stoppable)
     if code != 0:
-        raise ModelError(f"{source}: cannot be quantised: {cause(code, said, _QUANT_COMPLAINT)}")
+        raise ModelError(f"{source}: cannot be quantised: {cause(code, lines, _QUANT_COMPLAINT)}")
+    return lines
+
+
+def _quantized_size(lines: list[str]) -> tuple[float, float]:
+    """Bytes of all tensors and bits per weight, as llama.cpp prints them."""
+    found = next(match for line in reversed(lines) if (match := _QUANT_SIZE.search(line)))
+    return float(found[1]) * MIB, float(found[2])

@@ -26,11 +26,11 @@ from wsd_local.core.alignment import common_prefix
 from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
+from wsd_local.llama.batching import ROWS, UBATCH, cpu_flash, cpu_ubatch
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler, logits_of
 from wsd_local.llama.snapshots import STRIDE, Snapshots
-from wsd_local.placement.plan import ROWS, UBATCH, cpu_flash, cpu_ubatch
 from wsd_local.settings import CacheType, FlashAttention
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}

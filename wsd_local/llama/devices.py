@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,29 @@ from typing import Any
 import llama_cpp
 
 from wsd_local.llama.logs import forward_logs
-from wsd_local.placement.plan import Device, Machine
 
 _CPU, _GPU, _IGPU = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Accelerators, and the machine's own memory, in bytes."""
+
+    devices: tuple[Device, ...]
+    free: int
+    total: int
+    threads: int = 1
 
 
 def machine(threads: int) -> Machine:

@@ -1,17 +1,19 @@
 """Where two models go: one memory budget for both.
 
 Contract: pure arithmetic over footprints and devices. The draft comes first, on the fastest device; then as many layers
-of the base as fit; the rest stays in the machine's own memory. Where that is not enough, what was not asked for is
+of the base as fit; the rest stays in the machine's own memory. Where that is not enough, what the user did not set is
 given up in this order: f16 caches, then context. `FitError` says how much is missing when nothing works.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from wsd_local.errors import FitError
+from wsd_local.llama.batching import ROWS, UBATCH, cpu_flash, cpu_ubatch
+from wsd_local.llama.devices import Machine
 from wsd_local.placement.footprint import Footprint, Layer
 from wsd_local.settings import FlashAttention
 from wsd_local.units import MIB, gib
@@ -19,40 +21,10 @@ from wsd_local.units import MIB, gib
 Role = Literal["draft", "base"]
 HOST = "memory"
 MARGIN = 512 * MIB
-"""Bytes left free on each device and in memory: other programs move too, and estimates err."""
+"""Bytes left free on each device and in memory: other programs need more at times, and estimates are not exact."""
 DEFAULT_CTX, SMALLEST_CTX = 4096, 512
-UBATCH, ROWS = 512, 32
-CANCELLABLE, WIDE = 64, 1024
-"""Tokens that a CPU evaluates together in a model of this width or more, or 32 for each thread if that is more.
-
-A stop waits for one matrix product, which took up to 0.5 s for 512 tokens of an 8B shape on two threads and 0.06 s for
-64; reading a prompt was as fast either way. Narrow models, whose products take no time, gain up to ten times by more.
-"""
-
-
-def cpu_ubatch(n_embd: int, threads: int) -> int:
-    """Tokens evaluated together on the CPU."""
-    return min(UBATCH, max(CANCELLABLE, threads * CANCELLABLE // 2) * max(1, WIDE // max(1, n_embd)) ** 2)
-
-
-LONG = 8192
-"""Tokens of a context beyond which the CPU uses flash attention: what memory the other way needs grows with them."""
-
-
-def cpu_flash(asked: FlashAttention, cache_types: Iterable[str], ctx: int, parallel: int) -> bool:
-    """Whether the CPU uses flash attention, if that is left open (`auto`): not for one reply at a time.
-
-    Without, a 3B model on two threads took 0.93 of the time for a token behind 512 and 0.81 behind 1024, and 0.64 for a
-    check of eight there; below about 250 tokens, and where a prompt is read, it takes some percent more. With it, what
-    other sequences hold costs nothing. Quantised values need it.
-    """
-    if asked != "auto":
-        return asked == "on"
-    return parallel > 1 or ctx > LONG or not {"auto", "f32", "f16", "bf16"}.issuperset(cache_types)
-
-
 CELLS_PER_REPLY = 1024
-"""Cached tokens that a reply in progress is given room for, its prompt included. Where all need more, some wait."""
+"""Cached tokens reserved for each of several replies, the prompt included. Where all need more, some wait."""
 
 
 def cells(ctx: int, parallel: int, *, sliding: bool = False) -> int:
@@ -69,30 +41,11 @@ def rows(parallel: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory."""
-
-    name: str
-    description: str
-    free: int
-    total: int
-    shared: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Accelerators, and the machine's own memory, in bytes."""
-
-    devices: tuple[Device, ...]
-    free: int
-    total: int
-    threads: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for; None may be chosen. `extra` bytes of memory are needed besides (adapters), `parallel` replies
-    are in progress at once."""
+    """What the user set; None leaves the choice to the plan.
+
+    `extra` bytes of memory are needed besides (adapters), `parallel` replies are in progress at once.
+    """
 
     ctx: int | None = None
     cache_type_k: str | None = None
@@ -315,7 +268,7 @@ class _Case:
         return self._placement(0, (), ())
 
     def _unit(self, index: int) -> tuple[int, int]:
-        """Bytes of weights and cache of one layer; behind the last one comes the head."""
+        """Bytes of weights and cache of one layer; after the last one comes the head."""
         if index == len(self.model.layers):
             return self.model.output, 0
         layer = self.model.layers[index]
@@ -340,8 +293,8 @@ class _Case:
 
     def _compute(self, *, offloaded: bool) -> int:
         """Bytes of buffers where layers are, `offloaded` if some of the model are not on the CPU."""
-        parallel, asked = self.wish.parallel, self.wish.flash
-        flash = asked != "off" if offloaded else cpu_flash(asked, (self.type_k, self.type_v), self.ctx, parallel)
+        parallel, wanted = self.wish.parallel, self.wish.flash
+        flash = wanted != "off" if offloaded else cpu_flash(wanted, (self.type_k, self.type_v), self.ctx, parallel)
         n_ubatch = UBATCH if offloaded else cpu_ubatch(self.model.n_embd, self.threads)
         return self.model.compute(self._cells, n_ubatch, rows(parallel), flash=flash)
 

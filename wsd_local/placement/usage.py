@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsd_local.library.gguf import Header
+from wsd_local.llama.batching import ROWS, cpu_flash, cpu_ubatch
 from wsd_local.placement.footprint import footprint
-from wsd_local.placement.plan import DEFAULT_CTX, ROWS, cpu_flash, cpu_ubatch
+from wsd_local.placement.plan import DEFAULT_CTX
 
 _THREADS = 2
 

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,24 +139,34 @@ def bars(
     return _svg([draw], 0.95 + size, f"{axis}: {_spoken(groups, series, label)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The scale of values in a line chart; `most` is the top of the axis, None leaves that to the values."""
+
+    name: str
+    label: Label
+    most: float | None = None
+    log: bool = False
+
+
 def lines(
     points: Points,
-    *,
     x: str,
-    y: str,
-    label: Label,
+    y: Scale,
+    *,
     ticks: Sequence[float] | None = None,
-    most: float | None = None,
-    log: bool = False,
     marked: Callable[[str, int], bool] = lambda _series, _number: True,
     colours: Sequence[int] = range(8),
 ) -> str:
-    """Lines through points. `marked(series, number)` says which points have their number written beside them."""
+    """Lines through points, `x` being the name of the axis and `ticks` its marks.
+
+    `marked(series, number)` says which points have their number written beside them.
+    """
     require()
     from matplotlib.ticker import LogLocator
 
     def draw(axes: Axes) -> None:
-        if log:
+        if y.log:
             axes.set_yscale("log")
         for number, (name, places) in enumerate(points.items()):
             axes.plot(
@@ -167,27 +178,28 @@ def lines(
                 markersize=max(4.0, 6.5 - 1.5 * number),
                 label=name,
             )
-        if most is not None:
-            axes.set_ylim(0, most * 1.1)
+        if y.most is not None:
+            axes.set_ylim(0, y.most * 1.1)
         axes.margins(y=0.15)
-        for text, at, above in _beside(points, label, marked):
+        for text, at, above in _beside(points, y.label, marked):
             _write(axes, text, at, y=3.5 if above else -3.5, over=True)
         axes.set_xlabel(x)
-        axes.set_ylabel(y)
+        axes.set_ylabel(y.name)
         if ticks is not None:
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.grid(axis="y")
-        _ticks(axes, "y", label)
-        if log:
+        _ticks(axes, "y", y.label)
+        if y.log:
             axes.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
             axes.minorticks_off()
         if len(points) > 1:
             _legend(axes, points)
 
     spoken = "; ".join(
-        f"{name}: " + ", ".join(f"{label(value)} at {at:g}" for at, value in places) for name, places in points.items()
+        f"{name}: " + ", ".join(f"{y.label(value)} at {at:g}" for at, value in places)
+        for name, places in points.items()
     )
-    return _svg([draw], 3.1, f"{y} by {x}. {spoken}")
+    return _svg([draw], 3.1, f"{y.name} by {x}. {spoken}")
 
 
 def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x: str, y: str) -> str:

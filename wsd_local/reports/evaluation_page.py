@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsd_local.reports.charts import bars, histograms, lines
+from wsd_local.reports.charts import Scale, bars, histograms, lines
 from wsd_local.reports.evaluation import BASE, DRAFT, WSD, Perplexity, PrefixRow, Results, Row
 from wsd_local.reports.html import (
     CHART_BINS,
@@ -115,55 +115,43 @@ def demo_page(results: Results) -> str:
         "Answered well: the whole text is a friendly, complete answer. Right: it states the truth. The draft is always "
         "friendly and knows fewer than half of the facts; the base knows the facts and seldom says them well.",
     ]
-    names = [row.way for row in results.ways]
     every = f"{results.thresholds[0].questions} of the questions"
     parts: list[Chart | Table] = [
-        Chart(
-            "Answered well, and right",
-            "Share of the questions, for each way of answering. fixed:K keeps just K tokens of the draft.",
-            bars(
-                names,
-                {"well": [row.well for row in results.ways], "right": [row.right for row in results.ways]},
-                axis="share of the questions",
-                label=whole_percent,
-                most=1.0,
-                colours=_JUDGED,
-            ),
-            ways,
-        ),
+        _judged_chart(results.ways, ways),
         *([_switch_chart(wsd)] if wsd.switches else []),
-        Chart(
-            "Who writes the reply",
-            "Mean tokens of a reply that the draft opened it with, and that the base wrote.",
-            bars(
-                names,
-                {
-                    "draft": [row.mean_kept for row in results.ways],
-                    "base": [row.mean_tokens - row.mean_kept for row in results.ways],
-                },
-                axis="tokens",
-                label=lambda value: f"{value:.0f}",
-                stacked=True,
-            ),
-            ways,
-        ),
+        _writers_chart(results.ways, ways),
         *_perplexity_charts(results.perplexity),
-        Chart(
-            "Time for a reply",
-            "Median time for a whole reply, its prompt included.",
-            bars(
-                names,
-                {"time": [row.median_s for row in results.ways]},
-                axis="time",
-                label=seconds,
-                colours=(6,),
-            ),
-            ways,
-        ),
+        _time_chart(results.ways, ways),
         *_sweep_charts("threshold", "The threshold", results.thresholds, thresholds, every),
         *_sweep_charts("window", "The window", results.windows, windows, every),
     ]
     return page("Weak-to-Strong Decoding in miniature", lead, parts)
+
+
+def _judged_chart(rows: Sequence[Row], figures: Table) -> Chart:
+    drawn = bars(
+        [row.way for row in rows],
+        {"well": [row.well for row in rows], "right": [row.right for row in rows]},
+        axis="share of the questions",
+        label=whole_percent,
+        most=1.0,
+        colours=_JUDGED,
+    )
+    caption = "Share of the questions, for each way of answering. fixed:K keeps just K tokens of the draft."
+    return Chart("Answered well, and right", caption, drawn, figures)
+
+
+def _writers_chart(rows: Sequence[Row], figures: Table) -> Chart:
+    tokens = {"draft": [row.mean_kept for row in rows], "base": [row.mean_tokens - row.mean_kept for row in rows]}
+    drawn = bars([row.way for row in rows], tokens, axis="tokens", label=lambda value: f"{value:.0f}", stacked=True)
+    caption = "Mean tokens of a reply that the draft opened it with, and that the base wrote."
+    return Chart("Who writes the reply", caption, drawn, figures)
+
+
+def _time_chart(rows: Sequence[Row], figures: Table) -> Chart:
+    times = {"time": [row.median_s for row in rows]}
+    drawn = bars([row.way for row in rows], times, axis="time", label=seconds, colours=(6,))
+    return Chart("Time for a reply", "Median time for a whole reply, its prompt included.", drawn, figures)
 
 
 def _switch_chart(row: Row) -> Chart:
@@ -196,11 +184,9 @@ def _sweep_charts(name: str, title: str, rows: Sequence[Row], figures: Table, ev
                     "well": [(at, row.well) for at, row in zip(points, rows, strict=True)],
                     "right": [(at, row.right) for at, row in zip(points, rows, strict=True)],
                 },
-                x=axis,
-                y="share of the questions",
-                label=whole_percent,
+                axis,
+                Scale("share of the questions", whole_percent, most=1.0),
                 ticks=points,
-                most=1.0,
                 colours=_JUDGED,
             ),
             figures,
@@ -210,11 +196,9 @@ def _sweep_charts(name: str, title: str, rows: Sequence[Row], figures: Table, ev
             f"Mean tokens of the draft that open a reply, by {name}; {every}.",
             lines(
                 {"kept": [(at, row.mean_kept) for at, row in zip(points, rows, strict=True)]},
-                x=axis,
-                y="tokens kept",
-                label=short,
+                axis,
+                Scale("tokens kept", short, most=max(row.mean_kept for row in rows) or 1.0),
                 ticks=points,
-                most=max(row.mean_kept for row in rows) or 1.0,
                 colours=_DRAFTED,
             ),
             figures,
@@ -272,10 +256,8 @@ def _perplexity_chart(rows: Sequence[PrefixRow], title: str, caption: str, axis:
         caption,
         lines(
             points,
-            x="base tokens of the reply that are given",
-            y=axis,
-            label=short,
-            log=what == "next",
+            "base tokens of the reply that are given",
+            Scale(axis, short, log=what == "next"),
             marked=marked,
             colours=(0, 1, 5),
         ),

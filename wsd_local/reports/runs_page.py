@@ -110,67 +110,57 @@ def _values(values: Sequence[Any]) -> str:
 def runs_page(runs: Sequence[Summary], differing: Differences) -> str:
     """`eval report` as a page."""
     overview, *others, positions = run_tables(runs, differing, CHART_BINS)
-    names = [run.name for run in runs]
     ranges = _ranges(runs, CHART_BINS)
+    parts: list[Chart | Table] = [
+        overview,
+        *others,
+        *([_positions_chart(runs, ranges, positions)] if ranges else []),
+        _shares_chart("Why the models changed places", "Share of the replies, by reason.", runs, "reasons", overview),
+        _writers_chart(runs, overview),
+        _time_chart(runs, overview),
+        *_speed_charts(runs, overview),
+        _shares_chart("How the replies ended", "Share of the replies.", runs, "finish_reasons", overview),
+    ]
+    count = sum(run.replies for run in runs)
+    return page("Runs side by side", [f"{count} replies in {len(runs)} run{'' if len(runs) == 1 else 's'}."], parts)
+
+
+def _positions_chart(runs: Sequence[Summary], ranges: Sequence[tuple[int, int]], figures: Table) -> Chart:
+    counts = {run.name: binned(run.switch_positions, ranges) for run in runs if run.switch_positions}
+    names = [range_name(*place) for place in ranges]
+    drawn = histograms(names, counts, x="switch position (base token, from 0)", y="replies")
+    caption = "Replies by the position of the switch; those without one are in the table."
+    return Chart("Where the base takes over", caption, drawn, figures)
+
+
+def _writers_chart(runs: Sequence[Summary], figures: Table) -> Chart:
+    shares = {
+        "draft": [run.draft_share for run in runs],
+        "base": [None if run.draft_share is None else 1 - run.draft_share for run in runs],
+    }
+    names = [run.name for run in runs]
+    drawn = bars(names, shares, axis="share of the tokens", label=whole_percent, most=1.0, stacked=True)
+    caption = "Share of all tokens that were kept from the draft, and that the base wrote."
+    return Chart("Who wrote the replies", caption, drawn, figures)
+
+
+def _time_chart(runs: Sequence[Summary], figures: Table) -> Chart:
+    times = {"mean": [run.mean_s for run in runs], "median": [run.median_s for run in runs]}
+    drawn = bars([run.name for run in runs], times, axis="time", label=seconds, colours=(6, 4))
+    return Chart("Time for a reply", "Mean and median time for a whole reply, its prompt included.", drawn, figures)
+
+
+def _speed_charts(runs: Sequence[Summary], figures: Table) -> list[Chart]:
     rates = {
         "draft": [run.draft_tokens_per_s for run in runs],
         "base": [run.base_tokens_per_s for run in runs],
     }
     known = {name: values for name, values in rates.items() if any(value is not None for value in values)}
-    parts: list[Chart | Table] = [overview, *others]
-    if ranges:
-        counts = {run.name: binned(run.switch_positions, ranges) for run in runs if run.switch_positions}
-        parts.append(
-            Chart(
-                "Where the base takes over",
-                "Replies by the position of the switch; those without one are in the table.",
-                histograms(
-                    [range_name(*place) for place in ranges],
-                    counts,
-                    x="switch position (base token, from 0)",
-                    y="replies",
-                ),
-                positions,
-            )
-        )
-    parts += [
-        _shares_chart("Why the models changed places", "Share of the replies, by reason.", runs, "reasons", overview),
-        Chart(
-            "Who wrote the replies",
-            "Share of all tokens that were kept from the draft, and that the base wrote.",
-            bars(
-                names,
-                {
-                    "draft": [run.draft_share for run in runs],
-                    "base": [None if run.draft_share is None else 1 - run.draft_share for run in runs],
-                },
-                axis="share of the tokens",
-                label=whole_percent,
-                most=1.0,
-                stacked=True,
-            ),
-            overview,
-        ),
-        Chart(
-            "Time for a reply",
-            "Mean and median time for a whole reply, its prompt included.",
-            bars(
-                names,
-                {"mean": [run.mean_s for run in runs], "median": [run.median_s for run in runs]},
-                axis="time",
-                label=seconds,
-                colours=(6, 4),
-            ),
-            overview,
-        ),
-    ]
-    if known:
-        speed = bars(names, known, axis="tokens per second", label=short)
-        caption = "Tokens per second of each model without prompts, median over the replies."
-        parts.append(Chart("Speed of each model", caption, speed, overview))
-    parts.append(_shares_chart("How the replies ended", "Share of the replies.", runs, "finish_reasons", overview))
-    count = sum(run.replies for run in runs)
-    return page("Runs side by side", [f"{count} replies in {len(runs)} run{'' if len(runs) == 1 else 's'}."], parts)
+    if not known:
+        return []
+    drawn = bars([run.name for run in runs], known, axis="tokens per second", label=short)
+    caption = "Tokens per second of each model without prompts, median over the replies."
+    return [Chart("Speed of each model", caption, drawn, figures)]
 
 
 def _shares_chart(title: str, caption: str, runs: Sequence[Summary], field: str, figures: Table) -> Chart:

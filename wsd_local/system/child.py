@@ -21,6 +21,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -51,6 +52,17 @@ _PLACES = re.compile(r"TMPDIR|TEMP|TMP|HOME|.*_(HOME|CACHE|PATH|DIR)")
 
 def nothing(*_: object) -> None:
     """Does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Who follows the work of a child process: `progress` is called with each step, `stoppable` once, with a stop."""
+
+    progress: Progress = nothing
+    stoppable: Stoppable = nothing
+
+
+UNOBSERVED = Observer()
 
 
 def environment(needs: Collection[str] = ()) -> dict[str, str]:
