@@ -55,7 +55,7 @@ def on_terminal(module: str, *arguments: str, ignored: signal.Signals | None = N
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_chat_keeps_what_was_said_and_restores_the_terminal(number: signal.Signals) -> None:
-    chat = on_terminal("wsd_chat", "--threads", "1", "--max-tokens", "1800")
+    chat = on_terminal("wsd_local", "chat", "--threads", "1", "--max-tokens", "1800")
     chat.wait_for("ready")
     chat.types("How do I boil an egg?\r")
     chat.wait_for("egg")
@@ -74,7 +74,7 @@ def test_the_chat_keeps_what_was_said_and_restores_the_terminal(number: signal.S
 
 def test_the_chat_ends_while_it_loads(tmp_path: Path) -> None:
     large = random_llama(tmp_path / "large.gguf", n_embd=1024, n_ff=4096, n_layer=4)
-    chat = on_terminal("wsd_chat", "--off-record", "--draft", str(large), "--base", str(large))
+    chat = on_terminal("wsd_local", "chat", "--off-record", "--draft", str(large), "--base", str(large))
     chat.wait_for("\x1b[?1049h")
     chat.process.send_signal(signal.SIGTERM)
     assert chat.end() == 143

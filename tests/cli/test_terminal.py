@@ -207,7 +207,7 @@ def test_a_reader_that_is_gone_is_no_error(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_chat_draws_no_stored_sequence(chat: int) -> None:
-    running = OnTerminal(["-m", "wsd_chat", "--open", str(chat)])
+    running = OnTerminal(["-m", "wsd_local", "chat", "--open", str(chat)])
     running.wait_for("line two")
     running.process.terminate()
     assert running.end() == 143

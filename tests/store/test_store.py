@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ def test_chats_come_with_the_newest_activity_first(store: Store) -> None:
 
 
 def test_a_deleted_chat_comes_back_and_a_purged_one_does_not(path: Path) -> None:
-    now = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    now = datetime(2030, 1, 1, tzinfo=UTC)
     with Store(path, clock=lambda: now) as store:
         kept, old, new = (asked(store, f"question {n}")[0] for n in range(3))
         store.delete(old)

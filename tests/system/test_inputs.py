@@ -215,10 +215,10 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 @given(st.lists(st.binary(max_size=20)), st.integers(1, 7))
 def test_lines_come_from_a_stream_as_from_a_whole(lines: list[bytes], step: int) -> None:
-    from wsd_local.cli import dataset
+    from wsd_local.system import lines as stream
 
     data = b"".join(line.replace(b"\xff\xfe", b"").replace(b"\xfe\xff", b"") + b"\r\n" for line in lines)
     parts = io.BytesIO(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "read", lambda descriptor, _: parts.read(step))
-        assert list(dataset._split(0)) == data.splitlines()
+        assert list(stream._split(0)) == data.splitlines()

@@ -2,80 +2,119 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from wsd_local.cli import options, terminal
+from wsd_local.cli import terminal
+from wsd_local.cli.options import (
+    NOTHING,
+    Debug,
+    Given,
+    Json,
+    PairName,
+    Verbose,
+    models_named,
+    models_of,
+    setting_values,
+    settings_named,
+    show_native_log,
+    takes,
+)
 from wsd_local.errors import CancelledError, UsageError
+from wsd_local.fields import declared
 
 if TYPE_CHECKING:
     from wsd_local.reports.bench import Results
 
 
-def bench(
-    context: typer.Context,
-    pair: Annotated[str | None, typer.Argument(help="Pair by name. [default: the configuration's, else demo]")] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="Length of the prompt, in base tokens.")] = 200,
-    tokens: Annotated[int, typer.Option(help="Length of each reply, in base tokens.")] = 128,
-    drafted: Annotated[
-        int | None, typer.Option(help="Force a draft of so many draft tokens. [default: as the reply comes]")
-    ] = None,
-    repeat: Annotated[int, typer.Option(help="Repetitions; medians of them are shown.")] = 3,
-    goals: Annotated[
-        bool, typer.Option("--goals", help="Also compare with this project's own goals (docs/performance.md).")
-    ] = False,
-    as_json: options.AsJson = False,
-    draft: options.Draft = None,
-    base: options.Base = None,
-    draft_lora: options.DraftLora = None,
-    draft_lora_scale: options.DraftLoraScale = 1.0,
-    base_lora: options.BaseLora = None,
-    base_lora_scale: options.BaseLoraScale = 1.0,
-    base_format: options.BaseFormatFile = None,
-    window: options.Window = 6,
-    threshold: options.Threshold = 0.8,
-    check_chunk: options.CheckChunk = 8,
-    ctx: options.Ctx = None,
-    threads: options.Threads = None,
-    n_gpu_layers: options.GpuLayers = "auto",
-    draft_n_gpu_layers: options.DraftGpuLayers = None,
-    base_n_gpu_layers: options.BaseGpuLayers = None,
-    cache_type_k: options.CacheK = options.CacheKind.AUTO,
-    cache_type_v: options.CacheV = options.CacheKind.AUTO,
-    flash_attn: options.Flash = options.FlashAttn.AUTO,
-    load_mode: options.Load = options.LoadKind.AUTO,
-    verbose: options.Verbose = False,
-    debug: options.Debug = False,
-) -> None:
-    """Measure how fast a pair is on this machine: its parts, whole replies, and the base alone beside them.
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is measured."""
 
-    Some minutes for models of usual size on a CPU. Nothing else should run meanwhile.
-    """
-    if repeat < 1:
-        raise UsageError(f"repeat is {repeat}: it must be at least 1")
+    prompt_tokens: int = 200
+    """Length of the prompt, in base tokens."""
+    tokens: int = 128
+    """Length of each reply, in base tokens."""
+    drafted: int | None = None
+    """Force a draft of so many draft tokens. [default: as the reply comes]"""
+    repeat: int = 3
+    """Repetitions; medians of them are shown."""
+    goals: bool = False
+    """Also compare with this project's own goals (docs/performance.md)."""
+
+    def __post_init__(self) -> None:
+        if self.repeat < 1:
+            raise UsageError(f"repeat is {self.repeat}: it must be at least 1")
+
+
+SETTINGS = (
+    "draft_lora",
+    "draft_lora_scale",
+    "base_lora",
+    "base_lora_scale",
+    "window",
+    "threshold",
+    "check_chunk",
+    "ctx",
+    "threads",
+    "n_gpu_layers",
+    "draft_n_gpu_layers",
+    "base_n_gpu_layers",
+    "cache_type_k",
+    "cache_type_v",
+    "flash_attn",
+    "load_mode",
+)
+
+
+@takes(
+    how=declared(Measurement).values(),
+    models=models_named("draft", "base", "base_format"),
+    settings=settings_named(*SETTINGS),
+)
+def bench(
+    pair: PairName = None,
+    /,
+    *,
+    how: Given = NOTHING,
+    models: Given = NOTHING,
+    settings: Given = NOTHING,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how fast a pair is on this machine."""
+    from wsd_local.cli.tables import print_json
+    from wsd_local.config import read_config
+    from wsd_local.reports.bench import OVERRIDES
+
+    wanted = Measurement(**how)
+    show_native_log(verbose)
+    config = read_config()
+    values = {**config.settings, **setting_values(settings)} | OVERRIDES
+    results = _measured(wanted, config.pair if pair is None else pair, models_of(models), values)
+    if as_json:
+        print_json(results.as_dict())
+    else:
+        _show(results, goals=wanted.goals)
+
+
+def _measured(wanted: Measurement, pair: str | None, models: Mapping[str, Any], settings: Mapping[str, Any]) -> Results:
     import psutil
     from rich.progress import Progress
 
-    from wsd_local.cli.run import given_settings, show_native_log
-    from wsd_local.cli.tables import print_json
-    from wsd_local.config import read_config
     from wsd_local.events import Source
-    from wsd_local.library.catalog import read_base_format
-    from wsd_local.reports.bench import OVERRIDES, Bench, measure, steps
+    from wsd_local.reports.bench import Bench, measure, steps
     from wsd_local.runtime.pair import load
     from wsd_local.system.interrupt import interruptible
 
-    show_native_log(verbose)
-    config = read_config()
-    settings: dict[str, Any] = {**config.settings, **given_settings(context)} | OVERRIDES
-    own = None if base_format is None else read_base_format(base_format)
     resident = psutil.Process().memory_info
     before = resident().rss
     console = terminal.console(stderr=True)
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     with interruptible() as interrupt, bar as progress:
-        task = progress.add_task("loading", total=steps(repeat) + 1)
+        task = progress.add_task("loading", total=steps(wanted.repeat) + 1)
 
         def loading(role: Source, fraction: float) -> bool:
             progress.update(task, description=f"loading the {role} model", completed=fraction)
@@ -86,17 +125,11 @@ def bench(
                 raise CancelledError("interrupted")
             progress.update(task, description=what, advance=1)
 
-        with load(
-            config.pair if pair is None else pair, draft=draft, base=base, base_format=own, progress=loading, **settings
-        ) as loaded:
+        with load(pair, progress=loading, **models, **settings) as loaded:
             interrupt.calls(loaded.cancel)
             progress.update(task, completed=0)
-            measuring = Bench(loaded, prompt_tokens=prompt_tokens, tokens=tokens, drafted=drafted)
-            results = measure(measuring, repeat, next_one, lambda: int(resident().rss), before)
-    if as_json:
-        print_json(results.as_dict())
-    else:
-        _show(results, goals=goals)
+            measuring = Bench(loaded, prompt_tokens=wanted.prompt_tokens, tokens=wanted.tokens, drafted=wanted.drafted)
+            return measure(measuring, wanted.repeat, next_one, lambda: int(resident().rss), before)
 
 
 def _show(results: Results, *, goals: bool) -> None:

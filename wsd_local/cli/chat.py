@@ -3,51 +3,64 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from dataclasses import dataclass
 
-import typer
+from wsd_local.cli.options import NOTHING, Debug, Given, models_named, setting_values, settings_named, takes
+from wsd_local.errors import UsageError
+from wsd_local.fields import declared
 
-from wsd_local.cli import options
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """Which chat is shown, and how."""
+
+    open: int | None = None
+    """Open this chat (wsd-local chats list)."""
+    off_record: bool = False
+    """Keep this chat in no file."""
+    system: str | None = None
+    """System message."""
+    prepare: bool = True
+    """Read ahead while you read; never on battery."""
+
+    def __post_init__(self) -> None:
+        if self.open is not None and self.off_record:
+            raise UsageError("--open and --off-record are given: a chat that is kept is on the record")
 
 
-def chat(
-    context: typer.Context,
-    pair: options.Pair = None,
-    draft: options.Draft = None,
-    base: options.Base = None,
-    draft_lora: options.DraftLora = None,
-    base_lora: options.BaseLora = None,
-    open_chat: Annotated[int | None, typer.Option("--open", help="Open this chat (wsd-local chats list).")] = None,
-    off_record: Annotated[bool, typer.Option("--off-record", help="Keep this chat in no file.")] = False,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    threshold: options.Threshold = 0.8,
-    temperature: options.Temperature = 0.0,
-    max_tokens: options.MaxTokens = 2048,
-    ctx: options.Ctx = None,
-    threads: options.Threads = None,
-    n_gpu_layers: options.GpuLayers = "auto",
-    cache_type_k: options.CacheK = options.CacheKind.AUTO,
-    cache_type_v: options.CacheV = options.CacheKind.AUTO,
-    flash_attn: options.Flash = options.FlashAttn.AUTO,
-    load_mode: options.Load = options.LoadKind.AUTO,
-    resident: options.Resident = options.Residency.BOTH,
-    prepare: Annotated[
-        bool, typer.Option("--prepare/--no-prepare", help="Read ahead while you read; never on battery.")
-    ] = True,
-    debug: options.Debug = False,
-) -> None:
+SETTINGS = (
+    "draft_lora",
+    "base_lora",
+    "threshold",
+    "temperature",
+    "max_tokens",
+    "ctx",
+    "threads",
+    "n_gpu_layers",
+    "cache_type_k",
+    "cache_type_v",
+    "flash_attn",
+    "load_mode",
+    "resident",
+)
+
+
+@takes(
+    how=declared(ChatOptions).values(),
+    models=models_named("pair", "draft", "base"),
+    settings=settings_named(*SETTINGS),
+)
+def chat(*, how: Given = NOTHING, models: Given = NOTHING, settings: Given = NOTHING, debug: Debug = False) -> int:
     """Chat in the terminal."""
-    from wsd_local.cli.run import given_settings
     from wsd_local.cli.terminal import note
     from wsd_local.config import read_config
-    from wsd_local.errors import UsageError
     from wsd_local.paths import cache_dir
     from wsd_local.settings import split
     from wsd_local.store import Store
 
     config = read_config()
-    settings = {**config.settings, **given_settings(context)}
-    split(settings)
+    values = {**config.settings, **setting_values(settings)}
+    split(values)
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise UsageError("wsd-chat needs a terminal; in scripts and pipes use wsd-local run")
     from wsd_chat.app import ChatApp
@@ -55,19 +68,18 @@ def chat(
     from wsd_chat.terminal.native_output import own_screen
     from wsd_chat.terminal.signals import ending
 
-    wanted = Wanted(config.pair if pair is None else pair, draft, base, settings, prepare)
+    wanted = ChatOptions(**how)
+    pair = models.get("pair", config.pair)
+    choice = Wanted(pair, models.get("draft"), models.get("base"), values, wanted.prepare)
     log = cache_dir() / "wsd-chat.log"
-    if open_chat is not None and off_record:
-        raise UsageError("--open and --off-record are given: a chat that is kept is on the record")
     with Store() as store:
-        if open_chat is not None:
-            store.chat(open_chat)
-        app = ChatApp(wanted, store, chat=open_chat, log=log, system=system, off_record=off_record)
+        if wanted.open is not None:
+            store.chat(wanted.open)
+        app = ChatApp(choice, store, chat=wanted.open, log=log, system=wanted.system, off_record=wanted.off_record)
         try:
             with own_screen(log), ending(app):
                 app.run()
         finally:
             if app.lost is not None:
                 note(f"wsd-chat: {app.lost}")
-    if code := app.return_code or (1 if app.lost else 0):
-        raise typer.Exit(code)
+    return app.return_code or (1 if app.lost else 0)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import Parameter
 
-from wsd_local.cli import terminal
-from wsd_local.cli.groups import group
-from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli import names, terminal
+from wsd_local.cli.app import COMMANDS, group
+from wsd_local.cli.options import Debug, Json, flag, number, option, strictly
 from wsd_local.cli.tables import plain_table, print_json, print_tables
-from wsd_local.errors import UsageError, WsdError, reason
+from wsd_local.errors import CancelledError, UsageError, WsdError, reason
 from wsd_local.system.visible import visible
 from wsd_local.units import plural
 
@@ -23,32 +22,20 @@ if TYPE_CHECKING:
 
     from wsd_local.store import ChatRow, Store
 
-ChatId = Annotated[int, typer.Argument(metavar="ID", help="Number of the chat, as `chats list` shows it.")]
+_NUMBER = Parameter(
+    name="ID", help="Number of the chat, as `chats list` shows it.", converter=strictly, completer=names.chats
+)
+ChatId = Annotated[int, _NUMBER]
 
-app = group("Chats: list, show, search, export, rm.")
-
-
-class ExportFormat(str, enum.Enum):
-    """Formats of a chat as a file."""
-
-    MARKDOWN = "markdown"
-    JSON = "json"
+app = group("chats", COMMANDS["chats"][1])
 
 
-@app.callback(invoke_without_command=True)
-def _root(context: typer.Context) -> None:
-    """What was said in wsd-chat, kept on this machine in chats.db in the data folder (WSD_LOCAL_DATA).
-
-    Chats off the record are in no file, and not here.
-    """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@app.command("list")
+@app.command(name="list")
 def list_chats(
-    query: Annotated[str, typer.Argument(help="Only chats with this in their title or messages.")] = "",
-    as_json: AsJson = False,
+    query: Annotated[str, Parameter(help="Only chats with this in their title or messages.", show_default=False)] = "",
+    /,
+    *,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List chats, newest first."""
@@ -68,8 +55,8 @@ def list_chats(
     print_tables(table)
 
 
-@app.command("show")
-def show(chat_id: ChatId, as_json: AsJson = False, debug: Debug = False) -> None:
+@app.command(name="show")
+def show(chat_id: ChatId, /, *, as_json: Json = False, debug: Debug = False) -> None:
     """Print a chat: the branch that was shown last. With --json all that is known of it."""
     from wsd_local.store import Store
 
@@ -83,11 +70,13 @@ def show(chat_id: ChatId, as_json: AsJson = False, debug: Debug = False) -> None
             sys.stdout.write(visible(text))
 
 
-@app.command("search")
+@app.command(name="search")
 def search(
-    text: Annotated[str, typer.Argument(help='Beginnings of words; "in quotes" whole words in this order.')],
-    limit: Annotated[int, typer.Option(help="Messages at most.", min=1)] = 50,
-    as_json: AsJson = False,
+    text: Annotated[str, Parameter(help='Beginnings of words; "in quotes" whole words in this order.')],
+    /,
+    *,
+    limit: Annotated[int, number("Messages at most.")] = 50,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Find messages, best first."""
@@ -97,6 +86,8 @@ def search(
 
     if not text.strip():
         raise UsageError("there is nothing to search for: give a word")
+    if limit < 1:
+        raise UsageError(f"limit is {limit}: it counts messages and must be at least 1")
     with Store() as store:
         found = store.search(text, limit)
     if as_json:
@@ -114,23 +105,23 @@ def search(
     print_tables(table)
 
 
-@app.command("export")
+@app.command(name="export")
 def export(
-    chat_id: Annotated[int | None, typer.Argument(metavar="[ID]", help="Number of the chat.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All chats.")] = False,
-    kind: Annotated[
-        ExportFormat, typer.Option("--format", help="markdown is to be read, json has every field.")
-    ] = ExportFormat.MARKDOWN,
-    branches: Annotated[
-        bool, typer.Option("--branches", help="All branches, and not only the one that was shown last.")
-    ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File, instead of standard output.")] = None,
+    chat_id: Annotated[int | None, _NUMBER] = None,
+    /,
+    *,
+    every: Annotated[bool, flag("All chats.", "--all")] = False,
+    form: Annotated[
+        Literal["markdown", "json"],
+        option("markdown is to be read, json has every field.", "--format", converter=strictly),
+    ] = "markdown",
+    branches: Annotated[bool, flag("All branches, and not only the one that was shown last.")] = False,
+    output: Annotated[Path | None, option("File, instead of standard output.", "--output", "-o")] = None,
     debug: Debug = False,
 ) -> None:
     """Write a chat, or with --all every chat, as Markdown or JSON. The file is readable by you alone."""
     from wsd_local.store import Store
 
-    form: Literal["markdown", "json"] = "json" if kind is ExportFormat.JSON else "markdown"
     if (chat_id is None) != every:
         raise UsageError("say which chat: its number, or --all")
     with Store() as store:
@@ -158,10 +149,12 @@ def export(
         raise WsdError(f"{output}: cannot be written: {reason(error)}") from error
 
 
-@app.command("rm")
+@app.command(name="rm")
 def rm(
     chat_id: ChatId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    /,
+    *,
+    yes: Annotated[bool, flag("Do not ask.", "--yes", "-y")] = False,
     debug: Debug = False,
 ) -> None:
     """Delete a chat for good: nothing brings it back.
@@ -176,7 +169,8 @@ def rm(
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError(f"{what} would be deleted; confirm with --yes")
-            typer.confirm(visible(f"Delete {what}?", keep_newlines=False), abort=True, err=True)
+            if not terminal.confirmed(f"Delete {what}?"):
+                raise CancelledError("not confirmed")
         swept = store.erase(chat_id)
     terminal.line(f"{what}: deleted")
     if not swept:

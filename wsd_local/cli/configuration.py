@@ -1,38 +1,26 @@
-"""`wsd-local config`: where the configuration is, and what holds."""
+"""`wsd-local config`: where the configuration is, and which settings are in effect."""
 
 from __future__ import annotations
 
-import typer
-
 from wsd_local.cli import terminal
-from wsd_local.cli.groups import group
-from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.app import COMMANDS, group
+from wsd_local.cli.options import Debug, Json
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 
-app = group("Configuration: path, show.")
+app = group("config", COMMANDS["config"][1])
 
 
-@app.callback(invoke_without_command=True)
-def _root(context: typer.Context) -> None:
-    """A default pair, settings, and pairs of your own, in config.toml.
-
-    Environment variables WSD_LOCAL_PAIR and WSD_LOCAL_<SETTING> go over the file, options over both.
-    """
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@app.command("path")
-def show_path(debug: Debug = False) -> None:
+@app.command(name="path")
+def show_path(*, debug: Debug = False) -> None:
     """Print where config.toml is, or would be."""
     from wsd_local.paths import config_file
 
     terminal.line(str(config_file()))
 
 
-@app.command("show")
-def show(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Print what holds, and where it is said."""
+@app.command(name="show")
+def show(*, as_json: Json = False, debug: Debug = False) -> None:
+    """Print the settings in effect, and where each comes from."""
     from wsd_local.config import read_config
     from wsd_local.settings import LoadSettings, ReplySettings, plain
 

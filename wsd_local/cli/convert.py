@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from cyclopts import Parameter
 
-from wsd_local.cli import terminal
-from wsd_local.cli.options import Debug
+from wsd_local.cli import names, terminal
+from wsd_local.cli.options import NOTHING, Debug, Given, flag, option, strictly, takes
+from wsd_local.fields import declared
 from wsd_local.system.interrupt import interruptible
 from wsd_local.system.visible import visible
 
@@ -22,30 +23,26 @@ if TYPE_CHECKING:
     from wsd_local.system.child import Progress
 
 
-class Kind(str, enum.Enum):
-    """Types that the converter writes."""
+Kind = Literal["f32", "f16", "bf16", "q8_0", "auto"]
+"""Types that the converter writes."""
 
-    F32 = "f32"
-    F16 = "f16"
-    BF16 = "bf16"
-    Q8_0 = "q8_0"
-    AUTO = "auto"
-
-
-As = Annotated[str | None, typer.Option("--as", help="Name of the new model.")]
-Output = Annotated[Path | None, typer.Option(help="File to make; by default one in the data folder.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a file or a name that is there already.")]
+As = Annotated[str | None, option("Name of the new model.", "--as")]
+Output = Annotated[Path | None, option("File to make; by default one in the data folder.")]
+Force = Annotated[bool, flag("Replace a file or a name that is there already.")]
 
 
 def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="HF-REPO|DIR", help="A checkpoint's folder, or its repository on the Hub.")
-    ],
+    source: Annotated[str, Parameter(name="HF-REPO|DIR", help="A checkpoint's folder, or its repository on the Hub.")],
+    /,
+    *,
     name: As = None,
     output: Output = None,
     kind: Annotated[
-        Kind, typer.Option("--type", help="Type of the weights; auto: the 16-bit type that is nearest to the source.")
-    ] = Kind.AUTO,
+        Kind,
+        option(
+            "Type of the weights; auto: the 16-bit type that is nearest to the source.", "--type", converter=strictly
+        ),
+    ] = "auto",
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -69,7 +66,7 @@ def convert(
     if checkpoint is None:
         assert repo is not None
         checkpoint = _fetched(repo)
-    chosen = chosen_kind(kind.value, weights(checkpoint.folder))
+    chosen = chosen_kind(kind, weights(checkpoint.folder))
     name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
     path = _free(name, output, force, repo)
     with interruptible() as stop, _shown("converting") as progress:
@@ -79,19 +76,30 @@ def convert(
         terminal.note(f"quantise it with: wsd-local models quantize {name} Q4_K_M")
 
 
+@dataclass(frozen=True)
+class Quantizing:
+    """How a model is quantised."""
+
+    threads: int | None = None
+    """CPU threads."""
+    allow_requantize: bool = False
+    """Quantise a quantised model again, which loses more."""
+    imatrix: Path | None = None
+    """Importance matrix, a GGUF file; types below 3 bits need one."""
+
+
+@takes(how=declared(Quantizing).values())
 def quantize(
-    source: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A model, best one of 16 or 32 bits.")],
-    kind: Annotated[str, typer.Argument(metavar="TYPE", help="Q4_K_M, Q8_0, IQ4_XS, BF16, ...; any case.")],
+    source: Annotated[
+        str, Parameter(name="NAME|PATH", help="A model, best one of 16 or 32 bits.", completer=names.models)
+    ],
+    kind: Annotated[str, Parameter(name="TYPE", help="Q4_K_M, Q8_0, IQ4_XS, BF16, ...; any case.")],
+    /,
+    *,
     name: As = None,
     output: Output = None,
     force: Force = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Quantise a quantised model again, which loses more.")
-    ] = False,
-    imatrix: Annotated[
-        Path | None, typer.Option(help="Importance matrix, a GGUF file; types below 3 bits need one.")
-    ] = None,
+    how: Given = NOTHING,
     debug: Debug = False,
 ) -> None:
     """Make a model smaller: a GGUF file of fewer bits per weight."""
@@ -116,11 +124,9 @@ def quantize(
             path,
             target,
             kind,
-            threads=threads,
-            allow_requantize=allow_requantize,
-            imatrix=imatrix,
             force=force,
             observer=Observer(progress, stop.calls),
+            **how,
         )
     _remember(name, made.path, repo, revision)
     terminal.note(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight")

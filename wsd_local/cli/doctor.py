@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
 from wsd_local.cli import terminal
-from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli.options import Debug, Json
 from wsd_local.cli.tables import print_json
 
 
-def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Tell what is installed and whether it works.
-
-    Text for a bug report: versions, back ends, devices, folders, models, and a reply of the embedded pair.
-    """
+def doctor(*, as_json: Json = False, debug: Debug = False) -> int:
+    """Print what is installed and whether it works; 1 if something does not."""
     from wsd_local.reports.doctor import diagnose
 
     found = diagnose()
@@ -22,5 +17,4 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
     else:
         with terminal.reader_may_leave():
             terminal.write(found.text())
-    if found.problems:
-        raise typer.Exit(1)
+    return 1 if found.problems else 0

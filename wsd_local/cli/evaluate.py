@@ -9,42 +9,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
 from wsd_local.cli import terminal
-from wsd_local.cli.groups import group
-from wsd_local.cli.options import Debug
+from wsd_local.cli.app import COMMANDS, group
+from wsd_local.cli.options import Debug, Json, number, option
 
 if TYPE_CHECKING:
     from wsd_local.reports.html import Table
 
-app = group("Measure.")
+app = group("eval", COMMANDS["eval"][1])
 
 _NOTE_WIDTH = 100
 
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with charts.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Html = Annotated[Path | None, option("Also write a page with charts.", metavar="FILE")]
 
 
-@app.callback(invoke_without_command=True)
-def _root(context: typer.Context) -> None:
-    """Measure."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-@app.command()
+@app.command
 def demo(
-    as_json: AsJson = False,
+    *,
+    as_json: Json = False,
     html: Html = None,
-    limit: Annotated[int | None, typer.Option(help="Ask only the first questions.")] = None,
+    limit: Annotated[int | None, number("Ask only the first questions.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--questions", help="Another questions file (models/training/questions.py).")
+        Path | None, option("Another file of questions (models/training/questions.py).", "--questions")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; the pair is too small to gain from more.")] = 1,
+    threads: Annotated[int, number("CPU threads; the pair is too small to gain from more.")] = 1,
     debug: Debug = False,
 ) -> None:
-    """Ask the embedded pair its held-out questions in several ways, and judge the answers."""
+    """Answer the embedded pair's held-out questions in several ways, and judge the answers."""
     from rich.progress import Progress
 
     from wsd_local.cli.tables import print_json
@@ -65,10 +58,12 @@ def demo(
         show(demo_tables(results))
 
 
-@app.command()
+@app.command
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN.jsonl", help="Files with one reply per line.")],
-    as_json: AsJson = False,
+    runs: Annotated[list[Path], Parameter(help="Files with one reply per line.")],
+    /,
+    *,
+    as_json: Json = False,
     html: Html = None,
     debug: Debug = False,
 ) -> None:

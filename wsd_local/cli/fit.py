@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from wsd_local.cli import options, terminal
-from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli import terminal
+from wsd_local.cli.options import (
+    NOTHING,
+    Debug,
+    Given,
+    Json,
+    PairName,
+    models_named,
+    setting_values,
+    settings_named,
+    takes,
+)
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 
 if TYPE_CHECKING:
@@ -16,28 +24,30 @@ if TYPE_CHECKING:
     from wsd_local.placement.plan import Plan
 
 
+SETTINGS = (
+    "draft_lora",
+    "base_lora",
+    "ctx",
+    "threads",
+    "cache_type_k",
+    "cache_type_v",
+    "flash_attn",
+    "load_mode",
+    "resident",
+)
+
+
+@takes(models=models_named("draft", "base"), settings=settings_named(*SETTINGS))
 def fit(
-    context: typer.Context,
-    pair: Annotated[str | None, typer.Argument(help="Pair by name. [default: the configuration's, else demo]")] = None,
-    draft: options.Draft = None,
-    base: options.Base = None,
-    draft_lora: options.DraftLora = None,
-    base_lora: options.BaseLora = None,
-    ctx: options.Ctx = None,
-    threads: options.Threads = None,
-    cache_type_k: options.CacheK = options.CacheKind.AUTO,
-    cache_type_v: options.CacheV = options.CacheKind.AUTO,
-    flash_attn: options.Flash = options.FlashAttn.AUTO,
-    load_mode: options.Load = options.LoadKind.AUTO,
-    resident: options.Resident = options.Residency.BOTH,
-    as_json: AsJson = False,
+    pair: PairName = None,
+    /,
+    *,
+    models: Given = NOTHING,
+    settings: Given = NOTHING,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show whether a pair fits, and where its layers go.
-
-    Reads headers only, and estimates from the catalog what is not here yet; nothing is loaded or fetched.
-    """
-    from wsd_local.cli.run import given_settings
+    """Show whether a pair fits, and where its layers go."""
     from wsd_local.config import read_config
     from wsd_local.events import Source
     from wsd_local.library.resolve import named_pair
@@ -45,14 +55,14 @@ def fit(
     from wsd_local.settings import split
 
     config = read_config()
-    _, loading = split({**config.settings, **given_settings(context)})
+    _, loading = split({**config.settings, **setting_values(settings)})
     entry = named_pair(pair if pair is not None else config.pair or "demo", config.pairs)
-    names: dict[Source, str] = {"draft": draft or entry.draft, "base": base or entry.base}
-    models = {role: expected(name) for role, name in names.items()}
-    missing = [names[role] for role, (_, is_estimated) in models.items() if is_estimated]
+    wanted: dict[Source, str] = {"draft": models.get("draft", entry.draft), "base": models.get("base", entry.base)}
+    found = {role: expected(name) for role, name in wanted.items()}
+    missing = [wanted[role] for role, (_, is_estimated) in found.items() if is_estimated]
     if missing:
         terminal.note(f"not on this machine, estimated from the catalog: {', '.join(missing)}")
-    plan = placed({role: model for role, (model, _) in models.items()}, loading)
+    plan = placed({role: model for role, (model, _) in found.items()}, loading)
     if as_json:
         print_json(plan.as_dict())
     else:

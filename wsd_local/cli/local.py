@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from wsd_local.cli import terminal
-from wsd_local.cli.options import AsJson, Debug
+from wsd_local.cli import names, terminal
+from wsd_local.cli.options import Debug, Json, flag, number, option
 from wsd_local.cli.tables import plain_table, print_json, print_tables
-from wsd_local.errors import UsageError
+from wsd_local.errors import CancelledError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    as_json: AsJson = False,
-    elsewhere: Annotated[
-        bool, typer.Option("--elsewhere", help="Also files that Ollama, LM Studio and llama.cpp keep.")
-    ] = False,
+    *,
+    as_json: Json = False,
+    elsewhere: Annotated[bool, flag("Also files that Ollama, LM Studio and llama.cpp keep.")] = False,
     debug: Debug = False,
 ) -> None:
     """List the models on this machine, and what the catalog offers."""
@@ -65,10 +64,12 @@ def list_models(
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="Name of a model, or path of a GGUF file.")],
-    ctx: Annotated[int | None, typer.Option(help="Tokens of context to count memory for.")] = None,
-    template: Annotated[bool, typer.Option("--template", help="Print the chat template alone.")] = False,
-    as_json: AsJson = False,
+    model: Annotated[str, Parameter(help="Name of a model, or path of a GGUF file.", completer=names.models)],
+    /,
+    *,
+    ctx: Annotated[int | None, number("Tokens of context to count memory for.")] = None,
+    template: Annotated[bool, flag("Print the chat template alone.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show what a model file is: architecture, quantisation, vocabulary, memory. Reads its header only."""
@@ -99,8 +100,10 @@ def show(
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(help="GGUF file; of a split model the first part.")],
-    name: Annotated[str, typer.Option("--as", help="What the model is to be called here.")],
+    path: Annotated[Path, Parameter(help="GGUF file; of a split model the first part.")],
+    /,
+    *,
+    name: Annotated[str, option("What the model is to be called here.", "--as")],
     debug: Debug = False,
 ) -> None:
     """Give a model file that is here already a name, without copying it."""
@@ -113,9 +116,13 @@ def import_(
 
 
 def rm(
-    name: Annotated[str, typer.Argument(help="Name of a model that was pulled, imported or made here.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    name: Annotated[
+        str, Parameter(help="Name of a model that was pulled, imported or made here.", completer=names.own_models)
+    ],
+    /,
+    *,
+    yes: Annotated[bool, flag("Do not ask.", "--yes", "-y")] = False,
+    dry_run: Annotated[bool, flag("Only show what would happen.")] = False,
     debug: Debug = False,
 ) -> None:
     """Forget a model; delete its files only if this program fetched or made them."""
@@ -133,7 +140,8 @@ def rm(
     if planned.deleted and not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"{name}: {gb(planned.freed)} would be deleted; confirm with --yes")
-        typer.confirm(f"Free {gb(planned.freed)}?", abort=True, err=True)
+        if not terminal.confirmed(f"Free {gb(planned.freed)}?"):
+            raise CancelledError("not confirmed")
     done = remove(name)
     terminal.line(f"{name}: forgotten, {gb(done.freed)} freed")
 

@@ -1,256 +1,227 @@
-"""Options that several commands share, declared once."""
+"""Options of commands: those of settings, read off their declaration, and those that several commands share.
+
+Contract: a command that takes settings receives a dictionary of those that were given, and no others (`takes`), so
+that the configuration decides on the rest. An option's value may begin with a hyphen. A whole number is written as one.
+"""
 
 from __future__ import annotations
 
-import enum
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType, NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_origin
 
-import typer
+from cyclopts import Group, Parameter
 
-_MODELS, _RULE, _MACHINE = "Models", "Weak-to-Strong Decoding", "Machine"
-_SAMPLING, _DRAFTING = "Continuation", "Drafting"
-_DATA = "Data sets"
+from wsd_local.cli import names, terminal
+from wsd_local.errors import UsageError
+from wsd_local.fields import Declared, FromFile, Heading, declared, read
+from wsd_local.settings import CONTINUATION, DRAFTING, MACHINE, MODELS, MOST_PARALLEL, RULE, declarations
+
+if TYPE_CHECKING:
+    from cyclopts import Token
+
+Given = Mapping[str, Any]
+"""The options that were given, by the names of their fields."""
+
+NOTHING: Given = MappingProxyType({})
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATA = Heading("Data sets")
+_ORDER = (DATA, MODELS, RULE, CONTINUATION, DRAFTING, MACHINE)
+_GROUPS = {heading: Group(heading.title, sort_key=place) for place, heading in enumerate(_ORDER)}
+_COMPLETERS = {
+    "pair": names.pairs,
+    "draft": names.models,
+    "base": names.models,
+    "input": names.data_sets,
+    "format": names.formats,
+    "export": names.exports,
+    "open": names.chats,
+}
+"""What offers names for an option's value; for others the shell offers files, or nothing."""
 
 
-class OnDraftEnd(str, enum.Enum):
-    """What happens when the draft has finished and no window passed."""
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Which models make a reply."""
 
-    CONTINUE = "continue"
-    STOP = "stop"
+    pair: Annotated[str | None, MODELS] = None
+    """Pair by name. [default: the configuration's, else demo]"""
+    draft: Annotated[str | None, MODELS] = None
+    """Draft model by path or name, instead of the pair's."""
+    base: Annotated[str | None, MODELS] = None
+    """Base model by path or name, instead of the pair's."""
+    base_format: Annotated[Path | None, MODELS] = None
+    """TOML file with the format in which the base reads a conversation."""
 
 
-class OnError(str, enum.Enum):
+@dataclass(frozen=True, slots=True)
+class DataSetOptions:
+    """Which data set is answered, and where its replies go.
+
+    Raises:
+        UsageError: the number of replies at once is outside its range.
+    """
+
+    input: Annotated[str | None, DATA] = None
+    """Data set to answer: a file, a public set by name, or - for JSON lines on standard input."""
+    output: Annotated[Path | None, DATA] = None
+    """File for the replies, one line of JSON each; the same command continues it."""
+    format: Annotated[str | None, DATA] = None
+    """Format of the input, if it cannot be seen from it."""
+    column: Annotated[str | None, DATA] = None
+    """Column of a table that holds the prompts."""
+    limit: Annotated[int | None, DATA] = None
+    """Answer only the first records."""
+    shard: Annotated[str | None, DATA] = None
+    """i/n: only every n-th record, from the i-th."""
+    parallel: Annotated[int | Literal["auto"], DATA] = "auto"
+    """Replies at once: a number, or auto: as many as memory and speed allow."""
+    on_error: Annotated[Literal["skip", "stop"], DATA] = "skip"
     """What happens when a record cannot be answered."""
+    export: Annotated[tuple[str, ...], DATA] = ()
+    """Also write what a judge reads: alpaca_eval, arena_hard, mt_bench, truthfulqa, hh, authors; may be given again."""
+    quiet: Annotated[bool, DATA] = False
+    """Show no progress."""
 
-    SKIP = "skip"
-    STOP = "stop"
-
-
-class FlashAttn(str, enum.Enum):
-    """Flash attention."""
-
-    ON = "on"
-    OFF = "off"
-    AUTO = "auto"
-
-
-class LoadKind(str, enum.Enum):
-    """Ways of loading, by llama.cpp's names."""
-
-    AUTO = "auto"
-    NONE = "none"
-    MMAP = "mmap"
-    MLOCK = "mlock"
-    MMAP_MLOCK = "mmap+mlock"
-    DIO = "dio"
+    def __post_init__(self) -> None:
+        if self.parallel != "auto" and self.parallel < 1:
+            raise UsageError(f"parallel is {self.parallel}: it must be auto or a number of at least 1")
+        if self.parallel != "auto" and self.parallel > MOST_PARALLEL:
+            raise UsageError(f"parallel is {self.parallel}: llama.cpp has at most {MOST_PARALLEL} sequences")
 
 
-class Residency(str, enum.Enum):
-    """Models in memory at the same time."""
-
-    BOTH = "both"
-    ONE = "one"
+def strictly(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Read one value; a whole number with a fraction is refused and not rounded."""
+    return read(kind, tokens[0].value)
 
 
-class Proposals(str, enum.Enum):
-    """Where proposals for the continuation come from."""
-
-    AUTO = "auto"
-    DRAFT = "draft"
-    LOOKUP = "lookup"
-    OFF = "off"
+def option(help: str, *names: str, **more: Any) -> Parameter:
+    """An option with a value."""
+    return Parameter(name=names or None, help=help, allow_leading_hyphen=True, negative=(), **more)
 
 
-class CacheKind(str, enum.Enum):
-    """KV cache types."""
-
-    AUTO = "auto"
-    F32 = "f32"
-    F16 = "f16"
-    BF16 = "bf16"
-    Q8_0 = "q8_0"
-    Q5_1 = "q5_1"
-    Q5_0 = "q5_0"
-    Q4_1 = "q4_1"
-    Q4_0 = "q4_0"
-    IQ4_NL = "iq4_nl"
+def number(help: str, *names: str, **more: Any) -> Parameter:
+    """An option whose value is a number."""
+    return option(help, *names, converter=strictly, **more)
 
 
-DATA_SET_ONLY = ("output", "form", "column", "limit", "shard", "parallel", "on_error", "export", "quiet")
-SPELLED = {"form": "format"}
-"""Parameters whose option is spelled otherwise."""
+def flag(help: str, *names: str, **more: Any) -> Parameter:
+    """An option without a value."""
+    return Parameter(name=names or None, help=help, negative=(), show_default=False, **more)
 
-Input = Annotated[
+
+def takes(**declarations: Iterable[Declared]) -> Callable[[Command], Command]:
+    """Let a command take options for declared fields, as one parameter of the type `Given`."""
+
+    def decorate(command: Command) -> Command:
+        for parameter, fields in declarations.items():
+            command.__annotations__[parameter] = _flattened(fields)
+        return command
+
+    return decorate
+
+
+def settings_named(*names: str) -> list[Declared]:
+    """The declarations of settings."""
+    found = declarations()
+    return [found[name] for name in names]
+
+
+def settings_without(*names: str) -> list[Declared]:
+    """The declarations of all settings but these."""
+    return [one for name, one in declarations().items() if name not in names]
+
+
+def models_named(*names: str) -> list[Declared]:
+    """The declarations of options that choose models."""
+    found = declared(Models)
+    return [found[name] for name in names]
+
+
+def models_of(given: Given) -> dict[str, Any]:
+    """Models that were chosen, as `load` takes them; a file with a base format is read.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no base format.
+    """
+    from wsd_local.library.catalog import read_base_format
+
+    models = {name: value for name, value in given.items() if name != "pair"}
+    if "base_format" in models:
+        models["base_format"] = read_base_format(models["base_format"])
+    return models
+
+
+def setting_values(given: Given) -> dict[str, Any]:
+    """Values of settings that were given as options; files are read.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    from wsd_local.system.inputs import read_text
+
+    found = declarations()
+    values = dict(given)
+    for name, value in given.items():
+        if found[name].file is FromFile.TEXT:
+            values[name] = read_text(value)
+        elif found[name].file is FromFile.PATH:
+            values[name] = str(value)
+    return values
+
+
+def _flattened(fields: Iterable[Declared]) -> Any:
+    options = {field.name: Annotated[_kind(field), _parameter(field)] for field in fields}
+    return Annotated[TypedDict("Options", options, total=False), Parameter(name="*")]  # type: ignore[operator]
+
+
+def _kind(field: Declared) -> Any:
+    """The type of an option's value."""
+    if field.file is not None:
+        return Path
+    if get_origin(field.kind) is tuple:
+        return list[str]
+    kinds = [kind for kind in get_args(field.kind) if kind is not NoneType]
+    return field.kind if get_origin(field.kind) is Literal or not kinds else reduce(or_, kinds)
+
+
+def _parameter(field: Declared) -> Parameter:
+    group = None if field.heading is None else _GROUPS[field.heading]
+    if field.kind is bool:
+        negative = f"--no-{field.spelling}" if field.default is True else ()
+        return Parameter(f"--{field.spelling}", help=field.help, group=group, negative=negative, show_default=False)
+    return option(
+        field.help,
+        f"--{field.spelling}",
+        group=group,
+        show_choices=get_origin(field.kind) is Literal,
+        show_default=False if field.default in (None, MISSING, ()) else str(field.default),
+        converter=None if _kind(field) in (str, Path, list[str]) else strictly,
+        completer=_COMPLETERS.get(field.name),
+    )
+
+
+def show_native_log(verbose: bool) -> None:
+    """Print llama.cpp's log to standard error, or leave it silent."""
+    if verbose:
+        import logging
+
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(terminal.VisibleFormatter("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[handler])
+
+
+PairName = Annotated[
     str | None,
-    typer.Option(
-        "--input",
-        help="Data set to answer: a file, a public set by name, or - for JSON lines on standard input.",
-        rich_help_panel=_DATA,
-    ),
+    Parameter(help=declared(Models)["pair"].help, completer=names.pairs),
 ]
-OutputFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", help="File for the replies, a JSON line each; the same command goes on.", rich_help_panel=_DATA
-    ),
-]
-InputFormat = Annotated[
-    str | None, typer.Option("--format", help="The input's format, if it is not seen.", rich_help_panel=_DATA)
-]
-Column = Annotated[str | None, typer.Option(help="Column of a table that holds the prompts.", rich_help_panel=_DATA)]
-Limit = Annotated[int | None, typer.Option(help="Answer only the first records.", rich_help_panel=_DATA)]
-Shard = Annotated[str | None, typer.Option(help="i/n: only every n-th record, from the i-th.", rich_help_panel=_DATA)]
-Parallel = Annotated[
-    str, typer.Option(help="Replies at once: a number, or auto: what memory and speed allow.", rich_help_panel=_DATA)
-]
-OnErrorOption = Annotated[
-    OnError, typer.Option("--on-error", help="When a record cannot be answered.", rich_help_panel=_DATA)
-]
-Export = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--export",
-        help="Write also what a judge reads: alpaca_eval, arena_hard, mt_bench, truthfulqa, hh, authors.",
-        rich_help_panel=_DATA,
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.", rich_help_panel=_DATA)]
-UrialFile = Annotated[
-    Path | None, typer.Option("--urial", help="Text file with the prompt of --mode urial.", rich_help_panel=_RULE)
-]
-Pair = Annotated[
-    str | None,
-    typer.Option(help="Pair by name. [default: the configuration's, else demo]", rich_help_panel=_MODELS),
-]
-Draft = Annotated[
-    str | None, typer.Option(help="Draft model by path or name, instead of the pair's.", rich_help_panel=_MODELS)
-]
-Base = Annotated[
-    str | None, typer.Option(help="Base model by path or name, instead of the pair's.", rich_help_panel=_MODELS)
-]
-DraftLora = Annotated[
-    Path | None, typer.Option("--draft-lora", help="LoRA adapter (GGUF) for the draft.", rich_help_panel=_MODELS)
-]
-DraftLoraScale = Annotated[float, typer.Option("--draft-lora-scale", help="Its strength.", rich_help_panel=_MODELS)]
-BaseLora = Annotated[
-    Path | None, typer.Option("--base-lora", help="LoRA adapter (GGUF) for the base.", rich_help_panel=_MODELS)
-]
-BaseLoraScale = Annotated[float, typer.Option("--base-lora-scale", help="Its strength.", rich_help_panel=_MODELS)]
-BaseFormatFile = Annotated[
-    Path | None,
-    typer.Option("--base-format", help="TOML file: how the base is shown a conversation.", rich_help_panel=_MODELS),
-]
-Window = Annotated[int, typer.Option(help="Base tokens in the window.", rich_help_panel=_RULE)]
-Threshold = Annotated[
-    float, typer.Option(help="Confidence at which the base takes over; above 1 it never does.", rich_help_panel=_RULE)
-]
-DraftMaxTokens = Annotated[int, typer.Option(help="Longest draft, in draft tokens.", rich_help_panel=_RULE)]
-OnEnd = Annotated[
-    OnDraftEnd,
-    typer.Option("--on-draft-end", help="When the draft ends without a switch.", rich_help_panel=_RULE),
-]
-CheckChunk = Annotated[
-    int,
-    typer.Option(help="Base tokens of the draft checked together; changes time, not the reply.", rich_help_panel=_RULE),
-]
-Speculation = Annotated[
-    Proposals,
-    typer.Option(
-        help="What proposes tokens that the base verifies together, where that pays: the draft, the text itself "
-        "(lookup), both (auto); changes time, not the reply.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-Mode = Annotated[
-    str,
-    typer.Option(help="wsd, base or draft (alone), fixed:K (keep K tokens), or urial.", rich_help_panel=_RULE),
-]
-MaxTokens = Annotated[int, typer.Option(help="Longest reply, in base tokens.", rich_help_panel=_SAMPLING)]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
-TopK = Annotated[int, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
-TopP = Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)]
-MinP = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
-RepeatPenalty = Annotated[float, typer.Option(help="1 is off.", rich_help_panel=_SAMPLING)]
-FrequencyPenalty = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
-PresencePenalty = Annotated[float, typer.Option(help="0 is off.", rich_help_panel=_SAMPLING)]
-RepeatLastN = Annotated[
-    int, typer.Option(help="Tokens that penalties look at, the prompt's included.", rich_help_panel=_SAMPLING)
-]
-DraftTemperature = Annotated[float, typer.Option(help="For the draft: 0 is greedy.", rich_help_panel=_DRAFTING)]
-DraftTopK = Annotated[int, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
-DraftTopP = Annotated[float, typer.Option(help="For the draft: 1 is off.", rich_help_panel=_DRAFTING)]
-DraftMinP = Annotated[float, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
-DraftRepeatPenalty = Annotated[float, typer.Option(help="For the draft: 1 is off.", rich_help_panel=_DRAFTING)]
-DraftFrequencyPenalty = Annotated[float, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
-DraftPresencePenalty = Annotated[float, typer.Option(help="For the draft: 0 is off.", rich_help_panel=_DRAFTING)]
-DraftRepeatLastN = Annotated[
-    int, typer.Option(help="For the draft: tokens that penalties look at.", rich_help_panel=_DRAFTING)
-]
-DraftSeed = Annotated[
-    int | None, typer.Option(help="For the draft: the same as --seed if not given.", rich_help_panel=_DRAFTING)
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option("--stop", help="End the reply before this text; may be given again.", rich_help_panel=_SAMPLING),
-]
-GrammarFile = Annotated[
-    Path | None,
-    typer.Option("--grammar", help="GBNF file that the reply must follow.", rich_help_panel=_SAMPLING),
-]
-SchemaFile = Annotated[
-    Path | None,
-    typer.Option("--json-schema", help="JSON schema file that the reply must follow.", rich_help_panel=_SAMPLING),
-]
-Regex = Annotated[
-    str | None, typer.Option(help="Regular expression that the whole reply must match.", rich_help_panel=_SAMPLING)
-]
-LarkFile = Annotated[
-    Path | None,
-    typer.Option("--lark", help="Lark grammar file that the reply must follow.", rich_help_panel=_SAMPLING),
-]
-Seed = Annotated[int | None, typer.Option(help="Drawn if not given; --json reports it.", rich_help_panel=_SAMPLING)]
-IgnoreEos = Annotated[
-    bool,
-    typer.Option(
-        "--ignore-eos",
-        help="Continue to --max-tokens, or a --stop: no end token or heading ends a reply.",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-Ctx = Annotated[
-    int | None,
-    typer.Option(help="Context in tokens. [default: 4096, or the model's own if less]", rich_help_panel=_MACHINE),
-]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.", rich_help_panel=_MACHINE)]
-GpuLayers = Annotated[
-    str,
-    typer.Option(
-        "--n-gpu-layers",
-        help="Layers of each model on GPUs: a number, -1 all, or auto: as wsd-local fit shows.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-Load = Annotated[
-    LoadKind,
-    typer.Option("--load-mode", help="How files come into memory.", rich_help_panel=_MACHINE),
-]
-DraftGpuLayers = Annotated[
-    int | None, typer.Option("--draft-n-gpu-layers", help="The same for the draft alone.", rich_help_panel=_MACHINE)
-]
-BaseGpuLayers = Annotated[
-    int | None, typer.Option("--base-n-gpu-layers", help="The same for the base alone.", rich_help_panel=_MACHINE)
-]
-Resident = Annotated[
-    Residency,
-    typer.Option("--resident", help="Models in memory: one of them at a time is slower.", rich_help_panel=_MACHINE),
-]
-CacheK = Annotated[CacheKind, typer.Option("--cache-type-k", help="Type of cached keys.", rich_help_panel=_MACHINE)]
-CacheV = Annotated[CacheKind, typer.Option("--cache-type-v", help="Type of cached values.", rich_help_panel=_MACHINE)]
-Flash = Annotated[
-    FlashAttn,
-    typer.Option("--flash-attn", help="Flash attention; auto: not for one reply on a CPU.", rich_help_panel=_MACHINE),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log on standard error.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Json = Annotated[bool, flag("Print JSON instead of tables.", "--json")]
+Debug = Annotated[bool, flag("Show tracebacks.")]
+Verbose = Annotated[bool, flag("Show llama.cpp's log on standard error.")]

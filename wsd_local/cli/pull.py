@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from wsd_local.cli import terminal
-from wsd_local.cli.options import Debug
+from wsd_local.cli import names, terminal
+from wsd_local.cli.options import Debug, option
 from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 def pull(
     what: Annotated[
         str,
-        typer.Argument(help="A pair, a model of the catalog, OWNER/NAME, OWNER/NAME:Q4_K_M or OWNER/NAME:FILE.gguf."),
+        Parameter(
+            help="A pair, a model of the catalog, OWNER/NAME, OWNER/NAME:Q4_K_M or OWNER/NAME:FILE.gguf.",
+            completer=names.pullable,
+        ),
     ],
-    name: Annotated[str | None, typer.Option("--as", help="What the model is to be called here.")] = None,
+    /,
+    *,
+    name: Annotated[str | None, option("What the model is to be called here.", "--as")] = None,
     debug: Debug = False,
 ) -> None:
-    """Fetch a pair or a model from the Hugging Face Hub. Interrupted, the same command goes on."""
+    """Fetch a pair or a model from the Hugging Face Hub. If interrupted, the same command continues."""
     from wsd_local.config import read_config
     from wsd_local.errors import ModelError
     from wsd_local.library.hub import Hub

@@ -18,8 +18,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from wsd_local.errors import UsageError, os_message, reason
 from wsd_local.system.visible import visible
 
@@ -67,7 +65,7 @@ def reader_may_leave() -> Iterator[None]:
         if not has_left:
             raise
         _discard_output()
-        raise typer.Exit from None
+        raise SystemExit(0) from None
 
 
 def told(error: OSError) -> str:
@@ -120,6 +118,16 @@ def note(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody can be told
         sys.stderr.write(visible(text, keep_newlines=False) + "\n")
         sys.stderr.flush()
+
+
+def confirmed(question: str) -> bool:
+    """Ask a person at the terminal, on standard error. No answer is no."""
+    from rich.prompt import Confirm
+
+    try:
+        return Confirm.ask(visible(question, keep_newlines=False), console=console(stderr=True), default=False)
+    except EOFError:
+        return False
 
 
 def block(text: str) -> None:

@@ -24,7 +24,7 @@ from wsd_local.system.redaction import redacted
 from wsd_local.units import gib, plural
 from wsd_local.version import __version__
 
-_PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "typer", "jinja2", "psutil")
+_PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "cyclopts", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"
 NO_AMX = "-U__AMX_INT8__"
 """What a compiler is told so that llama.cpp has no code for AMX: GCC 12.2 and others before 14 compile it wrongly."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -187,10 +186,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it cannot be read, or is not TOML.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
+
     text = read_text(path)
     try:
         tables: dict[str, Any] = tomllib.loads(text)

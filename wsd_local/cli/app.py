@@ -1,0 +1,117 @@
+"""The commands of `wsd-local`, and how commands are made.
+
+Contract: a command's module is imported when the command is used. A command returns its exit code, or None for 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cyclopts import App, Group, Parameter
+
+from wsd_local.cli.help import Help
+from wsd_local.version import __version__
+
+COMMANDS = {
+    "run": ("run:run", "Answer a prompt (argument, --file, or standard input), or a data set (--input)."),
+    "chat": ("chat:chat", "Chat in the terminal."),
+    "chats": (
+        "chats:app",
+        """Chats: list, show, search, export, rm.
+
+        What was written in wsd-chat is kept on this machine, in chats.db in the data folder (WSD_LOCAL_DATA). Chats off
+        the record are in no file, and not here.""",
+    ),
+    "models": (
+        "models:app",
+        """Models: list, show, pull, import, convert, quantize, rm.
+
+        Models on this machine: find, fetch, convert, inspect, remove.""",
+    ),
+    "fit": (
+        "fit:fit",
+        """Show whether a pair fits, and where its layers go.
+
+        Reads headers only, and estimates from the catalog what is not here yet; nothing is loaded or fetched.""",
+    ),
+    "config": (
+        "configuration:app",
+        """Configuration: path, show.
+
+        A default pair, settings, and pairs of your own, in config.toml. The environment variables WSD_LOCAL_PAIR and
+        WSD_LOCAL_<SETTING> override the file, and options override both.""",
+    ),
+    "bench": (
+        "bench:bench",
+        """Measure how fast a pair is on this machine: its parts, whole replies, and the base alone for comparison.
+
+        Takes some minutes for models of usual size on a CPU. Nothing else should run meanwhile.""",
+    ),
+    "doctor": (
+        "doctor:doctor",
+        """Show what is installed and whether it works.
+
+        Text for a bug report: versions, back ends, devices, folders, models, and a reply of the embedded pair.""",
+    ),
+    "eval": ("evaluate:app", "Measure how well a pair answers, and compare runs: demo, report."),
+}
+"""Where each command is, and its help."""
+
+_OPTIONS = Group("Options", sort_key=-1)
+_EXIT_CODES = (
+    "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or unusable, 4 does not fit in memory or context, "
+    "5 some records failed, 130 interrupted, 128 + n ended by signal n."
+)
+
+
+def command_line() -> App:
+    """`wsd-local` with all its commands."""
+    app = group(
+        "wsd-local",
+        "Aligned answers from a large base model on this machine.\n\n"
+        "A small aligned model writes the opening of every reply; the base model takes over where it has become "
+        "confident in what it reads (Weak-to-Strong Decoding).",
+        version=f"wsd-local {__version__}",
+        version_flags=["--version"],
+        help_epilogue=_EXIT_CODES,
+    )
+    _say_what_flags_do(app)
+    app["--version"].group, app["--version"].help = _OPTIONS, "Print the version and exit."
+    for place, (name, (path, text)) in enumerate(COMMANDS.items()):
+        more: dict[str, Any] = {} if path.endswith(":app") else {"help_epilogue": ""}
+        app.command(f"wsd_local.cli.{path}", name=name, help=_paragraphs(text), sort_key=place, **more)
+    return app
+
+
+def chat_line() -> App:
+    """`wsd-chat`: the command `chat` alone."""
+    from wsd_local.cli.chat import chat
+
+    app = group("wsd-chat", COMMANDS["chat"][1])
+    app.default(chat)
+    _say_what_flags_do(app)
+    return app
+
+
+def _say_what_flags_do(app: App) -> None:
+    app["--help"].group, app["--help"].help = _OPTIONS, "Show this help and exit."
+    app.register_install_completion_command(
+        group=_OPTIONS, help="Install completion of commands, options and names for bash, zsh or fish (--shell)."
+    )
+
+
+def group(name: str, help: str, **more: Any) -> App:
+    """A command that holds others."""
+    return App(
+        name=name,
+        help=_paragraphs(help),
+        help_format="plaintext",
+        help_formatter=Help(),
+        default_parameter=Parameter(negative=()),
+        group_parameters=_OPTIONS,
+        **{"version_flags": [], "help_epilogue": "", **more},
+    )
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))

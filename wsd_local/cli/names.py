@@ -1,0 +1,70 @@
+"""Names that shell completion offers: pairs, models, data sets, formats, exports, chats.
+
+Contract: called while a person types, so nothing is loaded or fetched, and nothing is said about trouble (cyclopts
+discards errors of completers). Each gives names with what a person may want to know of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
+
+
+def pairs(_context: CompletionContext) -> dict[str, str]:
+    """Pairs of the catalog and of the configuration."""
+    from wsd_local.config import read_config
+    from wsd_local.library.catalog import catalog_pairs
+
+    return {name: entry.description for name, entry in {**catalog_pairs(), **read_config().pairs}.items()}
+
+
+def models(_context: CompletionContext) -> dict[str, str]:
+    """Models of the catalog, and those with a name on this machine."""
+    from wsd_local.library.catalog import catalog_models
+
+    return {name: entry.description for name, entry in catalog_models().items()} | own_models(_context)
+
+
+def own_models(_context: CompletionContext) -> dict[str, str]:
+    """Models that were pulled, imported or made here."""
+    from wsd_local.library.registry import known
+
+    return {name: str(found.path) for name, found in known().items()}
+
+
+def pullable(context: CompletionContext) -> dict[str, str]:
+    """What `models pull` can fetch by name: pairs and models of the catalog."""
+    from wsd_local.library.catalog import catalog_models
+
+    return pairs(context) | {name: one.description for name, one in catalog_models().items() if one.repo is not None}
+
+
+def data_sets(_context: CompletionContext) -> dict[str, str]:
+    """Published data sets."""
+    from wsd_local.datasets import catalog_datasets
+
+    return {name: one.description for name, one in catalog_datasets().items()}
+
+
+def formats(_context: CompletionContext) -> list[str]:
+    """Formats of data sets."""
+    from wsd_local.datasets import FORMATS
+
+    return list(FORMATS)
+
+
+def exports(_context: CompletionContext) -> list[str]:
+    """Forms in which a run can be exported."""
+    from wsd_local.datasets.exports import EXPORTS
+
+    return list(EXPORTS)
+
+
+def chats(_context: CompletionContext) -> dict[str, str]:
+    """Numbers of chats, with their titles."""
+    from wsd_local.store import Store
+
+    with Store() as store:
+        return {str(chat.id): chat.title for chat in store.chats("")}

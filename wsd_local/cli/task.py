@@ -1,0 +1,74 @@
+"""What `wsd-local run --input` was called with, and the pair that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wsd_local.cli.options import DataSetOptions
+from wsd_local.errors import CancelledError
+
+if TYPE_CHECKING:
+    from wsd_local.cli.progress import Console
+    from wsd_local.runtime.pair import Pair
+    from wsd_local.runtime.reply import Reply
+    from wsd_local.system.interrupt import Stop
+
+SOME_FAILED = 5
+"""Exit code where some records could not be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A data set to answer, and with what."""
+
+    data: DataSetOptions
+    tokens: bool
+    system: str | None
+    pair: str | None
+    models: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stack: ExitStack) -> Pair:
+    """The pair, loaded and hashed, closed with `stack`.
+
+    Raises:
+        CancelledError: a signal came.
+        WsdError: it cannot be loaded.
+    """
+    from wsd_local.events import Source
+    from wsd_local.runtime.pair import load
+
+    def loading(role: Source, fraction: float) -> bool:
+        console.wait(f"loading the {role} model: {fraction:.0%}")
+        return not interrupt.asked
+
+    pair = stack.enter_context(
+        load(task.pair, progress=loading, **task.models, **{**task.settings, "parallel": parallel})
+    )
+    interrupt.calls(pair.cancel)
+    for line in () if pair.plan is None else pair.plan.given_up:
+        console.say(line)
+
+    def hashing(done: int, total: int) -> None:
+        console.wait(f"hashing the models, once: {done / max(total, 1):.0%}")
+        if interrupt.asked:
+            raise CancelledError("interrupted")
+
+    pair.hash_models(hashing)
+    return pair
+
+
+def is_cut(reply: Reply) -> bool:
+    """Whether a reply ends before it followed its constraint to the end."""
+    return reply.constraint is not None and not reply.constraint.complete
+
+
+def report_cut(console: Console, cut: int) -> None:
+    """Report how many replies were cut, if any."""
+    if cut:
+        replies = "1 reply was" if cut == 1 else f"{cut} replies were"
+        console.say(f'{replies} cut before the constraint was followed to its end: "constraint": {{"complete": false}}')
