@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cyclopts import App
+from cyclopts import App, ArgumentCollection
 
 from wsd_local.cli.app import command_line
 
@@ -51,24 +51,25 @@ def reference() -> list[Command]:
 
 def _commands(app: App, name: str) -> Iterator[Command]:
     options = () if app.default_command is None else app.assemble_argument_collection(parse_docstring=True)
-    yield Command(name, app.help, tuple(_option(one) for one in options if one.show and one.parse))
+    yield Command(name, app.help, tuple(_option(app, one) for one in options if one.show and one.parse))
     children = [(child, app[child]) for child in app if not child.startswith("-")]
     for child, command in sorted(children, key=lambda one: (one[1].sort_key is None, one[1].sort_key or 0)):
         yield from _commands(command, f"{name} {child}")
 
 
-def _option(argument: Argument) -> Option:
+def _option(app: App, argument: Argument) -> Option:
     from cyclopts.help import create_parameter_help_panel
 
-    parameter = argument.parameter
-    (entry,) = create_parameter_help_panel(parameter.group[0], [argument], "plaintext").entries
+    is_positional = argument.is_positional_only()
+    groups = argument.parameter.group or (app.group_arguments if is_positional else app.group_parameters,)
+    (entry,) = create_parameter_help_panel(groups[0], ArgumentCollection([argument]), "plaintext").entries
     return Option(
         names=entry.display_labels,
         type=entry.metavar,
         choices=entry.choices or (),
         default=entry.default,
-        help=parameter.help or "",
-        heading=parameter.group[0].name,
+        help=argument.parameter.help or "",
+        heading=groups[0].name,
         is_required=entry.required,
-        is_positional=entry.positional_label is not None,
+        is_positional=is_positional,
     )
