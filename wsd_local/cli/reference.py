@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, ArgumentCollection
 
@@ -51,7 +52,7 @@ def reference() -> list[Command]:
 
 def _commands(app: App, name: str) -> Iterator[Command]:
     options = () if app.default_command is None else app.assemble_argument_collection(parse_docstring=True)
-    yield Command(name, app.help, tuple(_option(app, one) for one in options if one.show and one.parse))
+    yield Command(name, cleandoc(app.help), tuple(_option(app, one) for one in options if one.show and one.parse))
     children = [(child, app[child]) for child in app if not child.startswith("-")]
     for child, command in sorted(children, key=lambda one: (one[1].sort_key is None, one[1].sort_key or 0)):
         yield from _commands(command, f"{name} {child}")
@@ -61,15 +62,17 @@ def _option(app: App, argument: Argument) -> Option:
     from cyclopts.help import create_parameter_help_panel
 
     is_positional = argument.is_positional_only()
-    groups = argument.parameter.group or (app.group_arguments if is_positional else app.group_parameters,)
-    (entry,) = create_parameter_help_panel(groups[0], ArgumentCollection([argument]), "plaintext").entries
+    own: Any = argument.parameter.group
+    group: Any = own[0] if own else app.group_arguments if is_positional else app.group_parameters
+    alone: Any = ArgumentCollection([argument])  # type: ignore[no-untyped-call]
+    (entry,) = create_parameter_help_panel(group, alone, "plaintext").entries
     return Option(
         names=entry.display_labels,
         type=entry.metavar,
         choices=entry.choices or (),
         default=entry.default,
         help=argument.parameter.help or "",
-        heading=groups[0].name,
+        heading=group.name,
         is_required=entry.required,
         is_positional=is_positional,
     )
