@@ -132,7 +132,7 @@ def read(kind: Any, text: str) -> Any:
     for value in [{"true": True, "false": False}.get(text.lower(), text), *readings, text]:
         if is_of(value, kind):
             return value
-    raise ValueError(f"it is {short(text)} and must be {kind_name(kind)}")
+    raise ValueError(f"it must be {kind_name(kind)}")
 
 
 def given(declaration: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from wsd_local.core.rules import Rule, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, nearest, short
-from wsd_local.fields import Declared, FromFile, Heading, declared, given, kind_name, read, require_kinds, spelled
+from wsd_local.fields import Declared, FromFile, Heading, declared, given, read, require_kinds, spelled
 
 FlashAttention = Literal["on", "off", "auto"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
@@ -340,8 +340,8 @@ def read_text(name: str, text: str) -> Any:
     kind = {**get_type_hints(ReplySettings), **get_type_hints(LoadSettings)}[name]
     try:
         return read(kind, text)
-    except ValueError:
-        raise UsageError(f"{spelled(name)} is {short(text)}: it must be {kind_name(kind)}") from None
+    except ValueError as error:
+        raise UsageError(f"{spelled(name)} is {short(text)}: {error}") from None
 
 
 def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:

@@ -59,8 +59,9 @@ def _exit_code(app: App, name: str, *, debug: bool) -> int:
     except WsdError as error:
         return _complain(name, error, error.exit_code, debug)
     except CycloptsError as error:
-        command = " ".join((name, *(error.command_chain or ())))
-        return _complain(name, f"{str(error).rstrip('. ')}. See {command} --help.", 2, debug)
+        from wsd_local.cli.usage import explain
+
+        return _complain(name, explain(error, name), 2, debug)
     except OSError as error:
         return _complain(name, terminal.told(error), 1, debug)
     except Exception as error:

@@ -45,6 +45,7 @@ _COMPLETERS = {
     "open": names.chats,
 }
 """What offers names for an option's value; for others the shell offers files, or nothing."""
+_NAME_OR_FILE = ("draft", "base", "input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,8 @@ def _kind(field: Declared) -> Any:
     """The type of an option's value."""
     if field.file is not None:
         return Path
+    if field.name in _NAME_OR_FILE:
+        return str | Path  # the first is what a command receives, the second is what a shell offers
     if get_origin(field.kind) is tuple:
         return list[str]
     kinds = [kind for kind in get_args(field.kind) if kind is not NoneType]
@@ -193,18 +196,22 @@ def _kind(field: Declared) -> Any:
 
 
 def _parameter(field: Declared) -> Parameter:
-    group = None if field.heading is None else _GROUPS[field.heading]
+    more: dict[str, Any] = {} if field.heading is None else {"group": _GROUPS[field.heading]}
+    name = f"--{field.spelling}"
     if field.kind is bool:
         negative = f"--no-{field.spelling}" if field.default is True else ()
-        return Parameter(f"--{field.spelling}", help=field.help, group=group, negative=negative, show_default=False)
+        return Parameter(name, help=field.help, negative=negative, show_default=False, **more)
+    if field.name in _NAME_OR_FILE:
+        more["metavar"] = "NAME|PATH"
+    if _kind(field) not in (str, Path, str | Path, list[str]):
+        more["converter"] = strictly
     return option(
         field.help,
-        f"--{field.spelling}",
-        group=group,
+        name,
         show_choices=get_origin(field.kind) is Literal,
         show_default=False if field.default in (None, MISSING, ()) else str(field.default),
-        converter=None if _kind(field) in (str, Path, list[str]) else strictly,
         completer=_COMPLETERS.get(field.name),
+        **more,
     )
 
 
