@@ -129,7 +129,7 @@ def test_bad_records_are_told_and_counted(tmp_path: Path) -> None:
     assert f"{source}, line 2: " in error and f"{source}, line 3: " in error
     assert "record 3, line 4: the prompt is too long" in error and "Traceback" not in error
     stopped = wsd(*options, "--on-error", "stop")
-    assert stopped.returncode == 2 and b"2 bad records (--on-error stop); nothing was asked" in stopped.stderr
+    assert stopped.returncode == 2 and b"2 bad records (--on-error stop); nothing was answered" in stopped.stderr
 
 
 @pytest.mark.parametrize(
