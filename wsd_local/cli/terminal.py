@@ -121,13 +121,11 @@ def note(text: str) -> None:
 
 
 def confirmed(question: str) -> bool:
-    """Ask a person at the terminal, on standard error. No answer is no."""
-    from rich.prompt import Confirm
-
-    try:
-        return Confirm.ask(visible(question, keep_newlines=False), console=console(stderr=True), default=False)
-    except EOFError:
-        return False
+    """Ask a person at the terminal, on standard error; everything but yes is no."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{visible(question, keep_newlines=False)} [y/N]: ")
+        sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def block(text: str) -> None:
