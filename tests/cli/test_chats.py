@@ -182,7 +182,7 @@ def test_an_unknown_chat_is_one_line(command: str, store: Store, egg: int) -> No
     for number in ("77", "9" * 30):
         complains(wsd("chats", command, number), 2)
     complains(wsd("chats", command, "77"), 2, "there is no chat 77")
-    complains(wsd("chats", command, "egg"), 2, "ID", "integer")
+    complains(wsd("chats", command, "egg"), 2, "ID", "whole number")
     if command != "rm":
         store.delete(egg)
         complains(wsd("chats", command, str(egg)), 2, "in the bin")

@@ -139,7 +139,7 @@ def test_bad_records_are_told_and_counted(tmp_path: Path) -> None:
         ('[{"no": 1}]', (), 2, ("in.jsonl",)),
         ("x\n", ("--format", "nonsense"), 2, ("nonsense",)),
         ("x\n", ("--shard", "3/2"), 2, ("3/2",)),
-        ("x\n", ("--parallel", "0"), 2, ("parallel is '0'",)),
+        ("x\n", ("--parallel", "0"), 2, ("parallel is 0",)),
         ("x\n", ("--parallel", "many"), 2, ("parallel is 'many'",)),
         ("x\n", ("--export", "mt_bench"), 2, ("--output",)),
         ("x\n", ("--limit", "0"), 2, ("limit",)),

@@ -24,7 +24,7 @@ from wsd_local.units import plural
 @pytest.mark.parametrize("command", [[], ["models"], ["chats"], ["config"], ["eval"]], ids=" ".join)
 def test_summaries_are_whole(command: list[str]) -> None:
     text = wsd(*command, "--help").stdout.decode()
-    listed = text.partition("Commands:")[2].partition("Exit codes")[0]
+    listed = text.partition("Commands:")[2].partition("\n\n")[0]
     assert listed.strip() and "..." not in listed
     rows = re.split(r"\n  (?=\S)", listed.strip("\n"))
     assert all(row.rstrip().endswith((".", ".)")) for row in rows), rows

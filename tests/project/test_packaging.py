@@ -28,7 +28,7 @@ def test_the_wheel_holds_the_pair_and_no_training_material(wheel: Path) -> None:
     models = {name for name in names if name.endswith(".gguf")}
     assert models == {"wsd_local/models/demo/draft-q8_0.gguf", "wsd_local/models/demo/base-q8_0.gguf"}
     assert sum(names[name] for name in models) < 10_000_000
-    assert {"wsd_local/py.typed", "wsd_local/models/catalog.toml", "wsd_chat/__main__.py"} <= set(names)
+    assert {"wsd_local/py.typed", "wsd_local/models/catalog.toml", "wsd_chat/app.py"} <= set(names)
     assert not [name for name in names if "training" in name or "test" in name.split("/")[0]]
 
 

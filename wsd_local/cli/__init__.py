@@ -51,7 +51,8 @@ def _exit_code(app: App, name: str, *, debug: bool) -> int:
             code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
         return int(code or 0)
     except SystemExit as error:
-        return int(error.code or 0)
+        has_left = isinstance(error.__context__, BrokenPipeError)  # the reader, while Rich wrote a help page
+        return 0 if has_left else int(error.code or 0)
     except (CancelledError, Interrupted) as error:
         return error.exit_code
     except KeyboardInterrupt:
