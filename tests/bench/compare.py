@@ -189,7 +189,7 @@ class Plain:
 
         As many of them are kept as in our reply: a draft that must not end may never make the base confident.
         """
-        never = plain.never(bench.pair.model("draft").eog_tokens)
+        never = plain.never(bench.pair.models.model("draft").eog_tokens)
         figures: Figures = {}
         for draft_tokens in DRAFTS if bench.drafted is None else (bench.drafted,):
             seconds, reply = bench.answer(drafted=bench.drafted)
@@ -327,10 +327,10 @@ class Compare:
         if repetition == 0:
             first.warm()
             before, now = self._resident
-            self._measure(ANY, 0, "memory", lambda: ours.memory(self._pair, before, now()))
-            self.store.about |= {"pair": ours.about(first), "flash_attn": self._pair.context("base").flash_attn}
+            self._measure(ANY, 0, "memory", lambda: ours.memory(self._pair.models.plan, before, now()))
+            self.store.about |= {"pair": ours.about(first), "flash_attn": self._pair.models.context("base").flash_attn}
             self._measure(ANY, 0, "start", starts)
-        flash_attn = self._pair.context("base").flash_attn
+        flash_attn = self._pair.models.context("base").flash_attn
         order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE, flash_attn)]
         for measured in order if repetition % 2 == 0 else order[::-1]:
             self._measure(ANY, repetition, "bench", measured)
@@ -360,7 +360,7 @@ class Compare:
         self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "prompt.txt"
-            file.write_bytes(self._pair.base_format.prompt(bench.messages).encode())
+            file.write_bytes(self._pair.models.base_format.prompt(bench.messages).encode())
             size = len(prompt)
             draft = self._asked.speculative_draft or self._asked.draft
             self._measure(group, repetition, "completion", lambda: self._peers.completion(file, size, tokens))
@@ -370,7 +370,7 @@ class Compare:
             self._measure(group, repetition, "passes", lambda: self._passes(bench))
 
     def _beside(self, bench: Bench, *, turned: bool) -> Figures:
-        context, (read, written) = self._pair.context("base"), IN_TURNS
+        context, (read, written) = self._pair.models.context("base"), IN_TURNS
         tokens = ours.cycled(bench.prompts["base"], read)
         with native_loop(context, read + written, self._asked.threads) as loop:
             return beside(context, loop, tokens, written, CLOCKS[self._asked.clock], turned=turned)

@@ -50,6 +50,7 @@ from wsd_local.llama.batching import ROWS
 from wsd_local.paths import demo_dir
 from wsd_local.reports.bench import next_token
 from wsd_local.reports.demo import MEASURED_GROUP, load_questions
+from wsd_local.runtime.loading import roles_of
 from wsd_local.settings import LoadMode
 from wsd_local.units import MIB
 
@@ -204,7 +205,7 @@ class Bench:
 
     def text(self, role: Source, count: int) -> list[int]:
         """So many tokens of plain text."""
-        tokens = self.pair.model(role).tokenize_text(" ".join(self.questions)[: 16 * count])
+        tokens = self.pair.models.model(role).tokenize_text(" ".join(self.questions)[: 16 * count])
         return (tokens * (count // len(tokens) + 1))[:count]
 
     def probe(
@@ -213,7 +214,7 @@ class Bench:
         """A context of its own, closed with `stack`; `options` are those of `ContextOptions`."""
         n_ctx = self.tokens + max(128, self.decoded)
         chosen = ContextOptions(**({"n_ctx": n_ctx, "threads": self.threads} | options))
-        probe = stack.enter_context(closing(Probe(self.pair.model(role or self.role), chosen, native)))
+        probe = stack.enter_context(closing(Probe(self.pair.models.model(role or self.role), chosen, native)))
         probe.read(0, self.text(role or self.role, 8))  # the first evaluation reserves memory
         return probe
 
@@ -293,8 +294,8 @@ def replies(bench: Bench, chunk: int) -> Costs:
     """Sums over the replies to a few questions, and for each question the time until its switch."""
     costs: Costs = {}
     for number, question in enumerate(bench.questions[:: len(bench.questions) // QUESTIONS][:QUESTIONS]):
-        for role in wsd.Pair.roles("wsd"):
-            bench.pair.context(role).forget(0)
+        for role in roles_of("wsd"):
+            bench.pair.models.context(role).forget(0)
         tokens = max(8, bench.tokens // 8)
         reply = bench.pair.reply(question, check_chunk=chunk, max_tokens=tokens, speculation="off")
         timings, counts = reply.timings, reply.counts
@@ -314,7 +315,7 @@ def replies(bench: Bench, chunk: int) -> Costs:
 
 def batches(bench: Bench) -> Found:
     """Checking: tokens in one batch and a row of logits of each, against one token."""
-    for role in wsd.Pair.roles("wsd"):
+    for role in roles_of("wsd"):
         with ExitStack() as stack:
             probe = bench.probe(stack, role)
             trials = {f"{role}, {size}": partial(checked, bench, probe, role, size) for size in BATCHES}
@@ -336,7 +337,7 @@ def together(bench: Bench) -> Found:
     half, native = max(1, bench.threads // 2), {"n_ubatch": ubatch(bench)}
     with ExitStack() as stack:
         whole = bench.probe(stack, "draft"), bench.probe(stack, "base")
-        halves = tuple(bench.probe(stack, role, native, threads=half) for role in wsd.Pair.roles("wsd"))
+        halves = tuple(bench.probe(stack, role, native, threads=half) for role in roles_of("wsd"))
         trials: dict[str, Trial] = {
             f"in turn, {bench.threads} threads": partial(opening, bench, whole, 1),
             f"together, {half} each": partial(opening, bench, halves, 2),
@@ -348,7 +349,7 @@ def together(bench: Bench) -> Found:
 def opening(bench: Bench, probes: tuple[Probe, ...], workers: int) -> Costs:
     """Seconds until the draft has written its first tokens, until the base has read its prompt, and until both."""
     length = max(8, bench.tokens // 8)
-    prompts = {role: bench.text(role, length) for role in wsd.Pair.roles("wsd")}
+    prompts = {role: bench.text(role, length) for role in roles_of("wsd")}
     draft, base = probes
     draft.forget(0)
     base.forget(0)
@@ -414,7 +415,7 @@ def n_ubatch(bench: Bench) -> Found:
 def rows(bench: Bench) -> Found:
     """Rows of logits that a context has room for, in a process of its own; a long text is checked in such pieces."""
     count = max(ROWS + 8, bench.tokens // 4)
-    path = bench.pair.paths[bench.role]
+    path = bench.pair.models.paths[bench.role]
     variants = {str(number): number for number in (ROWS, MANY_ROWS)}
     trials: dict[str, Trial] = {
         name: partial(apart, path, "none", bench.threads, bench.text(bench.role, count), bench.decoded, number)
@@ -461,11 +462,11 @@ def prepare(bench: Bench) -> Found:
     """Reading the conversation before its next turn, in the time in which a person reads."""
     session = bench.pair.session()
     session.send(bench.questions[0], max_tokens=max(8, bench.tokens // 5), ignore_eos=True)
-    held = {role: list(bench.pair.context(role).held(0)) for role in wsd.Pair.roles("wsd")}
+    held = {role: list(bench.pair.models.context(role).held(0)) for role in roles_of("wsd")}
 
     def turn(prepared: bool) -> Costs:
         for role, tokens in held.items():
-            bench.pair.context(role).read(0, tokens)  # as the first turn left it
+            bench.pair.models.context(role).read(0, tokens)  # as the first turn left it
         fork = session.fork()
         before: Costs = {("read meanwhile", "s"): seconds(fork.prepare)} if prepared else {}
         timings = fork.send(bench.questions[1], max_tokens=8).timings
@@ -508,7 +509,7 @@ def prompt_file(bench: Bench) -> Found:
 
 def load_mode(bench: Bench) -> Found:
     """How the file comes into memory, in a process of its own. The file is in the page cache."""
-    path = bench.pair.paths[bench.role]
+    path = bench.pair.models.paths[bench.role]
     modes: tuple[LoadMode, ...] = ("none", "mmap")
     tokens = bench.text(bench.role, 8)
     trials: dict[str, Trial] = {
@@ -652,7 +653,7 @@ def report(
 ) -> dict[str, Any]:
     """For JSON. `took`: seconds of each experiment, and the load behind it; above the threads, others worked too."""
     return {
-        "models": {role: path.name for role, path in pair.paths.items()},
+        "models": {role: path.name for role, path in pair.models.paths.items()},
         "llama_cpp": llama_cpp.__version__,
         "threads": asked.threads,
         "repeat": asked.repeat,

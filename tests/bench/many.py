@@ -29,7 +29,7 @@ def answered(
     fleet: Fleet[int] = Fleet(pair, number)
     for index, prompt in enumerate(prompts):
         fleet.ask(index, prompt, max_tokens=tokens, ignore_eos=ignore_eos)
-    for context in (pair.context("draft"), pair.context("base")):
+    for context in (pair.models.context("draft"), pair.models.context("base")):
         for seq in range(context.options.n_seq):
             context.forget(seq)
     begun = time.perf_counter()

@@ -23,6 +23,7 @@ from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Question, Sampler
 from wsd_local.llama.context import FLASH_ATTENTION
 from wsd_local.reports.bench import Bench, next_token
+from wsd_local.runtime.loading import roles_of
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import FlashAttention
 
@@ -139,17 +140,17 @@ class Lockstep:
     @contextmanager
     def following(self) -> Iterator[None]:
         """Whatever the pair evaluates meanwhile is evaluated natively too."""
-        steps = {role: self._pair.context(role).step for role in self._loops}
+        steps = {role: self._pair.models.context(role).step for role in self._loops}
         for role, step in steps.items():
-            self._pair.context(role).step = partial(self._both, role, step)  # type: ignore[method-assign]
+            self._pair.models.context(role).step = partial(self._both, role, step)  # type: ignore[method-assign]
         try:
             yield
         finally:
             for role in steps:
-                del self._pair.context(role).step
+                del self._pair.models.context(role).step
 
     def _both(self, role: Source, step: Callable[[Sequence[Question]], None], questions: Sequence[Question]) -> None:
-        context, (question,) = self._pair.context(role), questions
+        context, (question,) = self._pair.models.context(role), questions
         before, row = context.evaluated, question.row
         step(questions)
         count, held = context.evaluated - before, context.held(0)
@@ -166,8 +167,8 @@ def in_lockstep(
     """Seconds of a whole reply, and of llama.cpp's calls alone in the same evaluations."""
     with ExitStack() as stack:
         loops: dict[Source, NativeLoop] = {
-            role: stack.enter_context(native_loop(pair.context(role), pair.n_ctx(role), threads))
-            for role in Pair.roles("wsd")
+            role: stack.enter_context(native_loop(pair.models.context(role), pair.models.n_ctx(role), threads))
+            for role in roles_of("wsd")
         }
         lockstep = Lockstep(pair, loops, clock)
         bench = Bench(pair, prompt_tokens=prompt, tokens=tokens, drafted=drafted, clock=lockstep.clock)

@@ -38,8 +38,10 @@ from wsd_local.paths import demo_dir
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.demo import load_questions
-from wsd_local.runtime.engine import Stopwatch
+from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.reply import Reply
+from wsd_local.runtime.run import Run, RunOptions
+from wsd_local.settings import changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,16 @@ def edited(text: str, old: str, new: str) -> tuple[list[Message], dict[str, Any]
     return [wish], {"mode": "base", "grammar": f"root ::= {json.dumps(answer)}"}
 
 
-def answered(pair: wsd.Pair, asked: Asked, way: str, tokens: int, clock: Clock) -> tuple[Reply, float]:
+def answered(
+    pair: wsd.Pair, asked: Asked, way: str, tokens: int, clock: Clock, experience: Experience
+) -> tuple[Reply, float]:
     """A reply from empty caches, and its seconds."""
-    for context in (pair.context("draft"), pair.context("base")):
+    for context in (pair.models.context("draft"), pair.models.context("base")):
         context.forget(0)
     begun = clock()
-    run = pair.start(asked.messages, speculation=way, max_tokens=tokens, **asked.settings)
-    run.job.stopwatch = Stopwatch(clock, total=clock() - begun)
+    settings = changed(pair.settings, {"speculation": way, "max_tokens": tokens, **asked.settings})
+    engine = Engine(pair.models.context, pair.models.cancellation, experience=experience)
+    run = Run(pair.models, engine, asked.messages, settings, RunOptions(clock=clock, experience=experience))
     for _ in run.events():
         pass
     return run.reply, clock() - begun
@@ -117,10 +122,9 @@ def measured(pair: wsd.Pair, case: str, ways: list[str], tokens: int, repeat: in
     for repetition in range(repeat):
         first = repetition % len(ways)
         for at in order[first:] + order[:first]:
-            pair.engine.experience = learnt[at]
             found[at].append([])
             for one in asked:
-                reply, seconds = answered(pair, one, ways[at], tokens, clock)
+                reply, seconds = answered(pair, one, ways[at], tokens, clock, learnt[at])
                 found[at][-1].append((reply, seconds))
                 rate, did = reply.timings.base_tokens_per_s or 0.0, reply.speculation
                 print(
@@ -213,7 +217,7 @@ def main() -> None:
     with wsd.load(
         draft=asked.draft, base=asked.base, threads=asked.threads, ctx=2048, base_format=BaseFormat(stop=())
     ) as pair:
-        answered(pair, Asked([{"role": "user", "content": "hi"}], {}), "off", 16, clock)
+        answered(pair, Asked([{"role": "user", "content": "hi"}], {}), "off", 16, clock, Experience())
         for case in asked.cases.split(","):
             rows += measured(pair, case, ways, asked.tokens, asked.repeat, clock)
             if asked.json:

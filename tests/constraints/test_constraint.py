@@ -552,7 +552,7 @@ def test_a_cancelled_reply_goes_on_in_its_text(demo: Pair) -> None:
             texts += event.text if isinstance(event, Text) else ""
             if number == after:
                 demo.cancel()
-        demo.cancellation.clear()
+        demo.models.cancellation.clear()
         texts += "".join(event.text for event in run.events() if isinstance(event, Text))
         assert texts == whole == run.reply.text
 
@@ -611,10 +611,11 @@ class Reference:
 
     def reply(self, prompt: str, window: int, threshold: float) -> tuple[str, int | None, str]:
         run = self.pair.start(prompt, window=window, threshold=threshold)
-        draft, base = self.pair.context("draft"), self.pair.context("base")
-        text = self.greedy(draft, list(run._prompts.draft))
-        prompt_ids = base.model.tokenize(run._prompts.base)
-        tokens = base.model.tokenize(run._prompts.base + text)
+        draft, base = self.pair.models.context("draft"), self.pair.models.context("base")
+        text = self.greedy(draft, list(run.prepared.tokens("draft")))
+        prompt = run.prepared.prompts["base"].text
+        prompt_ids = base.model.tokenize(prompt)
+        tokens = base.model.tokenize(prompt + text)
         logs = base.logprobs(0, tokens, len(prompt_ids))
         means = [math.exp(sum(logs[i - window + 1 : i + 1]) / window) for i in range(window - 1, len(logs))]
         index = next((i + window - 1 for i, mean in enumerate(means) if mean >= threshold), None)

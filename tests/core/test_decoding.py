@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import STOPS, Fickle, Pair, Splitting, Words, machine, plain_answer, split_at
 
+from wsd_local.core.alignment import TokenisedPrompt
 from wsd_local.core.decoding import Decoding, Limits, Phase
 from wsd_local.core.rules import Window
 from wsd_local.events import Switched, Text
@@ -425,10 +426,12 @@ def test_the_continuation_alone_needs_no_draft() -> None:
 
 
 def test_the_draft_alone_is_stripped_and_counts_its_own_tokens() -> None:
-    run = Decoding(CALM, [1, 2, 3], Window(), Limits(stops=STOPS), writer="draft", drafting=False)
+    run = Decoding(CALM, TokenisedPrompt("", [1, 2, 3]), Window(), Limits(stops=STOPS), writer="draft", drafting=False)
     list(Pair([], list(b" \n the fox \n")).drive(run))
     assert (run.text, run.draft_text, run.prompt_length) == ("the fox", "the fox", 3)
-    verbatim = Decoding(CALM, [1], Window(), Limits(stops=STOPS), writer="draft", drafting=False, verbatim=True)
+    verbatim = Decoding(
+        CALM, TokenisedPrompt("", [1]), Window(), Limits(stops=STOPS), writer="draft", drafting=False, verbatim=True
+    )
     list(Pair([], list(b" Paris. ")).drive(verbatim))
     assert verbatim.text == " Paris."
     assert "".join(token.text for token in run.tokens()) == "the fox"
@@ -472,10 +475,10 @@ def test_a_token_that_wrote_the_last_characters_before_a_cut_is_its_writers() ->
 
 
 def test_the_draft_alone_counts_nothing_that_is_stripped() -> None:
-    run = Decoding(CALM, [1], Window(), Limits(stops=STOPS), writer="draft", drafting=False)
+    run = Decoding(CALM, TokenisedPrompt("", [1]), Window(), Limits(stops=STOPS), writer="draft", drafting=False)
     list(Pair([], [*b" \n ", *"é the ".encode(), *b"\n\n"]).drive(run))
     assert (run.text, bytes(ids(run)).decode()) == ("é the", "é the")
-    run = Decoding(CALM, [1], Window(), Limits(stops=STOPS), writer="draft", drafting=False)
+    run = Decoding(CALM, TokenisedPrompt("", [1]), Window(), Limits(stops=STOPS), writer="draft", drafting=False)
     list(Pair([], list(b" \n ")).drive(run))
     assert (run.text, ids(run)) == ("", [])
 

@@ -109,8 +109,10 @@ def penalised(row: np.ndarray, before: list[int], sampling: Sampling) -> int:
 def test_penalties_look_at_the_last_tokens_of_prompt_and_reply(pair: Pair, asked: dict[str, Any]) -> None:
     plain = pair.reply(PROMPTS[5], **HOT)
     reply = pair.reply(PROMPTS[5], **HOT, **asked)
-    context, sampling = pair.context("base"), Sampling(**asked)
-    prompt = pair.model("base").tokenize(pair.base_format.prompt([{"role": "user", "content": PROMPTS[5]}]))
+    context, sampling = pair.models.context("base"), Sampling(**asked)
+    prompt = pair.models.model("base").tokenize(
+        pair.models.base_format.prompt([{"role": "user", "content": PROMPTS[5]}])
+    )
     tokens = prompt + [token.id for token in reply.tokens]
     assert reply.text != plain.text
     for end in range(len(prompt) + reply.draft.tokens, len(tokens)):
@@ -173,7 +175,7 @@ def test_an_adapter_is_worth_its_merged_model(role: str, tmp_path: Path) -> None
         for prompt in PROMPTS[:4]:
             tally.compare(pair, oracle, [{"role": "user", "content": prompt}], **HOT)
         adapted = [pair.reply(prompt, **HOT).text for prompt in PROMPTS[:4]]
-        pair.hash_models()
+        pair.models.hash_files()
         assert len(pair.reply(PROMPTS[0], **HOT).provenance[f"{role}_lora_sha256"]) == 64
     oracle.close()
     assert not tally.different, "\n".join(tally.different)
@@ -201,4 +203,4 @@ def test_files_that_are_no_adapter(kin: tuple[Path, Path], tmp_path: Path) -> No
             pytest.raises(ModelError, match=said),
             Pair(draft=kin[0], base=kin[1], loading=LoadSettings(threads=1, base_lora=str(path))) as pair,
         ):
-            pair.warm()
+            pair.models.load()

@@ -169,7 +169,7 @@ def test_a_stop_in_the_middle_of_proposals_can_be_gone_on_with(pair: Pair) -> No
             texts += event.text if isinstance(event, Text) else ""
             if next(seen) == after:
                 pair.cancel()
-        pair.cancellation.clear()
+        pair.models.cancellation.clear()
         for event in run.events():
             texts += event.text if isinstance(event, Text) else ""
         assert run.machine.phase is Phase.DONE
@@ -575,7 +575,7 @@ def test_a_draft_that_fails_is_missed_only_where_it_is_needed(
     asked: dict[str, Any] = {"mode": mode, "threshold": 0.0, "max_tokens": 24, "ignore_eos": True}
     with exact_pair(kin) as pair:
         plain = pair.reply(COPY, **asked, speculation="off")
-        draft, jobs = pair.context("draft"), list[Any]()
+        draft, jobs = pair.models.context("draft"), list[Any]()
         advance, step = pair.engine.advance, draft.step
         failed = 0
 

@@ -151,7 +151,7 @@ def test_a_model_that_a_later_reply_needs_is_tried_too(
 ) -> None:
     monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path / "verdicts"))
     tried: list[str] = []
-    monkeypatch.setattr("wsd_local.runtime.pair.vet", lambda path, _waiting: tried.append(path.name))
+    monkeypatch.setattr("wsd_local.runtime.llama_file.vet", lambda path, _waiting: tried.append(path.name))
     with wsd_api.load("demo", base=model, mode="draft", threads=1) as pair:
         assert tried == ["draft-q8_0.gguf"]
         pair.reply("hi", mode="base", max_tokens=2)

@@ -344,12 +344,12 @@ def test_provenance_tells_no_hash_of_another_file(tmp_path: Path, demo_q8: tuple
     for source, target in zip(demo_q8, (draft, base), strict=True):
         target.write_bytes(source.read_bytes())
     with load(draft=draft, base=base, threads=1, resident=resident) as pair:
-        pair.warm()
-        pair.hash_models()
-        assert pair.hashes == {"draft": file_sha256(draft), "base": file_sha256(base)}
+        pair.models.load()
+        pair.models.hash_files()
+        assert pair.models.hashes == {"draft": file_sha256(draft), "base": file_sha256(base)}
         replacement = tmp_path / "other"
         replacement.write_bytes(base.read_bytes() + b"x")
         replacement.replace(base)
-        pair.hash_models()
-        assert pair.hashes == {"draft": file_sha256(draft)}
+        pair.models.hash_files()
+        assert pair.models.hashes == {"draft": file_sha256(draft)}
         assert pair.reply("Hi", max_tokens=4).provenance["base_sha256"] is None

@@ -66,7 +66,7 @@ def test_replies_equal_the_oracle(files: tuple[Path, Path], oracle: Oracle, tell
                     draft_max_tokens=40,
                     max_tokens=80,
                 )
-    tell(f"{pair.paths['base'].parent.name}: {tally}", *tally.ties, *tally.different)
+    tell(f"{pair.models.paths['base'].parent.name}: {tally}", *tally.ties, *tally.different)
     assert not tally.different
     assert tally.equal >= 30
 

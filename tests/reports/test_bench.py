@@ -70,7 +70,7 @@ def pair() -> Iterator[Pair]:
 
 
 def evaluated(pair: Pair) -> dict[str, int]:
-    return {role: pair.context(role).evaluated for role in pair.loaded}
+    return {role: pair.models.context(role).evaluated for role in pair.models.loaded}
 
 
 # -- what is measured ----------------------------------------------------------------------------------------
@@ -80,13 +80,13 @@ def test_a_prompt_has_the_wanted_length(pair: Pair) -> None:
     bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
     for length in (20, PROMPT, 131):
         messages = prompt_of(pair, length)
-        size = len(pair.model("base").tokenize(pair.base_format.prompt(messages)))
+        size = len(pair.models.model("base").tokenize(pair.models.base_format.prompt(messages)))
         assert length - 2 <= size <= length
         assert messages[-1]["role"] == "user"
         assert benchmark.QUESTIONS[0] in messages[-1]["content"]
     assert [message["role"] for message in prompt_of(pair, 1)] == ["user"]
-    assert bench.prompts["base"] == pair.model("base").tokenize(pair.base_format.prompt(bench.messages))
-    assert bench.prompts["draft"] == pair.draft_format.prompt(bench.messages).tokens
+    assert bench.prompts["base"] == pair.models.model("base").tokenize(pair.models.base_format.prompt(bench.messages))
+    assert bench.prompts["draft"] == pair.models.draft_format.prompt(bench.messages).tokens
 
 
 def test_no_cached_prompt_counts(pair: Pair) -> None:
@@ -229,7 +229,7 @@ def test_what_a_program_that_was_waited_for_did_is_not_elsewhere() -> None:
 
 
 def test_llama_benchs_calls_take_turns_with_ours(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = pair.context("base")
+    context = pair.models.context("base")
     order: list[str] = []
     ask, evaluate = context.ask, NativeLoop.evaluate
 
@@ -290,7 +290,7 @@ def test_lockstep_repeats_each_evaluation(pair: Pair) -> None:
     assert parts["lockstep_base_tokens_s"] == steps_alone * (1e6 + 1)
     assert 0 < figures["lockstep_reply_s"] < 1e6
     assert several == 1, "one check of eight tokens asks for a row of logits of each"
-    assert "step" not in vars(pair.context("base"))
+    assert "step" not in vars(pair.models.context("base"))
 
 
 # -- time in llama.cpp ---------------------------------------------------------------------------------------
@@ -300,12 +300,12 @@ def test_calls_are_timed_and_put_back(pair: Pair) -> None:
     decode = llama_cpp.llama_decode
     with timed_calls(ticking()) as native:
         assert llama_cpp.llama_decode is not decode
-        pair.context("base").read(0, [1, 2, 3])
+        pair.models.context("base").read(0, [1, 2, 3])
         counted = native.calls
     assert llama_cpp.llama_decode is decode
     assert counted > 0
     assert native.seconds == native.calls == counted
-    pair.context("base").forget(0)
+    pair.models.context("base").forget(0)
     assert native.calls == counted
 
 
@@ -376,12 +376,11 @@ def test_units() -> None:
 
 
 def test_memory_is_that_of_the_plan(pair: Pair) -> None:
-    assert pair.plan is not None
-    parts = [placement.use["memory"] for placement in pair.plan.placements.values()]
+    assert pair.models.plan is not None
+    parts = [placement.use["memory"] for placement in pair.models.plan.placements.values()]
     needed = sum(part["weights"] + part["cache"] for part in parts)
-    assert memory(pair, 1000, 5000) == {"resident_bytes": 4000, "needed_bytes": needed}
-    pair.plan = None
-    assert memory(pair, 1000, 5000) == {}
+    assert memory(pair.models.plan, 1000, 5000) == {"resident_bytes": 4000, "needed_bytes": needed}
+    assert memory(None, 1000, 5000) == {}
 
 
 # -- what cannot be measured ---------------------------------------------------------------------------------

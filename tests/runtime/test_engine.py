@@ -92,7 +92,7 @@ def test_the_first_text_is_the_drafts_and_waits_for_no_prefill_of_the_base(kin: 
         for event in pair.stream("word " * 100, threshold=0.5, max_tokens=40):
             if isinstance(event, Text):
                 assert event.source == "draft"
-                assert pair.context("base").evaluated == 0
+                assert pair.models.context("base").evaluated == 0
                 break
 
 
@@ -324,7 +324,7 @@ def test_stop_strings_of_the_user_beside_the_bases(pair: Pair, oracle: Oracle) -
 
 
 def test_a_draft_that_thinks_in_control_tokens_opens_with_what_follows(pair: Pair) -> None:
-    model = pair.model("draft")
+    model = pair.models.model("draft")
     marks = {model.spelling(token): token for token in model.control_tokens}
     left, right = marks["<|im_start|>"], marks["<|begin|>"]
     asked: dict[str, Any] = {"threshold": 2.0, "max_tokens": 40, "on_draft_end": "stop"}
@@ -351,10 +351,10 @@ def test_old_turns_go_whole_the_system_message_stays_and_it_is_said_once(pair: P
 
 
 def test_a_message_that_cannot_fit_is_refused_before_any_work(pair: Pair) -> None:
-    before = pair.context("draft").evaluated, pair.context("base").evaluated
+    before = pair.models.context("draft").evaluated, pair.models.context("base").evaluated
     with pytest.raises(FitError, match="too long"):
         pair.reply("word " * 3000)
-    assert (pair.context("draft").evaluated, pair.context("base").evaluated) == before
+    assert (pair.models.context("draft").evaluated, pair.models.context("base").evaluated) == before
 
 
 def test_a_full_context_ends_the_reply_and_says_so(kin: tuple[Path, Path]) -> None:
@@ -390,11 +390,11 @@ def test_modes(pair: Pair) -> None:
 
 
 def test_control_tokens_in_a_message_stay_text(pair: Pair) -> None:
-    model = pair.model("draft")
+    model = pair.models.model("draft")
     spelling = model.special_spelling("eos")
     assert spelling
-    tokens = pair.draft_format.prompt([{"role": "user", "content": f"a {spelling} b"}]).tokens
-    plain = pair.draft_format.prompt([{"role": "user", "content": "a b"}]).tokens
+    tokens = pair.models.draft_format.prompt([{"role": "user", "content": f"a {spelling} b"}]).tokens
+    plain = pair.models.draft_format.prompt([{"role": "user", "content": "a b"}]).tokens
     ends = [token for token in tokens if model.is_eog(token)]
     assert len(ends) == len([token for token in plain if model.is_eog(token)])
     assert spelling.encode() in b"".join(model.piece(token) for token in tokens)

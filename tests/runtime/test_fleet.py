@@ -23,6 +23,7 @@ from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Questi
 from wsd_local.prompts.messages import conversation
 from wsd_local.runtime import fleet as fleets
 from wsd_local.runtime.fleet import Failed, Fleet
+from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.settings import LoadSettings
@@ -121,7 +122,7 @@ def test_a_cache_that_is_too_small_for_all(kin: tuple[Path, Path], monkeypatch: 
     monkeypatch.setattr("wsd_local.placement.plan.CELLS_PER_REPLY", 64)
     with fleet_pair(kin, 8, ctx=512) as pair:
         together = answers(pair, asked)
-        assert pair.context("base").cells == 512
+        assert pair.models.context("base").cells == 512
     assert all(same(alone, together))
     more = sum(reply.timings.base_evaluated_tokens for reply in together)
     assert more > sum(reply.timings.base_evaluated_tokens for reply in alone)  # some waited, and were read again
@@ -132,9 +133,9 @@ def test_what_all_begin_with_is_read_once(kin: tuple[Path, Path]) -> None:
     asked = [([system, {"role": "user", "content": prompt}], {"max_tokens": 12}) for prompt in PROMPTS[:8]]
     with fleet_pair(kin, 8, ctx=1024) as pair:
         first = conversation(asked[0][0])[:1]
-        common = len(pair.model("base").tokenize(pair.base_format.prompt(first)))
+        common = len(pair.models.model("base").tokenize(pair.models.base_format.prompt(first)))
         together = answers(pair, asked)
-        evaluated = pair.context("base").evaluated
+        evaluated = pair.models.context("base").evaluated
     assert common > 100
     assert evaluated < common + sum(
         reply.timings.base_prompt_tokens - common + len(reply.tokens) + 80 for reply in together
@@ -195,7 +196,7 @@ def test_a_stop_stops_all_and_they_go_on(kin: tuple[Path, Path]) -> None:
                         pair.cancel()
             except CancelledError:
                 stops += 1
-                pair.cancellation.clear()
+                pair.models.cancellation.clear()
         assert stops > 3
         assert all(same(alone, [found[index] for index in range(8)]))
 
@@ -220,13 +221,13 @@ def test_one_model_at_a_time(kin: tuple[Path, Path], stage: int, monkeypatch: py
         alone = answers(pair, asked)
     monkeypatch.setattr(fleets, "STAGE", stage)
     loads: list[str] = []
-    load = Pair._load
+    load = LoadedModels._load
 
-    def counted(self: Pair, role: Any, progress: Any) -> None:
+    def counted(self: LoadedModels, role: Any, progress: Any) -> None:
         loads.append(role)
         load(self, role, progress)
 
-    monkeypatch.setattr(Pair, "_load", counted)
+    monkeypatch.setattr(LoadedModels, "_load", counted)
     with fleet_pair(kin, 2, ctx=512, resident="one") as pair:
         assert all(same(alone, answers(pair, asked)))
     assert loads == ["draft", "base"] * (3 if stage == 3 else 1)

@@ -37,7 +37,7 @@ def test_progress_follows_a_reply_from_its_draft_to_its_end(pair: wsd.Pair) -> N
     assert last.draft_tokens == reply.draft.drafted_tokens and last.base_tokens >= reply.base.tokens > 0
     assert seen[0].context_tokens == reply.timings.base_prompt_tokens
     assert last.context_tokens == reply.timings.base_prompt_tokens + reply.draft.tokens + last.base_tokens
-    assert last.n_ctx == pair.n_ctx("base")
+    assert last.n_ctx == pair.models.n_ctx("base")
     assert last.timings == reply.timings == run.timings
 
 

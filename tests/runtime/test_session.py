@@ -32,7 +32,7 @@ def pair(demo_f32: tuple[Path, Path]) -> Iterator[Pair]:
 
 def fresh(pair: Pair, messages: Sequence[Mapping[str, Any]], **overrides: Any) -> str:
     """The reply of a pair that has never seen anything."""
-    with Pair(draft=pair.paths["draft"], base=pair.paths["base"], loading=pair.loading) as other:
+    with Pair(draft=pair.models.paths["draft"], base=pair.models.paths["base"], loading=pair.models.loading) as other:
         return other.reply(messages, **overrides).text
 
 
@@ -77,9 +77,9 @@ def test_answering_anew(pair: Pair) -> None:
 def test_reading_ahead_changes_time_only(pair: Pair) -> None:
     chat, slow = pair.session("Be kind."), pair.session("Be kind.")
     chat.send(FRANCE)
-    before = {role: pair.context(role).evaluated for role in ("draft", "base")}
+    before = {role: pair.models.context(role).evaluated for role in ("draft", "base")}
     assert chat.prepare()
-    read = {role: pair.context(role).evaluated - before[role] for role in ("draft", "base")}
+    read = {role: pair.models.context(role).evaluated - before[role] for role in ("draft", "base")}
     assert read["draft"] > 0, "the draft has not seen what the base wrote"
     with_ahead = chat.send(EGG)
     slow.send(FRANCE)
@@ -93,9 +93,9 @@ def test_reading_ahead_stops_when_somebody_asks(pair: Pair) -> None:
     chat = pair.session()
     assert chat.prepare(), "there is nothing to read"
     chat.send(FRANCE)
-    before = pair.context("draft").evaluated
+    before = pair.models.context("draft").evaluated
     assert not chat.prepare(lambda: True)
-    assert pair.context("draft").evaluated == before
+    assert pair.models.context("draft").evaluated == before
     assert chat.send(EGG).text == fresh(pair, chat.messages[:-1])
 
 
@@ -174,7 +174,7 @@ def test_one_model_at_a_time_gives_the_same_replies(demo_f32: tuple[Path, Path],
         with Pair(draft=demo_f32[0], base=demo_f32[1], reply=ReplySettings(mode=mode), loading=loading) as pair:
             chat = pair.session("Be kind.")
             found = [chat.send(FRANCE), chat.send(EGG)]
-            assert resident == "both" or len(pair._contexts) == 1
+            assert resident == "both" or len(pair.models.loaded) == 1
             replies[resident] = [
                 (one.text, one.switch.reason, one.switch.index, one.draft.tokens, one.base, one.finish_reason)
                 for one in found
@@ -196,14 +196,14 @@ def test_one_at_a_time_can_be_stopped_and_gone_on_with(demo_f32: tuple[Path, Pat
         while chat.messages[-1]["content"] != whole:
             for _ in chat.stream_resume():
                 pass
-        assert not chat.prepare() or pair.loading.resident == "one"
+        assert not chat.prepare() or pair.models.loading.resident == "one"
 
 
 def test_a_plan_for_one_at_a_time(demo_q8: tuple[Path, Path]) -> None:
     with wsd.load("demo", threads=1, resident="one") as pair:
-        assert pair.plan is not None and not pair.plan.together
-        taken = [placement.bytes_on("memory") for placement in pair.plan.placements.values()]
-        assert pair.plan.used("memory") == max(taken) < sum(taken)
+        assert pair.models.plan is not None and not pair.models.plan.together
+        taken = [placement.bytes_on("memory") for placement in pair.models.plan.placements.values()]
+        assert pair.models.plan.used("memory") == max(taken) < sum(taken)
         assert pair.reply(FRANCE).text == wsd.load("demo", threads=1).reply(FRANCE).text
 
 

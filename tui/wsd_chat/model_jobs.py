@@ -17,6 +17,7 @@ from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source
 from wsd_local.library.naming import name_of
 from wsd_local.prompts.messages import Message
+from wsd_local.runtime.loading import roles_of
 from wsd_local.runtime.pair import Pair, load
 from wsd_local.runtime.reply import Finished
 from wsd_local.runtime.run import Run
@@ -120,11 +121,11 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
         pair.close()
         raise WsdError("stopped while loading")
     worker.pair = pair
-    roles = pair.roles(pair.settings.mode)
-    names = {role: name_of(pair.model(role)) for role in roles}
-    notes = () if pair.plan is None else pair.plan.given_up
+    roles = roles_of(pair.settings.mode)
+    names = {role: name_of(pair.models.model(role)) for role in roles}
+    notes = () if pair.models.plan is None else pair.models.plan.given_up
     worker.publish(
-        Loaded(wanted.name, names.get("draft", ""), names.get("base", ""), min(map(pair.n_ctx, roles)), notes)
+        Loaded(wanted.name, names.get("draft", ""), names.get("base", ""), min(map(pair.models.n_ctx, roles)), notes)
     )
 
 
@@ -191,7 +192,7 @@ class Answering:
             for event in events:
                 worker.publish(Said(key, event))
                 if worker.stopped:
-                    session.pair.cancel()
+                    session.cancel()
                 now = time.monotonic()
                 if session.run is not None and (now - last > PULSE_S or isinstance(event, Finished)):
                     last = now

@@ -136,12 +136,14 @@ def _most(task: Task, wanted: int) -> int:
 
 
 def _paying(pair: Pair, console: Console) -> int:
+    from wsd_local.runtime.loading import roles_of
     from wsd_local.runtime.throughput import chosen, paying
 
-    if pair.loading.resident == "one":
-        return pair.loading.parallel
+    models = pair.models
+    if models.loading.resident == "one":
+        return models.loading.parallel
     console.wait("measuring how many replies at once pay")
-    measured = paying(pair, pair.roles(pair.settings.mode))
+    measured = paying(models, roles_of(pair.settings.mode))
     number = chosen(measured)
     rate = {one.parallel: one.rate for one in measured}
     console.note(f"{plural(number, 'reply')} at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
@@ -172,7 +174,7 @@ class _Printed:
 
 def _follow(batch: Batch, pair: Pair, parallel: int, console: Console, *, stop_on_error: bool) -> int:
     failed = switched = cut = 0
-    pair.cancellation.check()
+    pair.models.cancellation.check()
     with console.working(batch, parallel) as tick:
         for outcome in batch.outcomes():
             if outcome.error is not None:
@@ -203,9 +205,10 @@ def _where(outcome: Outcome) -> str:
 def _finish(task: Task, output: Output, pair: Pair, console: Console) -> None:
     from wsd_local.datasets.exports import export_path, formulas, write_export
     from wsd_local.library.naming import name_of
+    from wsd_local.runtime.loading import roles_of
 
     output.sort()
-    names = [name_of(pair.model(role)) for role in pair.roles(pair.settings.mode)]
+    names = [name_of(pair.models.model(role)) for role in roles_of(pair.settings.mode)]
     generator = "-".join(["wsd-local", pair.settings.mode, *names]).replace(" ", "_")
     for kind in task.data.export:
         target = export_path(output.path, kind)

@@ -156,9 +156,9 @@ def _answer_prompt(
                 raise CancelledError("interrupted")
 
         loaded = stack.enter_context(load(pair, progress=loading, template=template, **models, **settings))
-        printer.planned(loaded.plan)
+        printer.planned(loaded.models.plan)
         if options.as_json:
-            loaded.hash_models(hashing)
+            loaded.models.hash_files(hashing)
         _answer(loaded, asked, printer, interrupt, options.timeout)
 
 

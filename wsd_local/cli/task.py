@@ -50,7 +50,7 @@ def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stac
         load(task.pair, progress=loading, **task.models, **{**task.settings, "parallel": parallel})
     )
     interrupt.calls(pair.cancel)
-    for line in () if pair.plan is None else pair.plan.given_up:
+    for line in () if pair.models.plan is None else pair.models.plan.given_up:
         console.say(line)
 
     def hashing(done: int, total: int) -> None:
@@ -58,7 +58,7 @@ def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stac
         if interrupt.asked:
             raise CancelledError("interrupted")
 
-    pair.hash_models(hashing)
+    pair.models.hash_files(hashing)
     return pair
 
 

@@ -26,6 +26,14 @@ class Vocabulary(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TokenisedPrompt:
+    """A prompt as text and as tokens, so that it is tokenised once. The text is empty where nothing follows it."""
+
+    text: str
+    tokens: Sequence[int]
+
+
 @dataclass(slots=True)
 class Aligned:
     """A prompt and a text after it as tokens.

@@ -38,7 +38,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from wsd_local.core.alignment import Aligned, Vocabulary, common_prefix, token_texts
+from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, common_prefix, token_texts
 from wsd_local.core.draft import DraftText
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
 from wsd_local.core.rules import Rule, Score, require_threshold
@@ -100,7 +100,7 @@ class Decoding:
 
     Args:
         vocabulary: the tokenizer of the model that continues.
-        prompt: its prompt as text, or as tokens if there is nothing to draft.
+        prompt: its prompt; one that is text alone is tokenised here. The text is not used if there is nothing to draft.
         rule: decides where the base takes over; it serves this reply alone.
         limits: lengths, stop strings, modes.
         writer: whose name the continuation carries; "draft" lets the draft model answer alone.
@@ -112,7 +112,7 @@ class Decoding:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        prompt: str | Sequence[int],
+        prompt: TokenisedPrompt | str,
         rule: Rule,
         limits: Limits,
         *,
@@ -131,12 +131,14 @@ class Decoding:
         self.kept_tokens = 0
         self.beyond: list[int] = []
         self.rule = rule
-        self.prompt_tokens = vocabulary.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, str):
+            prompt = TokenisedPrompt(prompt, vocabulary.tokenize(prompt))
+        self.prompt_tokens = list(prompt.tokens)
         self._vocabulary = vocabulary
         self._writer: Source = writer
         self._draft = DraftText(
             vocabulary,
-            prompt if isinstance(prompt, str) else "",
+            prompt.text,
             self.prompt_tokens,
             limits.stops,
             verbatim=verbatim,

@@ -19,6 +19,7 @@ from wsd_local.llama.build import version
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.fleet import Failed, Fleet
+from wsd_local.runtime.loading import roles_of
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.settings import plain
@@ -48,23 +49,23 @@ class Outcome:
 
 def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = None) -> dict[str, Any]:
     """All that replies depend on, ready for JSON. The pair's models must be hashed."""
-    settings = plain(pair.settings, pair.loading)
+    settings = plain(pair.settings, pair.models.loading)
     if pair.settings.draft_temperature == 0:
         settings["draft_seed"] = None
     if pair.settings.temperature == 0 and (pair.settings.draft_temperature == 0 or settings["draft_seed"] is not None):
         settings["seed"] = None
-    settings["ctx"] = [pair.n_ctx(role) for role in pair.roles(pair.settings.mode)]
-    if pair.plan is not None:
-        settings |= {"cache_type_k": pair.plan.cache_type_k, "cache_type_v": pair.plan.cache_type_v}
-    own = pair.base_format != BaseFormat()
+    settings["ctx"] = [pair.models.n_ctx(role) for role in roles_of(pair.settings.mode)]
+    if pair.models.plan is not None:
+        settings |= {"cache_type_k": pair.models.plan.cache_type_k, "cache_type_v": pair.models.plan.cache_type_v}
+    own = pair.models.base_format != BaseFormat()
     return {
         "input_sha256": data.sha256,
         "format": data.format,
         "system": system,
         "column": column,
         "llama_cpp": version(),
-        "models": dict(pair.hashes),
-        "base_format": asdict(pair.base_format) if own else None,
+        "models": dict(pair.models.hashes),
+        "base_format": asdict(pair.models.base_format) if own else None,
         "settings": settings,
     }
 

@@ -1,10 +1,10 @@
-"""The program that compiles and renders a chat template: templates are programs, by people whom nobody vouches for.
+"""The program that compiles and renders chat templates, which are untrusted programs.
 
-Contract: runs as a child process (see `wsd_local.system.child`) that `wsd_local.prompts.templates` talks with in frames
-of JSON, first `{}` when it is ready, then one answer for each request. Jinja runs in its immutable sandbox, as
-transformers sets it up. What a template takes is limited here in memory, length and processor time; the parent limits
-the time. A request `{"template"}` compiles, `{"conversations", "values", "now"}` renders the first conversation that is
-not refused. An answer is `{"text", "date"}`, or `{"error", "line", "said"}` with an error of `ERRORS`.
+Contract: runs as a child process (see `wsd_local.system.child`) of `wsd_local.prompts.templates` and exchanges frames
+of JSON with it: first `{}` when it is ready, then one answer for each request. Jinja runs in its immutable sandbox, set
+up as in transformers. Memory, length and processor time are limited here, elapsed time by the parent. A request
+`{"template"}` compiles; `{"conversations", "values", "now"}` renders the first conversation that is not refused. An
+answer is `{"text", "date"}`, or `{"error", "line", "reason"}` with an error of `ERRORS`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import IO, Any, NoReturn
 ERRORS = ("broken", "nested", "refused", "memory", "length")
 _FRAME = struct.Struct("<I")
 MEMORY = 256 << 20
-"""Bytes of memory that the process may have, beside `MEMORY_FACTOR` for each byte of a request."""
+"""Bytes of memory that the process may use, in addition to `MEMORY_FACTOR` for each byte of a request."""
 MEMORY_FACTOR = 24
 _TEXT, _TEXT_FACTOR = 1 << 20, 4
-"""Characters that a prompt may have, and more for each byte of the request."""
+"""Characters that a prompt may have, and additional ones for each byte of the request."""
 _PROCESSOR_S = 4
-"""Seconds of the processor's time for a request; ends the process even if the parent is gone."""
-_LONGEST_SAID = 10_000
+"""Seconds of processor time for a request; ends the process even if the parent is gone."""
+_LONGEST_REASON = 10_000
 _AS_IN_TRANSFORMERS = {"tools": None, "documents": None}
-"""What there is none of is none there. Some templates go over tools without a look; they find them undefined then."""
+"""As None, as in transformers. Templates that loop over tools unconditionally are rendered with them undefined."""
 
 
 def write_frame(stream: IO[bytes], value: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def read_frame(stream: IO[bytes], longest: int = (1 << 32) - 1) -> dict[str, Any
     """Receive a value; None at the end.
 
     Raises:
-        ValueError: it is longer than `longest` bytes, or no JSON.
+        ValueError: it is longer than `longest` bytes, or not JSON.
     """
     head = stream.read(_FRAME.size)
     if len(head) < _FRAME.size:
@@ -56,11 +56,11 @@ def read_frame(stream: IO[bytes], longest: int = (1 << 32) - 1) -> dict[str, Any
 
 
 class TooLongError(Exception):
-    """A template writes more than it may."""
+    """A template's output is too long."""
 
 
 class Program:
-    """A compiled template, and what it asks of the world."""
+    """A compiled template, and its environment."""
 
     def __init__(self) -> None:
         import jinja2.ext
@@ -90,13 +90,13 @@ class Program:
         try:
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            return {"error": "broken", "line": error.lineno, "said": _short(error.message or "")}
+            return {"error": "broken", "line": error.lineno, "reason": _short(error.message or "")}
         except RecursionError:
             return {"error": "nested"}
         except MemoryError:
             raise
-        except Exception as error:  # Jinja makes Python code of it, which can be wrong in its own ways
-            return {"error": "broken", "said": _short(str(error) or type(error).__name__)}
+        except Exception as error:  # Jinja compiles to Python code, which can fail in its own ways
+            return {"error": "broken", "reason": _short(str(error) or type(error).__name__)}
         return {}
 
     def _rendered(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -114,8 +114,8 @@ class Program:
                 continue
             return {"text": text, "date": self._date}
         assert refusal is not None
-        said = str(refusal) or type(refusal).__name__
-        return {"error": "refused", "line": _template_line(refusal), "said": _short(said)}
+        reason = str(refusal) or type(refusal).__name__
+        return {"error": "refused", "line": _template_line(refusal), "reason": _short(reason)}
 
     def _text(self, messages: list[dict[str, str]], values: dict[str, Any], longest: int) -> str:
         pieces: list[str] = []
@@ -171,7 +171,7 @@ def _template_line(error: Exception) -> int | None:
 
 
 def _short(text: str) -> str:
-    return text[:_LONGEST_SAID].encode(errors="replace").decode()
+    return text[:_LONGEST_REASON].encode(errors="replace").decode()
 
 
 def _limit(size: int) -> None:

@@ -1,9 +1,9 @@
-"""A model's chat template, rendered where it can be stopped.
+"""A model's chat template, rendered in a child process that can be stopped.
 
-Contract: a template is compiled and rendered in a child process, `wsd_local.prompts.rendering`, that stays for later
-turns. It has `TIME_S` seconds for each, and limits of memory and length; where it breaks one, the process is ended, the
-error names the limit, and the next rendering gets a new process. A stop that was asked for ends it at once. Rendering
-may be called from any thread.
+Contract: a template is compiled and rendered by `wsd_local.prompts.rendering` in a child process that stays alive for
+later turns. Compiling and rendering have `TIME_S` seconds each, and limits of memory and length. If a template exceeds
+one, its process is ended, the error names the limit, and the next rendering starts a new process. A requested stop ends
+the process at once. Safe from any thread.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from wsd_local.system.visible import visible
 from wsd_local.units import MIB
 
 TIME_S = 2.0
-"""Seconds that a template has to be compiled, and to be rendered."""
+"""Seconds for compiling a template, and for rendering it."""
 _START_S = 120.0
 _STEP_S = 0.02
 LONGEST_TEMPLATE, LONGEST_CONVERSATION = MIB, 16 * MIB
-"""Characters. The longest templates of real models have some 30,000."""
+"""In characters. The longest templates of real models have about 30,000."""
 _LONGEST_ANSWER = 512 * MIB
-_LONGEST_SAID = 300
+_LONGEST_REASON = 300
 _OTHER = "choose another draft model"
 
 Conversation = Sequence[Mapping[str, Any]]
 
 
 def never() -> bool:
-    """No stop is asked for."""
+    """For work that nobody stops."""
     return False
 
 
 class Template:
-    """A chat template. Functions `cancelled` say whether a stop was asked for; they are called while it takes long."""
+    """A chat template. A function `cancelled` is called repeatedly while work takes long, and stops it by True."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -53,10 +53,10 @@ class Template:
         self._ended: Callable[[], object] = child.nothing
 
     def start(self) -> None:
-        """Start the process, if it is not there, and do not wait for it.
+        """Start the process if none is running, without waiting for it.
 
         Raises:
-            WsdError: the system starts no process.
+            WsdError: the system cannot start a process.
         """
         with self._lock:
             if self._process is not None and self._process.poll() is None:
@@ -71,17 +71,17 @@ class Template:
             self._ended = weakref.finalize(self, child.end, process)
 
     def close(self) -> None:
-        """End the process; the template can be rendered again, by another one."""
+        """End the process. Rendering again starts another one."""
         with self._lock:
             self._ended()
             self._process, self._ready, self._compiled = None, False, False
 
     def compile(self, source: str, name: str, cancelled: Callable[[], bool] = never) -> None:
-        """Compile a template; `name` is what errors call it.
+        """Compile a template; errors call it `name`.
 
         Raises:
-            ModelError: it cannot be parsed, and the message names the line; or it breaks a limit.
-            CancelledError: a stop was asked for.
+            ModelError: it cannot be parsed (the message names the line), or it exceeds a limit.
+            CancelledError: `cancelled` returned True.
         """
         if len(source) > LONGEST_TEMPLATE:
             raise ModelError(f"{name} is {len(source)} characters long, and {LONGEST_TEMPLATE} can be read; {_OTHER}")
@@ -96,12 +96,12 @@ class Template:
         now: datetime,
         cancelled: Callable[[], bool] = never,
     ) -> tuple[str, str | None]:
-        """What it makes of the first conversation that it does not refuse, and the date that it put in.
+        """The text of the first conversation that the template does not refuse, and the date that it inserted.
 
         Raises:
-            ModelError: it refuses all of them, or it breaks a limit.
+            ModelError: it refuses all of them, or exceeds a limit.
             FitError: a conversation is too long for any model.
-            CancelledError: a stop was asked for.
+            CancelledError: `cancelled` returned True.
         """
         size = sum(len(message["content"]) for message in conversations[0])
         if size > LONGEST_CONVERSATION:
@@ -113,7 +113,7 @@ class Template:
         with self._lock:
             if not self._compiled or self._process is None or self._process.poll() is not None:
                 self._compile(cancelled)
-            answer = self._asked(request, size, cancelled)
+            answer = self._request(request, size, cancelled)
         if "error" in answer:
             raise self._error(answer)
         return str(answer["text"]), answer["date"]
@@ -121,19 +121,19 @@ class Template:
     def _compile(self, cancelled: Callable[[], bool]) -> None:
         self.start()
         assert self._source is not None
-        answer = self._asked({"template": self._source}, len(self._source), cancelled)
+        answer = self._request({"template": self._source}, len(self._source), cancelled)
         if "error" in answer:
             raise self._error(answer)
         self._compiled = True
 
     def _error(self, answer: Mapping[str, Any]) -> WsdError:
         where = "" if answer.get("line") is None else f" in line {answer['line']}"
-        said = " ".join(visible(str(answer.get("said", "")), keep_newlines=False).split())
-        said = said if len(said) <= _LONGEST_SAID else f"{said[:_LONGEST_SAID]} …"
+        reason = " ".join(visible(str(answer.get("reason", "")), keep_newlines=False).split())
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
         texts = {
-            "broken": f"is broken{where}: {said}",
+            "broken": f"is broken{where}: {reason}",
             "nested": "is nested too deeply",
-            "refused": f"refuses this conversation{where}: {said}",
+            "refused": f"refuses this conversation{where}: {reason}",
             "memory": f"needs more than {MEMORY // MIB} MiB of memory{where}; {_OTHER}",
             "length": f"makes a prompt that is far longer than the conversation; {_OTHER}",
         }
@@ -141,12 +141,12 @@ class Template:
 
     # -- the process -----------------------------------------------------------------------------------------
 
-    def _asked(self, request: dict[str, Any], size: int, cancelled: Callable[[], bool]) -> dict[str, Any]:
-        """The process's answer to a request of `size` characters; the process is ended if there is none in time."""
+    def _request(self, request: dict[str, Any], size: int, cancelled: Callable[[], bool]) -> dict[str, Any]:
+        """The process's answer to a request of `size` characters; the process is ended if none comes in time."""
         assert self._process is not None
         answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         arguments = (self._process, request, answers, self._ready)
-        threading.Thread(target=_talk, args=arguments, name="chat template", daemon=True).start()
+        threading.Thread(target=_exchange, args=arguments, name="chat template", daemon=True).start()
         try:
             if not self._ready:
                 self._ready = self._next(answers, _START_S, 0, cancelled) is not None
@@ -176,8 +176,8 @@ class Template:
         """The next answer; None if the process has ended.
 
         Raises:
-            _LimitError: it takes longer than `patience` seconds, or more than `memory` bytes (0: any).
-            CancelledError: a stop was asked for.
+            _LimitError: it takes longer than `patience` seconds, or more than `memory` bytes (0: no limit).
+            CancelledError: `cancelled` returned True.
         """
         deadline = time.monotonic() + patience
         while True:
@@ -194,16 +194,16 @@ class Template:
 
 
 class _LimitError(Exception):
-    """What a template breaks."""
+    """The limit that a template exceeds."""
 
 
-def _talk(
+def _exchange(
     process: subprocess.Popen[bytes],
     request: dict[str, Any],
     answers: queue.Queue[dict[str, Any] | None],
     ready: bool,
 ) -> None:
-    """Put the process's answers into the queue: that it is ready, if it is not yet, and the one to the request."""
+    """Put the process's answers into the queue: that it is ready, unless it is known to be, and that to the request."""
     assert process.stdin is not None and process.stdout is not None
     try:
         if not ready:
@@ -215,7 +215,7 @@ def _talk(
 
 
 def _resident(process: subprocess.Popen[bytes] | None) -> int:
-    """Bytes of memory that a process has, for systems that do not limit them; 0 if it is gone."""
+    """Bytes of memory that a process uses, for systems without limits of their own; 0 if it has ended."""
     import psutil
 
     try:

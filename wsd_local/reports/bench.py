@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any, Literal
 
@@ -23,14 +23,13 @@ from wsd_local.library.naming import name_of
 from wsd_local.llama import Context, Question, Sampler
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.timing import timed_calls
-from wsd_local.placement.plan import HOST, load_mode
+from wsd_local.placement.plan import HOST, Plan, load_mode
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.contention import Elsewhere, Watch
-from wsd_local.runtime.engine import Stopwatch
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Reply
-from wsd_local.runtime.run import Run
-from wsd_local.settings import ReplySettings
+from wsd_local.runtime.run import Run, RunOptions
+from wsd_local.settings import ReplySettings, changed
 from wsd_local.units import gib
 
 Figures = dict[str, float]
@@ -61,7 +60,7 @@ OVERRIDES: dict[str, Any] = {
 
 
 class Bench:
-    """Measurements over `pair`, whose base format loses its stop strings: replies shall have their whole length.
+    """Measurements over a pair. No stop string ends a reply, so that replies have their whole length.
 
     Args:
         pair: loaded, both models in memory.
@@ -89,7 +88,7 @@ class Bench:
                 raise UsageError(f"{name} is {value}: it must be at least 1")
         if drafted is not None and drafted > tokens:
             raise UsageError(f"drafted is {drafted}: a reply of {tokens} tokens has no room for it; raise --tokens")
-        if pair.loading.resident == "one":
+        if pair.models.loading.resident == "one":
             raise UsageError("resident is one: models would be loaded within what is measured; measure with both")
         self.pair = pair
         self.tokens = tokens
@@ -97,14 +96,13 @@ class Bench:
         self.reply: Reply | None = None
         """The newest whole reply, token by token."""
         self._clock = clock
-        pair.base_format = replace(pair.base_format, stop=())
         self.chunk = pair.settings.check_chunk
         self._require_room("base", prompt_tokens)
         self.messages = prompt_of(pair, prompt_tokens)
         run = self._prepared()
-        self.prompts: dict[Source, list[int]] = dict(run.preread())
+        self.prompts: dict[Source, list[int]] = run.prepared.ids()
         for role, prompt in self.prompts.items():
-            self._require_room(role, len(prompt) if not run.left_out else pair.n_ctx(role))
+            self._require_room(role, len(prompt) if not run.left_out else pair.models.n_ctx(role))
 
     def warm(self) -> None:
         """Let both models work once, so that nothing is touched for the first time while it is measured."""
@@ -181,7 +179,7 @@ class Bench:
 
     def shapes(self, role: Source, prompt: int, tokens: int) -> Figures:
         """What llama-bench measures: a prompt read, and tokens written from an empty context, without any prompt."""
-        model = self.pair.model(role)
+        model = self.pair.models.model(role)
         text = cycled(self.prompts[role], prompt)
         read_s, _, _ = self._writes(role, text, 0)
         first_s, token_s, _ = self._writes(role, [text[0] if model.bos is None else model.bos], tokens - 1)
@@ -193,14 +191,11 @@ class Bench:
 
         `changes` are settings, for replies that are made otherwise.
         """
-        self.pair.cancellation.check()
+        self.pair.models.cancellation.check()
         self._forget()
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()
-        run = self._prepared(**forced, **changes)
-        run.job.stopwatch = Stopwatch(self._clock, total=self._clock() - begun)  # templates count
-        if drafted is not None:
-            run.job.draft_sampler = Sampler(Sampling(), self.pair.model("draft"), ignore_eos=True)
+        run = self._prepared(RunOptions(clock=self._clock, endless_draft=drafted is not None), **forced, **changes)
         for _ in run.events():
             pass
         seconds = self._clock() - begun
@@ -208,20 +203,21 @@ class Bench:
         return seconds, run.reply
 
     def _require_room(self, role: Source, prompt: int) -> None:
-        need, room = prompt + max(self.tokens, STEPS, self.chunk * (CHUNKS + 1)) + 1, self.pair.n_ctx(role)
+        need, room = prompt + max(self.tokens, STEPS, self.chunk * (CHUNKS + 1)) + 1, self.pair.models.n_ctx(role)
         if need > room:
-            can_grow = room < self.pair.model(role).n_ctx_train
+            can_grow = room < self.pair.models.model(role).n_ctx_train
             advice = "raise --ctx" if can_grow else "lower --prompt-tokens or --tokens"
             raise FitError(f"prompt and reply take {need} {role} tokens, the context holds {room}; {advice}")
 
     # -- the work ----------------------------------------------------------------------------------------------
 
-    def _prepared(self, **changes: Any) -> Run:
-        return self.pair.start(self.messages, **OVERRIDES | {"max_tokens": self.tokens} | changes)
+    def _prepared(self, options: RunOptions | None = None, **changes: Any) -> Run:
+        settings = changed(self.pair.settings, OVERRIDES | {"max_tokens": self.tokens} | changes)
+        return Run(self.pair.models, self.pair.engine, self.messages, settings, options)
 
     def _forget(self) -> None:
-        for role in self.pair.loaded:
-            self.pair.context(role).forget(0)
+        for role in self.pair.models.loaded:
+            self.pair.models.context(role).forget(0)
 
     def _writes(
         self, role: Source, prompt: Sequence[int], steps: int, beyond: int = 0
@@ -231,7 +227,7 @@ class Bench:
         They are written `beyond` the prompt, over which the prompt itself is read again, untimed: what a token costs
         grows with what stands before it.
         """
-        context = self.pair.context(role)
+        context = self.pair.models.context(role)
         sampler = Sampler(Sampling(), context.model, ignore_eos=True)
         self._forget()
         tokens = list(prompt)
@@ -252,7 +248,7 @@ class Bench:
 
         A first chunk goes before, untimed: it takes back what stands there, and the prompt's last token with it.
         """
-        context = self.pair.context("base")
+        context = self.pair.models.context("base")
         length = self.chunk * (CHUNKS + 1)
         tokens = prompt + cycled(text, length)
         context.logprobs(0, tokens[: len(prompt) + self.chunk], len(prompt))
@@ -296,7 +292,7 @@ def prompt_of(pair: Pair, length: int) -> list[Message]:
     """
 
     def fits(messages: list[Message]) -> bool:
-        return len(pair.model("base").tokenize(pair.base_format.prompt(messages))) <= length
+        return len(pair.models.model("base").tokenize(pair.models.base_format.prompt(messages))) <= length
 
     def asked(text: str) -> list[Message]:
         return [{"role": "user", "content": text}, *rest]
@@ -333,14 +329,14 @@ def sums(parts: Figures, whole: Figures) -> Figures:
     }
 
 
-def memory(pair: Pair, resident_before: int, resident_now: int) -> Figures:
-    """Growth of resident memory since before the pair was loaded, and the bytes of weights and KV caches in it.
+def memory(plan: Plan | None, resident_before: int, resident_now: int) -> Figures:
+    """Growth of resident memory since before a pair was loaded, and the bytes of weights and KV caches in it.
 
-    Nothing where `n_gpu_layers` was given: then nobody knows what lies in the machine's own memory.
+    Nothing without a plan, as when `n_gpu_layers` is given: then what the machine's own memory holds is unknown.
     """
-    if pair.plan is None:
+    if plan is None:
         return {}
-    use = [placement.use[HOST] for placement in pair.plan.placements.values()]
+    use = [placement.use[HOST] for placement in plan.placements.values()]
     needed = sum(one["weights"] + one["cache"] for one in use)
     return {"resident_bytes": resident_now - resident_before, "needed_bytes": needed}
 
@@ -454,14 +450,14 @@ def rows(repetitions: Sequence[Figures], comparisons: Iterable[Comparison]) -> l
 def about(bench: Bench) -> dict[str, Any]:
     """What was measured on: models, lengths, how they were loaded, and what the newest reply was."""
     pair, reply = bench.pair, bench.reply
-    placements = {} if pair.plan is None else pair.plan.placements
+    placements = {} if pair.models.plan is None else pair.models.plan.placements
     modes = {role: load_mode(placements[role]) for role in placements}
     return {
-        "models": {role: name_of(pair.model(role)) for role in bench.prompts},
-        "files": {role: str(pair.paths[role]) for role in bench.prompts},
-        "load_mode": modes if pair.loading.load_mode == "auto" else pair.loading.load_mode,
+        "models": {role: name_of(pair.models.model(role)) for role in bench.prompts},
+        "files": {role: str(pair.models.paths[role]) for role in bench.prompts},
+        "load_mode": modes if pair.models.loading.load_mode == "auto" else pair.models.loading.load_mode,
         "gpu_layers": {role: placement.gpu_layers for role, placement in placements.items()},
-        "threads": pair.loading.threads or default_threads(),
+        "threads": pair.models.loading.threads or default_threads(),
         "check_chunk": bench.chunk,
         "tokens": bench.tokens,
         "prompt_tokens": {role: len(prompt) for role, prompt in bench.prompts.items()},
@@ -543,7 +539,7 @@ def measure(
         for name, part in SECTIONS.items():
             progress(f"{name}, {number} of {repeat}")
             figures |= part(bench)
-        figures |= memory(bench.pair, resident_before, resident())
+        figures |= memory(bench.pair.models.plan, resident_before, resident())
         repetitions.append(figures | sums(figures, figures))
     return Results(about(bench), tuple(repetitions), watch.told())
 

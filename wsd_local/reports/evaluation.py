@@ -269,12 +269,12 @@ def _perplexity(
 
 def reply_logprobs(pair: Pair, question: Question, text: str) -> list[float]:
     """The base's log-probability of each token of `text`, tokenised behind its own prompt for the question."""
-    model, prompt = pair.model("base"), pair.base_format.prompt(conversation(question.messages))
+    model, prompt = pair.models.model("base"), pair.models.base_format.prompt(conversation(question.messages))
     start, tokens = len(model.tokenize(prompt)), model.tokenize(prompt + text.strip())
     if len(tokens) <= start:
         return []
-    with pair.turns.held():
-        return pair.context("base").logprobs(0, tokens, start)
+    with pair.models.queue.held():
+        return pair.models.context("base").logprobs(0, tokens, start)
 
 
 def perplexity(replies: Iterable[Sequence[float]], prefix: int) -> Perplexity | None:

@@ -126,14 +126,19 @@ class Engine:
     """
 
     def __init__(
-        self, context: Callable[[Source], Context], cancellation: Cancellation, *, apart: bool = False
+        self,
+        context: Callable[[Source], Context],
+        cancellation: Cancellation,
+        *,
+        apart: bool = False,
+        experience: Experience | None = None,
     ) -> None:
         self._context = context
         self._cancellation = cancellation
         self._apart = apart
         self._owners: dict[Source, dict[int, Job]] = {"draft": {}, "base": {}}
         self._alone = True
-        self.experience = Experience()
+        self.experience = experience or Experience()
 
     def drive(self, job: Job) -> Iterator[Event]:
         """Work on one job until its reply is done or stopped; yield what becomes final."""

@@ -1,4 +1,4 @@
-"""What a reply was: its text, who wrote what, why the models changed places, and what it took.
+"""A reply as a value: its text, which model wrote what, why the base took over, and timings.
 
 Contract: plain frozen values. `Reply.as_dict` is the JSON object of `wsd-local run --json`; its names stay.
 """
@@ -18,8 +18,8 @@ from wsd_local.prompts.messages import Message
 class Part:
     """One model's part of a reply. `tokens` counts base tokens that wrote `text`, `drafted_tokens` draft tokens.
 
-    Tokens whose text was cut away (a stop string, stripped white space, an end marker) are not counted. One that wrote
-    the last characters before a cut counts for the model that wrote it.
+    Tokens whose text was cut off (a stop string, stripped white space, an end marker) are not counted; a token with
+    text on both sides of a cut is.
     """
 
     model: str | None
@@ -32,8 +32,8 @@ class Part:
 class Switch:
     """Where and why the base took over. `index` is null unless a window passed.
 
-    It is the place of the decision, which lies beyond the kept tokens where a stop string that the base completed has
-    cut the end of the opening away.
+    It is where the decision was made, beyond the kept tokens if a stop string that the base completed cut off the end
+    of the opening.
     """
 
     index: int | None
@@ -45,12 +45,12 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds since the reply was asked for, and the reply's own rates in tokens per second.
+    """Seconds since the reply was started, and the reply's own rates in tokens per second.
 
-    Models are loaded before; time that a consumer spends between events counts, waiting for the reply's turn does not.
-    A rate is the number of tokens that a model wrote, those among them that were cut away, over the seconds in which
-    this reply waited for them, prompts left out. Where many replies are in progress at once they share these seconds:
-    the throughput of a run is that of all of them together, and larger.
+    Time that a consumer spends between events counts; loading models and waiting in the queue do not. A rate is the
+    number of tokens that a model wrote, including those that were cut off, over the seconds in which this reply waited
+    for them, without prompts. Many replies in progress at once share these seconds: the throughput of all of them
+    together is larger.
     """
 
     first_text_s: float | None = None
@@ -89,10 +89,10 @@ class ReplyProgress:
 
 @dataclass(frozen=True, slots=True)
 class Constrained:
-    """What a reply had to follow, and whether its text, after a supplied beginning, does so to its end.
+    """The constraint of a reply, and whether its text, after a supplied beginning, satisfies it to the end.
 
-    `kind` is the setting's name. A reply that is not complete was stopped, or cut by `max_tokens`, the context or a
-    stop string.
+    `kind` is the setting's name. An incomplete reply was stopped, or cut by `max_tokens`, the context or a stop
+    string.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Constrained:
 class Reply:
     """A reply, whole or cancelled.
 
-    `prompt_ids` are the tokens that each model read first, `draft_ids` all that the draft model wrote.
+    `prompt_ids` are the tokens of each model's prompt, `draft_ids` all tokens that the draft model wrote.
     """
 
     messages: tuple[Message, ...]
@@ -123,7 +123,7 @@ class Reply:
     speculation: Speculated = field(default_factory=Speculated)
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
-        """Plain values for JSON; with `tokens` each base token and the text that was not kept."""
+        """Plain values for JSON; with `tokens` also each base token and the text that was not kept."""
         values: dict[str, Any] = {
             "messages": [dict(message) for message in self.messages],
             "text": self.text,

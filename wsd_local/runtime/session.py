@@ -1,51 +1,57 @@
-"""A conversation over a pair.
+"""A conversation.
 
-Contract: what was shown stays in the conversation, also of a cancelled reply. The KV caches of both models are reused
-from turn to turn by longest common prefix, because every run names whole prompts. A conversation gives one answer at a
-time: who asks from another thread waits until it is there, who asks again in the middle of its events is refused.
+Contract: text that was shown stays in the conversation, also that of a cancelled reply. The KV caches of both models
+are reused from turn to turn by longest common prefix, because every run names whole prompts. A conversation has one
+answer in progress at a time: a question from another thread waits until that answer is complete, a question from
+within its events is refused.
 
-A verb returns the `Reply` when it is done (`send`, `regenerate`, `complete`, `resume`); its twin gives the events on
-the way (`stream`, `stream_regenerate`, `stream_complete`, `stream_resume`).
+Each verb returns the `Reply` when it is complete (`send`, `regenerate`, `complete`, `resume`); a second method of each
+yields the events (`stream`, `stream_regenerate`, `stream_complete`, `stream_resume`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsd_local.core.alignment import common_prefix
 from wsd_local.errors import BusyError, CancelledError, FitError, UsageError, short
 from wsd_local.events import Event
 from wsd_local.llama import Cancellation
 from wsd_local.prompts.messages import Message, conversation
+from wsd_local.runtime.prepare import prepare
+from wsd_local.runtime.queueing import ReplyQueue, waits
 from wsd_local.runtime.reply import Finished, Reply
-from wsd_local.runtime.turns import Turns, waits
-
-if TYPE_CHECKING:
-    from wsd_local.runtime.pair import Pair
-    from wsd_local.runtime.run import Run
+from wsd_local.runtime.run import Run
+from wsd_local.runtime.setup import Setup, start
 
 
 @dataclass(slots=True)
 class Session:
-    """A conversation over a pair. What was shown stays in it, also of a cancelled reply.
+    """A conversation. Text that was shown stays in it, also that of a cancelled reply.
 
-    `messages` is all of it; the models do not see its first `left_out` turns, which the context has no room for.
-    `given` is the beginning of the last answer that the models did not write in this session.
+    Args:
+        pair: the pair that answers.
+        system: a system message.
+        messages: the whole conversation.
+        run: the newest reply.
+        left_out: turns at the beginning that the context has no room for; the models do not read them.
+        given: the beginning of the last answer, if the models did not write it in this session.
     """
 
-    pair: Pair
+    pair: Setup
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
     run: Run | None = None
     left_out: int = 0
     given: str = ""
-    _turns: Turns = field(init=False, repr=False, compare=False)
+    _queue: ReplyQueue = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._turns = Turns("the conversation", Cancellation(), patience=None)
+        self._queue = ReplyQueue("the conversation", Cancellation(), patience=None)
         if self.system is not None and not isinstance(self.system, str):
             raise UsageError(f"system is {short(self.system)}: it must be text")
         if not isinstance(self.messages, list):
@@ -60,20 +66,20 @@ class Session:
         self.run = None
 
     def send(self, text: str, **overrides: Any) -> Reply:
-        """Say something and return the answer when it is done. Overrides are those of `Pair.start`."""
+        """Send a message and return the answer when it is complete. Overrides are those of `Pair.start`."""
         return self._done(self.stream(text, **overrides))
 
     def stream(self, text: str, **overrides: Any) -> Generator[Event, None, None]:
-        """Say something; the answer's events. Nothing is added to the conversation if it cannot be asked.
+        """Send a message; the events of the answer. The conversation stays as it is if the message is refused.
 
         Raises:
             UsageError: the text or a setting is wrong.
             BusyError: an answer is in progress in this thread, or `busy="error"` was given and one is in any.
         """
-        return self._in_turn(lambda: self._asked(text), overrides)
+        return self._in_turn(lambda: self._with(text), overrides)
 
     def regenerate(self, **overrides: Any) -> Reply:
-        """Answer the last question anew. The old answer leaves the conversation, a fork keeps it.
+        """Answer the last question again. The old answer leaves the conversation; a fork keeps it.
 
         Raises:
             UsageError: there is no question.
@@ -85,7 +91,7 @@ class Session:
         return self._in_turn(self._question, overrides)
 
     def complete(self, **overrides: Any) -> Reply:
-        """Go on with an answer of which only the text is left: the last message is its beginning.
+        """Continue an answer of which only the text exists: the last message is its beginning.
 
         The reply is the rest of it.
 
@@ -99,7 +105,7 @@ class Session:
         return self._in_turn(lambda: self.messages, overrides)
 
     def resume(self) -> Reply:
-        """Go on with a cancelled reply, in the phase in which it stopped; all of it when it is done.
+        """Continue a cancelled reply in the phase in which it stopped; returns all of it when it is complete.
 
         Raises:
             UsageError: nothing was asked in this session.
@@ -107,41 +113,41 @@ class Session:
         return self._done(self.stream_resume())
 
     def stream_resume(self) -> Generator[Event, None, None]:
-        """`resume`, event by event: those of the rest."""
-        return self._turns.hold(self._turns.turn(), self._resumed())
+        """`resume`, event by event: those of the rest alone."""
+        return self._queue.hold(self._queue.place(), self._resumed())
 
     def cancel(self) -> None:
-        """Stop the answer in progress, or the one that waits for the pair, from any thread. What was shown stays."""
+        """Stop the answer in progress or waiting, from any thread. Text that was shown stays."""
         if (run := self.run) is not None:
             run.cancel()
 
     def fork(self, length: int | None = None) -> Session:
-        """A conversation that begins with the first `length` messages of this one, or with all of them.
+        """A new conversation with the first `length` messages of this one, or with all of them.
 
-        What both have in common is not evaluated again, whichever goes on first.
+        Their common beginning is not evaluated again, whichever continues first.
 
         Raises:
-            UsageError: the length is no number.
+            UsageError: `length` is not a number.
         """
         if length is not None and not isinstance(length, int):
             raise UsageError(f"length is {short(length)}: it counts messages")
         return Session(self.pair, messages=self.messages[:length], left_out=self.left_out)
 
     def prepare(self, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Let both models read what was said so far, so that the next turn begins at once.
+        """Let both models read the conversation so far, so that the next turn begins at once.
 
-        Meant for the time in which a person reads. `Pair.cancel` stops it, once `stopped` tells so, and what was read
-        until then stays useful. Returns whether it came to its end.
+        Meant for the time in which a person reads the answer. It ends early once `stopped` returns True or by
+        `Pair.cancel`; what was read until then stays useful. Returns whether all was read.
         """
         if (
-            self.pair.loading.resident == "one"
+            self.pair.models.loading.resident == "one"
             or not self.messages
             or self.messages[-1]["role"] != "assistant"
             or not self.messages[-1]["content"]
         ):
             return True
         try:
-            with self._turns.held(wait=False), self.pair.turns.held(wait=False):
+            with self._queue.held(wait=False), self.pair.models.queue.held(wait=False):
                 return self._read_ahead(stopped)
         except (BusyError, CancelledError):
             return False
@@ -149,16 +155,30 @@ class Session:
             return True
 
     def _read_ahead(self, stopped: Callable[[], bool]) -> bool:
-        probes = [self.pair.start([*self.messages, *conversation(text)], left_out=self.left_out) for text in "ab"]
-        for (role, tokens), (_, others) in zip(probes[0].preread(), probes[1].preread(), strict=True):
-            known = tokens[: common_prefix(tokens, others)]
+        """Read what the prompts of two different next questions have in common."""
+        models, settings = self.pair.models, self.pair.settings
+        cancelled = partial(models.queue.is_cancelled, models.queue.place())
+        with models.ready(settings.mode):
+            one, other = (
+                prepare(
+                    models,
+                    [*self.messages, *conversation(text)],
+                    settings,
+                    left_out=self.left_out,
+                    cancelled=cancelled,
+                )
+                for text in "ab"
+            )
+        for role in one.prompts:
+            tokens = list(one.tokens(role))
+            known = tokens[: common_prefix(tokens, list(other.tokens(role)))]
             if stopped():
                 return False
             if known:
-                self.pair.context(role).read(0, known)
+                models.context(role).read(0, known)
         return True
 
-    def _asked(self, text: str) -> list[Message]:
+    def _with(self, text: str) -> list[Message]:
         if not isinstance(text, str):
             raise UsageError(f"what is sent is {short(text)}: it must be text")
         if self.messages and not self.messages[-1]["content"]:
@@ -174,24 +194,26 @@ class Session:
                 reply = event.reply
         return reply
 
-    def _in_turn(self, asked: Callable[[], list[Message]], overrides: dict[str, Any]) -> Generator[Event, None, None]:
+    def _in_turn(
+        self, messages: Callable[[], list[Message]], overrides: dict[str, Any]
+    ) -> Generator[Event, None, None]:
         wait = waits(overrides.get("busy") or self.pair.busy)
-        return self._turns.hold(self._turns.turn(), self._answer(asked, overrides), wait=wait)
+        return self._queue.hold(self._queue.place(), self._answer(messages, overrides), wait=wait)
 
     def _resumed(self) -> Iterator[Event]:
         if self.run is None:
             raise UsageError("there is no reply to go on with: nothing was asked in this session")
         yield from self._events(self.run)
 
-    def _answer(self, asking: Callable[[], list[Message]], overrides: dict[str, Any]) -> Iterator[Event]:
-        asked = asking()
-        self.run = self.pair.start(asked, left_out=self.left_out, **overrides)
+    def _answer(self, messages: Callable[[], list[Message]], overrides: dict[str, Any]) -> Iterator[Event]:
+        question = messages()
+        self.run = start(self.pair, question, left_out=self.left_out, **overrides)
         self.left_out = self.run.left_out
         self.given = ""
-        if asked[-1]["role"] == "assistant":
-            *asked, last = asked
+        if question[-1]["role"] == "assistant":
+            *question, last = question
             self.given = last["content"]
-        self.messages = [*asked, {"role": "assistant", "content": self.given}]
+        self.messages = [*question, {"role": "assistant", "content": self.given}]
         yield from self._events(self.run)
 
     def _events(self, run: Run) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""How many replies at once pay: the throughput of a loaded pair.
+"""How many replies at once pay: the throughput of loaded models.
 
 Contract: measures one token of `n` sequences in one evaluation, for n = 1, 2, 4, …, and leaves the contexts empty.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from wsd_local.events import Source
 from wsd_local.llama import Context, Question
-from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.loading import LoadedModels
 
 ENOUGH = 0.95
 """Share of the best throughput at which a smaller number of replies is preferred."""
@@ -32,28 +32,28 @@ class Measured:
         return 1 / sum(1 / rate for rate in self.rates.values())
 
 
-def paying(pair: Pair, roles: tuple[Source, ...]) -> list[Measured]:
-    """Rates of a loaded pair for 1, 2, 4, … replies at once.
+def paying(models: LoadedModels, roles: tuple[Source, ...]) -> list[Measured]:
+    """Rates of loaded models for 1, 2, 4, … replies at once.
 
     Raises:
-        CancelledError: the pair was cancelled.
+        CancelledError: a stop was requested.
     """
-    pair.cancellation.check()
-    with pair.turns.held():
-        return _paying(pair, roles)
+    models.cancellation.check()
+    with models.queue.held():
+        return _paying(models, roles)
 
 
-def _paying(pair: Pair, roles: tuple[Source, ...]) -> list[Measured]:
-    numbers = [2**power for power in range(pair.loading.parallel.bit_length())]
+def _paying(models: LoadedModels, roles: tuple[Source, ...]) -> list[Measured]:
+    numbers = [2**power for power in range(models.loading.parallel.bit_length())]
     times: dict[tuple[Source, int], float] = {}
     for length in range(PROMPT, PROMPT + ROUNDS):
         for role in roles:  # in turns, so that other load on the machine affects all alike
             for number in numbers:
-                taken = _time(pair.context(role), number, length)
+                taken = _time(models.context(role), number, length)
                 times[role, number] = min(taken, times.get((role, number), taken))
     for role in roles:
         for seq in range(numbers[-1]):
-            pair.context(role).forget(seq)
+            models.context(role).forget(seq)
     return [Measured(number, {role: number / times[role, number] for role in roles}) for number in numbers]
 
 

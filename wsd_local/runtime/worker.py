@@ -148,4 +148,4 @@ class Worker:
             with self._lock:
                 self._is_idle = False
                 if self.pair is not None:
-                    self.pair.cancellation.clear()
+                    self.pair.models.cancellation.clear()

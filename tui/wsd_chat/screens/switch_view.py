@@ -120,7 +120,7 @@ class SwitchView(Screen[None]):
             return
 
         def job(worker: Worker) -> None:
-            found = favourites(loaded(worker), self.messages, [token.id for token in self.tokens])
+            found = favourites(loaded(worker).models, self.messages, [token.id for token in self.tokens])
             self.call_later(self._favour, found)
 
         self.models.submit(job)

@@ -1,9 +1,10 @@
 """Who may use the models now: one reply at a time, the others wait.
 
-Contract: safe from any thread. A reply takes its turn at its first event and keeps it until its last one, until it is
-stopped, or until its events are closed. What waits is served in its order. No order of calls can dead-lock: a reply
-whose consumer stays away gives way, to others of the same thread at once and to other threads after `PATIENCE_S`, and
-goes on later where it stopped. `cancel` stops only the reply whose turn it is, not those that wait.
+Contract: safe from any thread. A reply has a place in the queue; the models are its own from its first event to its
+last one, or until it is stopped or its events are closed. Waiting replies are served in order. No order of calls can
+dead-lock: a reply whose consumer requests no further event gives way, to others of the same thread at once and to other
+threads after `PATIENCE_S`, and goes on later where it stopped. `cancel` stops only the reply that is in progress, not
+those that wait.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from wsd_local.errors import BusyError, CancelledError, UsageError, WsdError
 T = TypeVar("T")
 
 PATIENCE_S = 1.0
-"""Seconds for which a reply keeps its turn while its next event is not requested and others wait."""
+"""Seconds for which a reply keeps the models while others wait and its next event is not requested."""
 
 Busy = Literal["wait", "error"]
-"""What a reply does that finds the pair in use: wait for its turn, or raise `BusyError` at once."""
+"""What a reply does if the pair is in use: wait, or raise `BusyError` at once."""
 
 _END = object()
 
 
 def waits(busy: Busy) -> bool:
-    """Whether a reply waits for its turn.
+    """Whether a reply waits if the models are in use.
 
     Raises:
         UsageError: it is neither `wait` nor `error`.
@@ -39,8 +40,8 @@ def waits(busy: Busy) -> bool:
     return busy == "wait"
 
 
-class Turn:
-    """One reply's place among those that use the same models."""
+class Place:
+    """The place of one reply in the queue."""
 
     __slots__ = ("cancelled", "made_at")
 
@@ -50,23 +51,23 @@ class Turn:
 
 
 class Flag(Protocol):
-    """What stops an evaluation from another thread."""
+    """Stops an evaluation from another thread."""
 
     def set(self) -> None:
-        """Ask for a stop."""
+        """Request a stop."""
 
     def clear(self) -> None:
-        """Forget an earlier request."""
+        """Withdraw the request."""
 
 
-class Turns:
-    """The turns at one pair, or in one conversation.
+class ReplyQueue:
+    """The queue of replies for one pair, or within one conversation.
 
     Args:
         what: what is in use, for messages.
-        flag: set while the reply whose turn it is shall stop.
-        patience: see `PATIENCE_S`; None: a turn is never given up.
-        clock: seconds.
+        flag: set when the reply in progress is to stop.
+        patience: see `PATIENCE_S`; None: a reply never gives way.
+        clock: a time in seconds.
     """
 
     def __init__(
@@ -78,34 +79,34 @@ class Turns:
     ) -> None:
         self._what, self._flag, self._patience, self._clock = what, flag, patience, clock
         self._changed = threading.Condition()
-        self._queue: deque[Turn] = deque()
-        self._holder: Turn | None = None
+        self._queue: deque[Place] = deque()
+        self._holder: Place | None = None
         self._working = False
         self._thread = 0
         self._left = 0.0
         self._cancels = 0
         self._closed = False
 
-    def turn(self) -> Turn:
+    def place(self) -> Place:
         """A place for a new reply."""
-        return Turn(self._cancels)
+        return Place(self._cancels)
 
     @property
     def waiting(self) -> int:
-        """Replies that wait for their turn."""
+        """Number of replies that wait."""
         return len(self._queue)
 
-    def hold(self, turn: Turn, events: Iterator[T], *, wait: bool = True) -> Generator[T, None, None]:
-        """What `events` gives, worked out only while it is this turn.
+    def hold(self, place: Place, events: Iterator[T], *, wait: bool = True) -> Generator[T, None, None]:
+        """The `events` of a reply, each computed only while the models are its own.
 
         Raises:
-            BusyError: somebody else's turn has not ended and `wait` is False, or waiting could never end.
-            CancelledError: it was cancelled while it waited.
-            WsdError: all is closed.
+            BusyError: another reply is in progress and `wait` is False, or waiting could never end.
+            CancelledError: the reply was cancelled while it waited.
+            WsdError: the queue is closed.
         """
         try:
             while True:
-                self._enter(turn, wait=wait)
+                self._enter(place, wait=wait)
                 wait = True
                 try:
                     event = next(events, _END)
@@ -117,50 +118,50 @@ class Turns:
         finally:
             if isinstance(events, Generator):
                 events.close()
-            self._release(turn)
+            self._release(place)
 
     @contextmanager
     def held(self, *, wait: bool = True) -> Iterator[None]:
-        """A turn for work that is no reply.
+        """The models for work that is no reply.
 
         Raises:
             BusyError, CancelledError, WsdError: as `hold`.
         """
-        turn = self.turn()
-        self._enter(turn, wait=wait)
+        place = self.place()
+        self._enter(place, wait=wait)
         try:
             yield
         finally:
             self._leave()
-            self._release(turn)
+            self._release(place)
 
-    def cancel(self, turn: Turn | None = None) -> None:
-        """Stop one reply, also one that waits; if none is named, the one whose turn it is.
+    def cancel(self, place: Place | None = None) -> None:
+        """Stop one reply, in progress or waiting; without a `place`, the one in progress.
 
-        Where it is nobody's turn, those are meant that have been made and not begun.
+        If none is in progress, all replies that have a place and have not begun are stopped.
         """
         with self._changed:
-            turn = turn or self._holder
-            if turn is None:
+            place = place or self._holder
+            if place is None:
                 self._cancels += 1
                 self._flag.set()
                 return
-            turn.cancelled = True
-            if turn is self._holder:
+            place.cancelled = True
+            if place is self._holder:
                 self._flag.set()
             self._changed.notify_all()
 
-    def is_cancelled(self, turn: Turn) -> bool:
-        """Whether a turn that has not begun was cancelled, or the one inside which this thread prepares it."""
+    def is_cancelled(self, place: Place) -> bool:
+        """Whether a reply that has not begun was cancelled, or the one within whose work it is prepared."""
         inside = self._working and self._thread == threading.get_ident()
         holder = self._holder if inside else None
-        return turn.cancelled or turn.made_at < self._cancels or (holder is not None and holder.cancelled)
+        return place.cancelled or place.made_at < self._cancels or (holder is not None and holder.cancelled)
 
     def close(self) -> None:
-        """Stop what runs, wait until it has stopped, and let nobody in any more.
+        """Stop the reply in progress, wait until it has stopped, and refuse all others.
 
         Raises:
-            BusyError: called from inside the work that would have to end first.
+            BusyError: called from within that reply's own work.
         """
         with self._changed:
             if self._working and self._thread == threading.get_ident():
@@ -173,42 +174,42 @@ class Turns:
 
     # -- one step --------------------------------------------------------------------------------------------
 
-    def _enter(self, turn: Turn, *, wait: bool) -> None:
+    def _enter(self, place: Place, *, wait: bool) -> None:
         with self._changed:
             self._require_open()
             if self._working and self._thread == threading.get_ident():
-                raise BusyError(f"{self._what} is asked from inside its own work, which could never go on")
-            if self._working and self._holder is turn:
-                raise BusyError(f"{self._what} is working on this already, in another thread")
-            if self._holder is not turn:
-                self._wait_for(turn, wait=wait)
-                self._holder = turn
-                turn.cancelled = turn.cancelled or turn.made_at < self._cancels
-                (self._flag.set if turn.cancelled else self._flag.clear)()
+                raise BusyError(f"{self._what} is used from within its own work, which could never go on")
+            if self._working and self._holder is place:
+                raise BusyError(f"{self._what} is already working on this in another thread")
+            if self._holder is not place:
+                self._wait_for(place, wait=wait)
+                self._holder = place
+                place.cancelled = place.cancelled or place.made_at < self._cancels
+                (self._flag.set if place.cancelled else self._flag.clear)()
             self._working, self._thread = True, threading.get_ident()
 
-    def _wait_for(self, turn: Turn, *, wait: bool) -> None:
+    def _wait_for(self, place: Place, *, wait: bool) -> None:
         if self._is_free() and not self._queue:
             return
         if self._holder is not None and self._thread == threading.get_ident() and not self._working:
-            if wait and self._patience is not None:  # this thread would have to end the other one first
+            if wait and self._patience is not None:  # only this thread can make the other reply go on
                 return
             wait = False
         if not wait:
             raise BusyError(f"{self._what} is in use: another answer is in progress")
-        self._queue.append(turn)
+        self._queue.append(place)
         try:
-            while self._queue[0] is not turn or not self._is_free():
+            while self._queue[0] is not place or not self._is_free():
                 self._changed.wait(self._patience_left())
                 self._require_open()
-                if turn.cancelled:
+                if place.cancelled:
                     raise CancelledError("stopped while waiting")
         finally:
-            self._queue.remove(turn)
+            self._queue.remove(place)
             self._changed.notify_all()
 
     def _is_free(self) -> bool:
-        """Whether it is nobody's turn, or that of one whose consumer stays away."""
+        """Whether no reply has the models, or one whose consumer has stayed away for too long."""
         if self._holder is None:
             return True
         left = self._patience_left()
@@ -225,10 +226,10 @@ class Turns:
             if self._queue or self._closed:
                 self._changed.notify_all()
 
-    def _release(self, turn: Turn) -> None:
+    def _release(self, place: Place) -> None:
         with self._changed:
-            turn.cancelled, turn.made_at = False, self._cancels
-            if self._holder is turn and not self._working:
+            place.cancelled, place.made_at = False, self._cancels
+            if self._holder is place and not self._working:
                 self._holder = None
                 if not self._closed:
                     self._flag.clear()

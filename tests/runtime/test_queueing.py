@@ -19,8 +19,8 @@ from wsd_local.events import Text
 from wsd_local.llama import Cancellation
 from wsd_local.runtime.fleet import Fleet
 from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.queueing import ReplyQueue
 from wsd_local.runtime.reply import Finished, Reply
-from wsd_local.runtime.turns import Turns
 
 QUESTIONS = (
     "How do I boil an egg?",
@@ -231,10 +231,10 @@ def test_a_stop_is_for_one_of_them(
 
     def stop() -> None:
         slow.begun.wait()
-        wait_for(lambda: pair.turns.waiting == 1)
+        wait_for(lambda: pair.models.queue.waiting == 1)
         pair.cancel() if whom == "running" else second.cancel()
         if whom == "waiting":
-            wait_for(lambda: pair.turns.waiting == 0)
+            wait_for(lambda: pair.models.queue.waiting == 0)
         slow.go_on.set()
 
     def ask_second() -> None:
@@ -282,10 +282,10 @@ def test_closing_stops_what_runs_and_what_waits(demo_f32: tuple[Path, Path], mon
 
     def close() -> None:
         slow.begun.wait()
-        wait_for(lambda: pair.turns.waiting == 1)
+        wait_for(lambda: pair.models.queue.waiting == 1)
         closing = threading.Thread(target=pair.close)
         closing.start()
-        wait_for(lambda: pair.cancellation.is_set)
+        wait_for(lambda: pair.models.cancellation.is_set)
         slow.go_on.set()
         closing.join()
 
@@ -326,9 +326,9 @@ def test_reading_ahead_leaves_a_pair_in_use_alone(pair: Pair) -> None:
     chat.send(QUESTIONS[1], **OWN)
     events = pair.stream(QUESTIONS[0], **OWN)
     next(events)
-    before = pair.context("draft").evaluated
+    before = pair.models.context("draft").evaluated
     assert not chat.prepare()
-    assert pair.context("draft").evaluated == before
+    assert pair.models.context("draft").evaluated == before
     events.close()
     assert chat.prepare()
 
@@ -337,7 +337,7 @@ def test_reading_ahead_leaves_a_pair_in_use_alone(pair: Pair) -> None:
 
 
 def test_turns_come_in_the_order_in_which_they_were_waited_for() -> None:
-    turns, order = Turns("it", Cancellation()), []
+    turns, order = ReplyQueue("it", Cancellation()), []
     holding, let_go = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -364,11 +364,11 @@ def test_turns_come_in_the_order_in_which_they_were_waited_for() -> None:
 
 def test_a_turn_whose_consumer_stays_away_is_given_to_another_thread_only_when_patience_is_over() -> None:
     now = [0.0]
-    turns = Turns("it", Cancellation(), patience=1.0, clock=lambda: now[0])
-    away = turns.hold(turns.turn(), iter(range(3)))
+    turns = ReplyQueue("it", Cancellation(), patience=1.0, clock=lambda: now[0])
+    away = turns.hold(turns.place(), iter(range(3)))
     assert next(away) == 0
     took: list[int] = []
-    thread = threading.Thread(target=lambda: took.extend(turns.hold(turns.turn(), iter([7]))))
+    thread = threading.Thread(target=lambda: took.extend(turns.hold(turns.place(), iter([7]))))
     thread.start()
     wait_for(lambda: turns.waiting == 1)
     assert not took and next(away) == 1 and not took

@@ -1,0 +1,55 @@
+"""Constraints of replies, compiled once for as long as their models stay loaded.
+
+Contract: safe from any thread under the lock of the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wsd_local.constraints.compiling import Waiting, compiled
+from wsd_local.constraints.constraint import Constraint, unknown_keywords
+from wsd_local.errors import CancelledError
+from wsd_local.llama import Matcher, Model
+
+
+class Grammars:
+    """Compiled constraints, and which of them a notice was given for."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[Constraint, str] = {}
+        self._noticed: set[Constraint] = set()
+
+    def compile(self, constraint: Constraint, waiting: Waiting | None = None) -> str:
+        """The constraint in llguidance's form; compiled once. `waiting` is called meanwhile, and stops it by False.
+
+        Raises:
+            UsageError: the constraint is invalid or not supported.
+            CancelledError: `waiting` returned False.
+        """
+        if constraint not in self._compiled:
+            self._compiled[constraint] = compiled(constraint, waiting)
+        return self._compiled[constraint]
+
+    def matcher(self, constraint: Constraint, model: Model, cancelled: Callable[[], bool]) -> Matcher:
+        """A matcher at the beginning of a text that `model` writes under the constraint.
+
+        Raises:
+            UsageError: the constraint is invalid or not supported.
+            CancelledError: `cancelled` returned True.
+        """
+        grammar = self.compile(constraint, lambda: not cancelled())
+
+        def check() -> None:
+            if cancelled():
+                raise CancelledError("stopped while a constraint was prepared")
+
+        return model.matching(check).matcher(grammar)
+
+    def notice(self, constraint: Constraint) -> str | None:
+        """A notice for the first use of a constraint, if it has keywords that have no effect."""
+        if constraint in self._noticed:
+            return None
+        self._noticed.add(constraint)
+        unknown = ", ".join(map(repr, unknown_keywords(constraint)))
+        return f"{constraint.name}: {unknown} is no keyword of JSON Schema and constrains nothing" if unknown else None

@@ -1,0 +1,143 @@
+"""One model of a pair as a GGUF file: checked, identified, and opened by llama.cpp.
+
+Contract: nothing is kept in memory here; whoever opens a model closes it. A file's identity (size, time, number) is
+recorded when it is opened, so that provenance never names the hash of a file that replaced it since.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from wsd_local.events import Source
+from wsd_local.files import HashProgress, file_sha256, identity
+from wsd_local.library.gguf import is_mappable, look_at
+from wsd_local.library.vetting import amx_works, vet, vet_adapter
+from wsd_local.llama import ContextOptions, Model
+from wsd_local.placement.plan import DEFAULT_CTX, Plan, cells, load_mode, rows
+from wsd_local.settings import CacheType, LoadSettings
+
+LOGGER = logging.getLogger(__name__)
+
+LoadProgress = Callable[[Source, float], bool]
+"""Called with a model's role and the loaded fraction; stops the loading by returning False."""
+
+
+class LlamaFile:
+    """The file of one model, with its adapter if it has one.
+
+    Args:
+        role: the model's role in the pair.
+        path: the GGUF file.
+        loading: how it is loaded.
+        vets: whether a child process tries files before they are loaded here.
+    """
+
+    def __init__(self, role: Source, path: Path, loading: LoadSettings, *, vets: bool = False) -> None:
+        self.path = path
+        self.hashes: dict[str, str] = {}
+        """SHA-256 of the model under its role, of the adapter under `ROLE_lora`, once they are computed."""
+        self._role: Source = role
+        self._loading = loading
+        self._lora = loading.lora(role)
+        self._vets = vets
+        self._identities: dict[Path, tuple[int, ...]] = {}
+
+    def look(self) -> None:
+        """Check that the headers can be read.
+
+        Raises:
+            ModelError: a file is missing, damaged or of the wrong kind.
+        """
+        for path in self._files().values():
+            self._identify(path)
+            look_at(path)
+
+    def vet(self, progress: LoadProgress | None = None) -> None:
+        """Let a child process try the files, unless that is unwanted or done; quick for files that were tried before.
+
+        Raises:
+            ModelError: a file is missing, damaged, or refused by llama.cpp.
+            CancelledError: `progress` returned False.
+        """
+        if not self._vets:
+            return
+        waiting = None if progress is None else partial(progress, self._role, 0.0)
+        vet(self.path, waiting)
+        if self._lora is not None:
+            vet_adapter(self._lora[0], self.path, waiting)
+        self._vets = False
+
+    def vocabulary(self) -> Model:
+        """The model without its weights."""
+        return Model(self.path, n_gpu_layers=0, vocab_only=True)
+
+    def open(self, plan: Plan | None, progress: LoadProgress | None = None) -> Model:
+        """The model, placed by the plan if there is one.
+
+        Raises:
+            ModelError: llama.cpp refuses the file.
+            CancelledError: `progress` returned False.
+        """
+        report = None if progress is None else partial(progress, self._role)
+        self._identify(self.path)
+        repack = amx_works(None if report is None else partial(report, 0.0))
+        if not repack:
+            LOGGER.info(
+                "llama.cpp's code for AMX crashes here; all its fast kernels are left out: see wsd-local doctor"
+            )
+        wanted, placement = self._loading.load_mode, None if plan is None else plan.placements.get(self._role)
+        if placement is None:
+            return Model(
+                self.path,
+                n_gpu_layers=self._loading.gpu_layers(self._role),
+                load_mode=wanted if is_mappable(self.path) else "none",
+                progress=report,
+                repack=repack,
+            )
+        return Model(
+            self.path,
+            n_gpu_layers=placement.gpu_layers,
+            split=dict(zip(placement.devices, placement.split, strict=True)),
+            load_mode=load_mode(placement) if wanted in ("auto", "mmap") else wanted,
+            progress=report,
+            repack=repack,
+        )
+
+    def options(self, model: Model, plan: Plan | None) -> ContextOptions:
+        """The options of a context over the opened model or its vocabulary."""
+        loading, placement = self._loading, None if plan is None else plan.placements.get(self._role)
+        n_ctx = placement.ctx if placement else loading.ctx or min(DEFAULT_CTX, model.n_ctx_train)
+        return ContextOptions(
+            n_ctx=n_ctx,
+            threads=loading.threads,
+            cache_type_k=cast(CacheType, plan.cache_type_k) if plan else loading.cache_type_k,
+            cache_type_v=cast(CacheType, plan.cache_type_v) if plan else loading.cache_type_v,
+            flash_attn=loading.flash_attn,
+            lora=self._lora,
+            n_rows=rows(loading.parallel),
+            n_seq=loading.parallel,
+            cells=cells(n_ctx, loading.parallel, sliding=model.n_swa > 0),
+        )
+
+    def hash(self, progress: HashProgress | None = None) -> None:
+        """Compute `hashes`; a file that was replaced since it was opened has none."""
+        made = {name: (path, file_sha256(path, progress=progress)) for name, path in self._files().items()}
+        self.hashes = {
+            name: sha256 for name, (path, sha256) in made.items() if self._identities.get(path) == identity(path.stat())
+        }
+
+    def _files(self) -> dict[str, Path]:
+        adapter = {} if self._lora is None else {f"{self._role}_lora": self._lora[0]}
+        return {self._role: self.path, **adapter}
+
+    def _identify(self, path: Path) -> None:
+        with suppress(OSError):
+            found = identity(path.stat())
+            if self._identities.setdefault(path, found) != found:
+                self._identities[path] = found
+                self.hashes = {}

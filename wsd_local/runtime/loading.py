@@ -1,0 +1,256 @@
+"""The models of a pair in memory: loading, contexts, prompt formats, releasing.
+
+Contract: each model has one context. Models are loaded when they are first needed, one at a time if `resident` is
+`one`. Safe from any thread. What is specific to llama.cpp files stands in `llama_file`; a model that lives elsewhere
+needs the same few methods.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from wsd_local.core.costs import Experience
+from wsd_local.errors import WsdError
+from wsd_local.events import Source
+from wsd_local.files import HashProgress
+from wsd_local.llama import Cancellation, Context, Model
+from wsd_local.placement.fit import fitted
+from wsd_local.placement.plan import Plan
+from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.draft_format import DraftFormat
+from wsd_local.prompts.templates import Template
+from wsd_local.runtime.grammars import Grammars
+from wsd_local.runtime.llama_file import LlamaFile, LoadProgress
+from wsd_local.runtime.queueing import ReplyQueue
+from wsd_local.settings import LoadSettings
+
+
+def roles_of(mode: str) -> tuple[Source, ...]:
+    """The models that a mode needs."""
+    alone = {"draft": "draft", "base": "base", "urial": "base"}
+    return (cast(Source, alone[mode]),) if mode in alone else ("draft", "base")
+
+
+class LoadedModels:
+    """The draft and the base model of a pair.
+
+    Args:
+        draft, base: GGUF files.
+        loading: how the models are loaded.
+        base_format: how a conversation is written for the base.
+        clock: the date for chat templates that insert one.
+        template: renders the draft's chat template.
+        vets: whether a child process tries files before they are loaded here.
+        experience: what was measured of these models before; None: nothing.
+
+    Attributes:
+        queue: the replies that use the models, one at a time.
+        cancellation: stops an evaluation.
+        plan: where the models are placed, once `fit` has computed it.
+        grammars: the compiled constraints of replies.
+        experience: what evaluations cost and how many proposals were accepted, for all replies.
+    """
+
+    def __init__(
+        self,
+        draft: Path,
+        base: Path,
+        loading: LoadSettings | None = None,
+        *,
+        base_format: BaseFormat | None = None,
+        clock: Callable[[], datetime] = datetime.now,
+        template: Template | None = None,
+        vets: bool = False,
+        experience: Experience | None = None,
+    ) -> None:
+        self.loading = loading or LoadSettings()
+        self.base_format = base_format or BaseFormat()
+        self.cancellation = Cancellation()
+        self.queue = ReplyQueue("the pair", self.cancellation)
+        self.plan: Plan | None = None
+        self.grammars = Grammars()
+        self.experience = experience or Experience()
+        files: dict[Source, Path] = {"draft": draft, "base": base}
+        self._files = {role: LlamaFile(role, path, self.loading, vets=vets) for role, path in files.items()}
+        self._models: dict[Source, Model] = {}
+        self._contexts: dict[Source, Context] = {}
+        self._clock = clock
+        self._template = template or Template()
+        self._lock = threading.RLock()
+        self._closed = False
+
+    # -- loading and releasing -------------------------------------------------------------------------------------
+
+    def fit(self, mode: str, progress: LoadProgress | None = None) -> None:
+        """Check the files of a mode, and plan where its models go; nothing is loaded yet.
+
+        Raises:
+            ModelError: a file is missing, damaged, or refused by llama.cpp.
+            FitError: memory is not enough.
+            CancelledError: `progress` returned False.
+        """
+        for role in roles_of(mode):
+            self._files[role].vet(progress)
+        if self.loading.planned:
+            self.plan = fitted({role: self._files[role].path for role in roles_of(mode)}, self.loading)
+
+    def load(self, mode: str = "wsd", progress: LoadProgress | None = None) -> None:
+        """Load what a mode needs; all files are checked before the first is loaded.
+
+        Raises:
+            ModelError: a file is missing, damaged, or refused by llama.cpp.
+            CancelledError: `progress` returned False.
+        """
+        with self._lock:
+            missing = [role for role in roles_of(mode) if role not in self._models]
+            for role in missing:
+                self._files[role].look()
+            if missing:
+                self.start_template(mode)
+            for role in missing:
+                self._files[role].vet(progress)
+            for role in missing:
+                if self.loading.resident == "one":
+                    self._vocabulary(role)
+                else:
+                    self._load(role, progress)
+
+    @contextmanager
+    def ready(self, mode: str) -> Iterator[None]:
+        """The models of a mode loaded, and not closed by another thread meanwhile.
+
+        Raises:
+            WsdError: they are closed, or cannot be loaded.
+        """
+        with self._lock:
+            self._require_open()
+            self.load(mode)
+            yield
+
+    def start_template(self, mode: str) -> None:
+        """Start the process that renders the draft's chat template, if a mode needs it, and do not wait for it."""
+        if "draft" in roles_of(mode):
+            self._template.start()
+
+    def close(self) -> None:
+        """Free both models for good; a reply in progress, or waiting, ends with an error.
+
+        Raises:
+            BusyError: called from within a reply's own work.
+        """
+        self.queue.close()
+        with self._lock:
+            self._closed = True
+            for role in list(self._contexts):
+                self._release(role)
+            for model in self._models.values():
+                model.close()
+            self._template.close()
+
+    def __enter__(self) -> LoadedModels:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # -- models and contexts ---------------------------------------------------------------------------------------
+
+    def model(self, role: Source) -> Model:
+        """One of the models; only its vocabulary if one model is in memory at a time."""
+        if self.loading.resident == "one":
+            return self._vocabulary(role)
+        self.context(role)
+        return self._models[role]
+
+    def context(self, role: Source) -> Context:
+        """The context of one of the models; loads it if it is not in memory."""
+        found = self._contexts.get(role)
+        if found is None:
+            with self._lock:
+                if role not in self._contexts:
+                    self._load(role, None)
+                found = self._contexts[role]
+        return found
+
+    @property
+    def loaded(self) -> tuple[Source, ...]:
+        """The models in memory now."""
+        return tuple(self._contexts)
+
+    def n_ctx(self, role: Source) -> int:
+        """Size of a model's context in tokens; does not load the model if one is in memory at a time."""
+        if role in self._contexts or self.loading.resident == "both":
+            return self.context(role).n_ctx
+        return self._files[role].options(self._vocabulary(role), self.plan).n_ctx
+
+    @cached_property
+    def draft_format(self) -> DraftFormat:
+        """How a conversation is written for the draft model."""
+        return DraftFormat(
+            self.model("draft"),
+            self.base_format,
+            self._clock,
+            template=self._template,
+            path=self.paths["draft"],
+            cancelled=partial(self.queue.is_cancelled, self.queue.place()),
+        )
+
+    # -- provenance ------------------------------------------------------------------------------------------------
+
+    @property
+    def paths(self) -> dict[Source, Path]:
+        """The file of each model."""
+        return {role: file.path for role, file in self._files.items()}
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that `hash_files` has read: `draft`, `base`, `draft_lora`, `base_lora`."""
+        return {name: sha256 for file in self._files.values() for name, sha256 in file.hashes.items()}
+
+    def hash_files(self, progress: HashProgress | None = None) -> None:
+        """Compute the SHA-256 of the loaded files, for the provenance of later replies."""
+        for role in self._models:
+            self._files[role].hash(progress)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _vocabulary(self, role: Source) -> Model:
+        with self._lock:
+            self._require_open()
+            if role not in self._models:
+                self._models[role] = self._files[role].vocabulary()
+            return self._models[role]
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise WsdError("the pair is closed; load it again")
+
+    def _load(self, role: Source, progress: LoadProgress | None) -> None:
+        self._require_open()
+        if self.loading.resident == "one":
+            for other in list(self._contexts):
+                self._release(other)
+        file = self._files[role]
+        model = file.open(self.plan, progress)
+        try:
+            model.require_generator()
+            self._contexts[role] = Context(model, file.options(model, self.plan), self.cancellation)
+        except BaseException:
+            model.close()
+            raise
+        if self.loading.resident == "both":
+            self._models[role] = model
+
+    def _release(self, role: Source) -> None:
+        """Free the context of one model, and its weights unless the model stays loaded."""
+        context = self._contexts.pop(role)
+        context.close()
+        if context.model is not self._models.get(role):
+            context.model.close()
