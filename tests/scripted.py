@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from wsd_local.core.alignment import Vocabulary
 from wsd_local.core.decoding import Decoding, Limits
@@ -17,6 +18,7 @@ from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
 from wsd_local.events import Event
 from wsd_local.llama import Model
+from wsd_local.settings import ReplySettings
 
 STOPS = ("[User]", "\n[User]", "\n\n[User]")
 EOG = -1
@@ -116,6 +118,15 @@ class Pair:
             machine.continued(token, -0.5)
 
 
+def bounds(**changes: Any) -> Limits:
+    """Limits of a reply in a test, with those of the command line as defaults."""
+    usual = ReplySettings()
+    defaults = {
+        name: getattr(usual, name) for name in ("max_tokens", "draft_max_tokens", "check_chunk", "on_draft_end")
+    }
+    return Limits(**{**defaults, **changes})
+
+
 def machine(
     vocabulary: Vocabulary,
     prompt: str = "\n\n[User]\nhi\n\n[Assistant]\n",
@@ -126,7 +137,7 @@ def machine(
     limits: Limits | None = None,
 ) -> Decoding:
     """A machine over a toy vocabulary, with the base's stop strings."""
-    return Decoding(vocabulary, prompt, Window(window, threshold), limits or Limits(stops=STOPS), verbatim=verbatim)
+    return Decoding(vocabulary, prompt, Window(window, threshold), limits or bounds(stops=STOPS), verbatim=verbatim)
 
 
 @dataclass(frozen=True)

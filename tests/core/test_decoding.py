@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import STOPS, Fickle, Pair, Splitting, Words, machine, plain_answer, split_at
+from scripted import STOPS, Fickle, Pair, Splitting, Words, bounds, machine, plain_answer, split_at
 
 from wsd_local.core.alignment import TokenisedPrompt
 from wsd_local.core.decoding import Decoding, Limits, Phase
@@ -39,7 +39,7 @@ def test_stream_equals_the_whole_text(
     draft: str, cuts: list[int], window: int, threshold: float, chunk: int, max_tokens: int, follows: list[int]
 ) -> None:
     pair = Pair(split_at(draft.encode(), cuts), follows)
-    limits = Limits(max_tokens=max_tokens, check_chunk=chunk, stops=STOPS)
+    limits = bounds(max_tokens=max_tokens, check_chunk=chunk, stops=STOPS)
     run = machine(CALM, PROMPT, window=window, threshold=threshold, limits=limits)
     events = list(pair.drive(run))
     expected = plain_answer(CALM, PROMPT, draft, pair, window, threshold, max_tokens)
@@ -76,7 +76,7 @@ def test_nothing_of_a_stop_string_is_ever_shown(
     """Users' stop strings beside the base's: over tokens, over draft and continuation, over halves of characters."""
     stops = STOPS + USER_STOPS
     pair = Pair(split_at(draft.encode(), cuts), list(follows.encode()))
-    run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=Limits(check_chunk=chunk, stops=stops))
+    run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=bounds(check_chunk=chunk, stops=stops))
     shown = ""
     for event in pair.drive(run):
         shown += event.text if isinstance(event, Text) else ""
@@ -107,7 +107,7 @@ def test_a_block_of_thinking_is_never_part_of_the_opening(
     thought: str, draft: str, cuts: list[int], threshold: float, chunk: int
 ) -> None:
     """The reply is that of the same draft without the block, and nothing of it is shown on the way."""
-    limits = Limits(check_chunk=chunk, stops=STOPS)
+    limits = bounds(check_chunk=chunk, stops=STOPS)
     thinking = machine(CALM, PROMPT, window=3, threshold=threshold, limits=limits)
     shown = ""
     for event in Pair(split_at((thought + draft).encode(), cuts), list(b"!")).drive(thinking):
@@ -131,7 +131,7 @@ def test_what_only_looks_like_thinking_is_text() -> None:
 
 
 def test_thinking_marks_that_are_control_tokens_count_only_at_the_beginning() -> None:
-    run = machine(CALM, PROMPT, limits=Limits(stops=STOPS))
+    run = machine(CALM, PROMPT, limits=bounds(stops=STOPS))
     for piece, spelling in ((b"", b"<think>"), (b"the", b""), (b"", b"</think>"), (b" fox", b""), (b"", b"<think>")):
         run.drafted(piece, spelling)
     run.draft_ended()
@@ -157,7 +157,7 @@ def test_tokens_that_change_behind_the_hold_back_never_retract_text(
     """A vocabulary whose tokens span words: roll-backs happen, and the result is still one consistent reply."""
     words = Words(vocabulary)
     pair = Pair(split_at(draft.encode(), cuts), [97, 98])
-    run = machine(words, PROMPT, window=window, threshold=threshold, limits=Limits(check_chunk=chunk, stops=STOPS))
+    run = machine(words, PROMPT, window=window, threshold=threshold, limits=bounds(check_chunk=chunk, stops=STOPS))
     shown = ""
     for event in pair.drive(run):
         shown += event.text if isinstance(event, Text) else ""
@@ -174,7 +174,7 @@ def test_tokens_that_change_behind_the_hold_back_never_retract_text(
 def test_roll_back_checks_again_from_the_first_difference() -> None:
     vocabulary = Words(["aa ", "aa bb cc"])
     pair = Pair([b"aa ", b"bb ", b"c", b"c ", b"dd ", b"ee "], logprob=lambda tokens: UNSURE)
-    run = machine(vocabulary, window=1, limits=Limits(check_chunk=1, stops=STOPS))
+    run = machine(vocabulary, window=1, limits=bounds(check_chunk=1, stops=STOPS))
     list(pair.drive(run))
     assert run.counts.rollbacks >= 1
     assert run.text.startswith("aa bb cc dd ee")
@@ -188,7 +188,7 @@ def test_a_roll_back_cannot_move_the_switch_into_shown_text() -> None:
         [b"ab ", b"cd ", b"ef ", b"gh ", b"z i", b" j"],
         logprob=lambda tokens: SURE if tokens[-1] > 255 else UNSURE,
     )
-    run = machine(Fickle(), "pp", window=2, limits=Limits(check_chunk=1))
+    run = machine(Fickle(), "pp", window=2, limits=bounds(check_chunk=1))
     shown_before = ""
     for event in pair.drive(run):
         if isinstance(event, Switched):
@@ -203,7 +203,7 @@ def test_a_roll_back_cannot_move_the_switch_into_shown_text() -> None:
 
 
 def finished(pieces: list[bytes], follows: str = "", draft_ends: bool = True, **options: object) -> Decoding:
-    limits = Limits(stops=STOPS, **options)  # type: ignore[arg-type]
+    limits = bounds(stops=STOPS, **options)
     run = machine(CALM, PROMPT, limits=limits)
     list(Pair(pieces, list(follows.encode()), draft_ends, lambda tokens: UNSURE).drive(run))
     return run
@@ -236,7 +236,7 @@ def test_a_stop_string_in_the_draft_ends_drafting_and_the_reply() -> None:
 
 
 def test_white_space_before_what_may_become_a_stop_string_waits_with_it() -> None:
-    limits = Limits(check_chunk=1, stops=(" fox fox",))
+    limits = bounds(check_chunk=1, stops=(" fox fox",))
     for pieces in ([b"thethe\n\n fox fox is"], [b"thethe\n\n fox", b" fo", b"x is"]):
         run = machine(CALM, PROMPT, window=3, threshold=0.0, limits=limits)
         list(Pair(pieces).drive(run))
@@ -272,7 +272,7 @@ def test_a_merge_across_prompt_and_draft_counts_from_the_prompts_own_tokens() ->
     assert "".join(token.text for token in run.tokens()) == run.text
 
 
-@pytest.mark.parametrize("limits", [Limits(fixed=1), Limits(check_chunk=1)])
+@pytest.mark.parametrize("limits", [bounds(fixed=1), bounds(check_chunk=1)])
 def test_a_first_token_that_is_all_prompt_is_kept_all_the_same(limits: Limits) -> None:
     """The prompt alone ends in one token, prompt and draft make two of it: the first draft token shows no text."""
     run = machine(Splitting(), "ab", window=1, threshold=0.0, limits=limits)
@@ -291,7 +291,7 @@ def test_a_border_that_moves_by_two_tokens_keeps_texts_whole() -> None:
 @pytest.mark.parametrize("steps", range(1, 14))
 def test_handing_over_at_any_time_keeps_text_and_tokens_together(steps: int) -> None:
     pair = Pair([b"ab ", b"cd ", b"ef ", b"gh ", b"z i", b" j"], [33, 33], logprob=lambda tokens: UNSURE)
-    run = machine(Fickle(), "pp", window=3, limits=Limits(check_chunk=1))
+    run = machine(Fickle(), "pp", window=3, limits=bounds(check_chunk=1))
     left = iter(range(steps))
     list(pair.drive(run, until=lambda: next(left, None) is None))
     shown = run.text
@@ -344,7 +344,7 @@ def test_the_continuation_ends_exactly_at_max_tokens() -> None:
 
 def test_fixed_keeps_exactly_that_many_tokens_and_checks_none() -> None:
     pair = Pair([b"the", b" quick", b" fox", b" is", b" and"], list(b"!"))
-    run = machine(CALM, PROMPT, limits=Limits(stops=STOPS, fixed=1))
+    run = machine(CALM, PROMPT, limits=bounds(stops=STOPS, fixed=1))
     list(pair.drive(run))
     assert (run.text, run.kept_tokens, run.switch_reason, pair.scored) == ("the!", 1, "draft_limit", [])
 
@@ -352,7 +352,7 @@ def test_fixed_keeps_exactly_that_many_tokens_and_checks_none() -> None:
 @pytest.mark.parametrize("chunk", [1, 6, 8, 16])
 def test_the_draft_stops_one_chunk_and_the_hold_back_past_the_switch(chunk: int) -> None:
     pair = Pair([b" fox"] * 200, list(b"!"), logprob=lambda tokens: SURE)
-    run = machine(CALM, PROMPT, limits=Limits(check_chunk=chunk, stops=STOPS))
+    run = machine(CALM, PROMPT, limits=bounds(check_chunk=chunk, stops=STOPS))
     list(pair.drive(run))
     assert run.switch_index == 5
     assert pair.drafted <= 6 + chunk + 1
@@ -360,7 +360,7 @@ def test_the_draft_stops_one_chunk_and_the_hold_back_past_the_switch(chunk: int)
 
 def test_the_first_window_is_shown_before_anything_is_checked() -> None:
     pair = Pair([b"the"] + [b" fox"] * 40, list(b"!"), logprob=lambda tokens: UNSURE)
-    run = machine(CALM, PROMPT, limits=Limits(check_chunk=16, stops=STOPS))
+    run = machine(CALM, PROMPT, limits=bounds(check_chunk=16, stops=STOPS))
     list(pair.drive(run, until=lambda: run.shown_tokens >= 6))
     assert not pair.scored
     assert run.text == "the" + " fox" * 5
@@ -373,7 +373,7 @@ def test_no_text_is_shown_that_a_window_could_still_cut_off() -> None:
             list(b"!"),
             logprob=lambda tokens, n=passing: SURE if len(tokens) - 24 >= n else UNSURE,  # type: ignore[misc]
         )
-        run = machine(CALM, PROMPT, limits=Limits(check_chunk=4, stops=STOPS))
+        run = machine(CALM, PROMPT, limits=bounds(check_chunk=4, stops=STOPS))
         events = list(pair.drive(run))
         switch = next(i for i, event in enumerate(events) if isinstance(event, Switched))
         before = "".join(event.text for event in events[:switch] if isinstance(event, Text))
@@ -395,7 +395,7 @@ def test_a_stopped_reply_goes_on_as_if_it_had_not_stopped(steps: int) -> None:
     def fresh() -> tuple[Decoding, Pair]:
         pieces = [b"the", b" quick", b" fox", b" is", b" the", b" fox", b" and", b" the", b" fox", b" is"]
         sure = lambda tokens: SURE if len(tokens) > 27 else UNSURE  # noqa: E731
-        return machine(CALM, PROMPT, window=3, limits=Limits(check_chunk=2, stops=STOPS)), Pair(
+        return machine(CALM, PROMPT, window=3, limits=bounds(check_chunk=2, stops=STOPS)), Pair(
             pieces, list(b" done"), logprob=sure
         )
 
@@ -420,17 +420,25 @@ def test_a_supplied_beginning_is_kept_whole_and_windows_count_from_its_end() -> 
 
 
 def test_the_continuation_alone_needs_no_draft() -> None:
-    run = Decoding(CALM, PROMPT, Window(), Limits(stops=STOPS), drafting=False)
+    run = Decoding(CALM, PROMPT, Window(6, 0.8), bounds(stops=STOPS), drafting=False)
     list(Pair([], list(b"alone")).drive(run))
     assert (run.text, run.switch_reason, run.kept_tokens, run.finish_reason) == ("alone", "none", 0, "stop")
 
 
 def test_the_draft_alone_is_stripped_and_counts_its_own_tokens() -> None:
-    run = Decoding(CALM, TokenisedPrompt("", [1, 2, 3]), Window(), Limits(stops=STOPS), writer="draft", drafting=False)
+    run = Decoding(
+        CALM, TokenisedPrompt("", [1, 2, 3]), Window(6, 0.8), bounds(stops=STOPS), writer="draft", drafting=False
+    )
     list(Pair([], list(b" \n the fox \n")).drive(run))
     assert (run.text, run.draft_text, run.prompt_length) == ("the fox", "the fox", 3)
     verbatim = Decoding(
-        CALM, TokenisedPrompt("", [1]), Window(), Limits(stops=STOPS), writer="draft", drafting=False, verbatim=True
+        CALM,
+        TokenisedPrompt("", [1]),
+        Window(6, 0.8),
+        bounds(stops=STOPS),
+        writer="draft",
+        drafting=False,
+        verbatim=True,
     )
     list(Pair([], list(b" Paris. ")).drive(verbatim))
     assert verbatim.text == " Paris."
@@ -475,10 +483,10 @@ def test_a_token_that_wrote_the_last_characters_before_a_cut_is_its_writers() ->
 
 
 def test_the_draft_alone_counts_nothing_that_is_stripped() -> None:
-    run = Decoding(CALM, TokenisedPrompt("", [1]), Window(), Limits(stops=STOPS), writer="draft", drafting=False)
+    run = Decoding(CALM, TokenisedPrompt("", [1]), Window(6, 0.8), bounds(stops=STOPS), writer="draft", drafting=False)
     list(Pair([], [*b" \n ", *"é the ".encode(), *b"\n\n"]).drive(run))
     assert (run.text, bytes(ids(run)).decode()) == ("é the", "é the")
-    run = Decoding(CALM, TokenisedPrompt("", [1]), Window(), Limits(stops=STOPS), writer="draft", drafting=False)
+    run = Decoding(CALM, TokenisedPrompt("", [1]), Window(6, 0.8), bounds(stops=STOPS), writer="draft", drafting=False)
     list(Pair([], list(b" \n ")).drive(run))
     assert (run.text, ids(run)) == ("", [])
 
@@ -497,7 +505,7 @@ def test_the_tokens_of_a_reply_are_the_fewest_that_write_its_text(
 ) -> None:
     """However it ends, and also where it is stopped."""
     pair = Pair(split_at(draft.encode(), cuts), list(follows.encode()))
-    run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=Limits(max_tokens=max_tokens, stops=STOPS))
+    run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=bounds(max_tokens=max_tokens, stops=STOPS))
     left = iter(range(steps))
     list(pair.drive(run, until=lambda: next(left, None) is None))
     tokens = run.tokens()

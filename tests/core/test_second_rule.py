@@ -17,10 +17,10 @@ from conftest import Tell
 from data_sets import fixture_prompts
 from exactness import TIE, difference, exact_oracle, exact_pair
 from oracle import Oracle, OracleReply
-from scripted import STOPS, Words
+from scripted import STOPS, Words, bounds
 from scripted import Pair as ScriptedPair
 
-from wsd_local.core.decoding import Decoding, Limits
+from wsd_local.core.decoding import Decoding
 from wsd_local.core.rules import Score
 from wsd_local.llama.context import distribution_of
 from wsd_local.paths import demo_dir
@@ -131,7 +131,7 @@ def test_the_scripted_base_is_sure_from_the_tenth_token_on() -> None:
     base = ScriptedPair(
         [b"the", *[b" fox"] * 15], list(b"!"), entropy=lambda tokens: 0.0 if len(tokens) >= sure_from else 1.0
     )
-    run = Decoding(vocabulary, prompt, Calm(2, 0.1), Limits(check_chunk=1, stops=STOPS))
+    run = Decoding(vocabulary, prompt, Calm(2, 0.1), bounds(check_chunk=1, stops=STOPS))
     list(base.drive(run))
     assert (run.switch_index, run.switch_reason, run.switch_confidence) == (10, "threshold", 1.0)
     assert run.text == "the" + " fox" * 10 + "!"

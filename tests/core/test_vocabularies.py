@@ -22,9 +22,9 @@ from data_sets import fixture_prompts, llama3_replies, texts_by_script, vocabula
 from exactness import TIE, sampled
 from makers import CHATML_TEMPLATE, random_llama
 from oracle import Oracle
-from scripted import split_at
+from scripted import bounds, split_at
 
-from wsd_local.core.decoding import Decoding, Limits
+from wsd_local.core.decoding import Decoding
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
 from wsd_local.core.sampling import Sampling
@@ -134,7 +134,7 @@ class Case:
         windows = self.windows(text)
         passes = next((i for i, g in enumerate(windows) if g >= threshold), len(windows))
         enough = passes + 6 + CONTINUED
-        limits = Limits(max_tokens=enough, draft_max_tokens=10**6, check_chunk=chunk, stops=BaseFormat().stops)
+        limits = bounds(max_tokens=enough, draft_max_tokens=10**6, check_chunk=chunk, stops=BaseFormat().stops)
         run = Decoding(self.model, PROMPT, Window(6, threshold), limits)
         scripted(self.context, run, pieces)
         theirs = self.oracle.reply(QUESTION, threshold=threshold, draft_text=text, max_tokens=enough)

@@ -33,6 +33,7 @@ from wsd_chat.widgets.status_line import StatusLine
 from wsd_chat.widgets.transcript import Transcript
 from wsd_local.errors import WsdError, message_of
 from wsd_local.runtime.worker import Task, Worker
+from wsd_local.settings import ReplySettings
 from wsd_local.store import Store
 from wsd_local.system.visible import visible
 
@@ -136,7 +137,7 @@ class Frame(App[None]):
     @property
     def threshold(self) -> float:
         """The threshold that the next reply begins with."""
-        return float(self.overrides.get("threshold", self.wanted.settings.get("threshold", 0.8)))
+        return float(self.overrides.get("threshold", self.wanted.settings.get("threshold", ReplySettings().threshold)))
 
     def say(self, message: str, severity: str = "information") -> None:
         """Show a message in passing."""

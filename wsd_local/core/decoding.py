@@ -55,10 +55,10 @@ class Limits:
     many base tokens of the draft and checks none.
     """
 
-    max_tokens: int = 2048
-    draft_max_tokens: int = 512
-    check_chunk: int = 8
-    on_draft_end: Literal["continue", "stop"] = "continue"
+    max_tokens: int
+    draft_max_tokens: int
+    check_chunk: int
+    on_draft_end: Literal["continue", "stop"]
     fixed: int | None = None
     stops: tuple[str, ...] = ()
 

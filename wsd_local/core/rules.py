@@ -88,7 +88,7 @@ class Window:
 
     needs_distribution = False
 
-    def __init__(self, window: int = 6, threshold: float = 0.8) -> None:
+    def __init__(self, window: int, threshold: float) -> None:
         if window < 1:
             raise UsageError(f"window is {window}: it counts base tokens and must be at least 1")
         require_threshold(threshold)

@@ -48,7 +48,7 @@ class ContextOptions:
     file and its scale.
     """
 
-    n_ctx: int = 4096
+    n_ctx: int
     n_batch: int = UBATCH
     n_rows: int = ROWS
     threads: int | None = None

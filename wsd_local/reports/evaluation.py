@@ -21,22 +21,24 @@ from wsd_local.paths import demo_dir
 from wsd_local.prompts.messages import conversation
 from wsd_local.reports.demo import MEASURED_GROUP, Question, Verdict, judge, load_questions
 from wsd_local.runtime.pair import Pair
+from wsd_local.settings import ReplySettings
 
-BASE, DRAFT, WSD = "base alone", "draft alone", "WSD, threshold 0.8"
+USUAL = ReplySettings()
+BASE, DRAFT, WSD = "base alone", "draft alone", f"WSD, threshold {USUAL.threshold:g}"
 
 WAYS: Mapping[str, dict[str, Any]] = {
     BASE: {"mode": "base"},
     DRAFT: {"mode": "draft"},
-    WSD: {"threshold": 0.8},
+    WSD: {"threshold": USUAL.threshold},
     **{f"fixed:{kept}": {"mode": f"fixed:{kept}"} for kept in (1, 3, 6, 12)},
 }
 """The rows of the first table and their settings."""
 
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Swept with window 6."""
+"""Swept with the default window."""
 
 WINDOWS = (2, 4, 6, 8, 10, 12)
-"""Swept with threshold 0.8, in base tokens."""
+"""In base tokens; swept with the default threshold."""
 
 SWEEP_QUESTIONS = 70
 PREFIXES = range(25)

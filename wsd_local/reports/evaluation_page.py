@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsd_local.reports.charts import Scale, bars, histograms, lines
-from wsd_local.reports.evaluation import BASE, DRAFT, WSD, Perplexity, PrefixRow, Results, Row
+from wsd_local.reports.evaluation import BASE, DRAFT, USUAL, WSD, Perplexity, PrefixRow, Results, Row
 from wsd_local.reports.html import (
     CHART_BINS,
     Chart,
@@ -40,13 +40,13 @@ def demo_tables(results: Results) -> list[Table]:
     count = results.ways[0].questions
     return [
         Table(
-            f"{_questions(count)}, window 6",
+            f"{_questions(count)}, window {USUAL.window}",
             ("", *_COLUMNS),
             tuple((row.way, *_cells(row)) for row in results.ways),
             f"{_NOTE} · fixed:K keeps just K tokens of the draft",
         ),
-        _sweep_table("Threshold, with window 6", "threshold", results.thresholds),
-        _sweep_table("Window, with threshold 0.8", "window", results.windows),
+        _sweep_table(f"Threshold, with window {USUAL.window}", "threshold", results.thresholds),
+        _sweep_table(f"Window, with threshold {USUAL.threshold:g}", "window", results.windows),
         _perplexity_table(results.perplexity),
     ]
 

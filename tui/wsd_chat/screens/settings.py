@@ -123,7 +123,7 @@ class SettingsScreen(Box):
         try:
             threshold.value = f"{max(0.0, float(threshold.value or self._defaults['threshold']) + by):.2f}"
         except ValueError:
-            threshold.value = "0.8"
+            threshold.value = str(ReplySettings().threshold)
 
     def _read(self) -> dict[str, Any] | None:
         found: dict[str, Any] = {}

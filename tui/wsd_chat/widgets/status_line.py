@@ -7,6 +7,7 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from wsd_chat.model_jobs import Pulse
+from wsd_local.settings import ReplySettings
 from wsd_local.system.visible import visible
 
 
@@ -21,7 +22,7 @@ class StatusLine(Static):
 
     pair: reactive[str] = reactive("")
     phase: reactive[str] = reactive("")
-    threshold: reactive[float] = reactive(0.8)
+    threshold: reactive[float] = reactive(ReplySettings().threshold)
     pulse: reactive[Pulse | None] = reactive(None)
     note: reactive[str] = reactive("")
 
