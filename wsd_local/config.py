@@ -1,7 +1,7 @@
 """The user's configuration: a default pair, settings, and pairs of one's own.
 
-Contract: `config.toml` (see `paths.config_file`), over it environment variables `WSD_LOCAL_PAIR` and
-`WSD_LOCAL_<SETTING>`; command-line options go over both. A key that nobody knows is an error with a suggestion.
+Contract: `config.toml` (see `paths.config_file`), overridden by the environment variables `WSD_LOCAL_PAIR` and
+`WSD_LOCAL_<SETTING>`; command-line options override both. An unknown key is an error with a suggestion.
 
     pair = "mine"
     [settings]
@@ -89,7 +89,7 @@ def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
 
 
 def _over(config: Config, environment: Mapping[str, str]) -> Config:
-    """The configuration with environment variables over it."""
+    """The configuration with what environment variables override."""
     pair, settings, sources = config.pair, dict(config.settings), dict(config.sources)
     known = {f"{PREFIX}{name.upper()}": name for name in names()}
     others = [f"{PREFIX}{name}" for name in _OTHER_VARIABLES]

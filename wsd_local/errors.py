@@ -1,7 +1,7 @@
 """Errors that a person can act on.
 
-Contract: every error the package raises on purpose is a `WsdError`. Its text is one line that says what was
-wrong, where, and what to do; `exit_code` is what the command line returns for it.
+Contract: every error the package raises on purpose is a `WsdError`. Its text is one line: what was wrong,
+where, and what to do; `exit_code` is what the command line returns for it.
 """
 
 from __future__ import annotations

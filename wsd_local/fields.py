@@ -62,7 +62,7 @@ def spelled(name: str) -> str:
 
 
 def declared(declaration: type) -> dict[str, Declared]:
-    """The fields of a dataclass by name, with what their docstrings say."""
+    """The fields of a dataclass by name, with the help in their docstrings."""
     from docstring_parser import parse_from_object
 
     helps = {param.arg_name: param.description or "" for param in parse_from_object(declaration).params}

@@ -135,7 +135,9 @@ class ReplySettings:
             if value < 1:
                 raise UsageError(f"{spelled(name)} is {value}: it counts tokens and must be at least 1")
         if (constraint := self.constraint) is not None and self.ignore_eos:
-            raise UsageError(f"ignore-eos and {constraint.name} are given: it says where a text ends; leave one out")
+            raise UsageError(
+                f"ignore-eos and {constraint.name} are given: a constraint decides where a text ends; leave one out"
+            )
         if self.ignore_eos and self.on_draft_end == "stop":
             raise UsageError("ignore-eos and on-draft-end stop are given: one of them ends no reply; leave one out")
         if (self.mode == "urial") != (self.urial is not None):

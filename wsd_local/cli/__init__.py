@@ -64,7 +64,7 @@ def _exit_code(app: App, name: str, *, debug: bool) -> int:
 
         return _complain(name, explain(error, name), 2, debug)
     except OSError as error:
-        return _complain(name, terminal.told(error), 1, debug)
+        return _complain(name, terminal.describe(error), 1, debug)
     except Exception as error:
         return _complain(name, f"internal error: {error!r}; --debug shows where", 1, debug)
 

@@ -1,4 +1,4 @@
-"""`wsd-local chats list|show|search|export|rm`: what was said in `wsd-chat`."""
+"""`wsd-local chats list|show|search|export|rm`: the chats of `wsd-chat`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def search(
     if not found:
         terminal.note("nothing was found")
         return
-    table = plain_table("Messages", ("chat", "message", "said", "by", "text"), {0, 1})
+    table = plain_table("Messages", ("chat", "message", "time", "by", "text"), {0, 1})
     for hit in found:
         snippet = Text(visible(hit.snippet))
         for start, end in hit.marks:
@@ -123,7 +123,7 @@ def export(
     from wsd_local.store import Store
 
     if (chat_id is None) != every:
-        raise UsageError("say which chat: its number, or --all")
+        raise UsageError("name the chat by its number, or give --all")
     with Store() as store:
         chats = [_existing(store, chat_id)] if chat_id is not None else store.chats()
         texts = [store.export(chat.id, form, all_branches=branches) for chat in chats]

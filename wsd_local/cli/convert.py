@@ -28,7 +28,7 @@ Kind = Literal["f32", "f16", "bf16", "q8_0", "auto"]
 
 As = Annotated[str | None, option("Name of the new model.", "--as")]
 Output = Annotated[Path | None, option("File to make; by default one in the data folder.")]
-Force = Annotated[bool, flag("Replace a file or a name that is there already.")]
+Force = Annotated[bool, flag("Replace a file or a name that exists already.")]
 
 
 def convert(

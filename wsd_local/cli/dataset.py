@@ -49,11 +49,11 @@ def _report_records(task: Task, data: DataSet, console: Console) -> None:
     """Report what is wrong with records, or is not read of them."""
     for bad in data.bad:
         line = f", row {bad.index + 1}" if bad.line is None else f", line {bad.line}"
-        console.say(f"{data.path}{line}: {bad.reason}")
+        console.report(f"{data.path}{line}: {bad.reason}")
     if data.unused:
-        console.say(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
+        console.report(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
     if data.same_id:
-        console.say(
+        console.report(
             f"{data.path}: {plural(data.same_id, 'record')} with an id that others have too: named by their place"
         )
     if data.bad and task.data.on_error == "stop":
@@ -107,7 +107,7 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
     sink = output or _Printed()
     begun_with = len(sink.done)
     if begun_with:
-        console.note(f"{task.data.output}: {_are_there(begun_with)}; the run goes on")
+        console.note(f"{task.data.output}: {_are_there(begun_with)}; the run continues")
     batch = Batch(pair, data, sink, tokens=task.tokens)
     number = batch.fleet.parallel
     if parallel is None and number > 1 and batch.done < batch.total:
@@ -115,7 +115,7 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
     try:
         failed = _follow(batch, pair, number, console, stop_on_error=task.data.on_error == "stop")
     except CancelledError:
-        where = "" if task.data.output is None else "; the same command goes on"
+        where = "" if task.data.output is None else "; the same command continues the run"
         console.note(f"interrupted: {batch.done} of {_are_there(batch.total)}{where}")
         raise
     if output is not None:
@@ -179,11 +179,11 @@ def _follow(batch: Batch, pair: Pair, parallel: int, console: Console, *, stop_o
         for outcome in batch.outcomes():
             if outcome.error is not None:
                 failed += 1
-                console.say(f"{_where(outcome)}: {outcome.error}")
+                console.report(f"{_where(outcome)}: {outcome.error}")
                 if stop_on_error:
                     raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {_are_there(batch.total)}")
             elif outcome.notice is not None:
-                console.say(f"{_where(outcome)}: {outcome.notice}")
+                console.report(f"{_where(outcome)}: {outcome.notice}")
             elif outcome.reply is not None:
                 switched += outcome.reply.switch.index is not None
                 cut += is_cut(outcome.reply)
@@ -215,7 +215,7 @@ def _finish(task: Task, output: Output, pair: Pair, console: Console) -> None:
         count = write_export(kind, output.values(), target, generator=generator)
         console.note(f"{target}: {plural(count, 'record')}, as {generator}")
         if found := formulas(target):
-            console.say(
+            console.report(
                 f"{target}: cells that begin like a formula (= + - @): {found}; "
                 "in a spreadsheet import the columns as text"
             )

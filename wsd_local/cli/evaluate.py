@@ -44,11 +44,11 @@ def demo(
     from wsd_local.reports.evaluation import measure, questions, steps
     from wsd_local.runtime.pair import load
 
-    asked = questions(file, limit)
+    chosen = questions(file, limit)
     write = _writer(html)
     with load("demo", threads=threads) as pair, Progress(console=terminal.console(stderr=True)) as progress:
-        task = progress.add_task("asking", total=steps(len(asked)))
-        results = measure(pair, asked, lambda done: progress.update(task, advance=1, description=done))
+        task = progress.add_task("answering", total=steps(len(chosen)))
+        results = measure(pair, chosen, lambda done: progress.update(task, advance=1, description=done))
     from wsd_local.reports.evaluation_page import demo_page, demo_tables
 
     write(lambda: demo_page(results))
@@ -94,7 +94,7 @@ def report(
 
 
 def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
-    """What writes the page, if one is wanted; what would prevent it is said now, before any work."""
+    """What writes the page, if one is wanted; what would prevent it raises an error now, before any work."""
     if path is None:
         return lambda _page: None
     from wsd_local.errors import UsageError

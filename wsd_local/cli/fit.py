@@ -1,4 +1,4 @@
-"""`wsd-local fit`: where the models of a pair would go on this machine."""
+"""`wsd-local fit`: where the models of a pair would be placed on this machine."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def answer_lines(task: Task, interrupt: Stop, stack: ExitStack) -> int:
             if line.strip() and not _answer(task, index, line, pair, console, tally):
                 break
     if tally.unused:
-        console.say(f"standard input: the models do not read these fields: {counted(tally.unused)}")
+        console.report(f"standard input: the models do not read these fields: {counted(tally.unused)}")
     report_cut(console, tally.cut)
     if interrupt.asked:
         raise CancelledError("interrupted")
@@ -75,7 +75,7 @@ def _answer(task: Task, index: int, line: bytes, pair: Pair, console: Console, t
         return False
     except (ValueError, WsdError) as error:
         tally.failed += 1
-        console.say(f"standard input, line {index + 1}: {error}")
+        console.report(f"standard input, line {index + 1}: {error}")
         return not (is_last or task.data.on_error == "stop")
     if reply.finish_reason == "cancelled":
         return False

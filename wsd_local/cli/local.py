@@ -103,7 +103,7 @@ def import_(
     path: Annotated[Path, Parameter(help="GGUF file; of a split model the first part.")],
     /,
     *,
-    name: Annotated[str, option("What the model is to be called here.", "--as")],
+    name: Annotated[str, option("Name of the model on this machine.", "--as")],
     debug: Debug = False,
 ) -> None:
     """Give a model file that is here already a name, without copying it."""
@@ -176,7 +176,7 @@ def _shown(
         ("vocabulary", f"{shown.n_vocab:,} tokens, {shown.vocabulary}, fingerprint {shown.fingerprint}"),
         ("chat template", template),
         ("context", f"{shown.n_ctx_train:,} tokens"),
-        ("licence", shown.licence or "not said"),
+        ("licence", shown.licence or "not stated"),
         *(
             ("SHA-256", found or "not known yet; the first --json reply, or models import, makes it")
             for found in hashes.values()
@@ -195,7 +195,7 @@ def _shown(
 
 def _pin(entry: ModelEntry | None) -> str:
     if entry is None:
-        return "not in it: nothing says which bytes these should be"
+        return "not in it: the SHA-256 that this file should have is not known"
     if entry.sha256 is None:
         return "a part of the program" if entry.path is not None else "not pinned: no SHA-256 is known in advance"
     return f"pinned: SHA-256 {entry.sha256}, revision {entry.revision or 'not named'}"

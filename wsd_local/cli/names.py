@@ -1,7 +1,7 @@
 """Names that shell completion offers: pairs, models, data sets, formats, exports, chats.
 
-Contract: called while a person types, so nothing is loaded or fetched, and nothing is said about trouble (cyclopts
-discards errors of completers). Each gives names with what a person may want to know of them.
+Contract: called while a person types, so nothing is loaded or fetched, and errors are not shown (cyclopts
+discards those of completers). Each returns names, most with a description.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ class Console:
     def note(self, line: str) -> None:
         """A line that stays, unless quiet."""
         if not self._quiet:
-            self.say(line)
+            self.report(line)
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """A line that stays."""
         self.close()
         terminal.note(f"wsd-local: {line}")

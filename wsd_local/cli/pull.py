@@ -27,7 +27,7 @@ def pull(
     ],
     /,
     *,
-    name: Annotated[str | None, option("What the model is to be called here.", "--as")] = None,
+    name: Annotated[str | None, option("Name of the model on this machine.", "--as")] = None,
     debug: Debug = False,
 ) -> None:
     """Fetch a pair or a model from the Hugging Face Hub. If interrupted, the same command continues."""

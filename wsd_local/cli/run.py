@@ -98,14 +98,14 @@ def run(
 
     options, where = ReplyOptions(**shown), PromptOptions(**source)
     _require_of_one_kind(shown, data)
-    asked = _conversation(prompt, where) if "input" not in data else []
+    conversation = _conversation(prompt, where) if "input" not in data else []
     show_native_log(verbose)
     config = read_config()
     values = {**config.settings, **setting_values(settings)} | {"probabilities": options.tokens}
     chosen = models_of(models)
     pair = models.get("pair", config.pair)
     if "input" not in data:
-        _answer_prompt(asked, options, pair, chosen, values)
+        _answer_prompt(conversation, options, pair, chosen, values)
         return 0
     if prompt is not None or where.file is not None or where.messages is not None:
         raise UsageError("--input and a prompt are given: leave one out")
@@ -128,7 +128,7 @@ def _require_of_one_kind(shown: Given, data: Given) -> None:
 
 
 def _answer_prompt(
-    asked: list[dict[str, Any]],
+    messages: list[dict[str, Any]],
     options: ReplyOptions,
     pair: str | None,
     models: Mapping[str, Any],
@@ -159,11 +159,13 @@ def _answer_prompt(
         printer.planned(loaded.models.plan)
         if options.as_json:
             loaded.models.hash_files(hashing)
-        _answer(loaded, asked, printer, interrupt, options.timeout)
+        _answer(loaded, messages, printer, interrupt, options.timeout)
 
 
-def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None) -> None:
-    """Print the reply; it can be stopped while its prompt is made, too."""
+def _answer(
+    pair: Pair, messages: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None
+) -> None:
+    """Print the reply; it can also be stopped while its prompt is prepared."""
     from wsd_local.runtime.reply import Finished
 
     stopped = threading.Event()
@@ -180,7 +182,7 @@ def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt
     if timeout is not None:
         timer.start()
     try:
-        reply = pair.start(asked, progress=printer.progress)
+        reply = pair.start(messages, progress=printer.progress)
         if stopped.is_set():  # before there was a reply to stop
             pair.cancel()
         try:
@@ -189,7 +191,7 @@ def _answer(pair: Pair, asked: list[dict[str, Any]], printer: Printer, interrupt
         except CancelledError:
             raise
         except WsdError:
-            if reply.reply.text:  # what is there stays, also as JSON
+            if reply.reply.text:  # the text so far is kept, also as JSON
                 printer.show(Finished(reply.reply))
             raise
         made = reply.reply

@@ -51,7 +51,7 @@ def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stac
     )
     interrupt.calls(pair.cancel)
     for line in () if pair.models.plan is None else pair.models.plan.given_up:
-        console.say(line)
+        console.report(line)
 
     def hashing(done: int, total: int) -> None:
         console.wait(f"hashing the models, once: {done / max(total, 1):.0%}")
@@ -71,4 +71,6 @@ def report_cut(console: Console, cut: int) -> None:
     """Report how many replies were cut, if any."""
     if cut:
         replies = "1 reply was" if cut == 1 else f"{cut} replies were"
-        console.say(f'{replies} cut before the constraint was followed to its end: "constraint": {{"complete": false}}')
+        console.report(
+            f'{replies} cut before the constraint was followed to its end: "constraint": {{"complete": false}}'
+        )

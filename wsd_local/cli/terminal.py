@@ -1,9 +1,9 @@
-"""Standard output and standard error: what is written to them, and that they may be missing.
+"""Standard output and standard error: how text is written to them, also where one of them is closed.
 
 Contract: commands write through this module only. On a terminal each text goes through `visible`, so that nothing that
-a model, a file or a name holds can steer it; in a pipe or a file the answer stays what it is, byte by byte. Standard
-error is for people: there it is `visible` always. A standard output that is closed is an error of one line once
-something is written to it; a closed standard error is silent, a closed standard input is empty.
+a model, a file or a name holds can steer it; in a pipe or a file the answer is written unchanged, byte by byte.
+Standard error is for people: text there always goes through `visible`. Writing to a closed standard output is an error
+of one line; a closed standard error discards what is written to it, a closed standard input is empty.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Closed(io.TextIOBase):
 
 
 def prepare() -> None:
-    """Make the three standard streams usable, whatever they are when the program begins."""
+    """Make the three standard streams usable, whatever state they are in when the program begins."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -60,7 +60,7 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as error:
-        # Windows says EINVAL where others say EPIPE.
+        # Windows reports EINVAL where others report EPIPE.
         has_left = isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
         if not has_left:
             raise
@@ -68,7 +68,7 @@ def reader_may_leave() -> Iterator[None]:
         raise SystemExit(0) from None
 
 
-def told(error: OSError) -> str:
+def describe(error: OSError) -> str:
     """`os_message` of an error, with the name of standard output if that takes no more."""
     try:
         sys.stdout.flush()
@@ -115,7 +115,7 @@ def note(text: str) -> None:
     from wsd_local.system.network import without_secrets
 
     text = without_secrets(text)
-    with contextlib.suppress(OSError):  # nobody can be told
+    with contextlib.suppress(OSError):  # there is nowhere else to report it
         sys.stderr.write(visible(text, keep_newlines=False) + "\n")
         sys.stderr.flush()
 
@@ -159,7 +159,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines for a terminal: native libraries put what a file says into them."""
+    """Log lines for a terminal: native libraries put text from files into them."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""

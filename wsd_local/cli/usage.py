@@ -9,7 +9,7 @@ from wsd_local.errors import nearest, short
 
 
 def explain(error: CycloptsError, program: str) -> str:
-    """What is wrong with a command line, with the command whose help says more."""
+    """What is wrong with a command line, and the command whose help explains it."""
     command = " ".join((program, *(error.command_chain or ())))
     text = _text(error)
     return f"{text}{'' if text.endswith(('?', '.')) else '.'} See {command} --help."
