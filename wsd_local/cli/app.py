@@ -87,7 +87,7 @@ def chat_line() -> App:
     """`wsd-chat`: the command `chat` alone."""
     from wsd_local.cli.chat import chat
 
-    app = group("wsd-chat", COMMANDS["chat"][1])
+    app = group("wsd-chat", COMMANDS["chat"][1], usage="Usage: wsd-chat [OPTIONS]")
     app.default(chat)
     _say_what_flags_do(app)
     return app
