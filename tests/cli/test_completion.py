@@ -111,6 +111,14 @@ def test_names_of_one_s_own_are_offered(tmp_path: Path) -> None:
         config.unlink()
 
 
+def test_titles_of_chats_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    with Store() as store:
+        chat = store.create(title="red \x1b[31m\u202e")
+    shell = in_shell("fish", tmp_path)
+    offered = shell("wsd-local chats show ")
+    assert str(chat) in offered.split() and "\x1b" not in offered and "\u202e" not in offered
+
+
 def test_the_reference_has_every_command_and_option() -> None:
     commands = {command.name: command for command in reference()}
     assert {"wsd-local", "wsd-local run", "wsd-local models pull", "wsd-local eval report"} <= set(commands)

@@ -6,7 +6,10 @@ discards those of completers). Each returns names, most with a description.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
@@ -17,7 +20,7 @@ def pairs(_context: CompletionContext) -> dict[str, str]:
     from wsd_local.config import read_config
     from wsd_local.library.catalog import catalog_pairs
 
-    return {name: entry.description for name, entry in {**catalog_pairs(), **read_config().pairs}.items()}
+    return _shown((name, entry.description) for name, entry in {**catalog_pairs(), **read_config().pairs}.items())
 
 
 def models(_context: CompletionContext) -> dict[str, str]:
@@ -31,7 +34,7 @@ def own_models(_context: CompletionContext) -> dict[str, str]:
     """Models that were pulled, imported or made here."""
     from wsd_local.library.registry import known
 
-    return {name: str(found.path) for name, found in known().items()}
+    return _shown((name, str(found.path)) for name, found in known().items())
 
 
 def pullable(context: CompletionContext) -> dict[str, str]:
@@ -64,7 +67,15 @@ def exports(_context: CompletionContext) -> list[str]:
 
 def chats(_context: CompletionContext) -> dict[str, str]:
     """Numbers of chats, with their titles."""
+    from wsd_local.paths import data_dir
     from wsd_local.store import Store
 
+    if not (data_dir() / "chats.db").exists():  # a look at the chats makes no file
+        return {}
     with Store() as store:
-        return {str(chat.id): chat.title for chat in store.chats("")}
+        return _shown((str(chat.id), chat.title) for chat in store.chats(""))
+
+
+def _shown(described: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Descriptions as a terminal may show them: control characters in them are symbols."""
+    return {name: visible(text, keep_newlines=False) for name, text in described}
