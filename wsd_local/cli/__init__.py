@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 from wsd_local.cli import terminal
@@ -71,6 +70,8 @@ def _exit_code(app: App, name: str, *, debug: bool) -> int:
 
 def _complain(name: str, error: object, code: int, debug: bool) -> int:
     if debug:
+        import traceback
+
         terminal.block(traceback.format_exc())
     terminal.note(f"{name}: " + " ".join(str(error).split()))
     return code

@@ -67,10 +67,10 @@ def exports(_context: CompletionContext) -> list[str]:
 
 def chats(_context: CompletionContext) -> dict[str, str]:
     """Numbers of chats, with their titles."""
-    from wsd_local.paths import data_dir
     from wsd_local.store import Store
+    from wsd_local.store.file import default_path
 
-    if not (data_dir() / "chats.db").exists():  # a look at the chats makes no file
+    if not default_path().exists():  # a look at the chats makes no file
         return {}
     with Store() as store:
         return _shown((str(chat.id), chat.title) for chat in store.chats(""))
