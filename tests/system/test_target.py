@@ -75,13 +75,13 @@ def test_folders_are_not_made(tmp_path: Path) -> None:
 
 
 def test_a_converted_model_needs_a_place(tmp_path: Path) -> None:
-    from wsd_local.cli.convert import _free
+    from wsd_local.library.made import free_target
 
     with pytest.raises(UsageError, match="there is no such folder"):
-        _free(None, tmp_path / "none" / "m.gguf", True, None)
+        free_target(None, tmp_path / "none" / "m.gguf", None, force=True)
     with pytest.raises(UsageError, match="is a folder"):
-        _free(None, tmp_path, True, None)
-    assert _free("mine", None, False, None).name == "mine.gguf"
+        free_target(None, tmp_path, None, force=True)
+    assert free_target("mine", None, None, force=False).name == "mine.gguf"
 
 
 def run(*arguments: str, folder: Path) -> tuple[int, str]:

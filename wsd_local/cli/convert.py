@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +48,7 @@ def convert(
     """Convert a checkpoint (safetensors) to a GGUF file, with llama.cpp's own converter."""
     from wsd_local.library import convert as making
     from wsd_local.library.checkpoint import chosen_kind, local, weights
+    from wsd_local.library.made import free_target
     from wsd_local.library.repo_files import names_repository
     from wsd_local.library.resolve import catalog_model
     from wsd_local.system.child import Observer
@@ -60,7 +60,7 @@ def convert(
     checkpoint = local(source) if repo is None else None
     making.require_extra()
     if name is not None or output is not None:
-        _free(name, output, force, repo)
+        free_target(name, output, repo, force=force)
     with _shown("converting") as progress:
         making.converter(progress)
     if checkpoint is None:
@@ -68,7 +68,7 @@ def convert(
         checkpoint = _fetched(repo)
     chosen = chosen_kind(kind, weights(checkpoint.folder))
     name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
-    path = _free(name, output, force, repo)
+    path = free_target(name, output, repo, force=force)
     with interruptible() as stop, _shown("converting") as progress:
         making.convert(checkpoint, path, chosen, force=force, observer=Observer(progress, stop.calls))
     _remember(name, path, checkpoint.repo, checkpoint.revision)
@@ -104,21 +104,19 @@ def quantize(
 ) -> None:
     """Make a model smaller: a GGUF file of fewer bits per weight."""
     from wsd_local.library import quantize as quantizing
+    from wsd_local.library.made import free_target, quantised_name
     from wsd_local.library.registry import known
-    from wsd_local.library.resolve import catalog_model, model_path
-    from wsd_local.llama.quantize import file_type, file_types
+    from wsd_local.library.resolve import model_path
+    from wsd_local.llama.quantize import file_type
     from wsd_local.system.child import Observer
     from wsd_local.units import gb
 
     path = model_path(source)
     kind = file_type(kind)
     origin = known().get(source)
-    stem = source if origin is not None or catalog_model(source) is not None else path.stem
-    types = "|".join(file_types())
-    stem = re.sub(rf"(-\d{{5}}-of-\d{{5}})?([-.](?:{types}))?$", "", stem, flags=re.IGNORECASE) or stem
-    name = name or (output.stem if output is not None else f"{stem}-{kind}")
+    name = name or (output.stem if output is not None else quantised_name(source, path, kind))
     repo, revision = (origin.repo, origin.revision) if origin is not None else (None, None)
-    target = _free(name, output, force, repo)
+    target = free_target(name, output, repo, force=force)
     with interruptible() as stop, _shown("quantising") as progress:
         made = quantizing.quantize(
             path,
@@ -146,31 +144,11 @@ def _fetched(repo: str) -> Checkpoint:
     return Checkpoint(paths[0].parent, repo, download.revision)
 
 
-def _free(name: str | None, output: Path | None, force: bool, repo: str | None) -> Path:
-    """The file to make, if neither it nor the name is taken by another model."""
-    from wsd_local.errors import UsageError
-    from wsd_local.files import check_file, check_free
-    from wsd_local.library.registry import known
-    from wsd_local.library.resolve import checked_name
-    from wsd_local.paths import expanded, made_models_dir
-
-    if name is not None:
-        checked_name(name, repo, replace=True)
-    path = (expanded(output) if output is not None else made_models_dir() / f"{name}.gguf").absolute()
-    if output is not None:
-        check_file(path)
-    check_free(path, force)
-    if name in known() and known()[name].path != path and not force:
-        raise UsageError(f"there is a model {name} already ({known()[name].path}); choose another --as, or add --force")
-    return path
-
-
 def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> None:
-    from wsd_local.library.fetched import mark
-    from wsd_local.library.registry import Known, remember
+    from wsd_local.library.made import remember_made
     from wsd_local.units import gb
 
-    remember(Known(name, (path,), "made", repo, revision, mark(path.stat())))
+    remember_made(name, path, repo, revision)
     terminal.line(f"{name}\t{path}\t{gb(path.stat().st_size)}")
     sys.stdout.flush()
 
