@@ -14,6 +14,7 @@ from wsd_local.cli.reference import Option, reference
 from wsd_local.config import read_config
 from wsd_local.core.sampling import Sampling
 from wsd_local.fields import Declared, FromFile, Heading, declared
+from wsd_local.placement.plan import DEFAULT_CTX
 from wsd_local.settings import ReplySettings, declarations
 
 NO_OPTION = {"probabilities", "parallel"}
@@ -102,6 +103,10 @@ def test_a_new_field_becomes_an_option() -> None:
     assert given("--text", "x.txt", "--loud", "--no-calm") == {"text": Path("x.txt"), "loud": True, "calm": False}
     found = declared(Example)
     assert found["text"].help == "What is written in a file." and found["rate"].heading == Heading("Models")
+
+
+def test_the_help_of_the_context_names_its_default() -> None:
+    assert f"[default: {DEFAULT_CTX}, " in declarations()["ctx"].help
 
 
 def test_defaults_of_the_algorithm_stand_in_the_declaration_alone() -> None:

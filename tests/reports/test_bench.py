@@ -399,12 +399,12 @@ def test_memory_is_that_of_the_plan(pair: Pair) -> None:
 )
 def test_errors(pair: Pair, asked: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        Bench(pair, **asked)
+        Bench(pair, **{"prompt_tokens": PROMPT, "tokens": TOKENS} | asked)
 
 
 def test_models_that_take_turns_in_memory() -> None:
     with load("demo", threads=1, resident="one") as pair, pytest.raises(UsageError, match="resident is one"):
-        Bench(pair)
+        Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
 
 
 # -- the command ---------------------------------------------------------------------------------------------

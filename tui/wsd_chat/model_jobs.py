@@ -15,6 +15,7 @@ from typing import Any
 from wsd_local.core.decoding import Phase
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source
+from wsd_local.library.catalog import DEFAULT_PAIR
 from wsd_local.library.naming import name_of
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.loading import roles_of
@@ -103,7 +104,7 @@ class Wanted:
     def name(self) -> str:
         """What people call it."""
         own = [Path(one).stem for one in (self.draft, self.base) if one]
-        return " + ".join([self.pair or "demo", *own] if len(own) == 1 else own or [self.pair or "demo"])
+        return " + ".join([self.pair or DEFAULT_PAIR, *own] if len(own) == 1 else own or [self.pair or DEFAULT_PAIR])
 
 
 def load_job(worker: Worker, wanted: Wanted) -> None:

@@ -22,6 +22,7 @@ def show_path(*, debug: Debug = False) -> None:
 def show(*, as_json: Json = False, debug: Debug = False) -> None:
     """Print the settings in effect, and where each comes from."""
     from wsd_local.config import read_config
+    from wsd_local.library.catalog import DEFAULT_PAIR
     from wsd_local.settings import LoadSettings, ReplySettings, plain
 
     config = read_config()
@@ -31,7 +32,7 @@ def show(*, as_json: Json = False, debug: Debug = False) -> None:
         print_json(config.as_dict() | {"settings": {**defaults, **config.settings}})
         return
     settings = plain_table(f"{config.path}{'' if config.path.exists() else ' (not there)'}", ("", "value", "from"))
-    settings.add_row("pair", config.pair or "demo", config.sources.get("pair", "default"))
+    settings.add_row("pair", config.pair or DEFAULT_PAIR, config.sources.get("pair", "default"))
     for name, default in defaults.items():
         value = config.settings.get(name, default)
         source = config.sources.get(name, "default")

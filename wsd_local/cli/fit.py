@@ -56,7 +56,7 @@ def fit(
 
     config = read_config()
     _, loading = split({**config.settings, **setting_values(settings)})
-    entry = named_pair(pair if pair is not None else config.pair or "demo", config.pairs)
+    entry = named_pair(config.pair if pair is None else pair, config.pairs)
     wanted: dict[Source, str] = {"draft": models.get("draft", entry.draft), "base": models.get("base", entry.base)}
     found = {role: expected(name) for role, name in wanted.items()}
     missing = [wanted[role] for role, (_, is_estimated) in found.items() if is_estimated]

@@ -16,6 +16,8 @@ from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.system.inputs import read_toml
 
 Role = Literal["draft", "base"]
+DEFAULT_PAIR = "demo"
+"""The embedded pair, which is used where none is named."""
 
 
 @dataclass(frozen=True, slots=True)

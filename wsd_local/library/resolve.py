@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsd_local.errors import ModelError, UsageError, nearest
-from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models, catalog_pairs
+from wsd_local.library.catalog import DEFAULT_PAIR, ModelEntry, PairEntry, catalog_models, catalog_pairs
 from wsd_local.library.registry import is_file_name, known
 from wsd_local.paths import expanded, package_models_dir
 from wsd_local.units import gb
@@ -28,13 +28,14 @@ def all_pairs(own: Mapping[str, PairEntry] | None = None) -> dict[str, PairEntry
     return {**catalog_pairs(), **(own or {})}
 
 
-def named_pair(name: str, own: Mapping[str, PairEntry] | None = None) -> PairEntry:
-    """A pair by its name; `own` are the user's, which win.
+def named_pair(name: str | None, own: Mapping[str, PairEntry] | None = None) -> PairEntry:
+    """A pair by its name, the embedded one without a name; `own` are the user's, which win.
 
     Raises:
         UsageError: there is no such pair; the nearest name is suggested.
     """
     pairs = all_pairs(own)
+    name = DEFAULT_PAIR if name is None else name
     if name not in pairs:
         raise UsageError(f"there is no pair {name!r}{nearest(name, list(pairs))}")
     return pairs[name]

@@ -78,8 +78,8 @@ class Bench:
         self,
         pair: Pair,
         *,
-        prompt_tokens: int = 200,
-        tokens: int = 128,
+        prompt_tokens: int,
+        tokens: int,
         drafted: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:

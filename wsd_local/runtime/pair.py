@@ -63,7 +63,7 @@ def load(
     """
     _require_kinds(name, draft, base, base_format, progress)
     reply, loading = split(settings)
-    entry = named_pair("demo" if name is None else name, read_config().pairs)
+    entry = named_pair(name, read_config().pairs)
     models = LoadedModels(
         model_path(draft if draft is not None else entry.draft),
         model_path(base if base is not None else entry.base),
@@ -105,7 +105,7 @@ def model_files(
     Raises:
         UsageError, ModelError: as `load`.
     """
-    entry = named_pair("demo" if name is None else name, read_config().pairs)
+    entry = named_pair(name, read_config().pairs)
     files: dict[Source, str | Path] = {"draft": draft or entry.draft, "base": base or entry.base}
     return {role: model_path(files[role]) for role in roles_of(mode)}
 

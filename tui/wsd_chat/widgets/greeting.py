@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wsd_chat.model_jobs import Loaded, Wanted
+from wsd_local.library.catalog import DEFAULT_PAIR
 from wsd_local.system.visible import visible
 
 _EMBEDDED = (
@@ -18,5 +19,5 @@ def greeting(loaded: Loaded, wanted: Wanted) -> str:
         opens = f"Ask something. {draft} opens the reply (italic); {base} takes over at the mark."
     else:
         opens = f"Ask something. {draft or base} writes the replies alone."
-    embedded = (wanted.pair or "demo") == "demo" and wanted.draft is None and wanted.base is None
+    embedded = wanted.pair in (None, DEFAULT_PAIR) and wanted.draft is None and wanted.base is None
     return f"{opens}\n\n{_EMBEDDED}" if embedded else opens
