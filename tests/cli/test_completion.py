@@ -132,8 +132,10 @@ def test_the_reference_has_every_command_and_option() -> None:
     assert all(option.help.endswith((".", "]")) for command in commands.values() for option in command.options)
 
 
-def test_an_option_that_is_given_twice_is_refused() -> None:
-    complains(wsd("run", "hi", "--window", "3", "--window", "4"), 2, "--window", "See wsd-local run --help")
+def test_of_an_option_that_is_given_twice_the_last_counts() -> None:
+    complains(wsd("run", "hi", "--window", "six", "--window", "0"), 2, "window is 0")
+    done = wsd("chats", "list", "--json", "--json")
+    assert (done.returncode, done.stdout) == (0, b'{"chats": []}\n')
 
 
 @pytest.mark.parametrize("text", ["2.5", "six", "0x", "1e3"])

@@ -1,6 +1,7 @@
 """The commands of `wsd-local`, and how commands are made.
 
-Contract: a command's module is imported when the command is used. A command returns its exit code, or None for 0.
+Contract: a command's module is imported when the command is used. A command returns its exit code, or None for 0. Of an
+option that is given more than once the last value counts, unless it takes several.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def group(name: str, help: str, **more: Any) -> App:
         help=_paragraphs(help),
         help_format="plaintext",
         help_formatter=Help(),
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), allow_repeating=True),
         group_parameters=_OPTIONS,
         **{"version_flags": [], "help_epilogue": "", **more},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cyclopts import CoercionError, CycloptsError, MissingArgumentError, RepeatArgumentError, UnknownCommandError
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError
 from cyclopts.exceptions import UnusedCliTokensError
 
 from wsd_local.errors import nearest, short
@@ -22,8 +22,6 @@ def _text(error: CycloptsError) -> str:
         return f"there is no command {short(error.unused_tokens[0])}{nearest(error.unused_tokens[0], commands)}"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"there is an argument too many: {short(error.unused_tokens[0])}; put a text with spaces in quotes"
-    if isinstance(error, RepeatArgumentError):
-        return f"{error.token.keyword} is given twice: it takes one value"
     if isinstance(error, MissingArgumentError) and argument is not None:
         name = argument.name.lstrip("-").upper() if argument.is_positional_only() else error.keyword or argument.name
         given = error.keyword is not None or any(token.keyword for token in argument.tokens)
