@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 from cyclopts import App
 
-from wsd_local.cli.options import NOTHING, Given, takes
+from wsd_local.cli.options import NOTHING, DataSetOptions, Given, takes
 from wsd_local.cli.reference import Option, reference
 from wsd_local.config import read_config
 from wsd_local.core.sampling import Sampling
+from wsd_local.datasets.exports import EXPORTS
 from wsd_local.fields import Declared, FromFile, Heading, declared
 from wsd_local.placement.plan import DEFAULT_CTX
 from wsd_local.settings import ReplySettings, declarations
@@ -107,6 +108,10 @@ def test_a_new_field_becomes_an_option() -> None:
 
 def test_the_help_of_the_context_names_its_default() -> None:
     assert f"[default: {DEFAULT_CTX}, " in declarations()["ctx"].help
+
+
+def test_the_help_of_exports_names_them_all() -> None:
+    assert all(name in declared(DataSetOptions)["export"].help for name in EXPORTS)
 
 
 def test_defaults_of_the_algorithm_stand_in_the_declaration_alone() -> None:

@@ -30,6 +30,13 @@ def test_summaries_are_whole(command: list[str]) -> None:
     assert all(row.rstrip().endswith((".", ".)")) for row in rows), rows
 
 
+@pytest.mark.parametrize("columns", [50, 80, 160])
+def test_help_fits_the_terminal(columns: int) -> None:
+    text = wsd("run", "--help", env={**os.environ, "COLUMNS": str(columns)}).stdout.decode()
+    assert max(map(len, text.splitlines())) <= columns
+    assert "--draft-frequency-penalty FLOAT" in text and "[default: 0.8]" in " ".join(text.split())
+
+
 def test_plurals() -> None:
     counts = [(0, "token"), (1, "token"), (2, "token"), (1, "reply"), (2, "reply"), (2, "switch")]
     assert [plural(*one) for one in counts] == ["0 tokens", "1 token", "2 tokens", "1 reply", "2 replies", "2 switches"]
