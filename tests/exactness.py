@@ -10,7 +10,8 @@ from typing import Any
 
 from oracle import Oracle, OracleReply
 
-from wsd_local.llama import Context, Question, Sampler
+from wsd_local.core.contexts import Question
+from wsd_local.llama import Context, Sampler
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Reply
 from wsd_local.settings import LoadSettings, ReplySettings

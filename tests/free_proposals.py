@@ -31,7 +31,7 @@ class Sure(Acceptance):
 
 def eager(pair: Pair) -> Pair:
     """The pair as if proposals cost nothing."""
-    pair.engine.experience = pair.models.experience = Experience(
+    pair.models.experience = Experience(
         costs={"draft": Flat(0.01), "base": Flat(1.0)},
         acceptance={name: Sure(0.9) for name in Experience().acceptance},
     )

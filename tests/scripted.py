@@ -1,6 +1,7 @@
 """A scripted pair: a toy vocabulary, a draft that says a given text, a base with made-up probabilities.
 
-No model is loaded, so every edge can be played. `plain_answer` is the rule read off the whole text at once.
+No model is loaded, so every edge can be played: `Pair` drives a machine by itself, `ScriptedContext` serves the real
+engine. `plain_answer` is the rule read off the whole text at once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from wsd_local.core.alignment import Vocabulary
+from wsd_local.core.alignment import Vocabulary, common_prefix
+from wsd_local.core.contexts import Question
 from wsd_local.core.decoding import Decoding, Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
+from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event
 from wsd_local.llama import Model
 from wsd_local.settings import ReplySettings
@@ -212,3 +215,113 @@ def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
     """`data` in pieces; a piece may end inside a character."""
     marks = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
     return [data[a:b] for a, b in pairwise(marks)]
+
+
+class Plain:
+    """A sampler of scripted contexts, without a constraint."""
+
+    greedy, over, begun = True, False, True
+
+    def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
+        return
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        return len(tokens)
+
+    def forced(self) -> Sequence[int]:
+        return ()
+
+
+@dataclass
+class ScriptedModel:
+    """A toy vocabulary as the model of a context."""
+
+    vocabulary: Vocabulary
+    n_ctx_train: int = 4096
+
+    def is_eog(self, token: int) -> bool:
+        return token == EOG
+
+    def piece(self, token: int) -> bytes:
+        return self.vocabulary.piece(token)
+
+
+class ScriptedContext:
+    """A context whose scores and next tokens are functions of the tokens before them; it evaluates `n_batch` at once.
+
+    `fails` are the numbers of evaluations that raise an error instead.
+    """
+
+    n_rows = 32
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        following: Callable[[Sequence[int]], int],
+        logprob: Callable[[Sequence[int]], float] = made_up_logprob,
+        *,
+        n_ctx: int = 4096,
+        n_seq: int = 1,
+        n_batch: int = 7,
+        fails: Sequence[int] = (),
+    ) -> None:
+        self.model = ScriptedModel(vocabulary)
+        self.n_ctx = self.cells = n_ctx
+        self.n_seq = n_seq
+        self.evaluated = self.evaluations = 0
+        self._following, self._logprob = following, logprob
+        self._n_batch, self._fails = n_batch, fails
+        self._held: list[list[int]] = [[] for _ in range(n_seq)]
+        self._rows: dict[int, list[int]] = {}
+
+    def step(self, questions: Sequence[Question]) -> None:
+        self.evaluations += 1
+        if self.evaluations in self._fails:
+            raise WsdError("a scripted failure")
+        self._rows = {}
+        for question in questions:
+            held, tokens = self._held[question.seq], list(question.tokens)
+            del held[min(common_prefix(held, tokens), question.row) :]
+            new = tokens[len(held) : len(held) + self._n_batch]
+            held += new
+            self.evaluated += len(new)
+            question.evaluated += len(new)
+        for question in questions:
+            while not question.done and question.row < len(self._held[question.seq]):
+                row = len(self._rows)
+                self._rows[row] = list(question.tokens[: question.row + 1])
+                position, question.row = question.row, question.row + 1
+                question.answer(position, row)
+
+    def score(self, row: int, token: int, *, distribution: bool = False) -> Score:
+        logprob = self._logprob([*self._rows[row], token])
+        return Score(logprob, 1.0, 0.0) if distribution else Score(logprob)
+
+    def best(self, row: int) -> int:
+        return self._following(self._rows[row])
+
+    def sample(self, row: int, sampler: object) -> int:
+        return self.best(row)
+
+    def alive(self, seq: int, tokens: Sequence[int], row: int) -> int:
+        return 0
+
+    def held(self, seq: int) -> Sequence[int]:
+        return self._held[seq]
+
+    def forget(self, seq: int) -> None:
+        self._held[seq].clear()
+
+
+class Signal:
+    """A stop signal that is given by hand."""
+
+    def __init__(self) -> None:
+        self.given = False
+
+    def check(self) -> None:
+        if self.given:
+            raise CancelledError("stopped")
+
+    def clear(self) -> None:
+        self.given = False

@@ -35,6 +35,10 @@ class FitError(WsdError):
     exit_code = 4
 
 
+class DeadEndError(WsdError):
+    """A constraint demands what the model's vocabulary cannot write."""
+
+
 class BusyError(WsdError):
     """A pair or a conversation that another answer uses, where waiting was not wanted or could never end."""
 

@@ -16,16 +16,12 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.decoding import Limits
+from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
 from wsd_local.core.rules import Rule, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, nearest, short
 from wsd_local.fields import Declared, FromFile, Heading, declared, given, read, require_kinds, spelled
-
-FlashAttention = Literal["on", "off", "auto"]
-LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
-CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
-
 
 MOST_PARALLEL = 256
 MOST_THREADS = 512

@@ -56,7 +56,7 @@ from shapes import LLAMA_1B, LLAMA_3B, Shape
 from wsd_local.files import replaced
 from wsd_local.library.gguf import Array, Header, read_header
 from wsd_local.library.quantize import quantize
-from wsd_local.llama.quantize import Job
+from wsd_local.library.quantizer import QuantizeJob
 from wsd_local.paths import demo_dir
 from wsd_local.system.child import Observer, Progress, nothing, run
 
@@ -428,8 +428,8 @@ def planned(path: Path, kind: str) -> dict[str, Type]:
         if match := _PLANNED.match(line):
             found[match["name"]] = Type[match["type"].upper()]
 
-    job = Job(str(path.absolute()), str(path.absolute()), kind, plan=True)
-    code, said = run(["wsd_local.llama.quantize", job.as_json()], heard, nothing)
+    job = QuantizeJob(str(path.absolute()), str(path.absolute()), kind, plan=True)
+    code, said = run(["wsd_local.library.quantizer", job.as_json()], heard, nothing)
     assert code == 0, said[-1]
     return found
 

@@ -37,21 +37,22 @@ from unittest.mock import patch
 
 import llama_cpp
 
+from wsd_local.core.resources import ROWS, LoadMode
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.clocks import CLOCKS, Clock, add_clock, require_one_thread
 
 import wsd_local as wsd
+from wsd_local.core.contexts import Question
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import FitError
 from wsd_local.events import Source
-from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Question, Sampler
-from wsd_local.llama.batching import ROWS
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sampler
 from wsd_local.paths import demo_dir
 from wsd_local.reports.bench import next_token
 from wsd_local.reports.demo import MEASURED_GROUP, load_questions
 from wsd_local.runtime.loading import roles_of
-from wsd_local.settings import LoadMode
 from wsd_local.units import MIB
 
 CHUNK = 8

@@ -18,14 +18,15 @@ from typing import Any
 import llama_cpp
 from bench.peers import PeerError
 
+from wsd_local.core.contexts import Question
+from wsd_local.core.resources import FlashAttention
 from wsd_local.core.sampling import Sampling
 from wsd_local.events import Source
-from wsd_local.llama import Context, Model, Question, Sampler
+from wsd_local.llama import Context, Model, Sampler
 from wsd_local.llama.context import FLASH_ATTENTION
 from wsd_local.reports.bench import Bench, next_token
 from wsd_local.runtime.loading import roles_of
 from wsd_local.runtime.pair import Pair
-from wsd_local.settings import FlashAttention
 
 READS = 5
 """How often a prompt is read by both in turns."""

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from wsd_local.core.resources import FlashAttention
 from wsd_local.llama.context import FLASH_ATTENTION
 from wsd_local.reports.bench import Figures
-from wsd_local.settings import FlashAttention
 
 TRIES = 3
 PATIENCE = 600

@@ -106,7 +106,7 @@ def answered(
         context.forget(0)
     begun = clock()
     settings = changed(pair.settings, {"speculation": way, "max_tokens": tokens, **asked.settings})
-    engine = Engine(pair.models.context, pair.models.cancellation, experience=experience)
+    engine = Engine(pair.models.context, pair.models.cancellation)
     run = Run(pair.models, engine, asked.messages, settings, RunOptions(clock=clock, experience=experience))
     for _ in run.events():
         pass

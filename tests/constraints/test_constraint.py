@@ -28,10 +28,12 @@ from llguidance.llamacpp import lltokenizer_from_vocab
 from wsd_local.cli.output import Printer
 from wsd_local.constraints.compiling import compiled, grammar_of
 from wsd_local.constraints.constraint import Constraint, Kind, unknown_keywords
-from wsd_local.errors import CancelledError, UsageError, WsdError
+from wsd_local.constraints.matching import Matcher, Matching
+from wsd_local.core.contexts import Question
+from wsd_local.errors import CancelledError, DeadEndError, UsageError, WsdError
 from wsd_local.events import Notice, Text
-from wsd_local.llama import Context, DeadEndError, Matcher, Model, Question
-from wsd_local.llama.sampler import logits_of
+from wsd_local.llama import Context, Model
+from wsd_local.llama.logits import logits_of
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished
@@ -67,7 +69,12 @@ def model(demo_q8: tuple[Path, Path]) -> Iterator[Model]:
 
 
 def begun(model: Model, kind: Kind, source: str) -> Matcher:
-    return model.matching().matcher(tried(kind, source))
+    return matching(model).matcher(tried(kind, source))
+
+
+@cache
+def matching(model: Model) -> Matching:
+    return Matching(model)
 
 
 @cache
@@ -375,7 +382,7 @@ def test_random_texts_of_random_schemas_validate(model: Model, schema: Any, chan
     source = json.dumps(schema)
     try:
         Constraint("json_schema", source)
-        matcher = model.matching().matcher(grammar_of("json_schema", source))
+        matcher = matching(model).matcher(grammar_of("json_schema", source))
     except UsageError:
         return
     for _ in range(3):
@@ -426,7 +433,7 @@ def test_real_vocabularies_write_every_text(name: str) -> None:
             "日本語",
             "\u2028\U0010fffd",
         ):
-            matcher = model.matching().matcher(grammar_of("lark", f"start: {json.dumps(text, ensure_ascii=False)}"))
+            matcher = matching(model).matcher(grammar_of("lark", f"start: {json.dumps(text, ensure_ascii=False)}"))
             written = b""
             while not matcher.over:
                 forced = matcher.forced()

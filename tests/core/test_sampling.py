@@ -14,9 +14,10 @@ from exactness import EXACT, Tally, exact_oracle, exact_pair
 from makers import kin_pair, random_llama
 from makers_more import merged, random_lora
 
+from wsd_local.core.contexts import Question
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import ModelError, UsageError
-from wsd_local.llama import Context, Question
+from wsd_local.llama import Context
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import LoadSettings, ReplySettings
 

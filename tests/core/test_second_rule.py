@@ -22,7 +22,7 @@ from scripted import Pair as ScriptedPair
 
 from wsd_local.core.decoding import Decoding
 from wsd_local.core.rules import Score
-from wsd_local.llama.context import distribution_of
+from wsd_local.llama.logits import distribution_of
 from wsd_local.paths import demo_dir
 from wsd_local.reports.demo import load_questions
 from wsd_local.runtime.pair import Pair

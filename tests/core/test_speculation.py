@@ -22,7 +22,9 @@ from makers_more import random_mamba, random_sliding
 from wsd_local.core import speculation
 from wsd_local.core.costs import Acceptance, Costs, Experience, break_even, expected
 from wsd_local.core.decoding import Phase
-from wsd_local.core.speculation import GRAM, LONGEST, PLACES, LookUp, Speculator, translated
+from wsd_local.core.lookup import GRAM, LONGEST, PLACES, LookUp
+from wsd_local.core.speculation import Evaluation, Speculator
+from wsd_local.core.translation import translated
 from wsd_local.errors import WsdError
 from wsd_local.events import Text
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
@@ -261,11 +263,58 @@ def _three_most(path: Path, prompt: list[int]) -> Iterator[tuple[tuple[int, int,
 class Letters:
     """A vocabulary of bytes."""
 
+    n_vocab = 256
+
     def tokenize_text(self, text: str) -> list[int]:
         return list(text.encode())
 
     def piece(self, token: int) -> bytes:
         return bytes([token])
+
+
+class Stage:
+    """An engine with a made-up clock, whose draft model writes `A`. Planning takes `planning` seconds.
+
+    `drafting` is called with the number of tokens that the draft model evaluates, `asked` has what it read, `judged`
+    is how many tokens the logits at hand suffice for.
+    """
+
+    draft_room = 4096
+
+    def __init__(self, planning: float = 0.0, held: int = 0) -> None:
+        self.now = 0.0
+        self.planning = planning
+        self.held = held
+        self.reads = False
+        self.judged = -1
+        self.drafting: Callable[[int], None] = lambda tokens: None
+        self.asked: list[list[int]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def unread(self, tokens: Sequence[int]) -> bool:
+        return self.reads
+
+    def live(self, tokens: Sequence[int], following: Sequence[int]) -> int:
+        self.now += self.planning
+        return min(self.judged, len(following))
+
+    def held_by_draft(self, tokens: Sequence[int]) -> int:
+        return self.held
+
+    def forced(self) -> Sequence[int]:
+        return ()
+
+    def allowed(self, tokens: Sequence[int]) -> int:
+        return len(tokens)
+
+    def draft(self, tokens: Sequence[int]) -> int | None:
+        self.asked.append(list(tokens))
+        unread = max(1, len(tokens) - self.held)
+        self.held += unread
+        self.drafting(unread)
+        return 65
 
 
 def on_cpu(price: float) -> Callable[[int], float]:
@@ -293,48 +342,27 @@ def played(
     To think about proposals once takes `thinking`.
     """
     dice = random.Random(seed)
-    costs = experience.costs
-    spent = 0.0
+    stage = Stage(thinking, held=60)
+    speculator = Speculator(experience, "base", Letters(), Letters(), [1] * 50, 50, lookup=False)
 
-    def spend(role: Any, tokens: int, seconds: float) -> None:
-        nonlocal spent
+    def spend(role: Any, tokens: int, seconds: float, **outcome: Any) -> None:
         seconds *= dice.uniform(0.9, 1.1)
-        costs[role].saw(tokens, seconds)
-        speculator.took(seconds)
-        spent += seconds
+        stage.now += seconds
+        speculator.observe(Evaluation(role, tokens, seconds, **outcome))
 
-    speculator = Speculator(experience, "base", Letters(), Letters(), [1] * 50, 50, (256, 256), lookup=False)
+    speculator.observe(Evaluation("base", agreed=[1.0] * 10 + [0.0] * 2))
     for size in (1, 1, 1, 64):
-        costs["draft"].saw(size, drafting * max(1, size / 2))
-    costs["base"].saw(64, verifying(64))
-    speculator.checked(10, 2)
-    held = 60
-    tokens = [65] * held
-
-    def holds(_: Sequence[int]) -> int:
-        return held
-
-    speculator.begin(tokens, ())
+        experience.costs["draft"].saw(size, drafting * max(1, size / 2))
+    experience.costs["base"].saw(64, verifying(64))
+    stage.drafting = lambda tokens: spend("draft", tokens, drafting * max(1, tokens / 2))
+    tokens = [65] * 60
     while len(tokens) < 60 + length:
-        if speculator.rests(tokens):
-            spend("base", 1, verifying(1))
-            tokens = [*tokens, 65]
-            continue
-        now = speculator.round(tokens, min(31, 59 + length - len(tokens)), -1, 4096, holds)
-        speculator.took(thinking, thinking=True)
-        spent += thinking
-        while now.wanted:
-            behind = max(1, len(speculator.draft_tokens) - held)
-            spend("draft", behind, drafting * max(1, behind / 2))
-            held += behind
-            speculator.drafted(65)
-        spend("base", len(now.proposed) + 1, verifying(len(now.proposed) + 1))
-        taken = next((i for i in range(len(now.proposed)) if dice.random() >= rate), len(now.proposed))
-        for i in range(taken + 1):
-            speculator.made(taken=i < taken)
+        proposed = len(speculator.propose(tokens, min(31, 59 + length - len(tokens)), (), stage))
+        taken = next((i for i in range(proposed) if dice.random() >= rate), proposed)
+        spend("base", proposed + 1, verifying(proposed + 1), written=taken + 1, accepted=taken)
         tokens = tokens + [65] * (taken + 1)
-        held = min(held, len(tokens) - 1)
-    return length * verifying(1) / spent
+        stage.held = min(stage.held, len(tokens) - 1)
+    return length * verifying(1) / stage.now
 
 
 @pytest.mark.slow
@@ -380,14 +408,49 @@ def test_what_was_lost_does_not_end_it(
 def test_a_rest_at_the_beginning_loses_nothing_the_draft_had_written() -> None:
     experience = Experience(lost=1.0)
     experience.costs["base"].saw(1, 0.01)
-    speculator = Speculator(experience, "base", Letters(), None, [1], 1, (256, 0), lookup=False)
-    tokens = [*b"prompt and"]
-    for following in b" more":
-        speculator.begin(tokens, [*b" more of it"])
-        assert speculator.rests(tokens)
-        tokens = [*tokens, following]
-    speculator.begin(tokens, [])
-    assert speculator.remaining(tokens) == [*b" of it"]
+    speculator, stage = Speculator(experience, "base", Letters(), None, [1], 1, lookup=False), Stage()
+    stage.judged = 99
+    before, beyond = b"prompt and", b" more of it and on and on" * 9
+    for written in range(len(beyond)):
+        tokens = [*before, *beyond[:written]]
+        if proposed := speculator.propose(tokens, 9, [] if written else [*beyond], stage):
+            break
+        speculator.observe(Evaluation("base", 1, 0.01, written=1))
+    assert written > 5
+    assert bytes(proposed) == beyond[written : written + 9]
+
+
+def test_making_a_reply_and_looking_at_it_changes_nothing_that_is_shared() -> None:
+    """Costs age, and acceptance is doubted, when the work on another text begins: not when it is prepared."""
+    experience = Experience()
+    for seconds in (1.0, 2.0, 9.0):
+        experience.costs["base"].saw(1, seconds)
+    for _ in range(50):
+        experience.acceptance["draft"].saw(1, 0)
+    before = experience.costs["base"].of(1), vars(experience.acceptance["draft"]).copy()
+    speculators = [Speculator(experience, "base", Letters(), Letters(), [1], 1) for _ in range(3)]
+    assert all(speculator.report().rounds == 0 for speculator in speculators)
+    assert (experience.costs["base"].of(1), vars(experience.acceptance["draft"])) == before
+    speculators[0].observe(Evaluation("base", 1, 5.0))
+    assert experience.costs["base"].of(1) == 7.0  # the last of another text, and this one
+    assert vars(experience.acceptance["draft"]) != before[1]
+
+
+def test_a_report_can_be_read_in_the_middle_of_a_round() -> None:
+    experience = Experience(costs={"draft": Flat(0.01), "base": Flat(1.0)})
+    speculator, stage = Speculator(experience, "base", Letters(), Letters(), [1], 1, lookup=False), Stage()
+    tokens = [65] * 9
+    for _ in range(2):
+        assert not speculator.propose(tokens, 5, (), stage)
+        speculator.observe(Evaluation("base", 1, 1.0, written=1))
+        tokens = [*tokens, 65]
+    assert len(speculator.propose(tokens, 5, (), stage)) == 5
+    speculator.observe(Evaluation("base", 6, 1.0, written=2, accepted=2))
+    first, lost = speculator.report(), experience.lost
+    assert first == speculator.report() and experience.lost == lost
+    assert (first.rounds, first.proposed_tokens, first.accepted_tokens, first.examined_tokens) == (1, 5, 2, 2)
+    speculator.observe(Evaluation("base", written=1))
+    assert (speculator.report().rounds, speculator.report().examined_tokens) == (1, 3)
 
 
 @given(rate=st.floats(0, 1), seed=st.integers(0, 1000))
@@ -520,9 +583,9 @@ def test_text_goes_from_one_vocabulary_to_another() -> None:
             for source in models:
                 tokens = source.tokenize_text(text)
                 written = b"".join(map(source.piece, tokens))
-                assert translated(tokens, source, source, source.n_vocab) == tokens
+                assert translated(tokens, source, source) == tokens
                 for target in models:
-                    found = translated(tokens, source, target, target.n_vocab)
+                    found = translated(tokens, source, target)
                     assert b"".join(map(target.piece, found)) == written, (text, source.path, target.path)
     finally:
         for model in models:
@@ -531,17 +594,21 @@ def test_text_goes_from_one_vocabulary_to_another() -> None:
 
 def test_half_a_character_waits_for_its_rest() -> None:
     euro = list("€".encode())
-    assert translated([*b"ab", *euro[:2]], Letters(), Doubled(), 0) == Doubled().tokenize_text("ab")
+    assert translated([*b"ab", *euro[:2]], Letters(), Doubled()) == Doubled().tokenize_text("ab")
     experience = Experience(costs={"draft": Flat(0.01), "base": Flat(1.0)})
-    speculator = Speculator(experience, "base", Letters(), Letters(), [1], 1, (256, 256), lookup=False)
+    speculator, stage = Speculator(experience, "base", Letters(), Letters(), [1], 1, lookup=False), Stage()
     for tokens in ([1], [1], [1, *euro[:2]]):
-        assert not speculator.round(tokens, 5, -1, 100, lambda _: 0).wanted
-    assert speculator.round([1, *euro], 5, -1, 100, lambda _: 0).wanted
-    assert speculator.draft_tokens == [1, *euro]
+        assert not speculator.propose(tokens, 5, (), stage)
+        speculator.observe(Evaluation("base", 1, 1.0, written=1))
+    assert not stage.asked
+    assert speculator.propose([1, *euro], 5, (), stage)
+    assert stage.asked[0] == [1, *euro]
 
 
 class Doubled(Letters):
     """Letters under other numbers."""
+
+    n_vocab = 0
 
     def tokenize_text(self, text: str) -> list[int]:
         return [byte + 256 for byte in text.encode()]
@@ -605,7 +672,7 @@ def test_cancelling_is_no_measurement(kin: tuple[Path, Path]) -> None:
     """A prompt whose reading was stopped tells nothing of what tokens cost."""
     with exact_pair(kin) as pair:
         pair.reply(COPY, max_tokens=10, ignore_eos=True)
-        costs = pair.engine.experience.costs["base"]
+        costs = pair.models.experience.costs["base"]
         before = list(costs._seen[1])
 
         def stop(role: str, done: int, total: int) -> None:
@@ -622,15 +689,18 @@ def test_cancelling_is_no_measurement(kin: tuple[Path, Path]) -> None:
 def test_reading_a_prompt_is_no_loss() -> None:
     """A first evaluation that carries the prompt has no proposals and is not measured against a token's price."""
     experience = Experience(costs={"draft": Flat(0.01), "base": Flat(1.0)})
-    speculator = Speculator(experience, "base", Letters(), Letters(), [1], 1, (256, 256), lookup=False)
+    speculator, stage = Speculator(experience, "base", Letters(), Letters(), [1], 1, lookup=False), Stage()
     tokens = [65] * 9
-    speculator.begin(tokens, [66, 67])
-    assert not speculator.read(tokens).proposed
-    speculator.took(100.0)
-    speculator.made(taken=False)
+    stage.reads = True
+    assert not speculator.propose(tokens, 5, [66, 67], stage)
+    speculator.observe(Evaluation("base", 9, 100.0, written=1))
     assert speculator.report().saved_s == 0
-    wanted = [speculator.round(tokens + [65] * n, 5, -1, 100, lambda _: 0).wanted for n in (1, 2, 3)]
-    assert wanted[:2] == [0, 0] and wanted[2] > 0
+    stage.reads = False
+    proposed = []
+    for n in (1, 2, 3):
+        proposed.append(len(speculator.propose(tokens + [65] * n, 5, (), stage)))
+        speculator.observe(Evaluation("base", 1, 1.0, written=1))
+    assert proposed[:2] == [0, 0] and proposed[2] > 0
 
 
 def test_a_context_that_is_nearly_full(tmp_path: Path) -> None:

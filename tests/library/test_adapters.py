@@ -18,9 +18,10 @@ from makers_more import random_lora
 import wsd_local as wsd_api
 from wsd_local.errors import ModelError
 from wsd_local.library import vetting
+from wsd_local.library.adapters import check_adapter
+from wsd_local.library.gguf import read_header, read_model
 from wsd_local.library.quantize import quantize
-from wsd_local.llama import Model
-from wsd_local.llama.quantize import read_imatrix
+from wsd_local.library.quantizer import read_imatrix
 
 Tensors = dict[str, Floats]
 Changes = dict[str, tuple[object, GGUFValueType] | None]
@@ -103,8 +104,8 @@ def test_an_adapter_that_cannot_be_true_is_refused(
     model: Path, tmp_path: Path, changes: Changes, tensors: Tensors, said: str
 ) -> None:
     path = written(tmp_path / "lora.gguf", changes, tensors, ADAPTER)
-    with Model(model, n_gpu_layers=0) as loaded, pytest.raises(ModelError) as caught:
-        loaded.adapter(path)
+    with pytest.raises(ModelError) as caught:
+        check_adapter(read_header(path), read_model(model))
     text = str(caught.value)
     assert text.startswith(str(path)) and said in text and text.isprintable() and "\n" not in text
 

@@ -21,12 +21,12 @@ from makers import damaged, random_llama
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library.gguf import read_header
 from wsd_local.library.quantize import quantize
+from wsd_local.library.quantizer import QuantizeJob, read_imatrix
 from wsd_local.library.registry import forget, known
 from wsd_local.llama import Cancellation, Context, Model
 from wsd_local.llama.context import ContextOptions
 from wsd_local.llama.logs import forward_logs
-from wsd_local.llama.quantize import Job, file_type, file_types, read_imatrix
-from wsd_local.llama.quantize import quantize as in_this_process
+from wsd_local.llama.quantize import file_type, file_types
 from wsd_local.paths import made_models_dir
 from wsd_local.system.child import Observer
 
@@ -100,9 +100,9 @@ def test_every_type_gives_a_file_that_loads(family: str, tiny: Path, matrix: Pat
     for kind in (kind for kind in file_types() if kind.startswith(family)):
         made = tmp_path / f"{kind}.gguf"
         if kind in NEED_MATRIX:
-            assert not in_this_process(Job(str(tiny), str(made), kind, 1))
+            assert not QuantizeJob(str(tiny), str(made), kind, 1).run()
         imatrix = str(matrix) if kind in NEED_MATRIX else None
-        assert in_this_process(Job(str(tiny), str(made), kind, 1, imatrix=imatrix))
+        assert QuantizeJob(str(tiny), str(made), kind, 1, imatrix=imatrix).run()
         assert np.isfinite(likelihood(made))
         with Model(made) as model:
             assert model.metadata("general.file_type") == str(file_types()[kind])
@@ -331,8 +331,10 @@ def test_a_signal_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_child_whose_parent_is_gone_ends(source: Path, tmp_path: Path) -> None:
-    job = Job(str(source), str(tmp_path / "made.gguf"), "Q4_K_M", 1)
-    child = subprocess.Popen([sys.executable, "-m", "wsd_local.llama.quantize", job.as_json()], stdout=subprocess.PIPE)
+    job = QuantizeJob(str(source), str(tmp_path / "made.gguf"), "Q4_K_M", 1)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "wsd_local.library.quantizer", job.as_json()], stdout=subprocess.PIPE
+    )
     assert child.stdout is not None
     child.stdout.close()
     assert child.wait() == 1

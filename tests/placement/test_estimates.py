@@ -16,12 +16,12 @@ from makers import random_llama
 from makers_more import random_lfm2, random_mamba, random_sliding
 from shapes import LLAMA_1B, LLAMA_3B, Shape, shaped_llama
 
+from wsd_local.core.resources import FlashAttention, Machine
 from wsd_local.library.gguf import read_model
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
-from wsd_local.llama.devices import Machine, cpu_features
+from wsd_local.llama.devices import cpu_features
 from wsd_local.placement.footprint import footprint
 from wsd_local.placement.plan import HOST, Wish, plan
-from wsd_local.settings import FlashAttention
 from wsd_local.units import GIB, MIB
 
 THREADS = 2

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsd_local.core.resources import Device, Machine
 from wsd_local.errors import FitError
 from wsd_local.library.catalog import catalog_models
-from wsd_local.llama.devices import Device, Machine
 from wsd_local.placement.footprint import Footprint, estimated
 from wsd_local.placement.plan import HOST, MARGIN, SMALLEST_CTX, Plan, Role, Wish, plan
 from wsd_local.units import GIB

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from makers import BASE_LIKE_TEMPLATE, random_llama
 from makers_more import paths_of_kinds
 
+from wsd_local.core.contexts import Question
 from wsd_local.errors import CancelledError, FitError, WsdError
-from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Question
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.prompts.messages import conversation
 from wsd_local.runtime import fleet as fleets
 from wsd_local.runtime.fleet import Failed, Fleet

@@ -54,17 +54,17 @@ _JSON = {
 def compiled(constraint: Constraint, waiting: Waiting | None = None) -> str:
     """The constraint as llguidance's own description of a grammar.
 
-    `waiting` is called now and then; returning False stops the work.
+    `waiting` is called regularly; returning False stops the work.
 
     Raises:
         UsageError: the constraint is wrong, too complex, or uses what is not implemented.
         CancelledError: `waiting` returned False.
     """
-    code, said = _try(constraint, waiting)
+    code, printed = _try(constraint, waiting)
     if code is None:
         raise constraint.error(f"is too complex: it was not compiled within {PATIENCE_S:.0f} s")
     try:
-        values = json.loads(said)
+        values = json.loads(printed)
         grammar, error = values.get("grammar"), values.get("error")
     except (ValueError, AttributeError):
         raise constraint.error(f"is too complex or nested too deeply: its compiler ended with {code}") from None
@@ -168,7 +168,7 @@ def _with_portable_schemas(lark: str) -> str:
             continue
         try:
             _, end = json.JSONDecoder().raw_decode(lark, found.end())
-        except (ValueError, RecursionError):  # llguidance says what is wrong
+        except (ValueError, RecursionError):  # llguidance reports what is wrong
             continue
         schema = Constraint("json_schema", lark[found.end() : end])
         written += lark[at : found.end()] + portable_schema(schema.source)
@@ -239,7 +239,7 @@ def _write(matcher: Any) -> None:
 
 
 class _Bytes:
-    """The smallest vocabulary, as llguidance asks for one."""
+    """The smallest vocabulary, in llguidance's form."""
 
     eos_token_id = 256
     bos_token_id = None
@@ -253,18 +253,18 @@ class _Bytes:
 def _short(text: str) -> str:
     """An error of llguidance in one line, without the grammar that it quotes."""
     lines = text.split("<state>")[0].replace("<non-verbose/>", "").splitlines()
-    told = " ".join(line.strip() for line in lines if not re.match(r"\s*(\d+ \||[\^~]+\s*$)", line) and line.strip())
-    if told.startswith("oneOf"):
+    text = " ".join(line.strip() for line in lines if not re.match(r"\s*(\d+ \||[\^~]+\s*$)", line) and line.strip())
+    if text.startswith("oneOf"):
         return "oneOf is not supported where its parts do not exclude each other by type or constant; anyOf may do"
-    if told.startswith("Unknown format"):
-        told = f"{told} is not supported; leave the format out, or give a pattern instead"
-    told = re.sub(r"(.)\1{9,}", r"\1\1\1…", told)
-    return told if len(told) <= _LONGEST_REASON else f"{told[: _LONGEST_REASON - 1]}…"
+    if text.startswith("Unknown format"):
+        text = f"{text} is not supported; leave the format out, or give a pattern instead"
+    text = re.sub(r"(.)\1{9,}", r"\1\1\1…", text)
+    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-def _without_place(told: str) -> str:
+def _without_place(text: str) -> str:
     """An error without its place in what the source was converted to."""
-    return re.sub(r"^(at )?\d+\(\d+\): ", "", told)
+    return re.sub(r"^(at )?\d+\(\d+\): ", "", text)
 
 
 if __name__ == "__main__":

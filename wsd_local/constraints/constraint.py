@@ -1,8 +1,8 @@
 """What a whole reply must follow: a GBNF grammar, a JSON schema, a regular expression or a Lark grammar.
 
-Contract: pure, and no llguidance. A `Constraint` is checked when made, as far as its text alone tells: its size, that a
-schema is JSON, and that it holds nothing which llguidance would pass over without a word. What else is wrong
-`wsd_local.constraints.compiling` finds before any model is loaded.
+Contract: pure, and no llguidance. A `Constraint` is checked when made, as far as its text alone allows: its size, that
+a schema is JSON, and that it holds nothing that llguidance would silently ignore. Other faults are found by
+`wsd_local.constraints.compiling` before any model is loaded.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Constraint:
     `source` is its text; a grammar begins with the rule `root` in GBNF and `start` in Lark.
 
     Raises:
-        UsageError: the source is empty, too long, not text, or asks for what nothing would enforce.
+        UsageError: the source is empty, too long, not text, or demands something that nothing would enforce.
     """
 
     kind: Kind
@@ -127,7 +127,7 @@ class Constraint:
         self._check_names(where, schema)
 
     def _check_names(self, where: str, schema: dict[str, Any]) -> None:
-        """Refuse a least number of names that a name written twice would seem to reach."""
+        """Refuse a `minProperties` that the same name, written twice, would seem to satisfy."""
         least, required = schema.get("minProperties", 0), schema.get("required", [])
         if not isinstance(least, int | float) or not isinstance(required, list):
             return
@@ -186,18 +186,18 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(("additionalProperties", "additionalItems", "not", "contains"), (_is_schema, "a schema")),
     **dict.fromkeys(("propertyNames", "if", "then", "else"), (_is_schema, "a schema")),
 }
-"""What the value of a keyword is, also where llguidance does not read it: it passes over what is for another type."""
+"""What the value of a keyword must be, also where llguidance does not read it because it is for another type."""
 
 
 def _is_kept(keyword: str, number: float) -> bool:
-    """Whether llguidance takes the number for what it is, or for a bound that is as good."""
+    """Whether llguidance keeps the number exactly, or as a bound with the same effect."""
     if abs(number) < _MOST_EXACT or (abs(number) <= _LARGEST and float(number) == number):
         return True
     return keyword in ("maximum", "exclusiveMaximum") and number >= _LARGEST - 1
 
 
 def _is_near(excluded: object, other: object) -> bool:
-    """Whether bounds lie in one unit beside a whole number that is excluded: llguidance lets that number through."""
+    """Whether a bound lies less than 1 beside an excluded whole number: llguidance would allow that number."""
     if isinstance(excluded, bool) or isinstance(other, bool):
         return False
     if not isinstance(excluded, int | float) or not isinstance(other, int | float):
@@ -219,7 +219,7 @@ def _numbers(value: object) -> Iterator[int | float]:
 
 
 def referenced(schema: object) -> set[str]:
-    """Every name on the way of any reference: an unknown keyword holds a schema only if it is one of them."""
+    """Every name in the path of a reference: an unknown keyword holds a schema only if it is one of them."""
     found: set[str] = set()
     left = [schema]
     while left:
@@ -235,9 +235,9 @@ def referenced(schema: object) -> set[str]:
 
 
 def subschemas(schema: object, names: Container[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each schema in a schema that is an object, and where it is; what is no schema at all is left to llguidance.
+    """Each subschema that is an object, with its place; values that are no schema are left to llguidance.
 
-    Of what unknown keywords hold only that under `names` is taken for a schema, if they are given.
+    With `names`, values of unknown keywords count as schemas only under these names.
     """
     left = [("", schema)]
     while left:

@@ -1,6 +1,6 @@
 """GBNF written so that llguidance's converter to Lark reads it as llama.cpp would.
 
-Contract: pure; text in, text out. This parses nothing but what a character belongs to: a string, a set, a comment, a
+Contract: pure; text in, text out. It only parses what each character belongs to: a string, a set, a comment, a
 name. It spells out characters that the converter drops zeros of, keeps sets of characters free of what regular
 expressions read into them, lets `.` stand for line ends too, keeps repeated groups apart and gives rules names of
 their own where the converter would take two for one.
@@ -28,7 +28,7 @@ def portable(gbnf: str) -> str:
     """`gbnf`, ready for llguidance's `gbnf_to_lark`.
 
     Raises:
-        ValueError: an escape is unknown, or stands for no character; a rule is there twice.
+        ValueError: an escape is unknown, or stands for no character; a rule is defined twice.
     """
     names = [match["name"] for match in _PARTS.finditer(gbnf) if match["defined"]]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -53,7 +53,7 @@ def portable(gbnf: str) -> str:
 
 
 def _renamed(names: list[str]) -> dict[str, str]:
-    """New names for rules that the converter cannot tell apart, or that Lark reads otherwise."""
+    """New names for rules that the converter would confuse, or that Lark reads otherwise."""
     taken, renamed = {"start"}, {}
     for name in dict.fromkeys(names):
         plain = re.sub(r"([a-z])([A-Z])", r"\1_\2", name.replace("-", "_")).lower()

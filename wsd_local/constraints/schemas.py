@@ -1,8 +1,8 @@
 """JSON schemas written so that llguidance takes them.
 
-Contract: pure; text in, text out. What follows the schema that comes out follows the one that went in. What constrains
-nothing is left out, as llguidance refuses some of it by name; what it has another word for gets that word; patterns are
-written in its dialect.
+Contract: pure; text in, text out. Every text that follows the result follows the source. Keywords that constrain
+nothing are left out, because llguidance refuses some of them by name; keywords that it knows by another name get that
+name; patterns are written in its dialect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def portable_schema(source: str) -> str:
 
     What constrains nothing is left out, as llguidance would refuse some of it, and patterns are written in its dialect.
     oneOf of different constants is anyOf. Where no schemas are combined, an object that names properties has these
-    alone, unless it speaks of others: models that may add some find no end.
+    alone, unless the schema says something about others: models that may add names add them without end.
     """
     schema = json.loads(source)
     if isinstance(schema, bool):
@@ -70,7 +70,7 @@ def _plain_dialect(part: dict[str, Any]) -> None:
 
 
 def _name_others(part: dict[str, Any]) -> None:
-    """Say with `additionalProperties`, `items` and `patternProperties` what other keywords say of what is not named."""
+    """Express other keywords about unnamed parts by `additionalProperties`, `items` and `patternProperties`."""
     if not _COMBINING_ALL & part.keys():
         for keyword, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
             if keyword in part and not isinstance(part.get(plain), list):

@@ -18,7 +18,7 @@ class Vocabulary(Protocol):
     """The part of a tokenizer that alignment uses: pure functions."""
 
     def tokenize(self, text: str) -> list[int]:
-        """Tokens of a prompt, with BOS if the vocabulary asks for it; control tokens' spellings stay text."""
+        """Tokens of a prompt, with BOS if the vocabulary wants it; control tokens' spellings stay text."""
         ...
 
     def piece(self, token: int) -> bytes:

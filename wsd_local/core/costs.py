@@ -1,7 +1,8 @@
-"""What was measured of a pair while it answered: what evaluations cost, and how many proposed tokens were taken.
+"""What was measured of a pair while it answered: what evaluations cost, and how many proposed tokens were accepted.
 
-Contract: pure; seconds and counts are told. What follows from them is here too: the tokens that a round of proposals
-gives on average, and the acceptance from which on proposals pay.
+Contract: pure; seconds and counts are given. Reading a value changes nothing; only `saw`, `age` and `renew` do. What
+follows from the measurements is here too: the expected number of tokens of a round of proposals, and the lowest
+acceptance at which proposals pay.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from statistics import median
 from wsd_local.events import Source
 
 BUCKET = 32
-"""Evaluations of more tokens are counted with those of the next lower power of two."""
+"""Evaluations of more tokens than this share one entry with those of the next lower power of two."""
 
 
 class Costs:
-    """Seconds that an evaluation of some tokens of one sequence takes: medians of the last ones, and linear between."""
+    """Seconds that an evaluation of some tokens of one sequence takes: medians of the last ones, linear in between."""
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=7))
@@ -29,14 +30,14 @@ class Costs:
         self._least: list[tuple[int, float]] | None = None
 
     def saw(self, tokens: int, seconds: float) -> None:
-        """An evaluation of so many tokens took so long."""
+        """Record an evaluation of `tokens` tokens."""
         size = tokens if tokens <= BUCKET else 1 << tokens.bit_length() - 1
         self._seen[size].append(seconds * size / tokens)
         self._medians.pop(size, None)
         self._least = None
 
     def age(self) -> None:
-        """Another text begins: of each size only the last measurement counts."""
+        """Another text begins: keep only the last measurement of each size."""
         for seen in self._seen.values():
             while len(seen) > 1:
                 seen.popleft()
@@ -45,11 +46,11 @@ class Costs:
 
     @property
     def known(self) -> bool:
-        """Whether single tokens were seen."""
+        """Whether a single token was measured."""
         return 1 in self._seen
 
     def of(self, tokens: int) -> float:
-        """Seconds for so many tokens; what one token costs must be known."""
+        """Seconds for an evaluation of `tokens` tokens; `known` must hold."""
         points = self._points()
         after = bisect_right(points, tokens, key=itemgetter(0))
         lower, below = points[after - 1]
@@ -59,7 +60,7 @@ class Costs:
         return below + (above - below) * (tokens - lower) / (upper - lower)
 
     def _points(self) -> list[tuple[int, float]]:
-        """Sizes with their medians, or a larger size's if that is less: then it is a better measurement."""
+        """Sizes with their medians, or a larger size's median where that is less: then it is the better measurement."""
         if self._least is None:
             least, found = math.inf, []
             for size in sorted(self._seen, reverse=True):
@@ -72,7 +73,7 @@ class Costs:
 
 
 class Acceptance:
-    """Share of proposed tokens that were taken; the older, the less one counts."""
+    """Share of proposed tokens that were accepted; the older a token, the less it counts."""
 
     FADING, WEIGHT = 0.97, 4.0
 
@@ -85,24 +86,24 @@ class Acceptance:
         return min(self._taken / self._seen, 0.99)
 
     def saw(self, taken: float, refused: float) -> None:
-        """So many were taken, and so many were looked at and not taken."""
+        """Record numbers of accepted and of refused tokens."""
         fading = self.FADING ** (taken + refused)
         self._taken = self._taken * fading + taken
         self._seen = self._seen * fading + taken + refused
 
     def renew(self) -> None:
-        """Another text begins, of which less is known."""
+        """Another text begins: what is known counts as little as a guess."""
         if self._seen > self.WEIGHT:
             self._taken, self._seen = self.rate * self.WEIGHT, self.WEIGHT
 
 
 def expected(rate: float, length: int) -> float:
-    """Tokens that a round gives on average: those taken before the first refused one, and the base's own."""
+    """Expected tokens of a round: those accepted before the first refused one, and the base's own."""
     return (1 - rate ** (length + 1)) / (1 - rate)
 
 
 def break_even(prices: Sequence[float], plain: float) -> float | None:
-    """The acceptance from which on a length exists that pays; None if none pays even where all is taken.
+    """The lowest acceptance at which some length pays; None if none pays even where all is accepted.
 
     `prices` are the seconds of rounds with 1, 2, … proposals, `plain` those of a token without.
     """
@@ -134,3 +135,10 @@ class Experience:
         }
     )
     lost: float = 0.0
+
+    def begin_text(self) -> None:
+        """Another text begins: older measurements count less."""
+        for acceptance in self.acceptance.values():
+            acceptance.renew()
+        for costs in self.costs.values():
+            costs.age()

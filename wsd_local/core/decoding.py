@@ -1,6 +1,6 @@
 """One reply as a state machine: draft, check, continue.
 
-Contract: no llama.cpp, no threads, no clock, no I/O. The machine says what it needs next and receives the result:
+Contract: no llama.cpp, no threads, no clock, no I/O. The machine names what it needs next and receives the result:
 
     while (request := machine.request()) is not None:
         NextDraftToken         -> machine.drafted(bytes of the token), or machine.draft_ended()
@@ -50,9 +50,8 @@ from wsd_local.events import Checked, Event, FinishReason, Source, Switched, Swi
 class Limits:
     """How far one reply may go.
 
-    `max_tokens` counts base tokens of the whole reply, `draft_max_tokens` draft tokens. `check_chunk` is the
-    number of base tokens of the draft checked together: it changes time, never the decision. `fixed` keeps exactly that
-    many base tokens of the draft and checks none.
+    `max_tokens` counts base tokens of the whole reply, `draft_max_tokens` draft tokens. `check_chunk` base tokens are
+    checked together: it changes time, never the decision. `fixed` keeps that many draft tokens and checks none.
     """
 
     max_tokens: int
@@ -73,10 +72,7 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReplyToken:
-    """One base token of a reply.
-
-    `text` is the part of the reply that it completed, `window` the rule's confidence at it, where it was checked.
-    """
+    """One base token: `text` is the part of the reply that it completed, `window` the rule's confidence at it."""
 
     id: int
     text: str
@@ -168,7 +164,7 @@ class Decoding:
         return NextBaseToken(self._now.tokens) if self.phase is Phase.CONTINUE else None
 
     def take_events(self) -> Iterator[Event]:
-        """The events that nobody has taken yet, oldest first."""
+        """The events since the last call, oldest first."""
         while self._events:
             yield self._events.popleft()
 
@@ -189,7 +185,7 @@ class Decoding:
 
     @property
     def shown_tokens(self) -> int:
-        """Tokens of the reply that are out."""
+        """Tokens of the reply that are shown."""
         return self._tokens_shown() if self.phase is Phase.DRAFT else self.reply_length
 
     # -- the draft -------------------------------------------------------------------------------------------
@@ -278,9 +274,8 @@ class Decoding:
 
     def _roll_back(self, new: Aligned) -> None:
         checked = self.prompt_length + len(self._scores)
-        if len(self._scores) and new.tokens[:checked] != self._now.tokens[:checked]:
-            same = common_prefix(new.tokens, self._now.tokens)
-            length = max(0, same - self.prompt_length)
+        if self._scores and new.tokens[:checked] != self._now.tokens[:checked]:
+            length = max(0, common_prefix(new.tokens, self._now.tokens) - self.prompt_length)
             self.rule.truncate(length)
             del self._scores[length:], self._confidences[length:]
             self.counts.rollbacks += 1
@@ -289,18 +284,14 @@ class Decoding:
         """Number of tokens to check now: a whole chunk, or what is left of a draft that is over."""
         if self.limits.fixed is not None:
             return 0
-        chunk = self.limits.check_chunk
-        if len(self._scores) == 0:
-            chunk = max(chunk, self.rule.lookahead)
+        chunk = self.limits.check_chunk if self._scores else max(self.limits.check_chunk, self.rule.lookahead)
         pending = self._settled - len(self._scores)
         return min(chunk, pending) if self._closed or pending >= chunk else 0
 
     def _show(self) -> None:
         """Emit the draft tokens that are kept whatever follows."""
-        final = self._settled
-        if self.limits.fixed is None:
-            final = min(final, self.rule.kept_at_least)
-        if final:
+        fixed = self.limits.fixed is not None
+        if final := self._settled if fixed else min(self._settled, self.rule.kept_at_least):
             self._show_up_to(final)
 
     def _show_up_to(self, count: int) -> None:
@@ -315,10 +306,11 @@ class Decoding:
     def _pass(self, kept: int) -> None:
         shown = self._tokens_shown()
         if shown > kept:
-            # A roll-back moved the switch before text that is out already: it must stay.
+            # A roll-back moved the switch before text that is shown already: it must stay.
             kept = shown
             self.counts.moved_switches += 1
-        self.switch_index, self.switch_confidence = kept - 1, self.rule.confidence
+        self.switch_index = kept - 1 if kept else None
+        self.switch_confidence = self.rule.confidence
         self._switch("threshold", kept)
 
     def _conclude(self) -> None:
@@ -379,8 +371,8 @@ class Decoding:
     def tokens(self) -> list[ReplyToken]:
         """The reply's tokens: those that wrote its text. Their texts, joined, are the reply's text.
 
-        What was written and cut away is not among them: a stop string, white space that is stripped, what nobody sees
-        at the end. A token of which a part is in the text is.
+        Tokens whose text was cut away whole are not among them: a stop string, stripped white space, invisible ones at
+        the end. A token of which a part is in the text is.
         """
         kept = self._tokens_shown() if self.phase is Phase.DRAFT else self.kept_tokens
         ids = self._now.tokens[self.prompt_length :][: self.shown_tokens]

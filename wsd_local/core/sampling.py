@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from wsd_local.errors import UsageError
 
 LARGEST = 1000.0
-"""Temperatures and penalties beyond it leave nothing of what the model says, and soon nothing that is a number."""
+"""Largest temperature and penalty. Beyond it the model's distribution is gone, and logits overflow soon after."""
 
 LONGEST = 1 << 20
-"""Tokens that penalties can look at: llama.cpp keeps room for all of them."""
+"""Largest number of tokens that penalties look back on: llama.cpp reserves memory for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling settings. `top_k` 0, `top_p` 1, `min_p` 0 and penalties of 1, 0 and 0 are off; `seed` None draws one.
 
-    Penalties look at the last `repeat_last_n` tokens in front of the one to be chosen, those of the prompt included,
-    and count under greedy decoding too. All means what llama.cpp means by it.
+    Penalties look back on the last `repeat_last_n` tokens, those of the prompt included, and apply to greedy decoding
+    too. All names have llama.cpp's meaning.
 
     Raises:
         UsageError: a value is outside its range.
@@ -68,6 +68,6 @@ class Sampling:
 
     @property
     def penalises(self) -> bool:
-        """Whether earlier tokens matter."""
+        """Whether earlier tokens change the choice of the next."""
         neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
         return self.repeat_last_n > 0 and not neutral

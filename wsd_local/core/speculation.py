@@ -1,435 +1,370 @@
 """Speculative continuation: tokens that the base may write next, so that it verifies several in one evaluation.
 
-Contract: pure; tokens and seconds are told. A proposal changes time and never a token: the base's sampler chooses each
-token from the base's own logits, and a proposed one stands only where it is the one chosen. For proposals of which
-nothing is drawn, that is the rejection rule of speculative sampling (Leviathan et al. 2023, arXiv 2211.17192): x is
-taken with probability p(x), and what comes instead is distributed as the rest of p.
+Contract: pure; tokens, seconds and counts are given. A proposal changes time and never a token: the base's sampler
+chooses each token from the base's own logits, and a proposed one stands only where it is the one chosen. For proposals
+that are not drawn themselves, that is the rejection rule of speculative sampling (Leviathan et al. 2023, arXiv
+2211.17192): x is accepted with probability p(x), and what replaces it is distributed as the rest of p.
 
-Proposals come from the draft model, from what it had written after the switch already, from the text itself
-(prompt look-up: what followed the last words where they stood before), and from a constraint that leaves no
-choice. How many are made, if any, is decided each time by what evaluations cost and how many proposals were
-taken lately: those for which expected tokens per second are most. What rounds that went wrong and thinking
-about them may cost, by the measured price of a token, is bounded (`SHARE`).
+Proposals come from the draft model, from what it had already written after the switch, from the text itself
+(`core.lookup`), and from a constraint that leaves no choice. How many are made, if any, is decided before each
+evaluation by what evaluations cost and how many proposals were accepted lately: the number with the most expected
+tokens per second. What may be lost is bounded (`core.rounds`).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from wsd_local.core.alignment import common_prefix
 from wsd_local.core.costs import Experience, break_even, expected
+from wsd_local.core.lookup import LookUp
+from wsd_local.core.rounds import Account, Round, Speculated
 from wsd_local.core.text import utf8_decoder
+from wsd_local.core.translation import TextVocabulary, translated
 from wsd_local.events import Source
 
 Speculation = Literal["auto", "draft", "lookup", "off"]
 
 MOST = 15
-"""Tokens proposed at most at once."""
+"""Largest number of tokens proposed at once."""
 MARGIN = 1.02
 """Expected gain below which nothing is proposed: estimates are not better than that."""
-SHARE, GRACE = 0.0125, 128
-"""Time that may be lost: a share of a continuation's so far, and once, until it is won back, of so many tokens more."""
 FRESH, AGAIN = 2, 64
-"""Rounds without proposals at a text's beginning, and one more after so many, to measure what a token costs."""
+"""Rounds without proposals at the beginning of a continuation, and the number of rounds with proposals after which
+another one without measures anew what a token costs."""
 PATIENCE = 8
-"""Tokens until the draft is thought of again, after its proposals would not have paid."""
-GRAM, LONGEST, PLACES = 3, 16, 8
-"""Look-up: tokens that must be the same, that are compared, and places at which that is tried."""
-
-
-class LookUp:
-    """Where the last tokens of a growing text stood before, and what followed them."""
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[int, ...], int] = {}
-        self._before: list[int] = [0] * GRAM
-
-    def find(self, tokens: Sequence[int], most: int) -> tuple[list[int], int]:
-        """At most `most` tokens that may follow, and the number of tokens that are the same before them."""
-        for place in range(len(self._before), len(tokens)):
-            gram = tuple(tokens[place - GRAM : place])
-            self._before.append(self._last.get(gram, 0))
-            self._last[gram] = place
-        place = self._last.get(tuple(tokens[-GRAM:]), 0) if len(tokens) > GRAM else 0
-        if not place or most < 1:
-            return [], 0
-        last, found = tokens[-LONGEST:][::-1], (0, 0)
-        for _ in range(PLACES):
-            found = max(found, (common_prefix(last, tokens[max(0, place - LONGEST) : place][::-1]), place))
-            if not (place := self._before[place]):
-                break
-        length, place = found
-        following = list(tokens[place : place + most])
-        while len(following) < most:  # a text that repeats itself
-            following.append(following[place - len(tokens)])
-        return following, length
-
-
-Held = Callable[[Sequence[int]], int]
-
-
-class Vocabulary(Protocol):
-    """What is needed of a tokenizer."""
-
-    def tokenize_text(self, text: str) -> list[int]:
-        """Tokens of a text alone."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for."""
-        ...
-
-
-def translated(tokens: Sequence[int], source: Vocabulary, target: Vocabulary, size: int) -> list[int]:
-    """What tokens of one vocabulary are in another, of `size` tokens: themselves where they mean the same there.
-
-    Half a character at the end is left out; nothing is returned where the other vocabulary cannot write the text.
-    """
-    pieces = [source.piece(token) for token in tokens]
-    if all(
-        token < size and piece and piece == target.piece(token) for token, piece in zip(tokens, pieces, strict=True)
-    ):
-        return list(tokens)
-    text = utf8_decoder().decode(b"".join(pieces))
-    for before in ("", "\n"):  # some put a space before all that begins
-        found = target.tokenize_text(before + text)
-        for start in range(min(len(found), 4)):
-            if b"".join(map(target.piece, found[start:])) == text.encode():
-                return found[start:]
-    return []
-
-
-@dataclass(slots=True)
-class Round:
-    """One evaluation of the base behind `length` tokens, and the draft's before it.
-
-    `wanted` tokens are still to come from the draft; `proposed` are the base's tokens, at most `most`, `drafted` the
-    draft's own. `made` tokens came out, `taken` of them proposed. `seconds` is what that took, `thought` what thinking
-    about it took, which is in it. A round that `reads` a prompt tells nothing of what tokens cost.
-    """
-
-    length: int
-    source: str = ""
-    proposed: list[int] = field(default_factory=list)
-    wanted: int = 0
-    most: int = 0
-    reads: bool = False
-    drafted: list[int] = field(default_factory=list)
-    made: int = 0
-    taken: int = 0
-    seconds: float = 0.0
-    thought: float = 0.0
+"""Tokens for which the draft model is not considered again after its proposals would not have paid."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speculated:
-    """What proposals did in one reply. `rounds` had some; `acceptance` is accepted / proposed tokens.
+class Evaluation:
+    """What one evaluation for one reply cost, and what came of it.
 
-    A round ends with the first token that is not the proposed one, so proposals after it are never looked at:
-    `examined_tokens` were, and accepted / examined is the chance that a proposal stands. `break_even` is that chance
-    from which on the draft model's proposals pay, None if they never do or too little was measured. `saved_s` are
-    seconds against writing token by token, by the measured price of a token.
+    `role` evaluated `tokens` tokens in `seconds`. `written` tokens of the continuation came out, the first `accepted`
+    of them as proposed. `agreed` has, for each draft token that was scored, the probability that the base would have
+    written it.
     """
 
-    rounds: int = 0
-    proposed_tokens: int = 0
-    accepted_tokens: int = 0
-    acceptance: float | None = None
-    break_even: float | None = None
-    saved_s: float = 0.0
-    examined_tokens: int = 0
+    role: Source
+    tokens: int = 0
+    seconds: float = 0.0
+    written: int = 0
+    accepted: int = 0
+    agreed: Sequence[float] = ()
+
+
+class Surroundings(Protocol):
+    """What the engine has at hand for one reply, as far as proposals depend on it."""
+
+    @property
+    def draft_room(self) -> int:
+        """Tokens that the draft model's context can hold; 0 without a draft model."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds, from any origin."""
+        ...
+
+    def unread(self, tokens: Sequence[int]) -> bool:
+        """Whether the model that continues must first read more than the last of `tokens`."""
+        ...
+
+    def live(self, tokens: Sequence[int], following: Sequence[int]) -> int:
+        """How many of `following` the logits at hand suffice for; -1 if they do not give the token after `tokens`."""
+        ...
+
+    def held_by_draft(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, the draft model's context holds."""
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """Tokens that a constraint leaves no choice about."""
+        ...
+
+    def allowed(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, a constraint allows next."""
+        ...
+
+    def draft(self, tokens: Sequence[int]) -> int | None:
+        """The token that the draft model writes after `tokens`, None if it ends there. It is observed as any other.
+
+        Raises:
+            CancelledError: the work was stopped; `propose` can be called again.
+            WsdError: the draft model failed.
+        """
+        ...
 
 
 class Speculator:
     """Proposals for the continuation of one reply.
 
+    Making one and looking at its report changes nothing that is shared; `propose` and `observe` do.
+
     Args:
-        experience: what is known of the pair; it learns.
+        experience: what is known about the pair, shared by all replies.
         writes: the model that continues.
-        base, draft: their vocabularies; no draft, no proposals of it.
+        base, draft: the vocabularies of the model that continues and of the draft model; without the latter it
+            proposes nothing.
         draft_prompt: what the draft model reads before the reply.
-        prompt_length: tokens of the base's prompt.
-        sizes: tokens in the base's and in the draft's vocabulary.
-        lookup: whether the text itself is looked at.
-        greedy: whether the base always chooses its favourite.
+        prompt_length: number of tokens of the base's prompt.
+        lookup: whether the text itself is searched.
     """
 
     def __init__(
         self,
         experience: Experience,
         writes: Source,
-        base: Vocabulary,
-        draft: Vocabulary | None,
+        base: TextVocabulary,
+        draft: TextVocabulary | None,
         draft_prompt: Sequence[int],
         prompt_length: int,
-        sizes: tuple[int, int],
         *,
         lookup: bool = True,
-        greedy: bool = True,
     ) -> None:
-        self.greedy = greedy
         self._experience = experience
         self._costs = experience.costs[writes]
         self._base, self._draft = base, draft
-        self._sizes = sizes
         self._lookup = LookUp() if lookup else None
         self._followed = prompt_length
         self._draft_tokens = list(draft_prompt)
+        self._account: Account | None = None
         self._round: Round | None = None
         self._beyond: tuple[int, Sequence[int]] | None = None
         self._again = 0
         self._awake = 0
-        self._lacking, self._thought = math.inf, 0.0
+        self._lacking, self._planning = math.inf, 0.0
         self._fresh, self._since = FRESH, 0
-        self._spent = self._saved = 0.0
-        self._lost_before = experience.lost
-        self._rounds = self._proposed = self._looked_at = self._accepted = 0
-        for acceptance in experience.acceptance.values():
-            acceptance.renew()
-        for costs in experience.costs.values():
-            costs.age()
 
-    def checked(self, taken: float, refused: float) -> None:
-        """The base would have taken, or refused, so many of the draft's tokens that it checked."""
-        self._experience.acceptance["draft"].saw(taken, refused)
+    # -- the seam --------------------------------------------------------------------------------------------
 
-    def begin(self, tokens: Sequence[int], beyond: Sequence[int]) -> None:
-        """The continuation begins behind `tokens`, where the draft had written `beyond`. Only the first call counts."""
+    def propose(self, tokens: Sequence[int], most: int, beyond: Sequence[int], around: Surroundings) -> Sequence[int]:
+        """At most `most` tokens that may follow `tokens`; none where they would not pay.
+
+        `beyond` is what the draft had written after the switch; only the first call's counts.
+
+        Raises:
+            CancelledError, WsdError: what `around.draft` raises.
+        """
+        account = self._opened()
         if self._beyond is None:
             self._beyond = (len(tokens), beyond)
             if self._costs.known:
-                self._awake = len(tokens) + self._pause(0.0)
-
-    # -- rounds ----------------------------------------------------------------------------------------------
-
-    def rests(self, tokens: Sequence[int]) -> bool:
-        """Whether nothing is to be thought of behind `tokens`, because that alone would cost more than may be lost."""
-        if len(tokens) >= self._awake:
-            return False
-        self.settle()
-        self._spend(self._costs.of(1))
-        return True
-
-    def in_progress(self, tokens: Sequence[int]) -> Round | None:
-        """The round that was begun behind `tokens` and gave nothing yet."""
+                self._awake = len(tokens) + account.pause(0.0, self._price)
+        if len(tokens) < self._awake:  # planning alone would cost more than may be lost
+            self._settle()
+            account.spent += self._price
+            self._experience.lost = account.lost
+            return ()
         now = self._round
-        return now if now is not None and now.length == len(tokens) and not now.made else None
+        if now is None or now.length != len(tokens) or now.made:  # else it was interrupted, and goes on
+            self._settle()
+            now = self._round = self._next_round(tokens, min(most, MOST), around)
+        while now.wanted:
+            self._drafted(now, around.draft(self._draft_tokens + now.drafted))
+        del now.proposed[around.allowed(now.proposed) :]
+        return now.proposed
 
-    def round(
-        self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held, forced: Sequence[int] = ()
-    ) -> Round:
-        """A new round behind `tokens` with at most `most` proposals.
+    def observe(self, seen: Evaluation) -> None:
+        """Learn from an evaluation for this reply."""
+        self._opened()
+        if seen.tokens:
+            self._experience.costs[seen.role].saw(seen.tokens, seen.seconds)
+        for agreed in seen.agreed:
+            self._experience.acceptance["draft"].saw(agreed, 1 - agreed)
+        if (now := self._round) is not None:
+            now.seconds += seen.seconds
+            now.made += seen.written
+            now.taken += seen.accepted
+            if seen.written > seen.accepted:
+                self._settle()
 
-        The logits behind `live` tokens of what remains of the draft's text are known. The draft model's context has
-        room for `draft_room` tokens and holds the first `held(tokens)` of some. `forced` tokens are what a constraint
-        leaves no choice about.
-        """
-        self.settle()
-        self._round = self._planned(tokens, min(most, MOST), live, draft_room, held, forced)
-        return self._round
+    def abandon(self) -> None:
+        """The draft model can propose nothing any more; what its last round took was in vain."""
+        if self._round is not None:
+            account, seconds = self._opened(), self._round.seconds
+            account.saved -= seconds
+            account.spent += seconds
+            self._experience.lost = account.lost
+        self._draft = self._round = None
 
-    def read(self, tokens: Sequence[int]) -> Round:
-        """A new round behind `tokens`, of which the base must first read more than the last."""
-        self.settle()
-        self._round = Round(len(tokens), reads=True)
-        return self._round
+    def report(self) -> Speculated:
+        """What it came to so far."""
+        account = copy.copy(self._account or Account())
+        if self._round is not None:
+            account.settle(self._round, self._price if self._costs.known else None)
+        least = None
+        if self._draft is not None and self._costs.known and self._experience.costs["draft"].known:
+            least = break_even([self._cost_of_drafting(length, 1) for length in range(1, MOST + 1)], self._price)
+        return Speculated(
+            account.rounds,
+            account.proposed,
+            account.accepted,
+            account.accepted / account.proposed if account.proposed else None,
+            least,
+            account.saved,
+            account.examined,
+        )
 
-    def remaining(self, tokens: Sequence[int]) -> list[int]:
-        """What the draft had written behind `tokens` before the switch, if the base has followed it so far."""
+    # -- one round -------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Account:
+        """The account, opened with the first work for this reply: older measurements count less from then on."""
+        if self._account is None:
+            self._account = Account(self._experience.lost)
+            self._experience.begin_text()
+        return self._account
+
+    @property
+    def _price(self) -> float:
+        """Seconds that a plainly written token costs; it must be known."""
+        return self._costs.of(1)
+
+    def _next_round(self, tokens: Sequence[int], most: int, around: Surroundings) -> Round:
+        begun = around.clock()
+        remaining = self._remaining(tokens)
+        live = around.live(tokens, remaining)
+        if live < 0 and around.unread(tokens):
+            return Round(len(tokens), reads=True)
+        now = self._planned(tokens, most, remaining[:live] if live > 0 else [], remaining, around)
+        now.planning = now.seconds = around.clock() - begun
+        return now
+
+    def _settle(self) -> None:
+        """Enter the round that is over into the account, and learn how many of its proposals were accepted."""
+        ended, self._round = self._round, None
+        if ended is None or not ended.made or ended.reads:
+            return
+        account = self._opened()
+        self._planning = ended.planning
+        account.settle(ended, self._price if self._costs.known else None)
+        self._experience.lost = account.lost
+        if ended.proposed:
+            self._experience.acceptance[ended.source].saw(ended.taken, ended.examined - ended.taken)
+
+    def _remaining(self, tokens: Sequence[int]) -> list[int]:
+        """What the draft had written after `tokens` before the switch, if the base has followed it so far."""
         length, beyond = self._beyond or (0, ())
         if beyond and list(tokens[length:]) != list(beyond[: len(tokens) - length]):
             self._beyond = length, beyond = 0, ()
         return list(beyond[len(tokens) - length :])
 
-    @property
-    def draft_tokens(self) -> list[int]:
-        """What the draft model is to read in this round: its prompt, the reply, and its own proposals."""
-        return self._draft_tokens + (self._round.drafted if self._round is not None else [])
-
     def _follow(self, tokens: Sequence[int]) -> bool:
-        """Add what is new to what the draft model reads; False if that is half a character."""
+        """Add what is new to what the draft model reads; False if that ends with half a character."""
         assert self._draft is not None
         new, decoder = tokens[self._followed :], utf8_decoder()
         decoder.decode(b"".join(map(self._base.piece, new)))
         if decoder.getstate()[0]:
             return False
-        self._draft_tokens += translated(new, self._base, self._draft, self._sizes[1])
+        self._draft_tokens += translated(new, self._base, self._draft)
         self._followed = len(tokens)
         return True
 
-    def drafted(self, token: int | None) -> None:
-        """The draft model proposes a token, or the end."""
-        now = self._round
-        if now is None or self._draft is None:
-            return
+    def _drafted(self, now: Round, token: int | None) -> None:
+        """The draft model's next token for a round, None for the end of its text."""
+        assert self._draft is not None
         now.wanted -= 1
         if token is None:
             now.wanted = 0
         else:
             now.drafted.append(token)
         if not now.wanted:
-            now.proposed = translated(now.drafted, self._draft, self._base, self._sizes[0])[: now.most]
+            now.proposed = translated(now.drafted, self._draft, self._base)[: now.most]
             if not now.proposed:
                 self._experience.acceptance["draft"].saw(0, 1)
 
-    def without_draft(self) -> None:
-        """The draft model has nothing to say any more; what its last round took was in vain."""
-        self._saved -= self.seconds
-        self._spend(self.seconds)
-        self._draft = self._round = None
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that the round in progress took so far."""
-        return 0.0 if self._round is None else self._round.seconds
-
-    def took(self, seconds: float, *, thinking: bool = False) -> None:
-        """An evaluation for the round in progress took so long, or thinking about it did."""
-        if self._round is not None:
-            self._round.seconds += seconds
-            self._round.thought += seconds if thinking else 0.0
-
-    def made(self, *, taken: bool) -> None:
-        """A token came out of the round in progress, `taken` if it is the one that was proposed."""
-        if self._round is not None:
-            self._round.made += 1
-            self._round.taken += taken
-
-    def settle(self) -> None:
-        """Learn from the round that is over."""
-        now, self._round = self._round, None
-        if now is None or not now.made or now.reads:
-            return
-        self._thought = now.thought
-        if not now.source:
-            self._saved -= now.thought
-        elif self._costs.known:
-            self._saved += now.made * self._costs.of(1) - now.seconds
-        self._spend(now.seconds)
-        if now.proposed:
-            looked_at = min(now.made, len(now.proposed))
-            self._rounds += 1
-            self._proposed += len(now.proposed)
-            self._accepted += now.taken
-            self._looked_at += looked_at
-            self._experience.acceptance[now.source].saw(now.taken, looked_at - now.taken)
-
-    def _spend(self, seconds: float) -> None:
-        self._spent += seconds
-        self._experience.lost = max(0.0, self._lost_before - self._saved - SHARE * self._spent)
-
-    # -- which proposals, and how many --------------------------------------------------------------------------
+    # -- which proposals, and how many -----------------------------------------------------------------------
 
     def _planned(
-        self, tokens: Sequence[int], most: int, live: int, draft_room: int, held: Held, forced: Sequence[int]
+        self, tokens: Sequence[int], most: int, judged: Sequence[int], remaining: Sequence[int], around: Surroundings
     ) -> Round:
-        plain = Round(len(tokens))
+        """The round after `tokens`; `judged` tokens of `remaining` cost no evaluation."""
+        length, account = len(tokens), self._opened()
+        plain = Round(length)
         if most < 1:
             return plain
-        remaining = self.remaining(tokens)[:most]
-        if remaining and live > 0:
-            return Round(len(tokens), "draft", remaining[:live])
+        if judged:
+            return Round(length, "draft", list(judged[:most]))
         if self._fresh or not self._costs.known:
             self._fresh = max(0, self._fresh - 1)
             return plain
-        if self._losable() < 0:
-            self._awake = len(tokens) + 1 + self._pause(self._thought)
+        if account.losable(self._price) < 0:
+            self._awake = length + 1 + account.pause(self._planning, self._price)
             return plain
         self._lacking = math.inf
-        best, gain = plain, MARGIN
+        best = self._best_round(tokens, most, remaining, around)
+        if best is not None:
+            self._since = (self._since + 1) % AGAIN
+            self._fresh = int(self._since == 0)
+        elif self._lacking < math.inf:
+            self._awake = length + 1 + account.pause(self._lacking + self._planning, self._price)
+        return best or plain
+
+    def _best_round(
+        self, tokens: Sequence[int], most: int, remaining: Sequence[int], around: Surroundings
+    ) -> Round | None:
+        """The round that is expected to gain most over plain decoding, if any gains enough."""
+        best, gain = None, MARGIN
         if remaining:
-            length, better = self._best("draft", self._costs_of_check, len(remaining))
+            length, better = self._best_length("draft", self._cost_of_check, min(most, len(remaining)))
             if better > gain:
-                best, gain = Round(len(tokens), "draft", remaining[:length]), better
+                best, gain = Round(len(tokens), "draft", list(remaining[:length])), better
         elif self._draft is not None and len(tokens) >= self._again and self._experience.costs["draft"].known:
-            length, better = self._best_of_draft(tokens, most, draft_room, held, gain)
+            length, better = self._best_of_draft(tokens, most, around, gain)
             if better > gain:
                 best, gain = Round(len(tokens), "draft", wanted=length, most=most), better
-        if forced:
-            length, better = self._best("constraint", self._costs_of_check, min(most, len(forced)))
+        if forced := around.forced():
+            length, better = self._best_length("constraint", self._cost_of_check, min(most, len(forced)))
             if better > gain:
                 best, gain = Round(len(tokens), "constraint", list(forced[:length])), better
         if self._lookup is not None:
             found, same = self._lookup.find(tokens, most)
             if found:
                 source = f"look-up {9 if same >= 9 else 5 if same >= 5 else 3}"
-                length, better = self._best(source, self._costs_of_check, len(found))
+                length, better = self._best_length(source, self._cost_of_check, len(found))
                 if better > gain:
                     best = Round(len(tokens), source, found[:length])
-        if best is not plain:
-            self._since = (self._since + 1) % AGAIN
-            self._fresh = int(self._since == 0)
-        elif self._lacking < math.inf:
-            self._awake = len(tokens) + 1 + self._pause(self._lacking + self._thought)
         return best
 
-    def _best_of_draft(
-        self, tokens: Sequence[int], most: int, draft_room: int, held: Held, gain: float
-    ) -> tuple[int, float]:
-        """As `_best`; what the draft model has still to read is looked at only where it may be worth it."""
-        found = self._best("draft", lambda k: self._cost_of_drafting(k, 1), most)
+    def _best_of_draft(self, tokens: Sequence[int], most: int, around: Surroundings, gain: float) -> tuple[int, float]:
+        """As `_best_length`; what the draft model must read first is computed only where its proposals may pay."""
+        found = self._best_length("draft", lambda k: self._cost_of_drafting(k, 1), most)
         if found[1] > gain:
             if not self._follow(tokens):
                 return 0, 0.0
-            behind = max(1, len(self._draft_tokens) - held(self._draft_tokens))
-            room = min(most, draft_room - len(self._draft_tokens))
-            found = self._best("draft", lambda k: self._cost_of_drafting(k, behind), room)
+            unread = max(1, len(self._draft_tokens) - around.held_by_draft(self._draft_tokens))
+            room = min(most, around.draft_room - len(self._draft_tokens))
+            found = self._best_length("draft", lambda k: self._cost_of_drafting(k, unread), room)
         if found[1] <= gain:
             self._again = len(tokens) + PATIENCE
         return found
 
-    def _costs_of_check(self, length: int) -> float:
+    def _cost_of_check(self, length: int) -> float:
         return self._costs.of(length + 1)
 
-    def _cost_of_drafting(self, length: int, behind: int) -> float:
+    def _cost_of_drafting(self, length: int, unread: int) -> float:
         draft = self._experience.costs["draft"]
-        return draft.of(behind) + (length - 1) * draft.of(1) + self._costs.of(length + 1)
+        return draft.of(unread) + (length - 1) * draft.of(1) + self._costs.of(length + 1)
 
-    def _best(self, source: str, cost: Callable[[int], float], most: int) -> tuple[int, float]:
-        """The length with the most expected tokens per second, and how many times those of plain decoding they are.
+    def _best_length(self, source: str, cost: Callable[[int], float], most: int) -> tuple[int, float]:
+        """The length with the most expected tokens per second, and its gain: their ratio to plain decoding's.
 
         Lengths that could lose more than may be lost are left out; what the first one lacks that would pay is noted.
         """
-        plain, rate, losable = self._costs.of(1), self._experience.acceptance[source].rate, self._losable()
+        price, rate = self._price, self._experience.acceptance[source].rate
+        losable = self._opened().losable(price)
         best = (0.0, 0)
         for length in range(1, most + 1):
-            price = cost(length)
-            gain = expected(rate, length) * plain / price
-            if price - plain <= losable:
+            seconds = cost(length)
+            gain = expected(rate, length) * price / seconds
+            if seconds - price <= losable:
                 best = max(best, (gain, length))
             elif best[0] > MARGIN:
                 break
             elif gain > MARGIN:
-                self._lacking = min(self._lacking, price - plain)
+                self._lacking = min(self._lacking, seconds - price)
                 break
         gain, length = best
         return length, gain
-
-    def _losable(self) -> float:
-        """Seconds that may still be lost."""
-        grace = SHARE * GRACE * self._costs.of(1)
-        return self._saved + SHARE * self._spent + max(-grace, grace - self._lost_before)
-
-    def _pause(self, wanted: float) -> int:
-        """Tokens until so many seconds may be lost."""
-        return math.ceil(max(0.0, wanted - self._losable()) / (SHARE * self._costs.of(1)))
-
-    def report(self) -> Speculated:
-        """What it came to so far."""
-        if self._round is not None and self._round.made:
-            self.settle()
-        least = None
-        if self._draft is not None and self._costs.known and self._experience.costs["draft"].known:
-            least = break_even([self._cost_of_drafting(length, 1) for length in range(1, MOST + 1)], self._costs.of(1))
-        return Speculated(
-            self._rounds,
-            self._proposed,
-            self._accepted,
-            self._accepted / self._proposed if self._proposed else None,
-            least,
-            self._saved,
-            self._looked_at,
-        )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 HOLD_BACK_CAP = 64
-"""Longest unfinished word, in characters, that is waited for before the text in front of it is used."""
+"""Longest unfinished word, in characters, that holds back the text before it."""
 
 RUN_CAP = 256
 """The same for a run of one repeated character, such as a ruler: long runs are tokenised as a whole."""
@@ -89,11 +89,11 @@ def utf8_decoder() -> codecs.IncrementalDecoder:
 
 
 class Outlet:
-    """The way out: bytes with their source in, text that will never be taken back out.
+    """The way out of a reply: bytes with their source go in, text that is final comes out.
 
     Joined, everything that `push` and `close` return equals the text of all bytes (UTF-8, broken bytes as
-    U+FFFD), cut at the stop string that is completed first, stripped of surrounding white space if asked
-    (`verbatim`: only at its end).
+    U+FFFD), cut at the stop string that is completed first, with `strip` without surrounding white space
+    (with `verbatim` only at its end).
     """
 
     def __init__(self, stops: Sequence[str], *, strip: bool = False, verbatim: bool = False) -> None:

@@ -21,7 +21,7 @@ from wsd_local.units import MIB
 
 if TYPE_CHECKING:
     from wsd_local.library.gguf import Header
-    from wsd_local.llama.quantize import Job
+    from wsd_local.library.quantizer import QuantizeJob
 
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _QUANT_SIZE = re.compile(r"quant size += +([\d.]+) MiB \(([\d.]+) BPW\)")
@@ -71,7 +71,8 @@ def quantize(
     """
     from wsd_local.library.adapters import check_imatrix
     from wsd_local.library.gguf import read_header, read_model
-    from wsd_local.llama.quantize import Job, file_type
+    from wsd_local.library.quantizer import QuantizeJob
+    from wsd_local.llama.quantize import file_type
 
     kind = file_type(kind)
     require_threads(threads)
@@ -84,7 +85,7 @@ def quantize(
     if imatrix is not None:
         check_imatrix(read_header(imatrix), headers)
     matrix = str(imatrix.absolute()) if imatrix else None
-    job = Job(str(source.absolute()), str(output.absolute()), kind, threads or 0, allow_requantize, matrix)
+    job = QuantizeJob(str(source.absolute()), str(output.absolute()), kind, threads or 0, allow_requantize, matrix)
     check_disk(output, _planned_size(source, job, observer) + sum(header.size for header in headers))
 
     def heard(line: str) -> None:
@@ -111,7 +112,7 @@ def _require_unquantized(source: Path, headers: Sequence[Header]) -> None:
         )
 
 
-def _planned_size(source: Path, job: Job, observer: Observer) -> int:
+def _planned_size(source: Path, job: QuantizeJob, observer: Observer) -> int:
     """Bytes of all tensors of the file that a job makes, as llama.cpp computes them without making it."""
     lines = _run(source, replace(job, plan=True), nothing, observer)
     if job.imatrix is None and any("will require an imatrix" in line for line in lines):
@@ -120,9 +121,9 @@ def _planned_size(source: Path, job: Job, observer: Observer) -> int:
     return int(size)
 
 
-def _run(source: Path, job: Job, heard: Callable[[str], None], observer: Observer) -> list[str]:
+def _run(source: Path, job: QuantizeJob, heard: Callable[[str], None], observer: Observer) -> list[str]:
     """The lines that llama.cpp printed."""
-    code, lines = run(["wsd_local.llama.quantize", job.as_json()], heard, observer.stoppable)
+    code, lines = run(["wsd_local.library.quantizer", job.as_json()], heard, observer.stoppable)
     if code != 0:
         raise ModelError(f"{source}: cannot be quantised: {cause(code, lines, _QUANT_COMPLAINT)}")
     return lines

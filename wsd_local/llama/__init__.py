@@ -1,13 +1,12 @@
 """The only place that imports llama_cpp: models, contexts and samplers over llama.cpp's low-level API.
 
 Contract: nothing here knows Weak-to-Strong Decoding. A `Model` holds weights, vocabulary and metadata; a `Context`
-holds sequences and answers "what is the log-probability of these tokens behind those" and "what comes next";
-a `Sampler` is a native chain. Objects are closed by `close()` or `with`, contexts before their model.
+holds sequences, scores tokens and lets a sampler choose the next, as `core.contexts.TokenContext` describes; a
+`Sampler` is a native chain. Objects are closed by `close()` or `with`, contexts before their model.
 """
 
 from wsd_local.llama.abort import Cancellation
-from wsd_local.llama.context import Context, ContextOptions, Question
-from wsd_local.llama.grammar import DeadEndError, Matcher, Matching
+from wsd_local.llama.context import Context, ContextOptions
 from wsd_local.llama.model import Model
 from wsd_local.llama.sampler import Sampler
 
@@ -15,10 +14,6 @@ __all__ = [
     "Cancellation",
     "Context",
     "ContextOptions",
-    "DeadEndError",
-    "Matcher",
-    "Matching",
     "Model",
-    "Question",
     "Sampler",
 ]

@@ -3,7 +3,7 @@
 Contract: `Cancellation.set()` makes every evaluation that watches it stop: within one graph node on the CPU back end,
 between two evaluations elsewhere. It stays set until `clear()`.
 
-llama.cpp asks an abort callback after every graph node. A Python function there would cost more than the
+llama.cpp calls an abort callback after every graph node. A Python function there would cost more than the
 evaluation of a small model, so the callback is C's `strlen` over one flag byte: 0 for an empty string, 1 else.
 """
 
@@ -23,7 +23,7 @@ class Cancellation:
         self.flag = ctypes.create_string_buffer(2)
 
     def set(self) -> None:
-        """Ask for a stop."""
+        """Request a stop."""
         self.flag[0] = b"\x01"
 
     def clear(self) -> None:
@@ -32,11 +32,11 @@ class Cancellation:
 
     @property
     def is_set(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether the work is to stop."""
         return self.flag.raw[0] != 0
 
     def check(self) -> None:
-        """Raise `CancelledError` if a stop was asked for."""
+        """Raise `CancelledError` if the work is to stop."""
         if self.is_set:
             raise CancelledError("stopped")
 

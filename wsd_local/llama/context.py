@@ -4,8 +4,8 @@ Contract: every question names the whole token list of its sequence. The context
 holds, evaluates what is missing, removes what is too much, and reuses the rest; so questions can come in any
 order and cost only what is new. Questions of several sequences share evaluations (`step`), and what two sequences
 begin with is evaluated once. Rows of logits live in llama.cpp's buffer until the next evaluation and are never copied.
-A memory that refuses to remove its newest tokens goes back to a snapshot and evaluates the rest again; the logger
-`wsd_local.llama` says so.
+A memory that refuses to remove its newest tokens goes back to a snapshot and evaluates the rest again; that is logged
+to `wsd_local.llama`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,20 @@ import numpy as np
 import numpy.typing as npt
 
 from wsd_local.core.alignment import common_prefix
+from wsd_local.core.contexts import Progress, Question
+from wsd_local.core.resources import ROWS, UBATCH, CacheType, FlashAttention, cpu_flash, cpu_ubatch
 from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
-from wsd_local.llama.batching import ROWS, UBATCH, cpu_flash, cpu_ubatch
+from wsd_local.llama.batch import Batch, Part
+from wsd_local.llama.logits import distribution_of, log_softmax_at, logits_of
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
-from wsd_local.llama.sampler import Sampler, logits_of
 from wsd_local.llama.snapshots import STRIDE, Snapshots
-from wsd_local.settings import CacheType, FlashAttention
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 SHARED = 16
 """Tokens that two sequences must have in common for one to wait until the other has evaluated them."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,50 +59,8 @@ class ContextOptions:
     cells: int | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Question:
-    """`tokens` that the sequence `seq` shall hold, and the positions from `row` on whose logits are wanted.
-
-    `answer` is told each of these positions in their order, and its row, while the row lives. `progress` is told tokens
-    done and their total. `evaluated` counts the tokens that had to be evaluated.
-    """
-
-    seq: int
-    tokens: Sequence[int]
-    row: int
-    answer: Callable[[int, int], None]
-    progress: Progress | None = None
-    evaluated: int = 0
-    end: int = 0
-    begun: int | None = None
-
-    def __post_init__(self) -> None:
-        self.end = len(self.tokens)
-        if not 0 <= self.row < self.end:
-            raise ValueError(f"row {self.row} of {self.end} tokens")
-
-    @property
-    def done(self) -> bool:
-        """Whether all rows were told."""
-        return self.row >= self.end
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Tokens of a question that go into one evaluation."""
-
-    question: Question
-    start: int
-    end: int
-
-    @property
-    def rows(self) -> range:
-        """Positions of which logits are wanted."""
-        return range(max(self.start, self.question.row), self.end)
-
-
 class Context:
-    """A KV cache over `model`, stoppable through `cancellation`.
+    """The sequences of `model` in one KV cache; `cancellation` stops its evaluations.
 
     Raises:
         FitError: llama.cpp could not make it; the reason is its own.
@@ -117,7 +74,7 @@ class Context:
         self.evaluated = 0
         self._cancellation = cancellation
         params = llama_cpp.llama_context_default_params()
-        # Cells that a sliding window has left are used again, though another sequence may begin with what they hold.
+        # Cells that a sliding window has left are reused, although another sequence may share them.
         self._shares = model.n_swa == 0 and not model.is_recurrent
         params.kv_unified = model.n_swa == 0
         params.n_ctx = max(options.n_ctx, options.cells or 0) if params.kv_unified else options.n_ctx * options.n_seq
@@ -145,9 +102,9 @@ class Context:
             llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, (ctypes.c_float * 1)(options.lora[1]))
         llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
         self.cells = int(llama_cpp.llama_n_ctx(self._handle))
-        self.n_ctx = options.n_ctx
+        self.n_ctx, self.n_seq, self.n_rows = options.n_ctx, options.n_seq, options.n_rows
         self._memory = llama_cpp.llama_get_memory(self._handle)
-        self._batch = _Batch(params.n_batch)
+        self._batch = Batch(params.n_batch)
         self._mirrors: list[list[int]] = [[] for _ in range(options.n_seq)]
         self._rows: list[dict[int, int]] = [{} for _ in range(options.n_seq)]
         self._snapshots: dict[int, Snapshots] = {}
@@ -164,7 +121,7 @@ class Context:
     # -- questions -------------------------------------------------------------------------------------------
 
     def logprobs(self, seq: int, tokens: Sequence[int], start: int, progress: Progress | None = None) -> list[float]:
-        """Natural log-probabilities (temperature 1) of `tokens[start:]`, each behind all tokens before it."""
+        """Natural log-probabilities (temperature 1) of `tokens[start:]`, each given all tokens before it."""
         found: list[float] = []
 
         def answer(position: int, row: int) -> None:
@@ -175,7 +132,7 @@ class Context:
         return found
 
     def favourites(self, seq: int, tokens: Sequence[int], start: int) -> list[tuple[int, float]]:
-        """The most probable token and its probability (temperature 1) at the place of each of `tokens[start:]`."""
+        """The most probable token and its probability (temperature 1) at the position of each of `tokens[start:]`."""
         found: list[tuple[int, float]] = []
 
         def answer(position: int, row: int) -> None:
@@ -188,18 +145,18 @@ class Context:
         return found
 
     def read(self, seq: int, tokens: Sequence[int], progress: Progress | None = None) -> None:
-        """Make the sequence hold `tokens`, for a later question that begins with them."""
+        """Evaluate `tokens` for a later question that begins with them."""
         self.ask(Question(seq, tokens, len(tokens) - 1, lambda position, row: None, progress))
 
     def ask(self, question: Question) -> None:
-        """Answer one question wholly."""
+        """Answer one question completely."""
         while not question.done:
             self.step([question])
 
-    def sample(self, row: int, sampler: Sampler) -> int:
-        """The token that `sampler` chooses from a row of the last evaluation."""
+    def sample(self, row: int, sampler: Any) -> int:
+        """The token that a `Sampler` of this model chooses from a row of the last evaluation."""
         assert self._handle is not None
-        return sampler.sample(self._handle, row)
+        return int(sampler.sample(self._handle, row))
 
     def logprob(self, row: int, token: int) -> float:
         """Natural log-probability of `token` in a row of the last evaluation."""
@@ -216,27 +173,27 @@ class Context:
         return int(self._logits(row).argmax())
 
     def alive(self, seq: int, tokens: Sequence[int], row: int) -> int:
-        """How many rows that live stand behind the beginnings of `tokens`, from position `row` on without a gap."""
+        """How many positions of `tokens`, from `row` on without a gap, have logits at hand."""
         rows, same = self._rows[seq], common_prefix(self._mirrors[seq], tokens)
         return next((place - row for place in range(row, same) if place not in rows), max(0, same - row))
 
     def held(self, seq: int) -> Sequence[int]:
-        """What a sequence holds."""
+        """The tokens that a sequence holds."""
         return self._mirrors[seq]
 
     def forget(self, seq: int) -> None:
-        """Free what a sequence holds."""
+        """Free a sequence."""
         self._truncate(seq, 0)
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
     def step(self, questions: Sequence[Question]) -> None:
-        """Answer what rows that live can answer; if that is nothing, evaluate one batch for all questions.
+        """Answer what the rows at hand can answer; if that is nothing, evaluate one batch for all questions.
 
         Each question must have a sequence of its own, and all together must fit into the cells.
 
         Raises:
-            CancelledError: a stop was asked for. What was evaluated stays.
+            CancelledError: the work was stopped; what was evaluated stays.
             ModelError: the model's file became shorter, or unreadable.
             FitError: the tokens of a question do not fit into its sequence.
         """
@@ -246,8 +203,8 @@ class Context:
             if question.end > self.n_ctx:
                 advice = room_advice(self.n_ctx, self.model.n_ctx_train)
                 raise FitError(f"{question.end} tokens do not fit into a context of {self.n_ctx}; {advice}")
-        told = [self._tell(question) for question in questions]
-        if any(told):
+        answered = [self._answer(question) for question in questions]
+        if any(answered):
             return
         parts = self._parts(questions)
         self._decode(parts)
@@ -257,10 +214,10 @@ class Context:
             question = part.question
             if question.progress is not None and question.begun is not None:
                 question.progress(part.end - question.begun, question.end - question.begun)
-            self._tell(question)
+            self._answer(question)
 
-    def _tell(self, question: Question) -> bool:
-        """Answer from rows that live; whether there was one."""
+    def _answer(self, question: Question) -> bool:
+        """Answer from the rows at hand; whether there was one."""
         rows = self._rows[question.seq]
         if question.row not in rows:
             return False
@@ -271,11 +228,11 @@ class Context:
             question.answer(position, row)
         return question.row > before
 
-    def _parts(self, questions: Sequence[Question]) -> list[_Part]:
-        """What of each question goes into the next batch, the shortest first: a long prompt holds up nobody."""
+    def _parts(self, questions: Sequence[Question]) -> list[Part]:
+        """The parts of questions for the next batch, the shortest first: a long prompt delays no other question."""
         starts = {id(question): self._start(question) for question in questions}
-        room, rows = self._batch.size, self.options.n_rows
-        parts: list[_Part] = []
+        room, rows = self._batch.size, self.n_rows
+        parts: list[Part] = []
         for question in sorted(questions, key=lambda question: question.end - starts[id(question)]):
             start = starts[id(question)]
             if self._waits(question, start, parts):
@@ -284,7 +241,7 @@ class Context:
             if self.model.is_recurrent and end > start:
                 end = self._snapshot(question.seq, start, end, question.row)
             if end > start:
-                part = _Part(question, start, end)
+                part = Part(question, start, end)
                 parts.append(part)
                 room -= end - start
                 rows -= len(part.rows)
@@ -297,7 +254,7 @@ class Context:
         if keep < len(mirror):
             keep = self._truncate(question.seq, keep)
         if question.begun is None:
-            if self._shares and self.options.n_seq > 1:
+            if self._shares and self.n_seq > 1:
                 keep = self._copied(question, keep)
             question.begun = keep
         return keep
@@ -316,7 +273,7 @@ class Context:
         self._mirrors[question.seq] = list(question.tokens[:longest])
         return longest
 
-    def _waits(self, question: Question, start: int, parts: Sequence[_Part]) -> bool:
+    def _waits(self, question: Question, start: int, parts: Sequence[Part]) -> bool:
         """Whether another question of this batch evaluates what this one begins with."""
         if not self._shares or question.row - start < SHARED:
             return False
@@ -330,7 +287,7 @@ class Context:
     def _snapshot(self, seq: int, start: int, end: int, first_row: int) -> int:
         """Keep the state before tokens that may be taken back; return where the evaluation must end to keep the next.
 
-        Taken back are checked tokens behind the switch, and what stands behind a prompt when another turn follows.
+        Tokens that may be removed later: those of one batch after its first row, and those after a prompt.
         """
         snapshots = self._snapshots.setdefault(seq, Snapshots(self._handle, seq))
         wanted = start >= first_row and (end - start > 1 or snapshots.newest == 0)
@@ -338,7 +295,7 @@ class Context:
             snapshots.take(start)
         return min(end, first_row) if start < first_row else end
 
-    def _decode(self, parts: Sequence[_Part]) -> None:
+    def _decode(self, parts: Sequence[Part]) -> None:
         self._cancellation.check()
         self.model.check_file()
         for rows in self._rows:
@@ -368,7 +325,7 @@ class Context:
             self._rows[part.question.seq] = {position: at + position - part.start for position in part.rows}
             at += count
 
-    def _take_back(self, parts: Sequence[_Part]) -> None:
+    def _take_back(self, parts: Sequence[Part]) -> None:
         for part in parts:
             self._truncate(part.question.seq, part.start)
 
@@ -400,7 +357,7 @@ class Context:
 
 
 def _flash(model: Model, options: ContextOptions) -> FlashAttention:
-    """Where nothing speaks against it, llama.cpp chooses."""
+    """The setting, but off on a CPU where measurements say so."""
     types = (options.cache_type_k, options.cache_type_v)
     flash = model.may_offload or cpu_flash(options.flash_attn, types, options.n_ctx, options.n_seq)
     return options.flash_attn if flash else "off"
@@ -410,53 +367,7 @@ def _named(kind: CacheType) -> str:
     return "F16" if kind == "auto" else kind.upper()
 
 
-class _Batch:
-    """llama.cpp's batch, filled through numpy views."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.native = llama_cpp.llama_batch_init(size, 0, 1)
-        self._token = _view(self.native.token, size)
-        self._pos = _view(self.native.pos, size)
-        self._logits = _view(self.native.logits, size)
-        _view(self.native.n_seq_id, size)[:] = 1
-
-    def fill(self, parts: Sequence[_Part]) -> None:
-        at = 0
-        for part in parts:
-            end = at + part.end - part.start
-            self._token[at:end] = part.question.tokens[part.start : part.end]
-            self._pos[at:end] = np.arange(part.start, part.end)
-            self._logits[at:end] = self._pos[at:end] >= part.question.row
-            for i in range(at, end):
-                self.native.seq_id[i][0] = part.question.seq
-            at = end
-        self.native.n_tokens = at
-
-    def close(self) -> None:
-        llama_cpp.llama_batch_free(self.native)
-
-
-def _view(pointer: Any, size: int) -> npt.NDArray[Any]:
-    return np.ctypeslib.as_array(pointer, shape=(size,))
-
-
-def log_softmax_at(logits: npt.NDArray[np.float32], token: int) -> float:
-    """Natural log of the softmax of `logits` (float32) at `token`."""
-    top = logits.max()
-    return float(logits[token] - top - np.log(np.exp(logits - top).sum(dtype=np.float64)))
-
-
-def distribution_of(logits: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """The largest probability of the softmax of `logits`, and its entropy in nats; computed in float64."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    weights = np.exp(shifted)
-    total = weights.sum()
-    shifted[weights == 0] = 0  # the limit of p log p; -inf times 0 is not a number
-    return float(1 / total), float(np.log(total) - weights.dot(shifted) / total)
-
-
 def default_threads() -> int:
-    """Threads that pay: all available cores on small machines, half of the logical ones on larger (SMT)."""
+    """The fastest number of threads: all cores of a small machine, half of the logical ones of a larger (SMT)."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return available if available <= 4 else available // 2

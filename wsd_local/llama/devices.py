@@ -5,37 +5,16 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
+from wsd_local.core.resources import Device, Machine
 from wsd_local.llama.logs import forward_logs
 
 _CPU, _GPU, _IGPU = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory."""
-
-    name: str
-    description: str
-    free: int
-    total: int
-    shared: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Accelerators, and the machine's own memory, in bytes."""
-
-    devices: tuple[Device, ...]
-    free: int
-    total: int
-    threads: int = 1
 
 
 def machine(threads: int) -> Machine:
@@ -85,8 +64,8 @@ def supports_offload() -> bool:
 
 def cpu_features() -> frozenset[str]:
     """The CPU's features, by llama.cpp's names (AVX2, NEON, …)."""
-    said = llama_cpp.llama_print_system_info().decode(errors="replace")
-    return frozenset(re.findall(r"(\w+) = 1", said))
+    info = llama_cpp.llama_print_system_info().decode(errors="replace")
+    return frozenset(re.findall(r"(\w+) = 1", info))
 
 
 def library_version() -> str:

@@ -1,7 +1,8 @@
 """llama.cpp's own log lines as Python logging, and as causes of errors.
 
 Contract: after `forward_logs()` native lines go to the logger `wsd_local.llama` (warnings and errors at their level,
-the rest as debug) and nowhere else, never to a file descriptor. `captured()` collects what is said inside it.
+the rest as debug) and nowhere else, never to a file descriptor. `captured()` collects the warnings and errors inside
+it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def captured() -> Iterator[list[str]]:
 
 
 def cause(lines: list[str]) -> str:
-    """The most telling native line: the first error, without the name of the C++ function."""
+    """The most informative native line: the first error, without the name of the C++ function."""
     for line in lines:
         text = line.split(": ", 1)[-1] if line.split(": ", 1)[0].isidentifier() else line
         if "error" in text.lower() or "fail" in text.lower() or "unable" in text.lower():

@@ -1,9 +1,9 @@
 """Model files that are mapped into memory, and become shorter while they are used.
 
-Contract: a page after a mapped file's end, or one that a failing disk cannot give, is a bus error (SIGBUS) for whoever
-touches it, which ends a process without a word. While a `MappedFile` is watched on 64-bit Linux, such a page is
-replaced by zeros instead, the evaluation goes on to its end, and `check` raises a `ModelError`: what it gave is
-thrown away. Bus errors that have nothing to do with watched files go on to whoever cared for them before.
+Contract: a page after a mapped file's end, or one that a failing disk cannot give, is a bus error (SIGBUS) for the
+thread that touches it, which ends the process without a message. While a `MappedFile` is watched on 64-bit Linux, such
+a page is replaced by zeros instead, the evaluation goes on to its end, and `check` raises a `ModelError`: its results
+are thrown away. Bus errors elsewhere go on to the handler that was installed before.
 
 This is what systemd does for its journal. llama.cpp's threads know no Python; a function made by ctypes can be
 called on them, because they touch a model's pages only while they hold neither Python's lock nor one of the C library.
@@ -75,7 +75,7 @@ class _Action(ctypes.Structure):
 
 
 class _Handler:
-    """What happens on a bus error. There is one in a process, as there is one signal."""
+    """The handler of bus errors. There is one in a process, as there is one signal."""
 
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[MappedFile] = weakref.WeakSet()
@@ -88,7 +88,7 @@ class _Handler:
         self._function = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(self._on_fault)
 
     def watch(self, file: MappedFile) -> None:
-        """Care for a file until it is gone."""
+        """Handle bus errors of a file until it is gone."""
         with self._lock:
             self._watched.add(file)
             if not self._installed:
@@ -103,7 +103,7 @@ class _Handler:
             mended = self._mended(address)
         except Exception:
             mended = False
-        if not mended:  # the instruction is tried again, and whoever cared before is asked
+        if not mended:  # the instruction is tried again, now with the handler installed before
             self._libc.sigaction(int(signal.SIGBUS), ctypes.byref(self._before), None)
             self._installed = False
 

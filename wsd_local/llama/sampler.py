@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import llama_cpp
 import numpy as np
@@ -17,11 +17,45 @@ import numpy.typing as npt
 
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import WsdError
-from wsd_local.llama.grammar import Matcher
+from wsd_local.llama.logits import logits_of
 from wsd_local.llama.model import Model
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """llama.cpp's `llama_token_data`."""
+
+
+class Matcher(Protocol):
+    """Where one text stands that follows a constraint."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the text is complete and cannot go on."""
+        ...
+
+    @property
+    def allowed(self) -> npt.NDArray[np.intp]:
+        """The tokens that may come next, ascending.
+
+        Raises:
+            DeadEndError: there is none.
+        """
+        ...
+
+    def feed(self, data: bytes) -> bool:
+        """Whether the text may go on with `data`; if so it does, else nothing changes."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """The text goes on with `token`, which must be allowed."""
+        ...
+
+    def valid(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, from the first on, the text may go on with."""
+        ...
+
+    def forced(self) -> list[int]:
+        """Tokens that the text must go on with."""
+        ...
 
 
 class Sampler:
@@ -72,7 +106,7 @@ class Sampler:
         llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
-        """What stands before the first token: penalties look at all of it, a constraint at the opening's `text`.
+        """What stands before the first token: penalties look back on all of it, a constraint on the opening's `text`.
 
         Only the first call counts.
 
@@ -87,6 +121,11 @@ class Sampler:
                 llama_cpp.llama_sampler_accept(self._chain, token)
         if self._matcher is not None and not self._matcher.feed(text):
             raise WsdError("the vocabulary of the model that continues cannot write what the draft wrote")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is always chosen."""
+        return self._sampling.temperature == 0
 
     @property
     def over(self) -> bool:
@@ -109,7 +148,7 @@ class Sampler:
         """
         if self._matcher is not None:
             return self._matched(self._matcher, logits_of(context, row, self._n_vocab))
-        if self._plain:  # the native chain first copies the whole row into candidates, twenty times as slow
+        if self._plain:  # the native chain copies the whole row into candidates first, and is twenty times as slow
             token = int(logits_of(context, row, self._n_vocab).argmax())
             if token not in self._forbidden:
                 return token
@@ -136,8 +175,3 @@ def _apply(native: Any, candidates: npt.NDArray[Any]) -> int:
     if array.selected < 0:
         raise WsdError("llama.cpp's samplers chose no token")
     return int(array.data[array.selected].id)
-
-
-def logits_of(context: ctypes.c_void_p | None, row: int, n_vocab: int) -> npt.NDArray[np.float32]:
-    """A row of the context's last evaluation, `n_vocab` logits in llama.cpp's own memory."""
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), shape=(n_vocab,))

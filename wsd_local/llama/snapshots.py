@@ -2,7 +2,7 @@
 
 Contract: for models with a recurrent part (Mamba, LFM2, Qwen3.5, …), whose state is overwritten by every token.
 A snapshot is llama.cpp's own copy of that part (`LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY`), named by the number of tokens
-it stands for; attention layers of a hybrid need none, they are cut as usual. At most `SNAPSHOTS` are kept.
+it stands for; attention layers of a hybrid need none, they are truncated as usual. At most `SNAPSHOTS` are kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SNAPSHOTS = 8
 """Snapshots kept per sequence. The newest always stays; of the others the one nearest to its predecessor goes first."""
 
 STRIDE = 64
-"""Tokens between two snapshots where nothing else asks for one."""
+"""Tokens between two snapshots where no other is taken."""
 
 _FLAGS = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 

@@ -1,7 +1,7 @@
 """How long calls into llama.cpp take.
 
 Contract: inside `timed_calls` each function that this package looks up in the module `llama_cpp` is timed. Work that a
-device does behind a call that returned already counts where a later call waits for it. What timing itself costs (below
+device does after a call has returned counts where a later call waits for it. What timing itself costs (below
 a microsecond a call) counts as the caller's own time.
 """
 

@@ -1,4 +1,4 @@
-"""`wsd_local.llama.trial FILE SIZE MODE [repack | ADAPTER]`: load a model, evaluate two tokens, print what failed.
+"""`wsd_local.llama.trial FILE SIZE MODE [repack | ADAPTER]`: load a model, evaluate two tokens, print the error.
 
 Contract: run in a process of its own by `wsd_local.library.vetting`, because llama.cpp ends the process where some
 damaged files contradict themselves, and where its fast kernels crash, which `repack` tries too. Exit code 0: the file
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from wsd_local.core.resources import LoadMode
 from wsd_local.errors import WsdError
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
-from wsd_local.settings import LoadMode
 from wsd_local.units import GIB
 
 _ROOM = GIB

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from wsd_local.core.resources import ROWS, UBATCH, FlashAttention, Machine, cpu_flash, cpu_ubatch
 from wsd_local.errors import FitError
-from wsd_local.llama.batching import ROWS, UBATCH, cpu_flash, cpu_ubatch
-from wsd_local.llama.devices import Machine
 from wsd_local.placement.footprint import Footprint, Layer
-from wsd_local.settings import FlashAttention
 from wsd_local.units import MIB, gib
 
 Role = Literal["draft", "base"]

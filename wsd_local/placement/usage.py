@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wsd_local.core.resources import ROWS, cpu_flash, cpu_ubatch
 from wsd_local.library.gguf import Header
-from wsd_local.llama.batching import ROWS, cpu_flash, cpu_ubatch
 from wsd_local.placement.footprint import footprint
 from wsd_local.placement.plan import DEFAULT_CTX
 

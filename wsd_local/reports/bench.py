@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any, Literal
 
+from wsd_local.core.contexts import Question
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import CancelledError, FitError, UsageError
 from wsd_local.events import Source, Text
 from wsd_local.library.naming import name_of
-from wsd_local.llama import Context, Question, Sampler
+from wsd_local.llama import Context, Sampler
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.timing import timed_calls
 from wsd_local.placement.plan import HOST, Plan, load_mode

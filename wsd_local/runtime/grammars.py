@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from wsd_local.constraints.compiling import Waiting, compiled
 from wsd_local.constraints.constraint import Constraint, unknown_keywords
+from wsd_local.constraints.matching import Matcher, Matching
 from wsd_local.errors import CancelledError
-from wsd_local.llama import Matcher, Model
+from wsd_local.llama import Model
 
 
 class Grammars:
@@ -18,6 +19,7 @@ class Grammars:
 
     def __init__(self) -> None:
         self._compiled: dict[Constraint, str] = {}
+        self._matchings: dict[Model, Matching] = {}
         self._noticed: set[Constraint] = set()
 
     def compile(self, constraint: Constraint, waiting: Waiting | None = None) -> str:
@@ -44,7 +46,9 @@ class Grammars:
             if cancelled():
                 raise CancelledError("stopped while a constraint was prepared")
 
-        return model.matching(check).matcher(grammar)
+        if model not in self._matchings:
+            self._matchings[model] = Matching(model, check)
+        return self._matchings[model].matcher(grammar)
 
     def notice(self, constraint: Constraint) -> str | None:
         """A notice for the first use of a constraint, if it has keywords that have no effect."""

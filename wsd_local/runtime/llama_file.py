@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from wsd_local.core.resources import CacheType
 from wsd_local.events import Source
 from wsd_local.files import HashProgress, file_sha256, identity
-from wsd_local.library.gguf import is_mappable, look_at
+from wsd_local.library.adapters import check_adapter
+from wsd_local.library.gguf import is_mappable, look_at, read_header, read_model
 from wsd_local.library.vetting import amx_works, vet, vet_adapter
 from wsd_local.llama import ContextOptions, Model
 from wsd_local.placement.plan import DEFAULT_CTX, Plan, cells, load_mode, rows
-from wsd_local.settings import CacheType, LoadSettings
+from wsd_local.settings import LoadSettings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -73,7 +75,12 @@ class LlamaFile:
         self._vets = False
 
     def vocabulary(self) -> Model:
-        """The model without its weights."""
+        """The model without its weights.
+
+        Raises:
+            ModelError: the file is missing, damaged or of the wrong kind.
+        """
+        look_at(self.path)
         return Model(self.path, n_gpu_layers=0, vocab_only=True)
 
     def open(self, plan: Plan | None, progress: LoadProgress | None = None) -> Model:
@@ -84,7 +91,11 @@ class LlamaFile:
             CancelledError: `progress` returned False.
         """
         report = None if progress is None else partial(progress, self._role)
+        headers = read_model(self.path)
+        if self._lora is not None:
+            check_adapter(read_header(self._lora[0]), headers)
         self._identify(self.path)
+        parts = [header.path for header in headers]
         repack = amx_works(None if report is None else partial(report, 0.0))
         if not repack:
             LOGGER.info(
@@ -94,6 +105,7 @@ class LlamaFile:
         if placement is None:
             return Model(
                 self.path,
+                parts=parts,
                 n_gpu_layers=self._loading.gpu_layers(self._role),
                 load_mode=wanted if is_mappable(self.path) else "none",
                 progress=report,
@@ -101,6 +113,7 @@ class LlamaFile:
             )
         return Model(
             self.path,
+            parts=parts,
             n_gpu_layers=placement.gpu_layers,
             split=dict(zip(placement.devices, placement.split, strict=True)),
             load_mode=load_mode(placement) if wanted in ("auto", "mmap") else wanted,

@@ -158,7 +158,6 @@ class Pair:
             models.context,
             models.cancellation,
             apart=models.loading.resident == "one",
-            experience=models.experience,
         )
 
     def close(self) -> None:

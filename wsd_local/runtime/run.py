@@ -12,23 +12,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wsd_local.constraints.constraint import Constraint
+from wsd_local.constraints.matching import Matcher
 from wsd_local.core.costs import Experience
 from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.rounds import Speculated
 from wsd_local.core.rules import require_threshold
 from wsd_local.core.sampling import Sampling
-from wsd_local.core.speculation import Speculated, Speculator
+from wsd_local.core.speculation import Speculator
 from wsd_local.core.text import THINKING_MARKS
 from wsd_local.errors import CancelledError, UsageError, short
 from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
-from wsd_local.llama import Matcher, Model, Sampler
+from wsd_local.llama import Model, Sampler
 from wsd_local.llama.build import version
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.messages import Message, supplied_prefix
-from wsd_local.runtime.engine import Engine, Job, Stopwatch
+from wsd_local.runtime.engine import Engine
+from wsd_local.runtime.job import Job
 from wsd_local.runtime.loading import LoadedModels, roles_of
 from wsd_local.runtime.prepare import prepare
+from wsd_local.runtime.proposals import SpeculativeProposals
 from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
+from wsd_local.runtime.stopwatch import Stopwatch
 from wsd_local.settings import ReplySettings, plain
 from wsd_local.units import plural
 from wsd_local.version import __version__
@@ -105,7 +110,8 @@ class Run:
             )
             self._room = models.n_ctx(self._writer) - len(self.prepared.tokens(self._writer))
             self.job = self._job(watch)
-            self._speculate()
+            self._proposals = self._speculative()
+            self.job.proposals = self._proposals
         watch.now()
 
     def _job(self, watch: Stopwatch) -> Job:
@@ -163,27 +169,26 @@ class Run:
         begun = self._texts.get(role)
         return None if begun is None else begun.copy()
 
-    def _speculate(self) -> None:
-        """Give the job proposals for its continuation, if they are wanted and can be taken back."""
+    def _speculative(self) -> SpeculativeProposals | None:
+        """Proposals for the continuation, if they are wanted and can be taken back."""
         models, wanted = self._models, self.settings.speculation
         model, draft = models.model(self._writer), models.model("draft") if len(self._roles) == 2 else None
         if wanted == "off" or model.is_recurrent or models.loading.resident == "one":
-            return
+            return None
         if wanted == "lookup" or draft is None or draft.is_recurrent:
-            draft = None
+            draft, drafter = None, None
         else:
-            self.job.proposer = Sampler(Sampling(), draft, ignore_eos=self.settings.ignore_eos)
-        self.job.speculator = Speculator(
+            drafter = Sampler(Sampling(), draft, ignore_eos=self.settings.ignore_eos)
+        speculator = Speculator(
             self._options.experience or models.experience,
             self._writer,
             model,
             draft,
             list(self.prepared.tokens("draft")),
             self.machine.prompt_length,
-            (model.n_vocab, 0 if draft is None else draft.n_vocab),
             lookup=wanted != "draft",
-            greedy=self._sampling.temperature == 0,
         )
+        return SpeculativeProposals(speculator, self.machine, self._writer, self.job.base_sampler, drafter)
 
     @property
     def machine(self) -> Decoding:
@@ -290,7 +295,7 @@ class Run:
             if len(self._roles) == 2
             else (),
             constraint=self._constrained(),
-            speculation=Speculated() if self.job.speculator is None else self.job.speculator.report(),
+            speculation=Speculated() if self._proposals is None else self._proposals.report(),
         )
 
     def _constrained(self) -> Constrained | None:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wsd_local.core.contexts import Question
 from wsd_local.events import Source
-from wsd_local.llama import Context, Question
+from wsd_local.llama import Context
 from wsd_local.runtime.loading import LoadedModels
 
 ENOUGH = 0.95

@@ -1,6 +1,6 @@
-"""What a text may go on with, over one vocabulary: llguidance.
+"""Which tokens may follow a text that is constrained by a grammar, over one vocabulary: llguidance.
 
-Contract: a `Matching` is one vocabulary as llguidance reads it, built once; a `Matcher` is where one text stands in a
+Contract: a `Matching` is one vocabulary as llguidance reads it, built once; a `Matcher` is the place of one text in a
 grammar. A text is bytes: it can be fed as bytes that no token stands for alone, and tokens count for what they write,
 so control tokens are never part of it. Nothing that was not allowed is accepted.
 """
@@ -8,7 +8,8 @@ so control tokens are never part of it. Nothing that was not allowed is accepted
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +17,54 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from wsd_local.constraints.compiling import LIMITS, on_large_stack
-from wsd_local.errors import UsageError, WsdError
-
-if TYPE_CHECKING:
-    from wsd_local.llama.model import Model
+from wsd_local.errors import DeadEndError, UsageError, WsdError
 
 Check = Callable[[], None]
 _BYTES = 256
 _ENOUGH = 256
-"""Bytes of a forced text that are read as tokens at once."""
+"""Bytes of a forced text that are tokenised at once."""
 _KEPT = 16
 """Compiled grammars that are kept."""
 
 
-class DeadEndError(WsdError):
-    """The vocabulary cannot write what the text must go on with."""
+class ModelVocabulary(Protocol):
+    """The part of a model that constraints use."""
+
+    @property
+    def path(self) -> Path:
+        """The model's file, for messages."""
+        ...
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def eog_tokens(self) -> Sequence[int]:
+        """The tokens that end a text."""
+        ...
+
+    def is_eog(self, token: int) -> bool:
+        """Whether a token ends a text."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for."""
+        ...
+
+    def tokenize_text(self, text: str) -> list[int]:
+        """Tokens of a text alone."""
+        ...
 
 
 class _Vocabulary:
-    """A model's vocabulary as llguidance asks for one. All bytes follow the tokens, each as one more token."""
+    """A model's vocabulary in llguidance's form. All single bytes follow the tokens, as tokens of their own."""
 
     bos_token_id = None
     special_token_ids = ()
 
-    def __init__(self, model: Model, check: Check) -> None:
+    def __init__(self, model: ModelVocabulary, check: Check) -> None:
         self._model = model
         self.eos_token_id = model.eog_tokens[0]
         self.tokens: list[bytes] = []
@@ -54,13 +79,13 @@ class _Vocabulary:
     def __call__(self, text: str | bytes) -> list[int]:
         """Tokens that write exactly this text: what is forced is what must be written, byte by byte.
 
-        Of a long text its beginning is enough: it is asked for again with each token.
+        The beginning of a long text is enough: this is called again for each token.
         """
         data = text.encode() if isinstance(text, str) else text
         if len(data) > _ENOUGH:
             ends = (end for end in range(_ENOUGH, 0, -1) if data[end] & 0xC0 != 0x80)
             data = data[: next(ends, _ENOUGH)]
-        for before in ("", "\n"):  # some put a space before all that begins
+        for before in ("", "\n"):  # some vocabularies put a space before the beginning of a text
             tokens = self._model.tokenize_text(before + data.decode(errors="replace"))
             for start in range(min(len(tokens), 4)):
                 if b"".join(map(self._model.piece, tokens[start:])) == data:
@@ -77,13 +102,14 @@ class _Vocabulary:
 
 
 class Matching:
-    """The vocabulary of `model`. Building it takes a second or more for 250,000 tokens; `check` may stop that.
+    """The vocabulary of `model`. Building it takes a second or more for 250,000 tokens; `check` is called meanwhile and
+    may stop it.
 
     Raises:
         ModelError, CancelledError: what `check` raises.
     """
 
-    def __init__(self, model: Model, check: Check = lambda: None) -> None:
+    def __init__(self, model: ModelVocabulary, check: Check = lambda: None) -> None:
         if not model.eog_tokens:
             raise WsdError(f"{model.path}: has no token that ends a text, so no constraint can be followed")
         self.n_vocab = model.n_vocab
@@ -117,7 +143,7 @@ class Matching:
 
 
 class Matcher:
-    """Where a text stands in a grammar. Made by `Matching.matcher`."""
+    """The place of one text in a grammar. Made by `Matching.matcher`."""
 
     def __init__(self, matching: Matching, native: Any) -> None:
         self._matching = matching
@@ -125,7 +151,7 @@ class Matcher:
         self._allowed: npt.NDArray[np.intp] | None = None
 
     def copy(self) -> Matcher:
-        """Another text that stands in the same place."""
+        """Another text at the same place."""
         return Matcher(self._matching, self._native.deep_copy())
 
     def feed(self, data: bytes) -> bool:

@@ -1,0 +1,89 @@
+"""One reply in progress: its state machine, its samplers, the question it waits for, and what that cost.
+
+Contract: a job belongs to one engine at a time; only `steering` may be used from other threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from wsd_local.core.contexts import Question, TokenSampler
+from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.requests import Request
+from wsd_local.core.speculation import Evaluation
+from wsd_local.errors import WsdError
+from wsd_local.events import Event, Source
+from wsd_local.runtime.proposals import Proposals
+from wsd_local.runtime.stopwatch import Stopwatch
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of the evaluation that is being answered, see `Evaluation`."""
+
+    written: int = 0
+    accepted: int = 0
+    agreed: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One reply in progress.
+
+    `draft_tokens` is the draft's prompt and what it has written; `spelled` has the spellings of its control tokens that
+    mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `progress` is
+    called from inside long evaluations with the model's role, the tokens done and their total. What is put into
+    `steering`, from any thread, is applied to the machine before the next request. `error` ended the job.
+    """
+
+    machine: Decoding
+    base_sampler: TokenSampler
+    draft_sampler: TokenSampler | None = None
+    proposals: Proposals | None = None
+    draft_tokens: list[int] = field(default_factory=list)
+    spelled: Mapping[int, bytes] = field(default_factory=dict)
+    writes: Source = "base"
+    probabilities: bool = False
+    progress: Callable[[Source, int, int], None] | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    evaluated: dict[Source, int] = field(default_factory=dict)
+    steering: deque[Callable[[Decoding], None]] = field(default_factory=deque)
+    error: WsdError | None = None
+    waits_for: tuple[Source, Question] | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def events(self) -> Iterator[Event]:
+        """What became final since the last time."""
+        for event in self.machine.take_events():
+            self.stopwatch.saw(event, self.machine.shown_tokens)
+            yield event
+
+    @property
+    def over(self) -> bool:
+        """Whether the reply is done or failed."""
+        return self.error is not None or self.machine.phase is Phase.DONE
+
+    def request(self) -> Request | None:
+        """What the machine needs next, if anything."""
+        while self.steering:
+            self.steering.popleft()(self.machine)
+        return None if self.error is not None else self.machine.request()
+
+    def count(self, role: Source, question: Question) -> None:
+        """Add the tokens that were evaluated for a question."""
+        self.evaluated[role] = self.evaluated.get(role, 0) + question.evaluated
+
+    def put_away(self) -> None:
+        """Drop the question in progress, answered or not: the machine's request is the whole truth."""
+        if self.waits_for is not None:
+            self.count(*self.waits_for)
+            self.waits_for = None
+        self.outcome = Outcome()
+
+    def observe(self, role: Source, tokens: int = 0, seconds: float = 0.0) -> None:
+        """Report an evaluation to the proposals: its outcome, and its cost if it was for this job alone."""
+        seen, self.outcome = self.outcome, Outcome()
+        if self.proposals is not None:
+            self.proposals.observe(Evaluation(role, tokens, seconds, seen.written, seen.accepted, seen.agreed))
