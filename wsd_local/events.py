@@ -42,9 +42,10 @@ class Text(Event):
 
 @dataclass(frozen=True, slots=True)
 class Checked(Event):
-    """The base has read draft tokens `start … start + len(probs) - 1` (indices of base tokens).
+    """The base has scored draft tokens `start … start + len(probs) - 1` (indices of base tokens).
 
-    A later event with a lower `start` replaces what was said from there on.
+    `windows` is the rule's confidence at each of them: with WSD's rule that of the window that ends there, None before
+    the first is full. A later event with a lower `start` replaces the values from there on.
     """
 
     kind: ClassVar[str] = "checked"
@@ -55,7 +56,7 @@ class Checked(Event):
 
 @dataclass(frozen=True, slots=True)
 class Switched(Event):
-    """Drafting is over. `index` is the switch point where a window passed, else None."""
+    """Drafting is over. `index` is the switch point where the rule decided, else None."""
 
     kind: ClassVar[str] = "switched"
     reason: SwitchReason
