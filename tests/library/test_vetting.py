@@ -26,7 +26,7 @@ from wsd_local.library.gguf import Header
 from wsd_local.library.vetting import amx_works, crash_cause, vet
 from wsd_local.llama import Model
 from wsd_local.reports import doctor as diagnosis
-from wsd_local.runtime import pair as pairs
+from wsd_local.runtime import llama_file
 from wsd_local.units import MIB
 
 
@@ -221,7 +221,7 @@ def test_amx_that_crashes_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("wsd_local.llama.devices.cpu_features", lambda: features)
     monkeypatch.setattr(vetting, "_trial", crashed)
-    monkeypatch.setattr(pairs, "Model", made)
+    monkeypatch.setattr(llama_file, "Model", made)
     assert amx_works() and ran == []
     features.add("AMX_INT8")
     for _ in range(2):
