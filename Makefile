@@ -13,7 +13,7 @@ PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.t
 # Fails where the llama.cpp that pip found in its cache crashes.
 TRIAL = wsd_local.llama.trial models/demo/draft-q8_0.gguf 2000000 none repack
 
-.PHONY: audit run chat test test-all lint demo pictures train clean
+.PHONY: audit run chat test test-all lint docs demo pictures train clean
 
 run: $(VENV)/.run
 	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
@@ -39,6 +39,10 @@ lint: $(VENV)/.dev audit
 audit: $(VENV)/.dev
 	$(BIN)/python tests/audit.py
 
+# The page of the command line anew, and the site in build/docs; a warning is an error.
+docs: $(VENV)/.dev
+	$(BIN)/python tests/docs_site.py
+
 demo: $(VENV)/.run
 	$(BIN)/wsd-local eval demo
 
@@ -63,4 +67,4 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .cache

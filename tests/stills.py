@@ -6,6 +6,7 @@ python tests/stills.py docs/pictures      # makes the README's pictures, with th
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ async def settled(pilot: Pilot[Any]) -> None:
         same, before = (same + 1 if now == before else 0), now
 
 
+def picture(app: ChatApp) -> str:
+    """The screen as SVG that loads no fonts from elsewhere."""
+    return re.sub(r""",\s*url\("https?:[^)]*\) format\([^)]*\)""", "", app.export_screenshot(title="wsd-chat"))
+
+
 async def pictures(folder: Path) -> None:
     """Ask the embedded pair, and save the chat and the switch view as SVG."""
     with Store(":memory:") as store:
@@ -80,10 +86,10 @@ async def pictures(folder: Path) -> None:
                 while app.busy or app.models.busy:
                     await pilot.pause(0.05)
             await pilot.pause(0.2)
-            (folder / "chat.svg").write_text(app.export_screenshot(title="wsd-chat"), encoding="utf-8")
+            (folder / "chat.svg").write_text(picture(app), encoding="utf-8")
             await pilot.press("f2")
             await pilot.pause(0.5)
-            (folder / "switch.svg").write_text(app.export_screenshot(title="wsd-chat"), encoding="utf-8")
+            (folder / "switch.svg").write_text(picture(app), encoding="utf-8")
 
 
 if __name__ == "__main__":

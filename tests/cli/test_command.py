@@ -399,9 +399,3 @@ def test_help_and_version_load_nothing_heavy() -> None:
     assert b"heavy: []" in done.stdout
     assert b"--on-draft-end" in done.stdout
     assert wsd("--version").stdout.startswith(b"wsd-local 0.")
-
-
-def test_readme_shows_the_real_help() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    shown = wsd("run", "--help", env={**os.environ, "COLUMNS": "100"}).stdout.decode()
-    assert shown.strip() in readme

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import complains, wsd
@@ -142,14 +141,3 @@ def test_replies_at_once_are_as_configured(tmp_path: Path) -> None:
     options = ("--input", str(source), "--max-tokens", "4")
     done = wsd("run", *options, "--output", str(tmp_path / "out"), env=os.environ | {"WSD_LOCAL_PARALLEL": "2"})
     assert done.returncode == 0 and b"at once" not in done.stderr  # nothing was measured
-
-
-def test_the_readme_s_python_runs_and_asks_what_the_embedded_pair_knows(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "wsd.load" in block]
-    names: dict[str, Any] = {}
-    exec(code, names)
-    printed = capsys.readouterr().out
-    assert "boil" in printed and "Paris" in printed
-    answers = [one["content"] for one in names["chat"].messages if one["role"] == "assistant"]
-    assert "Paris" in answers[0] and "Madrid" in answers[1]

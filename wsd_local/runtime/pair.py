@@ -114,7 +114,8 @@ class Pair:
     """Two models, each with one context. Models are loaded when they are first needed.
 
     Args:
-        draft, base: GGUF files.
+        draft: its GGUF file.
+        base: its GGUF file.
         reply: defaults of every reply.
         loading: how the models are loaded.
         base_format: how a conversation is written for the base.
