@@ -42,7 +42,8 @@ class LoadedModels:
     """The draft and the base model of a pair.
 
     Args:
-        draft, base: GGUF files.
+        draft: its GGUF file.
+        base: its GGUF file.
         loading: how the models are loaded.
         base_format: how a conversation is written for the base.
         clock: the date for chat templates that insert one.

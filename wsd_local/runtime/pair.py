@@ -48,7 +48,8 @@ def load(
 
     Args:
         name: the pair's name; None: the embedded pair.
-        draft, base: models by path or name, in place of the pair's.
+        draft: a model by path or name, in place of the pair's.
+        base: the same for the base.
         base_format: how a conversation is written for the base, in place of the pair's format.
         progress: called with a model's role and the loaded fraction; stops the loading by returning False.
         busy: what a reply does if the pair is in use: `wait`, or raise `BusyError` at once (`error`). Each reply can
