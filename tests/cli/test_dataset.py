@@ -71,7 +71,7 @@ def test_the_same_command_goes_on_and_another_setting_does_not(tmp_path: Path) -
     assert wsd(*options, "--limit", "2").returncode == 0
     first = out.read_bytes()
     done = wsd(*options)
-    assert done.returncode == 0 and b"2 replies are there; the run goes on" in done.stderr
+    assert done.returncode == 0 and b"2 replies are done; the run continues" in done.stderr
     assert out.read_bytes().startswith(first) and len(lines(out)) == 4
     complains(wsd(*options, "--threshold", "0.5"), 2, "another threshold: 0.8, now 0.5")
     complains(wsd(*options, "--system", "Be brief."), 2, "another system")
@@ -307,7 +307,9 @@ def test_interrupted_and_killed_runs_go_on(tmp_path: Path, tell: Callable[..., N
         process.send_signal(signals[kill % 3])
         _, error = process.communicate()
         assert process.returncode in (130, 143, -signal.SIGKILL, 0), error
-        assert process.returncode != 130 or b"replies are there; the same command goes on" in error or not before
+        assert (
+            process.returncode != 130 or b"replies are done; the same command continues the run" in error or not before
+        )
         whole = out.read_bytes()
         found = [json.loads(line) for line in whole[: whole.rfind(b"\n") + 1].splitlines()]
         keys = [(line["index"], line["turn"]) for line in found]

@@ -107,7 +107,7 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
     sink = output or _Printed()
     begun_with = len(sink.done)
     if begun_with:
-        console.note(f"{task.data.output}: {_are_there(begun_with)}; the run continues")
+        console.note(f"{task.data.output}: {_are_done(begun_with)}; the run continues")
     batch = Batch(pair, data, sink, tokens=task.tokens)
     number = batch.fleet.parallel
     if parallel is None and number > 1 and batch.done < batch.total:
@@ -116,7 +116,7 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
         failed = _follow(batch, pair, number, console, stop_on_error=task.data.on_error == "stop")
     except CancelledError:
         where = "" if task.data.output is None else "; the same command continues the run"
-        console.note(f"interrupted: {batch.done} of {_are_there(batch.total)}{where}")
+        console.note(f"interrupted: {batch.done} of {_are_done(batch.total)}{where}")
         raise
     if output is not None:
         _finish(task, output, pair, console)
@@ -181,7 +181,7 @@ def _follow(batch: Batch, pair: Pair, parallel: int, console: Console, *, stop_o
                 failed += 1
                 console.report(f"{_where(outcome)}: {outcome.error}")
                 if stop_on_error:
-                    raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {_are_there(batch.total)}")
+                    raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {_are_done(batch.total)}")
             elif outcome.notice is not None:
                 console.report(f"{_where(outcome)}: {outcome.notice}")
             elif outcome.reply is not None:
@@ -192,8 +192,8 @@ def _follow(batch: Batch, pair: Pair, parallel: int, console: Console, *, stop_o
     return failed
 
 
-def _are_there(number: int) -> str:
-    return f"{plural(number, 'reply')} {'is' if number == 1 else 'are'} there"
+def _are_done(number: int) -> str:
+    return f"{plural(number, 'reply')} {'is' if number == 1 else 'are'} done"
 
 
 def _where(outcome: Outcome) -> str:
