@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docs_site
 import pytest
+from wsd_chat.commands import COMMANDS
 
 from wsd_local.cli.reference import reference
 
@@ -165,3 +166,12 @@ def test_the_architecture_lists_every_folder() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `wsd_local/(\w+)/`", text, re.MULTILINE))
     assert listed == {folder.parent.name for folder in (ROOT / "wsd_local").glob("*/__init__.py")}
+
+
+def test_keys_and_slash_commands_of_the_chat_page_exist() -> None:
+    text = (ROOT / "docs" / "guide" / "chat.md").read_text(encoding="utf-8").partition("## Where chats")[0]
+    bound = {key for command in COMMANDS for key in command.keys.split(",")}
+    named = {key.lower() for key in re.findall(r"\b(?:(?:Alt|Ctrl)\+\w+|F\d+)", text)}
+    assert named - {"ctrl+j", "alt+enter", "ctrl+p"} <= bound
+    slashes = set(re.findall(r"`/(\w+)`", text))
+    assert slashes and slashes <= {command.slash for command in COMMANDS}
