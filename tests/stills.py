@@ -14,10 +14,11 @@ from typing import Any
 from textual.pilot import Pilot
 from wsd_chat.app import ChatApp
 from wsd_chat.entries import Entry
-from wsd_chat.model_jobs import Pulse, Wanted
+from wsd_chat.model_jobs import Wanted
 from wsd_chat.widgets.composer import Composer
 
-from wsd_local.core.decoding import ReplyToken
+from wsd_local.core.decoding import Phase, ReplyToken
+from wsd_local.runtime.reply import ReplyProgress, Timings
 from wsd_local.store import Store
 
 QUESTION = "What is the capital of France?"
@@ -44,9 +45,9 @@ class Still(ChatApp):
     def __init__(self, theme: str = "textual-dark") -> None:
         super().__init__(Wanted("demo", None, None, {}), Store(":memory:"))
         self._wanted_theme = theme
+        self.pairs.load = self._load_nothing  # type: ignore[method-assign]
 
-    def load(self, wanted: Wanted) -> None:
-        """Nothing is loaded."""
+    def _load_nothing(self, wanted: Wanted) -> None:
         self.status.pair, self.status.phase = "demo", "ready"
 
     async def prepare(self, pilot: Pilot[Any]) -> None:
@@ -55,7 +56,8 @@ class Still(ChatApp):
         self.query_one(Composer).cursor_blink = False
         reply = Entry(2, 1, "assistant", ANSWER, drafted=29, label="0.91", report=REPORT)
         await self.transcript.show([Entry(1, None, "user", QUESTION), reply])
-        self.status.pulse = Pulse("ready", 250.0, 120.0, 39, 2048, 0.02)
+        timings = Timings(first_text_s=0.02, draft_tokens_per_s=250.0, base_tokens_per_s=120.0)
+        self.status.progress = ReplyProgress(Phase.DONE, 9, 20, 39, 2048, timings)
         await settled(pilot)
 
 
@@ -83,7 +85,7 @@ async def pictures(folder: Path) -> None:
             for question in ("How do I boil an egg?", QUESTION):
                 app.query_one(Composer).put(question)
                 await pilot.press("enter")
-                while app.busy or app.models.busy:
+                while app.replies.busy or app.models.busy:
                     await pilot.pause(0.05)
             await pilot.pause(0.2)
             (folder / "chat.svg").write_text(picture(app), encoding="utf-8")

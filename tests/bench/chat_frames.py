@@ -34,13 +34,6 @@ REPLY = (
 )
 
 
-class Still(ChatApp):
-    """The chat without models."""
-
-    def load(self, wanted: Wanted) -> None:
-        """Nothing is loaded."""
-
-
 def filled(path: Path, messages: int) -> int:
     """A chat of that many messages."""
     with Store(path) as store:
@@ -58,15 +51,16 @@ async def measure(messages: int, rate: float, seconds: float) -> dict[str, float
         path = Path(folder) / "chats.db"
         chat = filled(path, messages)
         with Store(path) as store:
-            app = Still(Wanted("demo", None, None, {}), store)
+            app = ChatApp(Wanted("demo", None, None, {}), store)
+            app.pairs.load = lambda wanted: None  # type: ignore[method-assign]
             async with app.run_test(size=(120, 40)) as pilot:
-                await app.open_chat(chat)
+                await app.chats.open(chat)
                 await pilot.pause()
                 app.models.submit = lambda work: Task()  # type: ignore[method-assign]
-                app.ask("and how do I boil another one?")
-                while app.turn is None or app.turn.task is None or app.turn.key is None:
+                app.replies.ask("and how do I boil another one?")
+                while app.replies.turn is None or app.replies.turn.task is None or app.replies.turn.key is None:
                     await pilot.pause()
-                key, words = app.turn.key, (REPLY * 20).split(" ")
+                key, words = app.replies.turn.key, (REPLY * 20).split(" ")
                 begun = last = time.perf_counter()
                 sent = 0
                 while (now := time.perf_counter()) - begun < seconds:

@@ -14,8 +14,9 @@ from wsd_chat.app import ChatApp
 from wsd_chat.commands import COMMANDS, slash
 from wsd_chat.markdown.source import SWITCH
 from wsd_chat.model_jobs import Wanted
-from wsd_chat.screens.box import HelpScreen, LogScreen
 from wsd_chat.screens.compare import CompareScreen
+from wsd_chat.screens.help import HelpScreen
+from wsd_chat.screens.log import LogScreen
 from wsd_chat.screens.model_picker import ModelPicker
 from wsd_chat.screens.settings import SettingsScreen
 from wsd_chat.screens.switch_view import SwitchView
@@ -76,7 +77,7 @@ async def test_escape_stops_and_keeps_and_the_reply_goes_on(tmp_path: Path) -> N
         brake.hold(60)
         await pilot.press("f6")
         await until(pilot, lambda: len(texts(app)[1][1]) > len(part) + 40)
-        assert "F6 goes on" not in shown(app), "it goes on already"
+        assert "F6 continues" not in shown(app), "it goes on already"
         await pilot.press("ctrl+c")
         brake.let_go()
         await answered(app, pilot)
@@ -101,7 +102,7 @@ async def test_a_stopped_reply_goes_on_after_a_restart(tmp_path: Path) -> None:
 
     async def go_on() -> None:
         async with chatting(tmp_path, mode="draft", max_tokens=40, ignore_eos=True) as (app, pilot):
-            await app.open_chat(app.store.chats()[0].id)
+            await app.chats.open(app.store.chats()[0].id)
             await pilot.press("f6")
             await until(pilot, lambda: len(texts(app)[1][1]) > len(part))
             await answered(app, pilot)
@@ -119,7 +120,7 @@ async def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> No
         app.query_one(Composer).put(FRANCE)
         await pilot.press("enter")
         await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
-        first = app.chat_id
+        first = app.conversation.chat
         await pilot.press("ctrl+n")
         brake.let_go()
         await answered(app, pilot)
@@ -132,7 +133,7 @@ async def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> No
         await pilot.press("escape")
         brake.let_go()
         await answered(app, pilot)
-        await app.open_chat(first)
+        await app.chats.open(first)
         kept = texts(app)[1][1]
         assert len(kept) > 40
         brake.hold(60)
@@ -155,7 +156,7 @@ async def test_a_stopped_reply_goes_on_with_another_pair(tmp_path: Path) -> None
         brake.let_go()
         await answered(app, pilot)
         part, before = texts(app)[1][1], app.models.pair
-        app.load(app.wanted)
+        app.pairs.load(app.pairs.wanted)
         await until(pilot, lambda: app.models.pair not in (None, before) and app.status.phase == "ready")
         brake.hold(60)
         await pilot.press("f6")
@@ -205,20 +206,20 @@ async def test_steering_by_key(tmp_path: Path) -> None:
         brake = Brake(app)
         app.query_one(Composer).put(EGG)
         await pilot.press("enter")
-        await until(pilot, lambda: app.answering.run is not None)
+        await until(pilot, lambda: app.replies.answering.run is not None)
         await pilot.press("f3")
         brake.let_go()
         await answered(app, pilot)
         entry = app.query(MessageView).last().entry
         assert entry.report["switch"]["reason"] == "user" and "▐you▌" in shown(app)
         await ask(app, pilot, "/threshold 0.3")
-        assert app.threshold == 0.3 and "━━●───── 0.3" in shown(app)
+        assert app.settings.threshold == 0.3 and "━━●───── 0.3" in shown(app)
         await ask(app, pilot, FRANCE)
         assert app.query(MessageView).last().entry.report["switch"]["threshold"] == 0.3
         await ask(app, pilot, "/threshold high")
-        assert app.threshold == 0.3
+        assert app.settings.threshold == 0.3
         await pilot.press("alt+up", "alt+up", "alt+down")
-        assert app.threshold == 0.35
+        assert app.settings.threshold == 0.35
 
 
 async def test_letting_the_draft_go_on_by_key(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ async def test_letting_the_draft_go_on_by_key(tmp_path: Path) -> None:
         brake = Brake(app)
         app.query_one(Composer).put(FRANCE)
         await pilot.press("enter")
-        await until(pilot, lambda: app.answering.run is not None)
+        await until(pilot, lambda: app.replies.answering.run is not None)
         await pilot.press("f4")
         brake.let_go()
         await answered(app, pilot)
@@ -242,7 +243,7 @@ async def test_copy_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return "a program"
 
     async with chatting(tmp_path) as (app, pilot):
-        monkeypatch.setattr("wsd_chat.clipboard.copy", copy)
+        monkeypatch.setattr("wsd_chat.copying.copy", copy)
         await ask(app, pilot, FRANCE)
         await pilot.press("alt+c")
         await pilot.click(next(iter(app.query(MessageView))))
@@ -272,7 +273,7 @@ async def test_the_switch_view(tmp_path: Path) -> None:
         await until(pilot, lambda: "favourite" in shown(app))
         await pilot.press("f5", "f2")
         await until(pilot, lambda: not isinstance(app.screen, SwitchView))
-        assert len(app.screen_stack) == 1 and len(texts(app)) == 2 and not app.busy
+        assert len(app.screen_stack) == 1 and len(texts(app)) == 2 and not app.replies.busy
 
 
 async def test_compare_side_by_side(tmp_path: Path) -> None:
@@ -294,7 +295,7 @@ async def test_compare_side_by_side(tmp_path: Path) -> None:
 async def test_chats_search_rename_delete_undo(tmp_path: Path) -> None:
     async with chatting(tmp_path) as (app, pilot):
         await ask(app, pilot, FRANCE)
-        first = app.chat_id
+        first = app.conversation.chat
         await pilot.press("ctrl+n")
         await until(pilot, lambda: not texts(app))
         await ask(app, pilot, EGG)
@@ -305,12 +306,12 @@ async def test_chats_search_rename_delete_undo(tmp_path: Path) -> None:
         app.query_one("#search", Input).value = "paris"
         await until(pilot, lambda: rows.option_count == 1)
         await pilot.press("enter", "enter")
-        await until(pilot, lambda: app.chat_id == first and len(texts(app)) == 2)
+        await until(pilot, lambda: app.conversation.chat == first and len(texts(app)) == 2)
         await pilot.press("alt+x")
-        await until(pilot, lambda: app.chat_id is None)
+        await until(pilot, lambda: app.conversation.chat is None)
         assert len(app.store.chats()) == 1
         await pilot.press("alt+z")
-        await until(pilot, lambda: app.chat_id == first and len(texts(app)) == 2)
+        await until(pilot, lambda: app.conversation.chat == first and len(texts(app)) == 2)
         assert len(app.store.chats()) == 2
 
 
@@ -364,7 +365,11 @@ async def test_settings_and_presets(tmp_path: Path) -> None:
         assert app.store.presets()[0].name == "mine"
         await pilot.click("#use")
         await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
-        assert app.talk.system == "Be kind." and app.overrides["temperature"] == 0.5 and app.threshold == 0.85
+        assert (
+            app.conversation.system == "Be kind."
+            and app.settings.overrides["temperature"] == 0.5
+            and app.settings.threshold == 0.85
+        )
         await ask(app, pilot, FRANCE)
         assert len(texts(app)) == 2
 
@@ -459,7 +464,7 @@ async def test_a_long_chat_mounts_its_end_first(tmp_path: Path) -> None:
             parent = store.add(chat, parent, "user", f"question {number}")
             parent = store.add(chat, parent, "assistant", f"answer {number}")
     async with chatting(tmp_path) as (app, pilot):
-        await app.open_chat(chat)
+        await app.chats.open(chat)
         await pilot.pause()
         assert len(app.query(MessageView)) == WINDOW and "answer 99" in shown(app)
         await app.query_one(Transcript).earlier()

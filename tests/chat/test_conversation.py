@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_going_on_in_vain_leaves_the_reply_as_it_was(talk: Conversation, first: 
     else:
         talk.fail(begun, "the first error")
     row = talk.store.message(begun.writer.id)
-    again = talk.go_on(pair="another", settings={"threshold": 0.5})
+    again = talk.continue_(pair="another", settings={"threshold": 0.5})
     assert again is not None and talk.store.message(begun.writer.id).state == "writing"
     if how == "fail":
         talk.fail(again, "no pair is loaded")
@@ -205,3 +206,15 @@ def test_entries_carry_their_place(talk: Conversation, tmp_path: Path) -> None:
     talk.finish(begun, reply("Again ", "one"))
     shown: list[Entry] = entries(talk.store, talk.head)
     assert [entry.place for entry in shown] == [(1, 1), (2, 2)]
+
+
+def test_a_reply_cut_at_its_length_limit_is_continued_and_a_complete_one_is_not(talk: Conversation) -> None:
+    begun = asked(talk)
+    talk.finish(begun, replace(reply("Great ", "answer"), finish_reason="length"))
+    again = talk.continue_(pair="demo", settings={})
+    assert again is not None and again.continues and again.branch[-1].text == "Great answer"
+    again.writer.text(Text(" and more", "base"))
+    talk.finish(again, None)
+    assert states(talk)[-1] == ("assistant", "Great answer and more", "cancelled")
+    answered(talk, "two?")
+    assert talk.continue_(pair="demo", settings={}) is None

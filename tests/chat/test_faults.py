@@ -21,6 +21,9 @@ from wsd_chat.widgets.composer import Composer
 from wsd_chat.widgets.message import MessageView
 from wsd_chat.widgets.transcript import Transcript
 
+from wsd_local.core.decoding import Phase
+from wsd_local.runtime.reply import ReplyProgress
+from wsd_local.runtime.run import Run
 from wsd_local.settings import ReplySettings
 from wsd_local.store import Store
 
@@ -46,8 +49,8 @@ async def test_a_held_store_freezes_no_key_and_loses_no_question(
         with held(tmp_path / "chats.db"):
             composer.put(FRANCE)
             await pilot.press("enter", "x", "y")
-            assert composer.text == "xy" and app.busy, "keys go on while the question is being saved"
-            await until(pilot, lambda: not app.busy)
+            assert composer.text == "xy" and app.replies.busy, "keys go on while the question is being saved"
+            await until(pilot, lambda: not app.replies.busy)
             await until(pilot, lambda: "another program" in shown(app))
             assert composer.text == f"{FRANCE}\nxy" and texts(app)[:1] != [("user", FRANCE)]
         composer.put("")
@@ -59,18 +62,18 @@ async def test_a_reply_that_ends_while_the_store_is_held_is_kept_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsd_local.store.file.BUSY_S", 0.5)
-    monkeypatch.setattr("wsd_chat.endings.RETRY_S", 0.1)
+    monkeypatch.setattr("wsd_chat.reply_end.RETRY_S", 0.1)
 
     async with chatting(tmp_path) as (app, pilot):
         brake = Brake(app)
         app.query_one(Composer).put(FRANCE)
         await pilot.press("enter")
-        await until(pilot, lambda: app.answering.run is not None)
+        await until(pilot, lambda: app.replies.answering.run is not None)
         with held(tmp_path / "chats.db"):
             brake.let_go()
             await until(pilot, lambda: "not saved yet" in shown(app))
         await until(pilot, lambda: "opened by" in shown(app))
-        assert app.talk.head is not None and "Paris" in app.store.message(app.talk.head).text
+        assert app.conversation.head is not None and "Paris" in app.store.message(app.conversation.head).text
 
 
 @pytest.mark.parametrize("asked_first", [True, False])
@@ -78,7 +81,7 @@ async def test_leaving_does_not_wait_for_a_held_store_and_says_what_is_lost(
     asked_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wsd_local.store.file.BUSY_S", 10_000.0)
-    monkeypatch.setattr("wsd_chat.endings.LEAVE_S", 0.1)
+    monkeypatch.setattr("wsd_chat.replies.LEAVE_S", 0.1)
     lost: list[str | None] = []
 
     with ExitStack() as stack:
@@ -89,7 +92,7 @@ async def test_leaving_does_not_wait_for_a_held_store_and_says_what_is_lost(
             app.query_one(Composer).put(FRANCE)
             await pilot.press("enter")
             if asked_first:
-                await until(pilot, lambda: app.answering.run is not None)
+                await until(pilot, lambda: app.replies.answering.run is not None)
                 stack.enter_context(held(tmp_path / "chats.db"))
             brake.let_go()
         lost.append(app.lost)
@@ -105,9 +108,9 @@ async def test_a_chat_opened_while_the_pair_loads_stops_nothing(tmp_path: Path) 
     with Store(tmp_path / "chats.db") as store:
         app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store, chat=chat)
         async with app.run_test(size=(120, 30)) as pilot:
-            await app.open_chat(chat)
+            await app.chats.open(chat)
             await pilot.press("ctrl+n")
-            await app.open_chat(chat)
+            await app.chats.open(chat)
             await until(pilot, lambda: app.models.pair is not None and app.status.phase == "ready")
             assert texts(app) == [("user", FRANCE)]
             await pilot.press("f5")
@@ -124,10 +127,10 @@ async def test_going_on_without_a_pair_leaves_a_stopped_reply_stopped(tmp_path: 
         await pilot.press("escape")
         brake.let_go()
         await answered(app, pilot)
-        head = app.talk.head
+        head = app.conversation.head
         assert head is not None
         row = app.store.message(head)
-        app.load(Wanted(None, None, str(tmp_path / "none.gguf"), {"threads": 1}))
+        app.pairs.load(Wanted(None, None, str(tmp_path / "none.gguf"), {"threads": 1}))
         await pilot.press("f6")  # while it loads
         await answered(app, pilot)
         await until(pilot, lambda: app.status.phase == "no pair")
@@ -142,7 +145,7 @@ async def test_going_on_without_a_pair_leaves_a_stopped_reply_stopped(tmp_path: 
 
 async def test_escape_stops_the_reply_that_waits_and_not_the_loading(tmp_path: Path) -> None:
     async with chatting(tmp_path) as (app, pilot):
-        app.load(app.wanted)
+        app.pairs.load(app.pairs.wanted)
         app.query_one(Composer).put(FRANCE)
         await pilot.press("enter")
         await pilot.press("escape")
@@ -182,7 +185,7 @@ async def test_paging_from_the_composer(tmp_path: Path) -> None:
             parent = store.add(chat, parent, "user", f"question {number}\n" * 9)
 
     async with chatting(tmp_path, (80, 24)) as (app, pilot):
-        await app.open_chat(chat)
+        await app.chats.open(chat)
         transcript = app.query_one(Transcript)
         await until(pilot, lambda: transcript.scroll_y > 20 and transcript.is_vertical_scroll_end)
         at = transcript.scroll_y
@@ -238,7 +241,7 @@ async def test_the_settings_have_every_setting_of_a_reply(tmp_path: Path) -> Non
         await pilot.press("enter")
         await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
         expected = {"repeat_penalty": 1.3, "seed": 7, "top_k": 5, "window": 4}
-        assert {name: app.overrides[name] for name in expected} == expected
+        assert {name: app.settings.overrides[name] for name in expected} == expected
         await ask(app, pilot, FRANCE)
         entry = app.query(MessageView).last().entry
         assert entry.report["switch"]["window"] == 4
@@ -271,7 +274,7 @@ async def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
         writer.close()
 
     async with chatting(tmp_path, (120, 40)) as (app, pilot):
-        await app.open_chat(chat)
+        await app.chats.open(chat)
         await pilot.press("f2")
         await until(pilot, lambda: isinstance(app.screen, SwitchView) and "Half a" in shown(app))
         await until(pilot, lambda: "the reply was stopped" in shown(app))
@@ -297,10 +300,10 @@ async def test_forks_are_reached_by_key(tmp_path: Path) -> None:
         await answered(app, pilot)
         seen: set[Any] = set()
         for _ in range(4):
-            head = app.talk.head
+            head = app.conversation.head
             await pilot.press("alt+left")
-            await until(pilot, lambda head=head: app.talk.head != head)
-            seen.add(app.talk.head)
+            await until(pilot, lambda head=head: app.conversation.head != head)
+            seen.add(app.conversation.head)
         assert len(seen) == 4
 
 
@@ -312,7 +315,45 @@ async def test_line_breaks_stay(tmp_path: Path) -> None:
         )
 
     async with chatting(tmp_path) as (app, pilot):
-        await app.open_chat(chat)
+        await app.chats.open(chat)
         await until(pilot, lambda: "Splash" in shown(app))
         lines = [line.strip(" ▎│").strip() for line in shown(app).splitlines()]
         assert lines.index("Splash") - lines.index("An old silent pond") == 2
+
+
+async def test_a_reply_cut_at_its_length_limit_is_continued(tmp_path: Path) -> None:
+    async with chatting(tmp_path, mode="base", max_tokens=4, ignore_eos=True) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        cut = texts(app)[1][1]
+        await until(pilot, lambda: "cut at the length limit" in shown(app))
+        await pilot.press("f6")
+        await until(pilot, lambda: texts(app)[1][1] != cut)
+        await answered(app, pilot)
+        assert len(texts(app)) == 2 and texts(app)[1][1].startswith(cut)
+        head = app.conversation.head
+        assert head is not None and app.store.message(head).text == texts(app)[1][1]
+
+
+async def test_no_reply_is_built_while_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsd_chat.model_jobs.PROGRESS_S", 0.0)
+    built, built_while_written, progress = Run.reply, [], []
+
+    def reply(run: Run) -> Any:
+        if run.progress.phase is not Phase.DONE:
+            built_while_written.append(run)
+        return built.fget(run)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Run, "reply", property(reply))
+    async with chatting(tmp_path) as (app, pilot):
+        publish = app.models.publish
+
+        def publishes(news: object) -> None:
+            if isinstance(news, ReplyProgress):
+                progress.append(news.phase)
+            publish(news)
+
+        monkeypatch.setattr(app.models, "publish", publishes)
+        await ask(app, pilot, FRANCE)
+        assert "t/s" in shown(app)
+    assert {Phase.DRAFT, Phase.CONTINUE, Phase.DONE} <= set(progress), "the progress is shown all the while"
+    assert not built_while_written

@@ -201,3 +201,38 @@ def test_on_battery_only_without_a_charger(monkeypatch: pytest.MonkeyPatch) -> N
     assert on_battery() is False
     monkeypatch.delattr(psutil, "sensors_battery", raising=False)
     assert on_battery() is False
+
+
+FLOW = """
+import sys, termios
+from wsd_chat.terminal.flow_control import no_flow_control
+
+def flows():
+    return bool(termios.tcgetattr(0)[0] & termios.IXON)
+
+before = flows()
+with no_flow_control():
+    within = flows()
+print("flow", before, within, flows(), "textual" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="expected: no flow control on Windows")
+def test_flow_control_is_off_within_the_block_and_restored_after_it() -> None:
+    from terminals import OnTerminal
+
+    running = OnTerminal(["-c", FLOW])
+    running.wait_for("flow True False True False")
+    assert running.end() == 0
+
+
+def test_a_standard_input_that_is_no_terminal_is_left_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSED_INPUT], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"within\n")
+
+
+CLOSED_INPUT = """
+from wsd_chat.terminal.flow_control import no_flow_control
+with no_flow_control():
+    print("within")
+"""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stills import TOKENS, Still, settled
 from textual.pilot import Pilot
-from wsd_chat.screens.box import HelpScreen
+from wsd_chat.screens.help import HelpScreen
 from wsd_chat.screens.switch_view import SwitchView
 
 

@@ -1,99 +1,214 @@
-"""The chat: what can be done by key, by slash command and from the palette.
+"""The chat's app: what is on the screen, and which key, slash command or line of the palette does what.
 
-Contract: an action that needs the store or the models starts it and returns (see `wsd_chat.frame`). Going to another
-chat stops the reply that is written there, never the loading of a pair.
+Contract: everything that takes time happens in the models' thread (`Worker`), in the store's (`StoreThread`), or in a
+thread of Textual's; a handler starts it and returns. What the commands do is in `chats` and `replies`; this module puts
+the parts together and opens the other screens.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
-from textual import on
 from textual.app import SystemCommand
+from textual.binding import Binding
 from textual.screen import Screen
 
-from wsd_chat import commands as keys
-from wsd_chat.entries import Entry, entries, tokens_of
-from wsd_chat.frame import in_turn
-from wsd_chat.screens.box import Ask, HelpScreen, LogScreen
-from wsd_chat.turns import Turns
+from wsd_chat import commands
+from wsd_chat.chats import Chats
+from wsd_chat.conversation import Conversation
+from wsd_chat.copying import chosen_text, last_code_block, put_into_clipboard
+from wsd_chat.layout import ChatLayout
+from wsd_chat.model_jobs import Wanted
+from wsd_chat.next_settings import NextSettings
+from wsd_chat.pair_loading import PairLoading
+from wsd_chat.replies import KEEP_DRAFTING, Replies
+from wsd_chat.screens.opening import Screens
+from wsd_chat.store_thread import StoreThread
+from wsd_chat.terminal.alt_f import tell_apart
+from wsd_chat.theme import KeptTheme
 from wsd_chat.widgets.chat_list import ChatList
-from wsd_chat.widgets.message import MessageView
-from wsd_local.errors import UsageError
-from wsd_local.settings import ReplySettings, changed
+from wsd_chat.widgets.composer import Composer
+from wsd_local.errors import UsageError, WsdError
+from wsd_local.runtime.power import on_battery
+from wsd_local.runtime.worker import Worker
+from wsd_local.store import Store
 
 FRAMES = 25
+"""How often the screen shows what the models have published, each second."""
+AGAIN_S = 2.0
+"""Within this time a second Ctrl+C quits."""
 
 
-class ChatApp(Turns):
-    """The terminal chat."""
+class ChatApp(ChatLayout):
+    """The terminal chat. `lost` is what could not be kept when the program ended, for people."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._deleted: list[int] = []
+    BINDINGS: ClassVar[list[Any]] = [
+        *commands.bindings(),
+        Binding("ctrl+c", "interrupt", "stop, twice quits", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        store: Store,
+        *,
+        chat: int | None = None,
+        log: Path | None = None,
+        system: str | None = None,
+        off_record: bool = False,
+    ) -> None:
+        tell_apart()
+        super().__init__(store)
+        self.thread = StoreThread()
+        self.models = Worker()
+        self.conversation = Conversation(store, system, Store(":memory:") if off_record else None)
+        self.settings = NextSettings(wanted.settings)
+        self.pairs = PairLoading(self, self.models, self.settings, wanted)
+        self.replies = Replies(self, self.conversation, self.thread, self.models, self.pairs, self.settings)
+        self.chats = Chats(self, self.conversation, self.thread, self.replies, system)
+        self.screens = Screens(self, self.conversation, self.thread, self.models, self.chats, self.pairs, self.settings)
+        self.lost: str | None = None
+        self._first_chat, self._log_file = chat, log
         self._interrupted = 0.0
+        self._kept_theme = KeptTheme(None if store.path is None else store.path.with_name("wsd-chat.json"))
+
+    # -- the screen --------------------------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        """Load the pair, show the chat, begin to listen."""
-        self.theme = self._look.theme if self._look.theme in self.available_themes else self.theme
+        """Load the pair, show the chat, begin to listen to the models."""
+        theme = self._kept_theme.name
+        self.theme = theme if theme in self.available_themes else self.theme
         self.show_list(None)
         self.models.idle = self._prepare
         self.set_interval(1 / FRAMES, self._listen)
         self.composer.focus()
-        self.load(self.wanted)
+        self.pairs.load(self.pairs.wanted)
         if self._first_chat is not None:
-            self.start(self.open_chat(self._first_chat))
+            self.start(self.chats.open(self._first_chat))
 
-    # -- chats -----------------------------------------------------------------------------------------------
+    async def on_unmount(self) -> None:
+        """Nothing is left running."""
+        self.lost = await self.replies.close()
+        self.thread.close()
 
-    def open_chat(self, chat_id: int | None, *, passing: bool = False) -> Coroutine[Any, Any, None]:
-        """Show another chat, or an empty one; `passing` keeps it in no file. A reply that is written stops."""
-        self.stop_reply()
-        self.editing = None
-        return self._open_chat(chat_id, passing=passing)
+    def watch_theme(self, theme: str) -> None:
+        """A theme that was chosen holds the next time too."""
+        if self.is_running and self._kept_theme.name != theme:
+            self.start(self.thread.do(self._kept_theme.keep, theme))
 
-    @in_turn
-    async def _open_chat(self, chat_id: int | None, *, passing: bool) -> None:
-        shown = await self.desk.do(self.talk.open, chat_id, self._first_system, passing=passing)
-        if self.turn is not None:
-            self.turn.view = None
-        self.chosen, self.sub_title = None, self.talk.title
-        self.status.note = "off the record" if passing else ""
-        await self.transcript.show(shown)
-        self.refresh_list()
-        if len(self.screen_stack) == 1:
-            self.composer.focus()
+    def _listen(self) -> None:
+        if self.is_running:
+            self.replies.listen()
 
-    @on(ChatList.Opened)
-    def opened(self, message: ChatList.Opened) -> None:
+    def _prepare(self, worker: Worker) -> None:
+        """In the models' thread while nothing is asked."""
+        if not on_battery() and self.pairs.wanted.prepare:
+            self.replies.answering.prepare(worker)
+
+    # -- commands: keys, slash commands, the palette -----------------------------------------------------------------
+
+    async def run_action(self, *arguments: Any, **named: Any) -> bool:
+        """Run a command; an error that people can act on is shown, and ends nothing."""
+        try:
+            return await super().run_action(*arguments, **named)
+        except WsdError as error:
+            self.say(str(error), "error")
+            return True
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While another screen is over the chat, its keys do nothing to the chat below."""
+        names = {command.action.partition("(")[0] for command in commands.COMMANDS} - {"quit"}
+        if len(self.screen_stack) > 1 and action in names:
+            return False
+        return super().check_action(action, parameters)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
+        """All commands are in the palette too."""
+        yield from super().get_system_commands(screen)
+        for command in commands.COMMANDS:
+            yield SystemCommand(command.name, command.help, self._later(command.action))
+
+    def _later(self, action: str) -> Callable[[], None]:
+        def run() -> None:
+            self.call_later(self.run_action, action)
+
+        return run
+
+    def on_composer_submitted(self, message: Composer.Submitted) -> None:
+        """Send what was written, or run the slash command."""
+        if message.text.startswith("/") and "\n" not in message.text:
+            self._slash(message.text[1:])
+        elif self.replies.busy:
+            self.say("a reply is being written; Esc stops it", "warning")
+        else:
+            self.composer.remember(message.text)
+            self.replies.ask(message.text)
+
+    def on_composer_paged(self, message: Composer.Paged) -> None:
+        """Scroll the conversation while a person writes."""
+        if message.step < 0:
+            self.transcript.scroll_page_up()
+        else:
+            self.transcript.scroll_page_down()
+
+    def on_chat_list_opened(self, message: ChatList.Opened) -> None:
         """A chat was chosen in the list."""
-        self.start(self.open_chat(message.chat_id))
+        self.start(self.chats.open(message.chat_id))
         self.show_list(None)
 
-    @on(ChatList.Left)
-    def left(self) -> None:
+    def on_chat_list_left(self) -> None:
         """Back from the list of chats to the message."""
         self.show_list(None)
         self.composer.focus()
 
+    def _slash(self, line: str) -> None:
+        name, _, argument = line.partition(" ")
+        values: dict[str, Callable[[str], None]] = {
+            "threshold": self._set_threshold,
+            "system": self._set_system,
+            "title": self.chats.rename,
+        }
+        command = commands.slash(name)
+        if name in values and argument:
+            values[name](argument)
+        elif command is not None:
+            self.call_later(self.run_action, command.action)
+        else:
+            self.say(f"there is no command /{name}; F1 shows all", "warning")
+            return
+        self.composer.remember(f"/{line}")
+
+    def _set_system(self, system: str) -> None:
+        self.chats.set_system(system)
+        self.say("the system prompt holds for the next questions")
+
+    def _set_threshold(self, value: float | str) -> None:
+        """Another threshold, also for the reply that is being drafted."""
+        try:
+            threshold = self.settings.set_threshold(value)
+        except UsageError as error:
+            self.say(str(error), "warning")
+            return
+        self.status.threshold = threshold
+        self.replies.steer(threshold)
+
     def action_new_chat(self) -> None:
-        """An empty chat; it is kept from the first question on."""
-        self.start(self.open_chat(None))
+        """An empty chat."""
+        self.chats.new()
 
     def action_off_record(self) -> None:
         """An empty chat that is kept in no file."""
-        self.start(self.open_chat(None, passing=True))
-        self.say("this chat is off the record: it is kept in no file")
+        self.chats.new(passing=True)
 
     def action_chats(self) -> None:
         """Show or hide the list of chats."""
-        listed = self.query_one(ChatList)
-        self.show_list(not listed.display)
-        if listed.display:
-            listed.focus_search()
+        chat_list = self.query_one(ChatList)
+        self.show_list(not chat_list.display)
+        if chat_list.display:
+            chat_list.focus_search()
         else:
             self.composer.focus()
 
@@ -103,296 +218,116 @@ class ChatApp(Turns):
         self.query_one(ChatList).focus_search()
 
     def action_branch(self, step: int) -> None:
-        """Show the next branch of the tree, or of the message that was chosen."""
-        if not self.busy:
-            chosen = next((entry for entry in self.transcript.entries if entry.id == self.chosen), None)
-            self.start(self._branch(step, chosen))
-
-    @in_turn
-    async def _branch(self, step: int, chosen: Entry | None) -> None:
-        shown, at, count = await self.desk.do(self.talk.step, step, chosen)
-        self.chosen = None
-        self.status.note = f"branch {at} of {count}"
-        await self.transcript.show(shown)
+        """Another branch of the chat, or of the fork at the chosen message."""
+        self.chats.branch(step)
 
     def action_export(self) -> None:
         """Write the chat to a file."""
-        if self.chat_id is None:
-            self.say("there is nothing to export yet", "warning")
-            return
-        self._asking("Export to (.md or .json)", f"chat-{self.chat_id}.md", self._export)
-
-    def _asking(self, question: str, value: str, then: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-        """Do something with the answer to a question, if there is one."""
-
-        def answered(answer: str | None) -> None:
-            if answer:
-                self.start(then(answer))
-
-        self.push_screen(Ask(question, value), answered)
-
-    @in_turn
-    async def _export(self, name: str) -> None:
-        from wsd_local.errors import reason
-        from wsd_local.files import check_file, write_text
-        from wsd_local.paths import expanded
-
-        kind: Literal["json", "markdown"] = "json" if name.endswith(".json") else "markdown"
-
-        def write() -> None:
-            check_file(path := expanded(name))
-            write_text(path, self.talk.export(kind), private=True)
-
-        try:
-            await self.desk.do(write)
-        except OSError as error:
-            self.say(f"{name}: cannot be written: {reason(error)}", "error")
-        else:
-            self.say(f"written to {name}")
+        self.chats.export()
 
     def action_rename(self) -> None:
         """Rename the chat."""
-        if self.chat_id is not None:
-            self._asking("Title", self.talk.title, self._rename)
-
-    @in_turn
-    async def _rename(self, title: str) -> None:
-        self.sub_title = await self.desk.do(self.talk.rename, title)
-        self.refresh_list()
+        self.chats.rename()
 
     def action_delete(self) -> None:
-        """Delete the chat; it can be brought back."""
-        if self.chat_id is not None and self.talk.passing is None:
-            self.start(self._delete(self.chat_id))
-
-    async def _delete(self, chat: int) -> None:
-        await self._stopped()
-        await self.desk.do(self.store.delete, chat)
-        self._deleted.append(chat)
-        await self.open_chat(None)
-        self.say("deleted; Alt+Z brings it back")
-
-    async def _stopped(self) -> None:
-        """Wait until the reply that is written has been kept."""
-        self.stop_reply()
-        while self.turn is not None:
-            await asyncio.sleep(1 / FRAMES)
+        """Delete the chat."""
+        self.chats.delete()
 
     def action_undo(self) -> None:
-        """Bring back the chat that was deleted last."""
-        if self._deleted:
-            self.start(self._undo(self._deleted.pop()))
+        """Restore the chat that was deleted last."""
+        self.chats.restore()
 
-    async def _undo(self, chat: int) -> None:
-        await self.desk.do(self.store.restore, chat)
-        await self.open_chat(chat)
+    def action_regenerate(self) -> None:
+        """Answer the last question again."""
+        self.replies.regenerate()
 
-    # -- slash commands ----------------------------------------------------------------------------------------
+    def action_continue(self) -> None:
+        """Continue the last reply."""
+        self.replies.continue_()
 
-    def slash(self, line: str) -> None:
-        """Do what a slash command says."""
-        name, _, argument = line.partition(" ")
-        values: dict[str, Callable[[str], None]] = {
-            "threshold": self.set_threshold,
-            "system": self._say_system,
-            "title": lambda title: self.start(self._rename(title)),
-        }
-        if name in values and argument:
-            self.composer.remember(f"/{line}")
-            values[name](argument)
-            return
-        command = keys.slash(name)
-        if command is None:
-            self.say(f"there is no command /{name}; F1 shows all", "warning")
-            return
-        self.composer.remember(f"/{line}")
-        self.call_later(self.run_action, command.action)
-
-    def _say_system(self, system: str) -> None:
-        self.start(self._set_system(system))
-        self.say("the system prompt holds for the next questions")
-
-    @in_turn
-    async def _set_system(self, system: str | None) -> None:
-        await self.desk.do(self.talk.configure, self.status.pair, system)
-
-    def set_threshold(self, value: float | str) -> None:
-        """Let another threshold hold, for the reply that is being drafted too."""
-        try:
-            threshold = float(value)
-            changed(ReplySettings(), {"threshold": threshold})
-        except (ValueError, UsageError):
-            self.say(f"the threshold must be a number of at least 0, not {value!r}", "warning")
-            return
-        self.overrides["threshold"] = threshold
-        self.status.threshold = threshold
-        if (run := self.answering.run) is not None:
-            run.steer(threshold)
-
-    # -- stopping and steering ---------------------------------------------------------------------------------
+    def action_edit(self) -> None:
+        """Edit the chosen question, else the last one."""
+        question = self.transcript.question
+        if question is not None and not self.replies.busy:
+            self.replies.edit(question)
 
     def action_stop(self) -> None:
-        """Leave off editing, else stop the reply, else stop the loading of a pair."""
-        if self.busy:
-            self.stop_reply()
-        elif self.editing is not None:
-            self.editing = None
-            self.composer.put("")
-        elif self._loading is not None:
-            self.models.stop(self._loading)
+        """Stop the reply, else stop editing, else stop loading a pair."""
+        if self.replies.busy:
+            self.replies.stop()
+        elif self.replies.editing is not None:
+            self.replies.stop_editing()
+        else:
+            self.pairs.stop()
 
     def action_interrupt(self) -> None:
-        """Ctrl-C: stop; twice within two seconds: leave."""
+        """Ctrl+C: stop; a second time quits."""
         now = asyncio.get_running_loop().time()
-        if not self.busy and now - self._interrupted < 2:
+        if not self.replies.busy and now - self._interrupted < AGAIN_S:
             self.exit()
-        elif not self.busy:
-            self.say("Ctrl+C again leaves")
+        elif not self.replies.busy:
+            self.say("Ctrl+C again quits")
         self._interrupted = now
-        self.stop_reply()
+        self.replies.stop()
+
+    async def action_quit(self) -> None:
+        """Quit."""
+        self.exit()
 
     def action_hand_over(self) -> None:
-        """Let the base go on now."""
-        if (run := self.answering.run) is not None:
-            run.hand_over()
+        """Let the base continue now."""
+        self.replies.hand_over()
 
     def action_keep_drafting(self) -> None:
         """Let the draft write to its end."""
-        if (run := self.answering.run) is not None:
-            run.steer(2.0)
-            self.say("the draft goes on to its end")
+        if self.replies.steer(KEEP_DRAFTING):
+            self.say("the draft writes to its end")
 
     def action_slide(self, by: float) -> None:
         """Move the threshold."""
-        self.set_threshold(round(min(max(self.threshold + by, 0.0), 1.05), 2))
-
-    # -- other screens -----------------------------------------------------------------------------------------
+        self._set_threshold(round(min(max(self.settings.threshold + by, 0.0), 1.05), 2))
 
     def action_switch_view(self) -> None:
-        """Look into the last reply, token by token."""
-        replies = [entry for entry in self.transcript.entries if entry.role == "assistant" and entry.text]
-        if replies and not self.busy:
-            chosen = next((entry for entry in replies if entry.id == self.chosen), replies[-1])
-            self.start(self._look_into(chosen))
+        """The last reply, or the chosen one, token by token."""
+        reply = self.transcript.reply
+        if reply is not None and not self.replies.busy:
+            self.start(self.screens.switch_view(reply))
         else:
-            self.say("there is no reply to look into yet", "warning")
-
-    @in_turn
-    async def _look_into(self, entry: Entry) -> None:
-        from wsd_chat.screens.switch_view import SwitchView
-
-        book = self.talk.book
-        branch = await self.desk.do(entries, book, entry.parent)
-        tokens = tokens_of(entry, await self.desk.do(book.tokens, entry.id))
-        self.push_screen(SwitchView(entry, tokens, self.messages(branch), self.models))
-
-    def action_models(self) -> None:
-        """Choose a pair, or two models that are here."""
-        from wsd_chat.screens.model_picker import Choice, ModelPicker
-
-        def chosen(choice: Choice | None) -> None:
-            if isinstance(choice, tuple):
-                self.load(replace(self.wanted, pair=None, draft=choice[0], base=choice[1]))
-            elif choice is not None:
-                self.load(replace(self.wanted, pair=choice, draft=None, base=None))
-
-        self.push_screen(ModelPicker(self.status.pair), chosen)
-
-    def action_settings(self) -> None:
-        """What the next replies are made with, and presets."""
-        self.start(self._settings())
-
-    async def _settings(self) -> None:
-        from wsd_chat.screens.settings import SettingsScreen
-
-        presets = await self.desk.do(self.store.presets)
-        current = {"threshold": self.threshold, **self.overrides, "system": self.talk.system or ""}
-
-        def chosen(values: dict[str, Any] | None) -> None:
-            if values is not None:
-                self.start(self._set_system(values.pop("system") or None))
-                self.overrides = values
-                self.set_threshold(values.get("threshold", self.threshold))
-
-        async def keep(preset: Any) -> None:
-            await self.desk.do(self.store.save_preset, preset)
-
-        screen = SettingsScreen(current, presets, keep, self.status.pair, self.wanted.settings)
-        self.push_screen(screen, chosen)
+            self.say("there is no complete reply yet", "warning")
 
     def action_compare(self) -> None:
         """Base alone, draft alone and both, side by side."""
-        question = self.asked()
-        if question is None or self.busy:
-            self.say("ask something first; the last question is compared", "warning")
+        question = self.transcript.question
+        if question is not None and not self.replies.busy:
+            self.start(self.screens.compare(question))
         else:
-            self.start(self._compare(question.id))
+            self.say("ask something first; the last question is compared", "warning")
 
-    @in_turn
-    async def _compare(self, question: int) -> None:
-        from wsd_chat.screens.compare import CompareScreen
+    def action_models(self) -> None:
+        """Choose a pair, or two models."""
+        self.screens.models()
 
-        branch = await self.desk.do(entries, self.talk.book, question)
-        self.push_screen(CompareScreen(self.models, self.messages(branch), dict(self.overrides)))
+    def action_settings(self) -> None:
+        """Settings of the next replies, and presets."""
+        self.start(self.screens.settings(self._set_threshold))
 
     def action_log(self) -> None:
-        """What llama.cpp said."""
-        self.push_screen(LogScreen(self.log_file))
+        """What llama.cpp and the program have logged."""
+        self.screens.log(self._log_file)
 
     def action_help(self) -> None:
-        """All keys."""
-        self.push_screen(HelpScreen())
-
-    # -- copying -----------------------------------------------------------------------------------------------
-
-    @on(MessageView.Chosen)
-    def mark(self, message: MessageView.Chosen) -> None:
-        """Mark the message that was clicked; a second click takes the mark away."""
-        self.chosen = None if self.chosen == message.entry.id else message.entry.id
-        for view in self.query(MessageView):
-            view.set_class(view.entry.id == self.chosen, "chosen")
-
-    def _meant(self) -> str:
-        """Text of the chosen message, else of the last reply."""
-        shown = self.transcript.entries
-        chosen = [entry for entry in shown if entry.id == self.chosen]
-        replies = [entry for entry in shown if entry.role == "assistant"]
-        return (chosen or replies)[-1].text if chosen or replies else ""
+        """All keys and commands."""
+        self.screens.help()
 
     def action_copy(self) -> None:
         """Copy the chosen message, else the last reply."""
-        if text := self._meant():
-            self._copied(text)
+        if text := chosen_text(self.transcript):
+            put_into_clipboard(self, text)
 
     def action_copy_code(self) -> None:
         """Copy the last code block of that message."""
-        blocks = self._meant().split("```")[1::2]
-        if blocks:
-            self._copied(blocks[-1].partition("\n")[2].rstrip("\n"))
+        code = last_code_block(chosen_text(self.transcript))
+        if code is not None:
+            put_into_clipboard(self, code)
         else:
             self.say("there is no code block", "warning")
-
-    def _copied(self, text: str) -> None:
-        from wsd_chat.terminal.clipboard import copy
-
-        program = copy(text)
-        if program is not None:
-            self.say(f"copied ({len(text)} characters, by {program})")
-        else:
-            self.copy_to_clipboard(text)
-            self.say("sent to the terminal's clipboard; whether it took it cannot be told", "warning")
-
-    # -- the palette -------------------------------------------------------------------------------------------
-
-    async def action_quit(self) -> None:
-        """Leave."""
-        self.exit()
-
-    def get_system_commands(self, screen: Screen[Any]) -> Any:
-        """All commands in the palette too."""
-        yield from super().get_system_commands(screen)
-        for command in keys.COMMANDS:
-            yield SystemCommand(command.name, command.help, self._runs(command.action))
-
-    def _runs(self, action: str) -> Callable[[], Any]:
-        return lambda: self.call_later(self.run_action, action)

@@ -20,9 +20,9 @@ from wsd_local.store import GoneError, ReplyWriter, Store, StoreError
 
 @dataclass(slots=True)
 class Begun:
-    """A reply that is in the store and can be written. `branch` ends in what it answers, or goes on with.
+    """A reply that is in the store and can be written. `branch` ends in the question, or in the reply it continues.
 
-    `question` is the text that was typed for it and `before` the head until then: both for taking it back.
+    `question` is the text that was typed for it and `before` the head until then: both are needed to take it back.
     """
 
     book: Store
@@ -31,7 +31,7 @@ class Begun:
     branch: list[Entry]
     before: int | None
     question: str | None = None
-    goes_on: bool = False
+    continues: bool = False
 
     @property
     def key(self) -> str:
@@ -41,7 +41,7 @@ class Begun:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a reply that failed: `text` goes back to where it was typed; None if the reply stays."""
+    """What is left of a reply that failed: `text` goes back into the composer; None if the reply stays."""
 
     text: str | None
     head: int | None
@@ -80,7 +80,7 @@ class Conversation:
         return shown
 
     def rename(self, title: str) -> str:
-        """Give the chat another title; as it is kept."""
+        """Give the chat another title; returns it as it is kept."""
         if self.chat is None:
             raise UsageError("there is no chat yet: ask something first")
         self.book.rename(self.chat, title)
@@ -88,7 +88,7 @@ class Conversation:
         return self.title
 
     def configure(self, pair: str, system: str | None) -> None:
-        """Another system prompt for the next questions."""
+        """Keep another system prompt for the next questions."""
         if self.chat is not None:
             self.book.configure(self.chat, pair=pair, system=system, preset=None)
         self.system = system
@@ -155,20 +155,25 @@ class Conversation:
         self.head = writer.id
         return Begun(book, self.chat, writer, branch, before)
 
-    def go_on(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
-        """Go on with the last reply; None if there is none, or if it is complete."""
+    def continue_(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
+        """Continue the last reply; None if there is none, or if it is complete.
+
+        A reply that was stopped or failed can be continued, and one that was cut at its length limit.
+        """
         if self.chat is None or self.head is None:
             return None
         self.settle()
         row = self.book.message(self.head)
-        if row.role != "assistant" or row.reply is None or row.state == "finished":
+        if row.role != "assistant" or row.reply is None:
+            return None
+        if row.state == "finished" and row.reply.finish_reason != "length":
             return None
         branch = entries(self.book, row.id)
         writer = self.book.continue_reply(row.id, pair=pair, settings=settings)
-        return Begun(self.book, self.chat, writer, branch, self.head, goes_on=True)
+        return Begun(self.book, self.chat, writer, branch, self.head, continues=True)
 
     def finish(self, begun: Begun, reply: Reply | None) -> list[Entry]:
-        """The reply came to its end, or with None was stopped before it began; its branch as it is kept.
+        """Keep a reply that came to its end, or with None was stopped before it began; returns its branch.
 
         What cannot be written now is written by `settle`, at the latest before the next question.
         """
@@ -189,7 +194,7 @@ class Conversation:
         """The reply failed. One of which nothing was written is taken back, with its question."""
         begun.writer.fail(message)
         book, row = begun.book, begun.book.message(begun.writer.id)
-        if row.text or begun.goes_on:
+        if row.text or begun.continues:
             return Outcome(None, row.id)
         first = row.id if begun.question is None or row.parent is None else row.parent
         self._take_back(book, begun.chat, first, begun.before)

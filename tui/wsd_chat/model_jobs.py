@@ -1,7 +1,7 @@
-"""Jobs for the models' thread: load a pair, answer, compare, prepare the next turn.
+"""Jobs for the models' thread: load a pair, answer, continue, prepare the next turn.
 
-Contract: functions of the worker and plain values in, news (dataclasses below, and events of `wsd_local`) out. Nothing
-here knows the screen.
+Contract: functions of the worker and plain values in; news out: the dataclasses below, events of `wsd_local`, and
+`ReplyProgress`. Nothing here knows the screen, and no reply is built while it is being written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from wsd_local.runtime.run import Run
 from wsd_local.runtime.session import Session
 from wsd_local.runtime.worker import Worker
 
-PULSE_S = 0.2
+PROGRESS_S = 0.2
+"""How often the progress of a reply is published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A model is being loaded; the fraction that is there."""
+    """A model is being loaded; `fraction` of it is."""
 
     role: Source
     fraction: float
@@ -38,7 +39,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A pair can answer. `notes` is what was given up to fit into memory."""
+    """A pair can answer. `notes` says what was given up to fit into memory."""
 
     name: str
     draft: str
@@ -65,27 +66,15 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Something happened in an answer."""
+    """An event of an answer."""
 
     key: str
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """How an answer goes: phase, tokens per second of each model, context used, seconds to the first text."""
-
-    phase: str
-    draft_rate: float | None
-    base_rate: float | None
-    used: int
-    n_ctx: int
-    first_text_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing more comes of an answer that did not fail."""
+    """An answer is over, and did not fail."""
 
     key: str
 
@@ -102,13 +91,13 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         own = [Path(one).stem for one in (self.draft, self.base) if one]
         return " + ".join([self.pair or DEFAULT_PAIR, *own] if len(own) == 1 else own or [self.pair or DEFAULT_PAIR])
 
 
 def load_job(worker: Worker, wanted: Wanted) -> None:
-    """Load a pair in place of the one that is there."""
+    """Load a pair in place of the present one."""
     if worker.pair is not None:
         worker.pair.close()
         worker.pair = None
@@ -131,7 +120,7 @@ def load_job(worker: Worker, wanted: Wanted) -> None:
 
 
 def loaded(worker: Worker) -> Pair:
-    """The pair that is there.
+    """The pair that is loaded.
 
     Raises:
         WsdError: there is none.
@@ -142,34 +131,40 @@ def loaded(worker: Worker) -> Pair:
 
 
 class Answering:
-    """Answers of one conversation; keeps the session, so that a stopped reply can be gone on with."""
+    """Answers of one conversation; keeps the session, so that a stopped reply is continued where it stopped."""
 
     def __init__(self) -> None:
         self.session: Session | None = None
         self.key = ""
-        self._goes_on = False
+        self._is_writing = False
 
     @property
     def run(self) -> Run | None:
         """The reply that is being written."""
-        return self.session.run if self._goes_on and self.session is not None else None
+        return self.session.run if self._is_writing and self.session is not None else None
 
     def answer(self, worker: Worker, key: str, messages: list[Message], overrides: dict[str, Any]) -> None:
-        """Answer the last message, or go on with it if it is an answer. News carry `key`."""
+        """Answer the last message, or continue it if it is an answer. News carry `key`."""
         if worker.stopped:
             worker.publish(Ended(key))
             return
         pair, before = loaded(worker), self.session
-        goes_on = before is not None and before.pair is pair and messages[: len(before.messages)] == before.messages
-        left_out = before.left_out if goes_on and before is not None else 0
+        same = before is not None and before.pair is pair and messages[: len(before.messages)] == before.messages
+        left_out = before.left_out if same and before is not None else 0
         session = Session(pair, messages=list(messages), left_out=left_out)
         self.session, self.key = session, key
         self._follow(worker, key, session, session.stream_complete(progress=self._reader(worker), **overrides))
 
-    def go_on(self, worker: Worker, key: str) -> bool:
-        """Go on with the reply that was stopped; False if it is not the last one of this session."""
+    def continue_(self, worker: Worker, key: str) -> bool:
+        """Continue the reply that was stopped.
+
+        Returns False if that is not the last one of this session, or if it came to its end (then at the length limit);
+        `answer` continues its text.
+        """
         session = self.session
         if session is None or self.key != key or session.run is None or session.pair is not worker.pair:
+            return False
+        if session.run.progress.phase is Phase.DONE:
             return False
         if worker.stopped:
             worker.publish(Ended(key))
@@ -178,7 +173,7 @@ class Answering:
         return True
 
     def prepare(self, worker: Worker) -> None:
-        """Read what was said so far, while nobody asks."""
+        """Let the models read the conversation so far, so that the next reply begins at once."""
         if self.session is not None:
             self.session.prepare(lambda: worker.waits)
 
@@ -188,32 +183,18 @@ class Answering:
 
     def _follow(self, worker: Worker, key: str, session: Session, events: Iterator[Event]) -> None:
         worker.publish(Began(key))
-        last, self._goes_on = 0.0, True
+        last, self._is_writing = 0.0, True
         try:
             for event in events:
                 worker.publish(Said(key, event))
                 if worker.stopped:
                     session.cancel()
                 now = time.monotonic()
-                if session.run is not None and (now - last > PULSE_S or isinstance(event, Finished)):
+                if session.run is not None and (now - last > PROGRESS_S or isinstance(event, Finished)):
                     last = now
-                    worker.publish(pulse(session.run))
+                    worker.publish(session.run.progress)
         except CancelledError:
             pass
         finally:
-            self._goes_on = False
+            self._is_writing = False
         worker.publish(Ended(key))
-
-
-def pulse(run: Run) -> Pulse:
-    """How a run goes."""
-    timings, machine = run.reply.timings, run.machine
-    phase = {Phase.DRAFT: "drafting", Phase.CONTINUE: "continuing", Phase.DONE: "ready"}[machine.phase]
-    return Pulse(
-        phase=phase,
-        draft_rate=timings.draft_tokens_per_s,
-        base_rate=timings.base_tokens_per_s,
-        used=machine.prompt_length + machine.reply_length,
-        n_ctx=run.n_ctx,
-        first_text_s=timings.first_text_s,
-    )

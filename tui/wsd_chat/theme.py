@@ -1,6 +1,6 @@
-"""What the chat remembers of its looks from one start to the next.
+"""The theme that the chat remembers from one start to the next.
 
-Contract: a small file beside the chats; one that is missing or damaged is no error, and the looks are the usual ones.
+Contract: a small file beside the chats; one that is missing or damaged is no error, and the usual theme holds.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from wsd_local.files import write_text
 USUAL = "textual-dark"
 
 
-class Look:
-    """The looks in a file; None remembers nothing. `theme` is the last one that was kept."""
+class KeptTheme:
+    """`name` is the theme that was kept last; with a path of None nothing is remembered."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self.theme = self._read()
+        self.name = self._read()
 
-    def keep(self, theme: str) -> None:
+    def keep(self, name: str) -> None:
         """Remember a theme.
 
         Raises:
             OSError: the file cannot be written.
         """
-        self.theme = theme
+        self.name = name
         if self._path is not None:
-            write_text(self._path, json.dumps({"theme": theme}) + "\n", private=True)
+            write_text(self._path, json.dumps({"theme": name}) + "\n", private=True)
 
     def _read(self) -> str:
         try:

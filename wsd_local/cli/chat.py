@@ -52,6 +52,13 @@ SETTINGS = (
 )
 def chat(*, how: Given = NOTHING, models: Given = NOTHING, settings: Given = NOTHING, debug: Debug = False) -> int:
     """Chat in the terminal."""
+    from wsd_chat.terminal.flow_control import no_flow_control
+
+    with no_flow_control():
+        return _chat(how, models, settings)
+
+
+def _chat(how: Given, models: Given, settings: Given) -> int:
     from wsd_local.cli.terminal import note
     from wsd_local.config import read_config
     from wsd_local.paths import cache_dir

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
-from wsd_chat.store_thread import Desk
+from wsd_chat.store_thread import StoreThread
 from wsd_local.errors import WsdError
 from wsd_local.store import ChatRow, Store
 from wsd_local.system.visible import visible
@@ -52,7 +52,7 @@ class ChatList(Vertical):
         super().__init__()
         self._store = store
         self._current: int | None = None
-        self._desk = Desk("list")
+        self._reading = StoreThread("list")
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="search chats", id="search", compact=True)
@@ -64,7 +64,7 @@ class ChatList(Vertical):
 
     def on_unmount(self) -> None:
         """Nothing is read any more."""
-        self._desk.close()
+        self._reading.close()
 
     def focus_search(self) -> None:
         """Begin to search."""
@@ -78,7 +78,7 @@ class ChatList(Vertical):
     async def _refresh(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
         try:
-            chats = await self._desk.do(self._store.chats, self.query_one(Input).value, limit=_MOST)
+            chats = await self._reading.do(self._store.chats, self.query_one(Input).value, limit=_MOST)
         except WsdError as error:
             self.app.notify(visible(str(error)), severity="error", markup=False)
             return

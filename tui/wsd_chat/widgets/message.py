@@ -118,10 +118,10 @@ class MessageView(Vertical):
         if entry.state == "unsaved":
             return "not saved yet; it is tried again"
         if entry.state == "cancelled":
-            return "stopped — F6 goes on" if entry.text else "stopped before its first word — F5 answers anew"
+            return "stopped — F6 continues" if entry.text else "stopped before its first word — F5 answers again"
         if entry.state == "failed":
-            return "failed — F6 tries to go on"
-        return "cut at the length limit" if entry.report.get("finish_reason") == "length" else ""
+            return "failed — F6 tries to continue"
+        return "cut at the length limit — F6 continues" if entry.report.get("finish_reason") == "length" else ""
 
     def on_click(self) -> None:
         """Choose this message."""

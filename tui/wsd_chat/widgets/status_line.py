@@ -6,13 +6,13 @@ from rich.text import Text
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from wsd_chat.model_jobs import Pulse
+from wsd_local.runtime.reply import ReplyProgress
 from wsd_local.settings import ReplySettings
 from wsd_local.system.visible import visible
 
 
 class StatusLine(Static):
-    """What the models do. Parts that do not fit are left out from the right."""
+    """What the models do; the end of a line that is too long is cut."""
 
     DEFAULT_CSS = """
     StatusLine {
@@ -23,7 +23,7 @@ class StatusLine(Static):
     pair: reactive[str] = reactive("")
     phase: reactive[str] = reactive("")
     threshold: reactive[float] = reactive(ReplySettings().threshold)
-    pulse: reactive[Pulse | None] = reactive(None)
+    progress: reactive[ReplyProgress | None] = reactive(None)
     note: reactive[str] = reactive("")
 
     def render(self) -> Text:
@@ -31,16 +31,13 @@ class StatusLine(Static):
         parts = [f"{self.pair or 'no pair'}", self.phase or "ready"]
         if self.note:
             parts.append(self.note)
-        if (pulse := self.pulse) is not None:
-            rates = [
-                f"{name} {rate:.0f} t/s"
-                for name, rate in (("draft", pulse.draft_rate), ("base", pulse.base_rate))
-                if rate is not None
-            ]
-            parts += rates
-            parts.append(f"context {pulse.used}/{pulse.n_ctx}")
-            if pulse.first_text_s is not None:
-                parts.append(f"first text {pulse.first_text_s:.2f} s")
+        if (progress := self.progress) is not None:
+            timings = progress.timings
+            rates = (("draft", timings.draft_tokens_per_s), ("base", timings.base_tokens_per_s))
+            parts += [f"{name} {rate:.0f} t/s" for name, rate in rates if rate is not None]
+            parts.append(f"context {progress.context_tokens}/{progress.n_ctx}")
+            if timings.first_text_s is not None:
+                parts.append(f"first text {timings.first_text_s:.2f} s")
         parts.insert(2, f"γ {slider(self.threshold)} {self.threshold:g}")
         return Text(visible(" │ ".join(parts), keep_newlines=False), no_wrap=True, overflow="ellipsis")
 

@@ -37,6 +37,7 @@ class Transcript(VerticalScroll):
         super().__init__(**arguments)
         self.entries: list[Entry] = []
         self.greeting = BEFORE
+        self._chosen: int | None = None
 
     def compose(self) -> ComposeResult:
         yield Button("earlier messages", id="earlier")
@@ -91,6 +92,34 @@ class Transcript(VerticalScroll):
             for view in views[: len(views) - WINDOW + 1]:
                 await view.remove()
                 self.first += 1
+
+    @property
+    def chosen(self) -> Entry | None:
+        """The message that was chosen with the mouse."""
+        return next((entry for entry in self.entries if entry.id == self._chosen), None)
+
+    @property
+    def question(self) -> Entry | None:
+        """The chosen question, else the last one."""
+        return self._chosen_or_last([entry for entry in self.entries if entry.role == "user" and entry.id >= 0])
+
+    @property
+    def reply(self) -> Entry | None:
+        """The chosen reply, else the last one; one without text does not count."""
+        return self._chosen_or_last([entry for entry in self.entries if entry.role == "assistant" and entry.text])
+
+    def choose(self, entry_id: int | None) -> None:
+        """Mark a message as chosen; None marks none."""
+        self._chosen = entry_id
+        for view in self.query(MessageView):
+            view.set_class(view.entry.id == entry_id, "chosen")
+
+    def on_message_view_chosen(self, message: MessageView.Chosen) -> None:
+        """A click chooses a message; a second click takes that back."""
+        self.choose(None if self._chosen == message.entry.id else message.entry.id)
+
+    def _chosen_or_last(self, entries: list[Entry]) -> Entry | None:
+        return next((entry for entry in entries if entry.id == self._chosen), entries[-1] if entries else None)
 
     def view_of(self, entry_id: int) -> MessageView | None:
         """The widget of a message, if it is mounted."""
