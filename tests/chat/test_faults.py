@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, texts, until
+from textual.containers import VerticalScroll
 from textual.widgets import Input, OptionList
+from textual_plotext import PlotextPlot
 from wsd_chat.app import ChatApp
 from wsd_chat.model_jobs import Reading, Wanted
+from wsd_chat.screens.compare import CompareScreen
 from wsd_chat.screens.model_picker import ModelPicker
 from wsd_chat.screens.settings import SettingsScreen, names
 from wsd_chat.screens.switch_view import SwitchView
@@ -357,3 +360,33 @@ async def test_no_reply_is_built_while_one_is_written(tmp_path: Path, monkeypatc
         assert "t/s" in shown(app)
     assert {Phase.DRAFT, Phase.CONTINUE, Phase.DONE} <= set(progress), "the progress is shown all the while"
     assert not built_while_written
+
+
+async def test_the_number_of_the_branch_hides_nothing_and_goes_with_the_next_reply(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as (app, pilot):
+        await ask(app, pilot, "/offrecord")
+        await ask(app, pilot, FRANCE)
+        await pilot.press("f5")
+        await answered(app, pilot)
+        await pilot.press("alt+left")
+        await until(pilot, lambda: "off the record │ branch 1 of 2" in shown(app))
+        await ask(app, pilot, EGG)
+        await until(pilot, lambda: "off the record │ draft" in shown(app))
+
+
+async def test_the_narrow_and_the_low_screen_leave_out_what_has_no_room(tmp_path: Path) -> None:
+    async with chatting(tmp_path, (60, 20)) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        await pilot.press("f2")
+        await until(pilot, lambda: isinstance(app.screen, SwitchView))
+        assert not app.screen.query_one(PlotextPlot).display
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        await pilot.press("alt+v")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        columns = app.screen.query(VerticalScroll)
+        assert {column.region.x for column in columns} == {0} and len({column.region.y for column in columns}) == 3
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        await pilot.press("f8")
+        await until(pilot, lambda: isinstance(app.screen, ModelPicker) and "Enter loads" in shown(app))

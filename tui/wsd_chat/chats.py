@@ -43,7 +43,7 @@ class Chats:
             self._replies.turn.view = None
         view = self._view
         view.sub_title = self._conversation.title
-        view.status.note = "off the record" if passing else ""
+        view.status.note, view.status.branch = "off the record" if passing else "", ""
         view.transcript.choose(None)
         await view.transcript.show(shown)
         view.refresh_list(self._conversation.chat)
@@ -65,7 +65,7 @@ class Chats:
         transcript = self._view.transcript
         shown, at, count = await self.thread.do(self._conversation.step, step, transcript.chosen)
         transcript.choose(None)
-        self._view.status.note = f"branch {at} of {count}"
+        self._view.status.branch = f"branch {at} of {count}"
         await transcript.show(shown)
 
     def export(self) -> None:

@@ -142,6 +142,7 @@ class Replies:
         """Show a reply that is in the store, and let the models write it."""
         begun, transcript = turn.begun, self._view.transcript
         assert begun is not None
+        self._view.status.branch = ""
         key, messages = begun.key, messages_of(begun.branch, self._conversation.system)
         await transcript.show(begun.branch)
         if begun.continues:

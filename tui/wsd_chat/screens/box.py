@@ -19,6 +19,7 @@ BOX = """
     align: center middle;
     & > .box { width: 90%; max-width: 100; height: auto; max-height: 90%; border: round $primary;
         background: $surface; padding: 1 2; }
+    &.-low > .box { max-height: 100%; padding: 0 1; }
     & .title { text-style: bold; margin: 0 0 1 0; }
     & .hint { color: $text-muted; margin: 1 0 0 0; height: auto; }
 """

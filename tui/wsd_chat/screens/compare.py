@@ -31,7 +31,8 @@ class CompareScreen(Screen[None]):
     CompareScreen VerticalScroll { width: 1fr; border: round $panel; padding: 0 1; }
     CompareScreen .name { text-style: bold; }
     CompareScreen .took { color: $text-muted; }
-    .-narrow CompareScreen Horizontal { layout: vertical; }
+    CompareScreen.-narrow Horizontal { layout: vertical; }
+    CompareScreen.-narrow VerticalScroll { width: 100%; height: 1fr; }
     """
     BINDINGS: ClassVar[list[Any]] = [Binding("escape", "close", "stop and close")]
 

@@ -39,7 +39,8 @@ class ModelPicker(Box):
     """Pairs: which are here, which fit; a pair that is not here is fetched. Or a draft and a base that are here."""
 
     DEFAULT_CSS = (
-        f"ModelPicker {{ {BOX} & ProgressBar {{ display: none; }} & OptionList {{ height: auto; max-height: 60vh; }} }}"
+        f"ModelPicker {{ {BOX} & ProgressBar {{ display: none; }} & OptionList {{ height: auto; max-height: 60vh; }}"
+        " &.-low OptionList { max-height: 45vh; } }"
     )
 
     def __init__(self, current: str) -> None:

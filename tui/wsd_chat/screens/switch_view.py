@@ -37,7 +37,7 @@ class SwitchView(Screen[None]):
     SwitchView > #why { height: auto; padding: 0 1; background: $panel; }
     SwitchView > PlotextPlot { height: 40%; min-height: 8; }
     SwitchView > DataTable { height: 1fr; }
-    .-low SwitchView > PlotextPlot { display: none; }
+    SwitchView.-low > PlotextPlot { display: none; }
     """
     BINDINGS: ClassVar[list[Any]] = [
         Binding("escape,f2", "close", "close"),

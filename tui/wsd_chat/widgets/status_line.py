@@ -25,12 +25,12 @@ class StatusLine(Static):
     threshold: reactive[float] = reactive(ReplySettings().threshold)
     progress: reactive[ReplyProgress | None] = reactive(None)
     note: reactive[str] = reactive("")
+    branch: reactive[str] = reactive("")
 
     def render(self) -> Text:
         """All parts on one line."""
         parts = [f"{self.pair or 'no pair'}", self.phase or "ready"]
-        if self.note:
-            parts.append(self.note)
+        parts += [part for part in (self.note, self.branch) if part]
         if (progress := self.progress) is not None:
             timings = progress.timings
             rates = (("draft", timings.draft_tokens_per_s), ("base", timings.base_tokens_per_s))
