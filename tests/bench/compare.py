@@ -70,9 +70,21 @@ from bench.peers import PeerError, Peers
 
 from wsd_local import files
 from wsd_local.config import PREFIX
-from wsd_local.reports import bench as ours
-from wsd_local.reports.bench import COLUMNS, Bench, Comparison, Figures, Row, rows
+from wsd_local.reports.bench import Bench, cycled
 from wsd_local.reports.contention import QUIET, Watch
+from wsd_local.reports.figures import (
+    COLUMNS,
+    MEMORY,
+    PARTS,
+    WHOLE,
+    Comparison,
+    Figures,
+    Row,
+    about_proposals,
+    rows,
+    sums,
+)
+from wsd_local.reports.measurement import SESSION, about, memory
 from wsd_local.runtime.pair import Pair, load
 
 PER_PROMPT = (
@@ -92,8 +104,8 @@ STARTS = 5
 FIRSTS = 5
 
 REPLY_TABLE = (
-    *ours.PARTS,
-    *ours.WHOLE,
+    *PARTS,
+    *WHOLE,
     Comparison("first text, in turns", "first_in_turns_s", "s", "base alone", "base_first_in_turns_s", 0.4),
     Comparison("whole reply", "lockstep_reply_s", "s", "its evaluations by llama.cpp alone", "lockstep_native_s", 1.03),
     Comparison("whole reply", "before_512_s", "s", "three passes, draft of 512 tokens", "passes_512_s", 0.5),
@@ -116,8 +128,8 @@ ONCE_TABLE = (
     Comparison("base writes 128 tokens", "base_tg_rate", "tokens/s", "its default attention", "peer_default_tg_rate"),
     Comparison("base reads 128 tokens", "own_pp_rate", "tokens/s", "its calls in turns", "loop_pp_rate", 0.98, True),
     Comparison("base writes 128 tokens", "own_tg_rate", "tokens/s", "its calls in turns", "loop_tg_rate", 0.98, True),
-    *ours.SESSION,
-    *ours.MEMORY,
+    *SESSION,
+    *MEMORY,
     Comparison("wsd-local --help", "help_s", "s", goal=0.25),
     Comparison("wsd-local run, first text of the embedded pair", "cold_first_text_s", "s", goal=1.5),
 )
@@ -327,8 +339,8 @@ class Compare:
         if repetition == 0:
             first.warm()
             before, now = self._resident
-            self._measure(ANY, 0, "memory", lambda: ours.memory(self._pair.models.plan, before, now()))
-            self.store.about |= {"pair": ours.about(first), "flash_attn": self._pair.models.context("base").flash_attn}
+            self._measure(ANY, 0, "memory", lambda: memory(self._pair.models.plan, before, now()))
+            self.store.about |= {"pair": about(first), "flash_attn": self._pair.models.context("base").flash_attn}
             self._measure(ANY, 0, "start", starts)
         flash_attn = self._pair.models.context("base").flash_attn
         order = [lambda: first.shapes("base", *SHAPE), lambda: self._peers.bench(*SHAPE, flash_attn)]
@@ -356,8 +368,8 @@ class Compare:
         for name in list(sections)[:: -1 if repetition % 2 else 1]:
             found |= self._measure(group, repetition, name, sections[name])
         if {"check_token_s", "reply_s"} <= found.keys():
-            self.store.add(group, repetition, ours.sums(found, found))
-        self.store.about.setdefault("prompts", {})[group] = ours.about(bench)
+            self.store.add(group, repetition, sums(found, found))
+        self.store.about.setdefault("prompts", {})[group] = about(bench)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "prompt.txt"
             file.write_bytes(self._pair.models.base_format.prompt(bench.messages).encode())
@@ -371,7 +383,7 @@ class Compare:
 
     def _beside(self, bench: Bench, *, turned: bool) -> Figures:
         context, (read, written) = self._pair.models.context("base"), IN_TURNS
-        tokens = ours.cycled(bench.prompts["base"], read)
+        tokens = cycled(bench.prompts["base"], read)
         with native_loop(context, read + written, self._asked.threads) as loop:
             return beside(context, loop, tokens, written, CLOCKS[self._asked.clock], turned=turned)
 
@@ -423,7 +435,7 @@ def notes(store: Store) -> list[str]:
         reply, prompt = about["reply"], about["prompt_tokens"]
         told = ", ".join(f"{name.removesuffix('_tokens')} {value}" for name, value in (reply or {}).items())
         said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
-        said += ours.about_proposals(store.repetitions[group])
+        said += about_proposals(store.repetitions[group])
     shares = [section["elsewhere"] for section in store.sections if section["s"] >= 1]
     if shares and store.about["asked"]["clock"] == "wall":
         noisy = " Too much for figures to be relied on." if statistics.median(shares) > QUIET else ""

@@ -1,6 +1,6 @@
 """llama.cpp's own programs over the same base file, and what they say of their speed.
 
-Contract: figures by name, as `wsd_local.reports.bench` has them. A peer that fails, reads another number of tokens than
+Contract: figures by name, as in `wsd_local.reports.figures`. A peer that fails, reads another number of tokens than
 was meant, or says nothing of its times raises `PeerError`, and so does one that is not there.
 """
 
@@ -22,7 +22,7 @@ from typing import IO
 
 from wsd_local.core.resources import FlashAttention
 from wsd_local.llama.context import FLASH_ATTENTION
-from wsd_local.reports.bench import Figures
+from wsd_local.reports.figures import Figures
 
 TRIES = 3
 PATIENCE = 600

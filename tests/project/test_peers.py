@@ -16,8 +16,8 @@ from bench import compare
 from bench.compare import Compare, Store, notes
 from bench.peers import PeerError, Peers
 
-from wsd_local.reports.bench import Figures
 from wsd_local.reports.contention import Elsewhere
+from wsd_local.reports.figures import Figures
 
 PERF = """
 common_perf_print: prompt eval time =    2000.00 ms /   200 tokens (   10.00 ms per token,   100.00 tokens per second)

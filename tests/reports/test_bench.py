@@ -23,29 +23,21 @@ from wsd_local.errors import CancelledError, FitError, UsageError
 from wsd_local.llama.timing import timed_calls
 from wsd_local.reports import bench as benchmark
 from wsd_local.reports import contention as elsewhere
-from wsd_local.reports.bench import (
-    CHUNKS,
+from wsd_local.reports.bench import CHUNKS, OVERRIDES, STEPS, TURNS, Bench, prompt_of
+from wsd_local.reports.contention import Elsewhere, Watch
+from wsd_local.reports.figures import (
     MEMORY,
-    OVERRIDES,
     PARTS,
-    SESSION,
-    STEPS,
-    TURNS,
     WHOLE,
-    Bench,
     Comparison,
     Figures,
     Row,
     about_proposals,
-    measure,
-    memory,
-    prompt_of,
     rows,
     shown,
-    steps,
     sums,
 )
-from wsd_local.reports.contention import Elsewhere, Watch
+from wsd_local.reports.measurement import SECTIONS, SESSION, measure, memory, steps
 from wsd_local.runtime.pair import Pair, load
 
 PROMPT, TOKENS = 40, 44
@@ -177,7 +169,7 @@ def test_everything_is_measured_in_turns(pair: Pair, monkeypatch: pytest.MonkeyP
     told: list[str] = []
     results = measure(Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS), 2, told.append, lambda: 3 << 30, 1 << 30)
     assert told[0] == "warming up" and len(told) == steps(2)
-    names = [*benchmark.SECTIONS]
+    names = [*SECTIONS]
     assert told[1:] == [f"{name}, {number} of 2" for number in (1, 2) for name in names]
     assert len(results.repetitions) == 2
     for figures in results.repetitions:

@@ -25,7 +25,7 @@ from wsd_local.errors import CancelledError, UsageError
 from wsd_local.fields import declared
 
 if TYPE_CHECKING:
-    from wsd_local.reports.bench import Results
+    from wsd_local.reports.measurement import Results
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,13 @@ def _measured(wanted: Measurement, pair: str | None, models: Mapping[str, Any], 
     from rich.progress import Progress
 
     from wsd_local.events import Source
+<<<<<<< HEAD
     from wsd_local.reports.bench import Bench, measure, steps
+=======
+    from wsd_local.library.catalog import read_base_format
+    from wsd_local.reports.bench import OVERRIDES, Bench
+    from wsd_local.reports.measurement import measure, steps
+>>>>>>> e1d6652 (The benchmark by idea: measuring, figures and their tables, what is measured)
     from wsd_local.runtime.pair import load
     from wsd_local.system.interrupt import interruptible
 
@@ -134,7 +140,7 @@ def _measured(wanted: Measurement, pair: str | None, models: Mapping[str, Any], 
 
 def _show(results: Results, *, goals: bool) -> None:
     from wsd_local.cli.tables import plain_table, print_tables
-    from wsd_local.reports.bench import COLUMNS
+    from wsd_local.reports.figures import COLUMNS
 
     shown = len(COLUMNS) if goals else COLUMNS.index("goal")
     table = plain_table(_title(results), COLUMNS[:shown], {1, 3})
@@ -152,7 +158,7 @@ def _title(results: Results) -> str:
 
 def _notes(results: Results) -> list[str]:
     """What the reader must know of the table."""
-    from wsd_local.reports.bench import about_proposals
+    from wsd_local.reports.figures import about_proposals
 
     about, reply = results.about, results.about["reply"]
     mode = about["load_mode"]

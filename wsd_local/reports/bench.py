@@ -1,41 +1,30 @@
 """Speed of a loaded pair: its parts, whole replies, and how the two fit together.
 
-Contract: nothing is printed. A `Bench` measures one thing at a time and tells figures by name: seconds, unless the name
-says otherwise (`_rate`: tokens per second, `_tokens`: a number of tokens, `_bytes`). Sequences are forgotten before a
-prompt is read, so that no cached prompt counts as speed; only the turns of a conversation may reuse what they reuse.
-`rows` puts figures over each other as `Comparison`s ask: medians over repetitions, quotients taken within each
-repetition, because what else a machine does changes between them.
+Contract: nothing is printed. A `Bench` measures one thing at a time and returns figures by name (see `figures`).
+Sequences are emptied before a prompt is read, so that no cached prompt counts as speed; only the turns of a
+conversation may reuse cached tokens, as they do in use.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any
 
 from wsd_local.core.contexts import Question
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import CancelledError, FitError, UsageError
 from wsd_local.events import Source, Text
-from wsd_local.library.naming import name_of
 from wsd_local.llama import Context, Sampler
-from wsd_local.llama.context import default_threads
 from wsd_local.llama.timing import timed_calls
-from wsd_local.placement.plan import HOST, Plan, load_mode
 from wsd_local.prompts.messages import Message
-from wsd_local.reports.contention import Elsewhere, Watch
+from wsd_local.reports.figures import Figures
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Reply
 from wsd_local.runtime.run import Run, RunOptions
 from wsd_local.settings import ReplySettings, changed
-from wsd_local.units import gib
-
-Figures = dict[str, float]
-"""What one repetition measured, by name."""
-Unit = Literal["s", "ms", "tokens/s", "bytes"]
 
 STEPS = 32
 """Tokens that each model writes to measure one, after its prompt."""
@@ -311,249 +300,3 @@ def prompt_of(pair: Pair, length: int) -> list[Message]:
             break
         text += f" {word}"
     return asked(text)
-
-
-def sums(parts: Figures, whole: Figures) -> Figures:
-    """What the parts of a reply take together.
-
-    `sum_s` counts all drafted, checked and continued tokens. `steps_sum_s` counts evaluations: the first token of each
-    model comes with its prompt or with the last check, and takes none of its own.
-    """
-    prompts = parts["draft_prompt_s"] + parts["base_prompt_s"] + whole["checked_tokens"] * parts["check_token_s"]
-
-    def together(drafted: str, continued: str) -> float:
-        return prompts + whole[drafted] * parts["draft_token_s"] + whole[continued] * parts["base_token_s"]
-
-    return {
-        "sum_s": together("drafted_tokens", "continued_tokens"),
-        "steps_sum_s": together("draft_steps_tokens", "base_steps_tokens"),
-    }
-
-
-def memory(plan: Plan | None, resident_before: int, resident_now: int) -> Figures:
-    """Growth of resident memory since before a pair was loaded, and the bytes of weights and KV caches in it.
-
-    Nothing without a plan, as when `n_gpu_layers` is given: then what the machine's own memory holds is unknown.
-    """
-    if plan is None:
-        return {}
-    use = [placement.use[HOST] for placement in plan.placements.values()]
-    needed = sum(one["weights"] + one["cache"] for one in use)
-    return {"resident_bytes": resident_now - resident_before, "needed_bytes": needed}
-
-
-# -- what is told ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A row of a table: a figure, over another where there is one, and a goal for the quotient (else the figure)."""
-
-    what: str
-    figure: str
-    unit: Unit
-    against: str = ""
-    other: str = ""
-    goal: float | None = None
-    at_least: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Medians over repetitions. `measured` and `other` are in seconds, tokens per second or bytes."""
-
-    comparison: Comparison
-    measured: float
-    other: float | None
-    ratio: float | None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal is reached; None if there is none."""
-        goal = self.comparison.goal
-        if goal is None:
-            return None
-        value = self.measured if self.ratio is None else self.ratio
-        return value >= goal if self.comparison.at_least else value <= goal
-
-    def cells(self) -> tuple[str, ...]:
-        """As people read it: what, measured, against, ratio, goal, met."""
-        asked = self.comparison
-        against = "" if self.other is None else f"{shown(self.other, asked.unit)}: {asked.against}"
-        ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
-        goal, met = "", ""
-        if asked.goal is not None:
-            value = f"{asked.goal:g}" if asked.other else shown(asked.goal, asked.unit)
-            goal = f"{'≥' if asked.at_least else '≤'} {value}"
-            met = "yes" if self.met else "no"
-        return asked.what, shown(self.measured, asked.unit), against, ratio, goal, met
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        asked = asdict(self.comparison)
-        names = {"figure": asked["figure"], "other": asked["other"] or None, "against": asked["against"] or None}
-        values = {"measured": self.measured, "other_measured": self.other, "ratio": self.ratio}
-        return {"what": asked["what"], **names, **values, "goal": asked["goal"], "met": self.met}
-
-
-COLUMNS = ("what", "measured", "against", "ratio", "goal", "met")
-
-
-def shown(value: float, unit: Unit) -> str:
-    """A figure as people read it."""
-    if unit == "bytes":
-        return gib(value)
-    if unit == "ms":
-        return f"{value * 1000:.2f} ms"
-    if unit == "tokens/s":
-        return f"{value:.1f} tokens/s" if value >= 10 else f"{value:.2f} tokens/s"
-    return f"{value:.2f} s" if value >= 1 else f"{value:.3f} s"
-
-
-PARTS = (
-    Comparison("draft reads the prompt", "draft_prompt_rate", "tokens/s"),
-    Comparison("base reads the prompt", "base_prompt_rate", "tokens/s"),
-    Comparison("draft writes", "draft_token_rate", "tokens/s"),
-    Comparison("base writes", "base_token_rate", "tokens/s"),
-    Comparison("base checks one token of a chunk", "check_token_s", "ms", "base writes one token", "base_token_s"),
-)
-WHOLE = (
-    Comparison("whole reply", "reply_s", "s", "sum of its parts", "sum_s", 1.03),
-    Comparison("whole reply", "reply_s", "s", "the same, evaluations only", "steps_sum_s"),
-    Comparison("whole reply", "reply_s", "s", "base alone", "base_s"),
-    Comparison("whole reply with proposals", "speculative_s", "s", "without", "reply_s", 1.03),
-    Comparison("first text", "first_text_s", "s", "base alone", "base_first_text_s", 0.4),
-    Comparison("40th token", "token_40_s", "s", "base alone", "base_token_40_s"),
-    Comparison("longest gap", "longest_gap_s", "s", "base alone", "base_longest_gap_s"),
-    Comparison("own Python between calls into llama.cpp", "own_s", "s", "whole reply", "reply_s", 0.01),
-)
-SESSION = (Comparison(f"first text, turn {TURNS}", f"turn_{TURNS}_s", "s", "turn 2", "turn_2_s", 1.2),)
-MEMORY = (
-    Comparison("growth of resident memory", "resident_bytes", "bytes", "weights and caches", "needed_bytes", 1.1),
-)
-
-
-def rows(repetitions: Sequence[Figures], comparisons: Iterable[Comparison]) -> list[Row]:
-    """Those comparisons whose figures were measured; quotients come from repetitions that have both figures."""
-    found = []
-    for asked in comparisons:
-        both = [
-            figures for figures in repetitions if asked.figure in figures and (asked.other or asked.figure) in figures
-        ]
-        if both:
-            measured = statistics.median(figures[asked.figure] for figures in both)
-            other = statistics.median(figures[asked.other] for figures in both) if asked.other else None
-            quotients = [figures[asked.figure] / figures[asked.other] for figures in both] if asked.other else []
-            found.append(Row(asked, measured, other, statistics.median(quotients) if quotients else None))
-    return found
-
-
-def about(bench: Bench) -> dict[str, Any]:
-    """What was measured on: models, lengths, how they were loaded, and what the newest reply was."""
-    pair, reply = bench.pair, bench.reply
-    placements = {} if pair.models.plan is None else pair.models.plan.placements
-    modes = {role: load_mode(placements[role]) for role in placements}
-    return {
-        "models": {role: name_of(pair.models.model(role)) for role in bench.prompts},
-        "files": {role: str(pair.models.paths[role]) for role in bench.prompts},
-        "load_mode": modes if pair.models.loading.load_mode == "auto" else pair.models.loading.load_mode,
-        "gpu_layers": {role: placement.gpu_layers for role, placement in placements.items()},
-        "threads": pair.models.loading.threads or default_threads(),
-        "check_chunk": bench.chunk,
-        "tokens": bench.tokens,
-        "prompt_tokens": {role: len(prompt) for role, prompt in bench.prompts.items()},
-        "reply": None if reply is None else _described(reply),
-    }
-
-
-def about_proposals(repetitions: Sequence[Figures]) -> list[str]:
-    """What proposals did in each repetition that had some, in words."""
-    found = [figures for figures in repetitions if "speculative_s" in figures]
-    if not found:
-        return []
-
-    def each(name: str, form: str, otherwise: str) -> str:
-        return ", ".join(format(figures[name], form) if name in figures else otherwise for figures in found)
-
-    taken = ", ".join(f"{f['accepted_tokens']:.0f} of {f['proposed_tokens']:.0f}" for f in found)
-    rounds, shares = each("proposal_rounds", ".0f", ""), each("examined_acceptance", ".0%", "none")
-    least = each("break_even", ".0%", "none that is known")
-    return [
-        f"Proposals, by repetition: taken {taken} in {rounds} rounds; of those looked at {shares}; "
-        f"the share from which the draft's pay: {least}."
-    ]
-
-
-def _described(reply: Reply) -> dict[str, Any]:
-    return {
-        "drafted_tokens": reply.counts.drafted_tokens,
-        "checked_tokens": reply.counts.checked_tokens,
-        "kept_tokens": reply.draft.tokens,
-        "continued_tokens": reply.base.tokens,
-        "switch": reply.switch.reason,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Figures of all repetitions, what they were measured on, and what else the processors did."""
-
-    about: dict[str, Any]
-    repetitions: tuple[Figures, ...]
-    elsewhere: Elsewhere
-
-    @property
-    def rows(self) -> list[Row]:
-        """The table."""
-        return rows(self.repetitions, (*PARTS, *WHOLE, *SESSION, *MEMORY))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "about": self.about,
-            "rows": [row.as_dict() for row in self.rows],
-            "repetitions": [dict(figures) for figures in self.repetitions],
-            "elsewhere": asdict(self.elsewhere),
-        }
-
-
-def measure(
-    bench: Bench,
-    repeat: int,
-    progress: Callable[[str], None],
-    resident: Callable[[], int],
-    resident_before: int,
-) -> Results:
-    """Measure everything `repeat` times.
-
-    Args:
-        progress: told what comes next, `steps(repeat)` times; may raise to stop.
-        resident: bytes of this process that are in memory now.
-        resident_before: the same, before the pair was loaded.
-    """
-    progress("warming up")
-    bench.warm()
-    watch = Watch()
-    repetitions = []
-    for number in range(1, repeat + 1):
-        figures: Figures = {}
-        for name, part in SECTIONS.items():
-            progress(f"{name}, {number} of {repeat}")
-            figures |= part(bench)
-        figures |= memory(bench.pair.models.plan, resident_before, resident())
-        repetitions.append(figures | sums(figures, figures))
-    return Results(about(bench), tuple(repetitions), watch.told())
-
-
-SECTIONS: dict[str, Callable[[Bench], Figures]] = {
-    "parts": Bench.parts,
-    "whole reply": Bench.whole,
-    "with proposals": Bench.proposals,
-    "base alone": Bench.alone,
-    "conversation": Bench.turns,
-}
-
-
-def steps(repeat: int) -> int:
-    """How often `measure` tells its progress."""
-    return 1 + repeat * len(SECTIONS)
