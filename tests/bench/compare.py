@@ -431,8 +431,8 @@ def markdown_of(title: str, found: list[Row]) -> str:
 def notes(store: Store) -> list[str]:
     """What a reader must know of the tables."""
     said = []
-    for group, about in store.about.get("prompts", {}).items():
-        reply, prompt = about["reply"], about["prompt_tokens"]
+    for group, described in store.about.get("prompts", {}).items():
+        reply, prompt = described["reply"], described["prompt_tokens"]
         told = ", ".join(f"{name.removesuffix('_tokens')} {value}" for name, value in (reply or {}).items())
         said.append(f"Prompt {group}: {prompt['draft']} draft tokens, {prompt['base']} base tokens; reply: {told}.")
         said += about_proposals(store.repetitions[group])
@@ -444,9 +444,9 @@ def notes(store: Store) -> list[str]:
             f"(median; at most {max(shares):.0%}).{noisy}"
         )
     if "pair" in store.about:
-        about = store.about["pair"]
+        described = store.about["pair"]
         said.append(
-            f"Load mode: {about['load_mode']}; threads: {about['threads']}; flash attention of the base: "
+            f"Load mode: {described['load_mode']}; threads: {described['threads']}; flash attention of the base: "
             f"{store.about['flash_attn']}."
         )
     return [*said, *(f"Left out: {line}" for line in store.failed)]

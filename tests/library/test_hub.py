@@ -229,11 +229,11 @@ def test_the_plan_says_what_is_to_come(hub: Hub, stand_in: HubStandIn) -> None:
     download = only(hub)
     sha256 = download.files[0].sha256
     assert download.files == (RemoteFile(FILE, SIZE, str(sha256), sha256),)
-    assert (download.size, download.missing, download.already_there) == (SIZE, SIZE, False)
+    assert (download.size, download.missing) == (SIZE, SIZE)
     assert (download.name, download.repo, download.revision) == ("name.q4_k_m", REPO, COMMIT)
     assert stand_in.ranges() == []
     hub.fetch(download)
-    assert only(hub).already_there
+    assert only(hub).missing == 0
 
 
 def test_a_model_of_the_catalog_keeps_its_name(hub: Hub, stand_in: HubStandIn) -> None:
@@ -273,7 +273,7 @@ def test_a_name_that_something_else_has(hub: Hub, stand_in: HubStandIn, tmp_path
     with pytest.raises(UsageError, match="mine"):
         hub.plan(REPO, "mine")
     hub.fetch(only(hub, REPO, "other"))
-    assert only(hub, REPO, "other").already_there
+    assert only(hub, REPO, "other").missing == 0
 
 
 def test_the_users_own_pairs(hub: Hub, tmp_path: Path) -> None:
@@ -542,7 +542,7 @@ def test_the_same_bytes_at_a_new_commit_are_not_fetched_again(hub: Hub, stand_in
     hub.fetch(only(hub))
     stand_in.repos[REPO].commit = "f" * 40
     download = only(hub)
-    assert download.already_there
+    assert download.missing == 0
     entry = hub.fetch(download)
     assert (entry.revision, entry.path.read_bytes()) == ("f" * 40, DATA)
     assert stand_in.ranges() == [None]
@@ -584,7 +584,7 @@ def test_a_check_that_was_stopped_is_made_again(hub: Hub, stand_in: HubStandIn) 
         hub.fetch(only(hub), stop)
     assert known() == {}
     download = only(hub)
-    assert download.already_there
+    assert download.missing == 0
     assert hub.fetch(download).path.read_bytes() == DATA
     assert stand_in.ranges() == [None]
 
@@ -709,7 +709,7 @@ def test_a_checkpoint_is_fetched_and_gets_no_name(hub: Hub, stand_in: HubStandIn
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(WANTED)
     assert known() == {}
     asked = len(stand_in.log)
-    assert hub.checkpoint(SOURCE).already_there
+    assert hub.checkpoint(SOURCE).missing == 0
     assert hub.obtain(hub.checkpoint(SOURCE)) == paths
     assert {one.kind for one in stand_in.log[asked:]} == {"api"}
 

@@ -9,18 +9,14 @@ Nothing is printed. Names of files in a repository are not trusted.
 
 from __future__ import annotations
 
-import difflib
-import errno
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from wsd_local.errors import ModelError, UsageError, WsdError, nearest
-from wsd_local.files import flush_folder, free_space, known_sha256, remember_sha256, write_text
+from wsd_local.files import flush_folder, free_space, remember_sha256
 from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models
 from wsd_local.library.download import (
     Phase,
@@ -29,25 +25,22 @@ from wsd_local.library.download import (
     Tell,
     Xet,
     asked,
-    asked_wait,
     complete,
-    http_package,
     locked,
     size_of,
     verify,
-    wrong,
 )
-from wsd_local.library.fetched import Fetched, mark, record, wrote_bytes
+from wsd_local.library.hub_address import HubAddress
+from wsd_local.library.hub_cache import HubCache, check, from_cache
 from wsd_local.library.registry import Known, known, remember
 from wsd_local.library.repo_files import checked_repository, checkpoint_files, choose, is_safe, name_for
 from wsd_local.library.resolve import all_pairs, catalog_model, checked_name, how_to_get, models_of
 from wsd_local.paths import package_models_dir
-from wsd_local.system.network import AGENT, hub_token, one_line, same_origin, session, withheld, without_secrets
+from wsd_local.system.network import AGENT, same_origin, session
 from wsd_local.units import gb
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
-    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 T = TypeVar("T")
@@ -60,7 +53,6 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts; one that brings bytes starts the row again."""
 
 _API_TIMEOUT = 30.0
-_HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +73,6 @@ class Download:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
-
-    @property
-    def already_there(self) -> bool:
-        """Whether nothing has to be transferred."""
-        return self.missing == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +181,18 @@ class Hub:
     def _chosen(self, repo: str, what: str, choice: _Choice, revision: str | None) -> Download:
         from huggingface_hub import is_offline_mode
 
-        with self._explained(repo):
+        with self._address.explained(repo, self._cache.folder):
             if is_offline_mode():
                 download = self._cached(repo, what, choice, revision)
             else:
                 info = self._asked(lambda: self._info(repo, revision))
                 listed = {one.rfilename: one for one in info.siblings or () if is_safe(one.rfilename)}
-                commit = self._hexadecimal(info.sha)
+                commit = self._address.hexadecimal(info.sha)
                 if revision not in (None, commit):
-                    raise self._stranger()
+                    raise self._address.stranger()
                 name, paths = choice(list(listed))
                 files = tuple(self._described(repo, commit, listed[path]) for path in paths)
-                missing = sum(self._missing(repo, commit, file) for file in files)
+                missing = sum(self._cache.missing(repo, commit, file) for file in files)
                 download = Download(name, repo, commit, files, missing)
         files = tuple(_pinned(repo, file) for file in download.files)
         return replace(download, files=files, pinned=revision is not None)
@@ -214,23 +201,23 @@ class Hub:
         from huggingface_hub import HfApi
 
         session()
-        api = HfApi(endpoint=self._endpoint, token=self._token, library_name=AGENT)
+        api = HfApi(endpoint=self._address.endpoint, token=self._address.sent_token, library_name=AGENT)
         return api.model_info(repo, revision=revision, files_metadata=True, timeout=_API_TIMEOUT)
 
     def _described(self, repo: str, commit: str, listed: RepoSibling) -> RemoteFile:
         path, size = listed.rfilename, listed.size
-        sha256 = None if listed.lfs is None else self._hexadecimal(listed.lfs.sha256)
+        sha256 = None if listed.lfs is None else self._address.hexadecimal(listed.lfs.sha256)
         stated = sha256 or listed.blob_id
-        if self._pointer(repo, commit, path).is_file() and stated is not None and size is not None:
-            return RemoteFile(path, size, self._hexadecimal(stated), sha256)
+        if self._cache.pointer(repo, commit, path).is_file() and stated is not None and size is not None:
+            return RemoteFile(path, size, self._address.hexadecimal(stated), sha256)
         found = self._asked(lambda: self._head(repo, commit, path))
-        blob, xet = self._hexadecimal(found.etag), found.xet_file_data
+        blob, xet = self._address.hexadecimal(found.etag), found.xet_file_data
         size = found.size if size is None else size
         in_git = listed.blob_id if listed.lfs is None and len(blob) == 40 else None
         if size is None or found.size not in (None, size) or sha256 not in (None, blob) or in_git not in (None, blob):
-            raise WsdError(f"{self._shown} contradicts itself about {path} of {repo}: try again later")
+            raise WsdError(f"{self._address.shown} contradicts itself about {path} of {repo}: try again later")
         # The token is sent along to the chunk storage's door, which must be the Hub's own.
-        by_xet = xet is not None and same_origin(xet.refresh_route, self._endpoint)
+        by_xet = xet is not None and same_origin(xet.refresh_route, self._address.endpoint)
         return RemoteFile(
             path,
             size,
@@ -243,8 +230,10 @@ class Hub:
         from huggingface_hub import get_hf_file_metadata
 
         session()
-        url = self._url(repo, commit, path)
-        return get_hf_file_metadata(url, endpoint=self._endpoint, token=self._token, library_name=AGENT)
+        url = self._address.url(repo, commit, path)
+        return get_hf_file_metadata(
+            url, endpoint=self._address.endpoint, token=self._address.sent_token, library_name=AGENT
+        )
 
     def _asked(self, call: Callable[[], T]) -> T:
         from huggingface_hub.errors import HfHubHTTPError
@@ -254,12 +243,12 @@ class Hub:
         except HfHubHTTPError:  # some are ValueErrors too
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise self._stranger() from error
+            raise self._address.stranger() from error
 
     def _cached(self, repo: str, what: str, choice: _Choice, revision: str | None) -> Download:
         """Without the network: what the cache holds, of the main branch if it can be had."""
         refused: ModelError | None = None
-        for snapshot in self._snapshots(repo):
+        for snapshot in self._cache.snapshots(repo):
             if revision not in (None, snapshot.name):
                 continue
             there = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
@@ -268,15 +257,9 @@ class Hub:
             except ModelError as error:
                 refused = refused or error
                 continue
-            files = tuple(_from_cache(snapshot, path) for path in paths)
+            files = tuple(from_cache(snapshot, path) for path in paths)
             return Download(name, repo, snapshot.name, files, 0)
         raise WsdError(f"{what} is not in the cache, and HF_HUB_OFFLINE is set: unset it to fetch") from refused
-
-    def _snapshots(self, repo: str) -> list[Path]:
-        storage = self._storage(repo)
-        ref, folder = storage / "refs" / "main", storage / "snapshots"
-        main = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
-        return sorted(folder.iterdir(), key=lambda one: one.name != main) if folder.is_dir() else []
 
     # -- fetch -----------------------------------------------------------------------------------------------
 
@@ -286,10 +269,10 @@ class Hub:
         Raises:
             WsdError: it has not; the message says how much is missing.
         """
-        needed, free = sum(download.missing for download in downloads), free_space(self._cache)
+        needed, free = sum(download.missing for download in downloads), free_space(self._cache.folder)
         if needed > free:
             raise WsdError(
-                f"{gb(needed)} must be fetched into {self._cache}, and {gb(free)} are free: "
+                f"{gb(needed)} must be fetched into {self._cache.folder}, and {gb(free)} are free: "
                 f"{gb(needed - free)} are missing; free as much, or set HF_HOME to a folder on another disk"
             )
 
@@ -315,7 +298,7 @@ class Hub:
             WsdError: the disk is full, the Hub cannot be reached or fails, or the bytes are wrong (and removed).
         """
         before, paths = 0, []
-        with self._explained(download.repo):
+        with self._address.explained(download.repo, self._cache.folder):
             self.require_space([download])
             for file in download.files:
 
@@ -326,184 +309,50 @@ class Hub:
                 paths.append(self._obtained(download, file, tell))
                 before += file.size
             if not download.pinned:
-                self._note_commit(download)
+                self._cache.note_commit(download.repo, download.revision)
         return tuple(paths)
 
     def _obtained(self, download: Download, file: RemoteFile, tell: Tell) -> Path:
-        pointer = self._pointer(download.repo, download.revision, file.path)
+        cache, address, repo = self._cache, self._address, download.repo
+        pointer = cache.pointer(repo, download.revision, file.path)
         if pointer.is_file():
-            _check(pointer, file, tell)
+            check(pointer, file, tell)
             return pointer
-        storage = self._storage(download.repo)
-        blob, part = storage / "blobs" / file.blob, self._part(download.repo, file)
-        lock = self._cache / ".locks" / storage.name / f"{file.blob}.lock"
+        blob, part, lock = cache.blob(repo, file), cache.part(repo, file), cache.lock(repo, file)
         for folder in (blob.parent, lock.parent, pointer.parent):
             folder.mkdir(parents=True, exist_ok=True)
         with locked(lock, lambda: tell(size_of(part), "download")):
             wrote = not blob.is_file()
             if wrote:
-                url = self._url(download.repo, download.revision, file.path)
-                source = Source(self._shown, self._endpoint, url, self.token, self.waits)
+                url = address.url(repo, download.revision, file.path)
+                source = Source(address.shown, address.endpoint, url, self.token, self.waits)
                 sha256 = verify(part, file, complete(part, file, source, tell), tell)
                 part.replace(blob)
                 flush_folder(blob.parent)
                 remember_sha256(blob, sha256)
             else:
-                _check(blob, file, tell)
-            self._link(download, file, blob, pointer, wrote=wrote)
+                check(blob, file, tell)
+            cache.link(repo, download.revision, file, wrote=wrote)
         return pointer
 
-    def _link(self, download: Download, file: RemoteFile, blob: Path, pointer: Path, *, wrote: bool) -> None:
-        """Give bytes their name in the snapshot, and record what is ours of both."""
-        from huggingface_hub.file_download import are_symlinks_supported
-
-        written, sha256 = mark(blob.stat()) if wrote else None, known_sha256(blob) or file.sha256 or ""
-        linked = are_symlinks_supported(self._cache)
-        pointer.unlink(missing_ok=True)
-        if linked:
-            pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-        else:
-            blob.replace(pointer)
-        repo, commit = download.repo, download.revision
-        record(Fetched(self._cache, repo, commit, file.path, file.blob, file.size, sha256, written, linked))
-
-    def _note_commit(self, download: Download) -> None:
-        """Programs that look for the main branch in the cache look here."""
-        ref = self._storage(download.repo) / "refs" / "main"
-        if not ref.is_file() or ref.read_bytes() != download.revision.encode():
-            write_text(ref, download.revision)
+    # -- where -----------------------------------------------------------------------------------------------
 
     @property
     def note(self) -> str | None:
         """One line that a person should know before a transfer: that the token is not sent."""
-        return withheld(self._endpoint, self.token)
-
-    # -- errors ----------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _explained(self, repo: str) -> Iterator[None]:
-        """What goes wrong with the Hub or the disk, as errors that a person can act on."""
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-        http = http_package()
-        try:
-            yield
-        except OfflineModeIsEnabled as error:
-            raise WsdError(f"{repo} must be fetched, and HF_HUB_OFFLINE is set: unset it") from error
-        except HfHubHTTPError as error:
-            raise self._refused(error, repo) from error
-        except (http.HTTPError, http.InvalidURL) as error:
-            why = one_line(error) or type(error).__name__
-            raise WsdError(
-                f"{self._shown} cannot be reached ({why}): check the network, and HF_ENDPOINT if it is set; "
-                "the same command goes on from what is there"
-            ) from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise WsdError(
-                    f"the disk of {self._cache} is full: free some space, or set HF_HOME to a folder on another disk; "
-                    "the same command goes on from what is there"
-                ) from error
-            raise WsdError(f"{self._cache}: cannot be used: {one_line(error)}") from error
-
-    def _refused(self, error: HfHubHTTPError, repo: str) -> WsdError:
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        status, page = error.response.status_code, f"{self._shown}/{repo}"
-        said, log_in = one_line(error.response.headers.get("X-Error-Message", "")), "hf auth login, or HF_TOKEN"
-        if self.note is not None:
-            log_in = "an https:// address in HF_ENDPOINT: no token is sent over plain HTTP"
-        if isinstance(error, GatedRepoError):
-            if "authorization" in error.response.request.headers:
-                return ModelError(
-                    f"{repo} is gated, and your account may not read it yet: open {page}, accept the licence, wait if "
-                    f"the owner must agree, and run the command again; for another account: {log_in}"
-                )
-            return ModelError(
-                f"{repo} is gated: open {page}, log in there and accept the licence; then log in here ({log_in}) and "
-                "run the command again"
-            )
-        if status == 401 and "credentials" in said.lower():
-            return ModelError(f"{self._shown} does not accept the token: log in again ({log_in}), or unset HF_TOKEN")
-        if isinstance(error, (EntryNotFoundError, RevisionNotFoundError)):
-            return ModelError(f"{repo}: a file or revision of it is not there any more; look at {page}")
-        if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
-            repos = {entry.repo for entry in catalog_models().values() if entry.repo not in (None, repo)}
-            close = difflib.get_close_matches(repo, [one for one in repos if one is not None], 1)
-            mean = f"; did you mean {close[0]!r}?" if close else ""
-            return ModelError(
-                f"{repo} does not exist, or is private or gated: look at {page}, and log in if you may read it "
-                f"({log_in}){mean}"
-            )
-        why = f" ({said})" if said else ""
-        if status == 403:
-            return ModelError(f"{repo} may not be read{why}: look at {page}; to log in: {log_in}")
-        wait = asked_wait(error)
-        later = "later" if wait is None else f"in {wait:.0f} s"
-        return WsdError(
-            f"{self._shown} answers {status} for {repo}{why}: try again {later}; "
-            "the same command goes on from what is there"
-        )
-
-    def _stranger(self) -> WsdError:
-        return WsdError(f"{self._shown} does not answer as the Hub does: check HF_ENDPOINT, and the network's login")
-
-    def _hexadecimal(self, value: str | None) -> str:
-        """A hash that the server states; it becomes part of a path."""
-        if value is None or not _HEX.fullmatch(value):
-            raise self._stranger()
-        return value
-
-    # -- places ----------------------------------------------------------------------------------------------
+        return self._address.note
 
     @property
-    def _endpoint(self) -> str:
+    def _address(self) -> HubAddress:
         from huggingface_hub.constants import ENDPOINT
 
-        return (self.endpoint or ENDPOINT).rstrip("/")
+        return HubAddress((self.endpoint or ENDPOINT).rstrip("/"), self.token)
 
     @property
-    def _shown(self) -> str:
-        """The endpoint, for people."""
-        return without_secrets(self._endpoint)
-
-    @property
-    def _token(self) -> str | bool:
-        """What `huggingface_hub` is to send along; False is nothing."""
-        return hub_token(self._endpoint, self.token) or False
-
-    @property
-    def _cache(self) -> Path:
+    def _cache(self) -> HubCache:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        return (self.cache or Path(HF_HUB_CACHE)).expanduser().resolve()
-
-    def _storage(self, repo: str) -> Path:
-        from huggingface_hub.file_download import repo_folder_name
-
-        return self._cache / repo_folder_name(repo_id=repo, repo_type="model")
-
-    def _pointer(self, repo: str, commit: str, path: str) -> Path:
-        return self._storage(repo) / "snapshots" / commit / path
-
-    def _part(self, repo: str, file: RemoteFile) -> Path:
-        """Bytes that came so far. `hf cache prune` knows the ending."""
-        return self._storage(repo) / "blobs" / f"{file.blob}.wsd-local.incomplete"
-
-    def _missing(self, repo: str, commit: str, file: RemoteFile) -> int:
-        if self._pointer(repo, commit, file.path).is_file() or (self._storage(repo) / "blobs" / file.blob).is_file():
-            return 0
-        return max(0, file.size - size_of(self._part(repo, file)))
-
-    def _url(self, repo: str, commit: str, path: str) -> str:
-        from huggingface_hub import hf_hub_url
-
-        return hf_hub_url(repo, path, revision=commit, endpoint=self._endpoint)
+        return HubCache((self.cache or Path(HF_HUB_CACHE)).expanduser().resolve())
 
 
 def _pinned(repo: str, file: RemoteFile) -> RemoteFile:
@@ -518,29 +367,3 @@ def _pinned(repo: str, file: RemoteFile) -> RemoteFile:
             )
         return replace(file, sha256=entry.sha256)
     return file
-
-
-def _check(path: Path, file: RemoteFile, tell: Tell) -> None:
-    """See that a file that is in the cache already is what the Hub states; delete it only if this program wrote it.
-
-    Raises:
-        WsdError: it is another.
-    """
-    problem = wrong(path, file, tell)
-    if problem is None:
-        return
-    if not wrote_bytes(path):
-        raise WsdError(
-            f"{file.path}: the bytes in the cache are wrong ({problem}); another program brought or changed them, so "
-            f"they are left there: remove {path.resolve()}, and run the command again"
-        )
-    for ours in (path.resolve(), path):
-        ours.unlink(missing_ok=True)
-    raise WsdError(f"{file.path}: the bytes are wrong ({problem}); they were removed, run the command again")
-
-
-def _from_cache(snapshot: Path, path: str) -> RemoteFile:
-    """A file of the cache, whose bytes are named by their SHA-256."""
-    blob = (snapshot / path).resolve()
-    stated = blob.name if len(blob.name) == 64 and _HEX.fullmatch(blob.name) else None
-    return RemoteFile(path, blob.stat().st_size, blob.name, stated)
