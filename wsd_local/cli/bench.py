@@ -105,13 +105,8 @@ def _measured(wanted: Measurement, pair: str | None, models: Mapping[str, Any], 
     from rich.progress import Progress
 
     from wsd_local.events import Source
-<<<<<<< HEAD
-    from wsd_local.reports.bench import Bench, measure, steps
-=======
-    from wsd_local.library.catalog import read_base_format
-    from wsd_local.reports.bench import OVERRIDES, Bench
+    from wsd_local.reports.bench import Bench
     from wsd_local.reports.measurement import measure, steps
->>>>>>> e1d6652 (The benchmark by idea: measuring, figures and their tables, what is measured)
     from wsd_local.runtime.pair import load
     from wsd_local.system.interrupt import interruptible
 
