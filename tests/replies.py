@@ -40,5 +40,5 @@ def reply(
 
 def asked(store: Store, text: str = "How do I boil an egg?") -> tuple[int, int]:
     """A chat with one question."""
-    chat = store.create()
-    return chat, store.add(chat, None, "user", text)
+    chat = store.chats.create()
+    return chat, store.messages.add(chat, None, "user", text)

@@ -37,10 +37,10 @@ REPLY = (
 def filled(path: Path, messages: int) -> int:
     """A chat of that many messages."""
     with Store(path) as store:
-        chat, parent = store.create(title="a long chat"), None
+        chat, parent = store.chats.create(title="a long chat"), None
         for number in range(messages // 2):
-            parent = store.add(chat, parent, "user", f"question {number}")
-            parent = store.add(chat, parent, "assistant", REPLY)
+            parent = store.messages.add(chat, parent, "user", f"question {number}")
+            parent = store.messages.add(chat, parent, "assistant", REPLY)
     return chat
 
 

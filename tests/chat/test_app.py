@@ -46,9 +46,9 @@ async def test_a_question_is_answered_and_kept(tmp_path: Path) -> None:
         await ask(app, pilot, EGG)
         assert len(texts(app)) == 4
     with Store(tmp_path / "chats.db") as store:
-        chat = store.chats()[0]
+        chat = store.chats.find()[0]
         assert chat.title == FRANCE and chat.messages == 4
-        assert chat.head is not None and [row.role for row in store.branch(chat.head)] == ["user", "assistant"] * 2
+        assert chat.head is not None and [row.role for row in store.messages.branch(chat.head)] == ["user", "assistant"] * 2
 
 
 async def test_the_draft_is_told_apart_with_and_without_colour(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ async def test_a_stopped_reply_goes_on_after_a_restart(tmp_path: Path) -> None:
 
     async def go_on() -> None:
         async with chatting(tmp_path, mode="draft", max_tokens=40, ignore_eos=True) as (app, pilot):
-            await app.chats.open(app.store.chats()[0].id)
+            await app.chats.open(app.store.chats.find()[0].id)
             await pilot.press("f6")
             await until(pilot, lambda: len(texts(app)[1][1]) > len(part))
             await answered(app, pilot)
             assert len(texts(app)) == 2 and texts(app)[1][1].startswith(part)
-            head = app.store.chats()[0].head
-            assert head is not None and app.store.message(head).text == texts(app)[1][1]
+            head = app.store.chats.find()[0].head
+            assert head is not None and app.store.messages.get(head).text == texts(app)[1][1]
 
     await stop()
     await go_on()
@@ -142,8 +142,8 @@ async def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> No
         await pilot.press("escape")
         brake.let_go()
         await answered(app, pilot)
-        head = app.store.chat(first).head
-        assert head is not None and app.store.message(head).text.startswith(kept), "and not the other chat's reply"
+        head = app.store.chats.get(first).head
+        assert head is not None and app.store.messages.get(head).text.startswith(kept), "and not the other chat's reply"
 
 
 async def test_a_stopped_reply_goes_on_with_another_pair(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ async def test_copy_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         await until(pilot, lambda: app.screen.query(Input))
         app.screen.query_one(Input).value = "Cities"
         await pilot.press("enter")
-        await until(pilot, lambda: app.store.chats()[0].title == "Cities")
+        await until(pilot, lambda: app.store.chats.find()[0].title == "Cities")
 
 
 async def test_the_switch_view(tmp_path: Path) -> None:
@@ -309,10 +309,10 @@ async def test_chats_search_rename_delete_undo(tmp_path: Path) -> None:
         await until(pilot, lambda: app.conversation.chat == first and len(texts(app)) == 2)
         await pilot.press("alt+x")
         await until(pilot, lambda: app.conversation.chat is None)
-        assert len(app.store.chats()) == 1
+        assert len(app.store.chats.find()) == 1
         await pilot.press("alt+z")
         await until(pilot, lambda: app.conversation.chat == first and len(texts(app)) == 2)
-        assert len(app.store.chats()) == 2
+        assert len(app.store.chats.find()) == 2
 
 
 async def test_off_the_record(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ async def test_off_the_record(tmp_path: Path) -> None:
         await ask(app, pilot, "/offrecord")
         await ask(app, pilot, FRANCE)
         assert "Paris" in texts(app)[1][1]
-        assert app.store.chats() == []
+        assert app.store.chats.find() == []
     assert b"Paris" not in (tmp_path / "chats.db").read_bytes()
 
 
@@ -361,8 +361,8 @@ async def test_settings_and_presets(tmp_path: Path) -> None:
         await pilot.click("#save")
         await pilot.pause()
         await pilot.press(*"mine", "enter")
-        await until(pilot, lambda: app.store.presets())
-        assert app.store.presets()[0].name == "mine"
+        await until(pilot, lambda: app.store.presets.all())
+        assert app.store.presets.all()[0].name == "mine"
         await pilot.click("#use")
         await until(pilot, lambda: not isinstance(app.screen, SettingsScreen))
         assert (
@@ -443,7 +443,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_message(tmp_path: Path) -> Non
             await pilot.press("enter")
             await until(pilot, lambda: app.query_one(Composer).text == FRANCE)
             await until(pilot, lambda: "no pair is loaded" in shown(app))
-            assert app.is_running and store.chats()[0].messages == 0
+            assert app.is_running and store.chats.find()[0].messages == 0
 
 
 async def test_what_cannot_be_asked_goes_back_into_the_composer(tmp_path: Path) -> None:
@@ -459,10 +459,10 @@ async def test_what_cannot_be_asked_goes_back_into_the_composer(tmp_path: Path) 
 
 async def test_a_long_chat_mounts_its_end_first(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
-        chat, parent = store.create(), None
+        chat, parent = store.chats.create(), None
         for number in range(100):
-            parent = store.add(chat, parent, "user", f"question {number}")
-            parent = store.add(chat, parent, "assistant", f"answer {number}")
+            parent = store.messages.add(chat, parent, "user", f"question {number}")
+            parent = store.messages.add(chat, parent, "assistant", f"answer {number}")
     async with chatting(tmp_path) as (app, pilot):
         await app.chats.open(chat)
         await pilot.pause()

@@ -47,7 +47,7 @@ def test_a_reply_that_failed_takes_its_question_back(talk: Conversation) -> None
     before, head = states(talk), talk.head
     outcome = talk.fail(asked(talk, "two?"), "no memory")
     assert outcome.text == "two?" and states(talk) == before and talk.head == head
-    assert talk.chat is not None and talk.store.chat(talk.chat).head == head
+    assert talk.chat is not None and talk.store.chats.get(talk.chat).head == head
 
 
 def test_answering_anew_in_vain_deletes_nothing(talk: Conversation) -> None:
@@ -57,7 +57,7 @@ def test_answering_anew_in_vain_deletes_nothing(talk: Conversation) -> None:
     assert begun is not None
     assert talk.fail(begun, "no memory").text is None
     assert states(talk) == before and talk.chat is not None
-    assert len(talk.store.messages(talk.chat)) == 2
+    assert len(talk.store.messages.of(talk.chat)) == 2
 
 
 def test_a_question_that_cannot_be_begun_is_not_kept(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_a_question_that_cannot_be_begun_is_not_kept(talk: Conversation, monkeyp
     monkeypatch.setattr(Store, "begin_reply", full)
     with pytest.raises(StoreError):
         asked(talk, "two?")
-    assert states(talk) == before and talk.chat is not None and len(talk.store.messages(talk.chat)) == 2
+    assert states(talk) == before and talk.chat is not None and len(talk.store.messages.of(talk.chat)) == 2
 
 
 @pytest.mark.parametrize("how", ["fail", "close", "stop"])
@@ -82,16 +82,16 @@ def test_going_on_in_vain_leaves_the_reply_as_it_was(talk: Conversation, first: 
         talk.finish(begun, None)
     else:
         talk.fail(begun, "the first error")
-    row = talk.store.message(begun.writer.id)
+    row = talk.store.messages.get(begun.writer.id)
     again = talk.continue_(pair="another", settings={"threshold": 0.5})
-    assert again is not None and talk.store.message(begun.writer.id).state == "writing"
+    assert again is not None and talk.store.messages.get(begun.writer.id).state == "writing"
     if how == "fail":
         talk.fail(again, "no pair is loaded")
     elif how == "close":
         again.writer.close()
     else:
         talk.finish(again, None)
-    assert talk.store.message(begun.writer.id) == row and row.state == first
+    assert talk.store.messages.get(begun.writer.id) == row and row.state == first
 
 
 def test_a_reply_stopped_before_its_first_word_is_no_message(talk: Conversation) -> None:
@@ -121,7 +121,7 @@ def test_a_reply_that_could_not_be_written_is_written_later(
 def test_a_reply_whose_chat_was_deleted_is_given_up(talk: Conversation) -> None:
     begun = asked(talk)
     assert talk.chat is not None
-    talk.store.erase(talk.chat)
+    talk.store.chats.erase(talk.chat)
     with pytest.raises(StoreError, match="deleted"):
         talk.finish(begun, reply("Great ", "answer"))
     talk.open(None, None)
@@ -149,7 +149,7 @@ def test_every_branch_can_be_reached_both_ways(moves: list[tuple[str, int]]) -> 
                 parent = edited[at % len(edited)].parent
                 talk.finish(talk.ask(f"edited {number}", parent, pair="demo", settings={}), reply("An ", "answer"))
         assert talk.chat is not None
-        leaves = store.leaves(talk.chat)
+        leaves = store.messages.leaves(talk.chat)
         if len(leaves) == 1:
             with pytest.raises(UsageError, match="one branch"):
                 talk.step(1)
@@ -161,7 +161,7 @@ def test_every_branch_can_be_reached_both_ways(moves: list[tuple[str, int]]) -> 
             for _ in leaves:
                 shown, at, count = other.step(by)
                 seen.append(shown[-1].id)
-                assert count == len(leaves) and leaves[at - 1] == shown[-1].id == store.chat(talk.chat).head
+                assert count == len(leaves) and leaves[at - 1] == shown[-1].id == store.chats.get(talk.chat).head
             assert sorted(seen) == sorted(leaves)
 
 
@@ -189,7 +189,7 @@ def test_the_tokens_of_a_reply_that_was_cut_are_its_texts() -> None:
         begun.writer.switched(Switched("threshold", 1, 2, 0.8))
         begun.writer.text(Text(" of mine", "base"))
         entry = talk.finish(begun, None)[-1]
-        found = tokens_of(entry, store.tokens(entry.id))
+        found = tokens_of(entry, store.messages.tokens(entry.id))
         assert [(token.text, token.source) for token in found] == [
             ("Great ", "draft"),
             ("answer", "draft"),

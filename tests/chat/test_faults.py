@@ -76,7 +76,7 @@ async def test_a_reply_that_ends_while_the_store_is_held_is_kept_afterwards(
             brake.let_go()
             await until(pilot, lambda: "not saved yet" in shown(app))
         await until(pilot, lambda: "opened by" in shown(app))
-        assert app.conversation.head is not None and "Paris" in app.store.message(app.conversation.head).text
+        assert app.conversation.head is not None and "Paris" in app.store.messages.get(app.conversation.head).text
 
 
 @pytest.mark.parametrize("asked_first", [True, False])
@@ -105,8 +105,8 @@ async def test_leaving_does_not_wait_for_a_held_store_and_says_what_is_lost(
 
 async def test_a_chat_opened_while_the_pair_loads_stops_nothing(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
-        chat = store.create(pair="demo", system=None)
-        store.add(chat, None, "user", FRANCE)
+        chat = store.chats.create(pair="demo", system=None)
+        store.messages.add(chat, None, "user", FRANCE)
 
     with Store(tmp_path / "chats.db") as store:
         app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store, chat=chat)
@@ -132,18 +132,18 @@ async def test_going_on_without_a_pair_leaves_a_stopped_reply_stopped(tmp_path: 
         await answered(app, pilot)
         head = app.conversation.head
         assert head is not None
-        row = app.store.message(head)
+        row = app.store.messages.get(head)
         app.pairs.load(Wanted(None, None, str(tmp_path / "none.gguf"), {"threads": 1}))
         await pilot.press("f6")  # while it loads
         await answered(app, pilot)
         await until(pilot, lambda: app.status.phase == "no pair")
-        assert app.store.message(head) == row and row.state == "cancelled"
+        assert app.store.messages.get(head) == row and row.state == "cancelled"
         await pilot.press("f6")  # and with none
         await answered(app, pilot)
-        assert app.store.message(head) == row
+        assert app.store.messages.get(head) == row
         await pilot.press("f5")
         await answered(app, pilot)
-        assert app.store.message(head) == row, "answering anew in vain deletes no reply"
+        assert app.store.messages.get(head) == row, "answering anew in vain deletes no reply"
 
 
 async def test_escape_stops_the_reply_that_waits_and_not_the_loading(tmp_path: Path) -> None:
@@ -183,9 +183,9 @@ def test_alt_f_is_alt_f_as_terminals_send_it() -> None:
 
 async def test_paging_from_the_composer(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
-        chat, parent = store.create(), None
+        chat, parent = store.chats.create(), None
         for number in range(6):
-            parent = store.add(chat, parent, "user", f"question {number}\n" * 9)
+            parent = store.messages.add(chat, parent, "user", f"question {number}\n" * 9)
 
     async with chatting(tmp_path, (80, 24)) as (app, pilot):
         await app.chats.open(chat)
@@ -269,8 +269,8 @@ async def test_two_models_that_are_here_can_be_chosen(tmp_path: Path) -> None:
 
 async def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
-        chat = store.create()
-        writer = store.begin_reply(chat, store.add(chat, None, "user", EGG), pair="demo", settings={})
+        chat = store.chats.create()
+        writer = store.replies.begin(chat, store.messages.add(chat, None, "user", EGG), pair="demo", settings={})
         from wsd_local.events import Text
 
         writer.text(Text("Half a", "draft"))
@@ -312,9 +312,9 @@ async def test_forks_are_reached_by_key(tmp_path: Path) -> None:
 
 async def test_line_breaks_stay(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
-        chat = store.create()
-        store.add(
-            chat, store.add(chat, None, "user", "a haiku"), "assistant", "An old silent pond\nA frog jumps in\nSplash"
+        chat = store.chats.create()
+        store.messages.add(
+            chat, store.messages.add(chat, None, "user", "a haiku"), "assistant", "An old silent pond\nA frog jumps in\nSplash"
         )
 
     async with chatting(tmp_path) as (app, pilot):
@@ -334,7 +334,7 @@ async def test_a_reply_cut_at_its_length_limit_is_continued(tmp_path: Path) -> N
         await answered(app, pilot)
         assert len(texts(app)) == 2 and texts(app)[1][1].startswith(cut)
         head = app.conversation.head
-        assert head is not None and app.store.message(head).text == texts(app)[1][1]
+        assert head is not None and app.store.messages.get(head).text == texts(app)[1][1]
 
 
 async def test_no_reply_is_built_while_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def store() -> Iterator[Store]:
 def egg(store: Store) -> int:
     """A chat with an answer."""
     chat, question = asked(store)
-    writer = store.begin_reply(chat, question, pair="demo", settings={"threshold": 0.8})
+    writer = store.replies.begin(chat, question, pair="demo", settings={"threshold": 0.8})
     writer.finish(reply("Great question! ", "Take [red]water[/red]."))
     return chat
 
@@ -66,8 +66,8 @@ def test_list(store: Store, egg: int) -> None:
     assert "[bold]potato?␛[2J" in lines[2]
     assert [chat["id"] for chat in values("list", "water", "--json")["chats"]] == [egg]
     (chat,) = values("list", "POTATO", "--json")["chats"]
-    assert chat == store.chat(potato).as_dict()
-    store.delete(potato)
+    assert chat == store.chats.get(potato).as_dict()
+    store.chats.delete(potato)
     assert "potato" not in printed("list")
 
 
@@ -82,14 +82,14 @@ def test_show(store: Store, egg: int) -> None:
         {"source": "base", "length": 22},
     ]
     assert shown["messages"][1]["tokens"][0]["prob"] == 0.1
-    store.add(egg, None, "user", "beep\x07")
+    store.messages.add(egg, None, "user", "beep\x07")
     assert "beep␇" in printed("show", str(egg))
 
 
 def test_search(store: Store, egg: int) -> None:
     asked(store, "怎么煮鸡蛋？")
     line = next(line for line in printed("search", "wat").splitlines() if "water" in line)
-    assert line.split()[:2] == [str(egg), str(store.chat(egg).head)]
+    assert line.split()[:2] == [str(egg), str(store.chats.get(egg).head)]
     (hit,) = values("search", "鸡蛋", "--json")["hits"]
     assert [hit["snippet"][a:b] for a, b in hit["marks"]] == ["鸡蛋"]
     done = wsd("chats", "search", 'AND "(')
@@ -117,13 +117,13 @@ def test_export(store: Store, egg: int, tmp_path: Path) -> None:
 def test_rm(store: Store, egg: int) -> None:
     other, _ = asked(store)
     complains(wsd("chats", "rm", str(egg)), 2, "2 messages", "--yes")
-    assert store.chat(egg).messages == 2
+    assert store.chats.get(egg).messages == 2
     assert "deleted" in printed("rm", str(egg), "--yes")
-    assert [chat.id for chat in store.chats()] == [other]
+    assert [chat.id for chat in store.chats.find()] == [other]
     assert store.search("water") == []
-    store.delete(other)
+    store.chats.delete(other)
     printed("rm", str(other), "-y")
-    assert store.chats(deleted=True) == []
+    assert store.chats.find(deleted=True) == []
 
 
 def test_rm_says_what_somebody_who_reads_keeps(store: Store, egg: int, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_person_is_asked(store: Store, egg: int) -> None:
         os.close(far)
         os.close(near)
         assert done == (130 if left else 0)
-        assert [chat.id for chat in store.chats()] == left
+        assert [chat.id for chat in store.chats.find()] == left
 
 
 def _with_terminal(terminal: int, chat: str) -> int:
@@ -184,8 +184,20 @@ def test_an_unknown_chat_is_one_line(command: str, store: Store, egg: int) -> No
     complains(wsd("chats", command, "77"), 2, "there is no chat 77")
     complains(wsd("chats", command, "egg"), 2, "ID", "whole number")
     if command != "rm":
-        store.delete(egg)
+        store.chats.delete(egg)
         complains(wsd("chats", command, str(egg)), 2, "in the bin")
+
+
+def test_a_chat_comes_out_of_the_bin(store: Store, egg: int) -> None:
+    complains(wsd("chats", "restore", str(egg)), 2, f"chat {egg} is not in the bin")
+    assert wsd("chats", "list", "--deleted").stdout == b""
+    store.chats.delete(egg)
+    shown = json.loads(wsd("chats", "list", "--deleted", "--json").stdout)["chats"]
+    assert [chat["id"] for chat in shown] == [egg]
+    assert egg not in [chat.id for chat in store.chats.find()]
+    assert wsd("chats", "restore", str(egg)).stdout.decode().startswith(f"chat {egg} (")
+    assert wsd("chats", "show", str(egg)).returncode == 0
+    assert egg in [chat.id for chat in store.chats.find()]
 
 
 def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_names_of_one_s_own_are_offered(tmp_path: Path) -> None:
     config.write_text('[pairs.kitchen]\ndraft = "demo-draft"\nbase = "demo-base"\n')
     try:
         with Store() as store:
-            chat = store.create(title="Eggs")
+            chat = store.chats.create(title="Eggs")
         shell = in_shell("bash", tmp_path)
         assert "kitchen" in shell("wsd-local fit ")
         assert str(chat) in shell("wsd-local chats show ").split()
@@ -113,7 +113,7 @@ def test_names_of_one_s_own_are_offered(tmp_path: Path) -> None:
 
 def test_titles_of_chats_cannot_steer_the_terminal(tmp_path: Path) -> None:
     with Store() as store:
-        chat = store.create(title="red \x1b[31m\u202e")
+        chat = store.chats.create(title="red \x1b[31m\u202e")
     shell = in_shell("fish", tmp_path)
     offered = shell("wsd-local chats show ")
     assert str(chat) in offered.split() and "\x1b" not in offered and "\u202e" not in offered

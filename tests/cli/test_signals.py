@@ -64,9 +64,9 @@ def test_the_chat_keeps_what_was_said_and_restores_the_terminal(number: signal.S
     assert chat.end() == 128 + number
     assert not left_on(chat.said)
     with Store() as store:
-        (row,) = store.chats()
+        (row,) = store.chats.find()
         assert row.head is not None
-        branch = store.branch(row.head)
+        branch = store.messages.branch(row.head)
     assert [message.role for message in branch] == ["user", "assistant"]
     assert branch[1].text
     assert branch[1].state in ("cancelled", "finished")
@@ -137,14 +137,14 @@ def test_while_a_pipe_is_read_that_says_nothing(tmp_path: Path, option: str) -> 
 
 def test_at_a_question() -> None:
     with Store() as store:
-        chat = store.create(pair="demo", system=None)
-        store.add(chat, None, "user", "hi")
+        chat = store.chats.create(pair="demo", system=None)
+        store.messages.add(chat, None, "user", "hi")
     asked = on_terminal("wsd_local", "chats", "rm", str(chat))
     asked.wait_for("[y/N]")
     asked.process.send_signal(signal.SIGHUP)
     assert asked.end() == 129
     with Store() as store:
-        assert store.chat(chat).messages == 1
+        assert store.chats.get(chat).messages == 1
 
 
 def test_nohup_is_obeyed() -> None:

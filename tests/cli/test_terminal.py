@@ -40,8 +40,8 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def chat() -> int:
     """A chat with hostile texts."""
     with Store() as store:
-        chat = store.create(pair=HOSTILE, system=None)
-        store.add(chat, None, "user", f"{HOSTILE}\nline two")
+        chat = store.chats.create(pair=HOSTILE, system=None)
+        store.messages.add(chat, None, "user", f"{HOSTILE}\nline two")
         return chat
 
 

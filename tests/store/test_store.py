@@ -26,6 +26,7 @@ from wsd_local.events import Checked, Switched, Text
 from wsd_local.prompts.messages import Message
 from wsd_local.store import Preset, Store, StoreError, finding, schema
 from wsd_local.store import file as store_file
+from wsd_local.store.chats import BIN_DAYS
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -80,60 +81,65 @@ class HandTimers:
 
 def test_a_chat_is_titled_by_its_first_question(store: Store) -> None:
     chat, _ = asked(store, "\n  How do I\tboil an egg?\nAnd a potato?")
-    assert store.chat(chat).title == "How do I boil an egg?"
-    store.add(chat, store.chat(chat).head, "user", "Another")
-    assert store.chat(chat).title == "How do I boil an egg?"
+    assert store.chats.get(chat).title == "How do I boil an egg?"
+    store.messages.add(chat, store.chats.get(chat).head, "user", "Another")
+    assert store.chats.get(chat).title == "How do I boil an egg?"
     long, _ = asked(store, "word " * 40)
-    assert len(store.chat(long).title) <= 60
-    assert store.chat(long).title.endswith("word…")
-    named = store.create(title="Mine", pair="laptop", system="Be brief.", preset="short")
-    store.add(named, None, "user", "Hello")
-    row = store.chat(named)
+    assert len(store.chats.get(long).title) <= 60
+    assert store.chats.get(long).title.endswith("word…")
+    named = store.chats.create(title="Mine", pair="laptop", system="Be brief.", preset="short")
+    store.messages.add(named, None, "user", "Hello")
+    row = store.chats.get(named)
     assert (row.title, row.pair, row.system, row.preset, row.messages) == ("Mine", "laptop", "Be brief.", "short", 1)
 
 
 def test_chats_come_with_the_newest_activity_first(store: Store) -> None:
     first, question = asked(store)
     second, _ = asked(store)
-    assert [chat.id for chat in store.chats()] == [second, first]
-    store.add(first, question, "assistant", "In water.")
-    assert [chat.id for chat in store.chats()] == [first, second]
-    assert [chat.id for chat in store.chats(limit=1)] == [first]
-    row = store.chat(first)
+    assert [chat.id for chat in store.chats.find()] == [second, first]
+    store.messages.add(first, question, "assistant", "In water.")
+    assert [chat.id for chat in store.chats.find()] == [first, second]
+    assert [chat.id for chat in store.chats.find(limit=1)] == [first]
+    row = store.chats.get(first)
     assert row.created < row.updated
     assert row.created.tzinfo is not None
 
 
-def test_a_deleted_chat_comes_back_and_a_purged_one_does_not(path: Path) -> None:
+def test_a_deleted_chat_comes_back_for_thirty_days(path: Path) -> None:
     now = datetime(2030, 1, 1, tzinfo=UTC)
     with Store(path, clock=lambda: now) as store:
         kept, old, new = (asked(store, f"question {n}")[0] for n in range(3))
-        store.delete(old)
-        store.delete(kept)
-        store.restore(kept)
+        store.chats.delete(old)
+        store.chats.delete(kept)
+        store.chats.restore(kept)
         now += timedelta(days=10)
-        store.delete(new)
-        assert [chat.id for chat in store.chats()] == [kept]
-        assert {chat.id for chat in store.chats(deleted=True)} == {old, new}
+        store.chats.delete(new)
+        assert [chat.id for chat in store.chats.find()] == [kept]
+        assert {chat.id for chat in store.chats.find(deleted=True)} == {old, new}
         assert [hit.chat for hit in store.search("question")] == [kept]
-        assert store.purge(timedelta(days=1)) == 1
-        assert {chat.id for chat in store.chats(deleted=True)} == {new}
-        assert store.purge() == 1
-        assert store.chats(deleted=True) == []
+        now += timedelta(days=BIN_DAYS - 10, seconds=1)
+        assert store.chats.empty_bin() == 1
+        assert {chat.id for chat in store.chats.find(deleted=True)} == {new}
+        now += timedelta(days=9)
+        assert store.chats.empty_bin() == 0
+    now += timedelta(days=1)
+    with Store(path, clock=lambda: now) as store:  # whoever opens the store empties the bin
+        assert store.chats.find(deleted=True) == []
+        assert [chat.id for chat in store.chats.find()] == [kept]
         with pytest.raises(UsageError, match=f"no chat {old}"):
-            store.restore(old)
+            store.chats.restore(old)
 
 
 def test_an_erased_chat_leaves_nothing_in_the_file(path: Path) -> None:
     with Store(path) as store:
         kept, _ = asked(store, "This stays, with a pomegranate.")
         gone, question = asked(store, "The word is xylophonist, and nobody else says it. " * 200)
-        writer = store.begin_reply(gone, question, pair="demo", settings={})
+        writer = store.replies.begin(gone, question, pair="demo", settings={})
         writer.text(Text("zwitscher " * 2000, "draft"))
         writer.flush()
         writer.finish(reply("zwitscher " * 2000, "zwitscher"))
-        store.erase(gone)
-        assert [chat.id for chat in store.chats()] == [kept]
+        store.chats.erase(gone)
+        assert [chat.id for chat in store.chats.find()] == [kept]
     content = path.read_bytes()
     assert b"pomegranate" in content
     for word in (b"xylophonist", b"zwitscher"):
@@ -148,26 +154,28 @@ def holding(folder: Path) -> list[str]:
     return [file.name for file in sorted(folder.iterdir()) if CANARY.encode() in file.read_bytes()]
 
 
-@pytest.mark.parametrize("how", ["erase", "purge", "withdraw"])
+@pytest.mark.parametrize("how", ["erase", "bin", "withdraw"])
 def test_what_is_deleted_leaves_the_log_too_while_others_have_the_file_open(path: Path, how: str) -> None:
-    with Store(path) as open_elsewhere, Store(path) as store:
+    now = datetime.now(UTC)
+    with Store(path) as open_elsewhere, Store(path, clock=lambda: now) as store:
         chat, question = asked(store, f"The word is {CANARY}. " * 50)
-        assert open_elsewhere.chat(chat).messages == 1
+        assert open_elsewhere.chats.get(chat).messages == 1
         assert holding(path.parent)
         if how == "erase":
-            store.erase(chat)
+            store.chats.erase(chat)
         elif how == "withdraw":
-            store.withdraw(question)
-            store.rename(chat, "another title")
+            store.messages.withdraw(question)
+            store.chats.rename(chat, "another title")
         else:
-            store.delete(chat)
-            assert store.purge() == 1
+            store.chats.delete(chat)
+            now += timedelta(days=BIN_DAYS, seconds=1)
+            assert store.chats.empty_bin() == 1
         found = holding(path.parent)
         assert found == [] or how == "withdraw"
         if how == "withdraw":  # the first question's line was the title as well
-            store.erase(chat)
+            store.chats.erase(chat)
         assert holding(path.parent) == []
-        assert open_elsewhere.chats() == []
+        assert open_elsewhere.chats.find() == []
 
 
 def test_what_is_deleted_while_somebody_reads_leaves_the_log_with_the_next_change(path: Path) -> None:
@@ -177,10 +185,10 @@ def test_what_is_deleted_while_somebody_reads_leaves_the_log_with_the_next_chang
         try:
             reader.execute("BEGIN")
             assert reader.execute("SELECT count(*) FROM messages").fetchone() == (1,)
-            store.erase(chat)
+            store.chats.erase(chat)
         finally:
             reader.close()
-        store.create()
+        store.chats.create()
         assert holding(path.parent) == []
 
 
@@ -190,7 +198,7 @@ def test_chats_are_their_owners_alone(tmp_path: Path, umask: int) -> None:
     data = tmp_path / "data"
     code = (
         "import os, sys; os.umask(int(sys.argv[1])); from wsd_local.store import Store, default_path\n"
-        "store = Store(); store.create(); print([oct(f.stat().st_mode & 0o777) for f in "
+        "store = Store(); store.chats.create(); print([oct(f.stat().st_mode & 0o777) for f in "
         "sorted(default_path().parent.iterdir())], oct(default_path().parent.stat().st_mode & 0o777))"
     )
     for _ in range(2):
@@ -215,41 +223,46 @@ def test_a_long_chat_can_be_deleted(store: Store) -> None:
                 (number, chat, number - 1),
             )
     db.close()
-    assert len(store.branch(parent + 2999)) == 3000
-    assert store.leaf(parent) == parent + 2999
-    store.erase(chat)
+    assert len(store.messages.branch(parent + 2999)) == 3000
+    assert store.messages.leaf(parent) == parent + 2999
+    store.chats.erase(chat)
     assert store.search("x") == []
 
 
 def test_what_is_not_there_is_said(store: Store) -> None:
     chat, question = asked(store)
     other, foreign = asked(store)
-    for call in (store.chat, store.message, store.branch, store.siblings, store.leaf, store.delete, store.erase):
+    for call in (
+        store.chats.get,
+        store.messages.get,
+        store.messages.branch,
+        store.messages.siblings,
+        store.messages.leaf,
+        store.chats.delete,
+        store.chats.erase,
+    ):
         with pytest.raises(UsageError, match="99"):
             call(99)
     with pytest.raises(UsageError, match=f"no message {foreign} in chat {chat}"):
-        store.add(chat, foreign, "user", "?")
+        store.messages.add(chat, foreign, "user", "?")
     with pytest.raises(UsageError, match="no message"):
-        store.set_head(chat, foreign)
+        store.messages.set_head(chat, foreign)
     with pytest.raises(UsageError, match="role"):
-        store.add(chat, question, "tool", "?")  # type: ignore[arg-type]
+        store.messages.add(chat, question, "tool", "?")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="too large"):
-        store.chat(10**30)
+        store.chats.get(10**30)
     with pytest.raises(UsageError, match="no reply"):
-        store.continue_reply(question, pair="demo", settings={})
-    assert store.chat(other).messages == 1
+        store.replies.resume(question, pair="demo", settings={})
+    assert store.chats.get(other).messages == 1
 
 
 def test_presets(store: Store) -> None:
-    store.save_preset(Preset("short", "laptop", "Be brief.", {"temperature": 0.5, "stop": ["\n"]}))
-    store.save_preset(Preset("plain"))
-    store.save_preset(Preset("short", "demo", None, {"temperature": 0.0}))
-    assert store.presets() == [Preset("plain"), Preset("short", "demo", None, {"temperature": 0.0})]
-    store.delete_preset("short")
-    with pytest.raises(UsageError, match="no preset 'short'"):
-        store.delete_preset("short")
+    store.presets.save(Preset("short", "laptop", "Be brief.", {"temperature": 0.5, "stop": ["\n"]}))
+    store.presets.save(Preset("plain"))
+    store.presets.save(Preset("short", "demo", None, {"temperature": 0.0}))
+    assert store.presets.all() == [Preset("plain"), Preset("short", "demo", None, {"temperature": 0.0})]
     with pytest.raises(UsageError, match="name"):
-        store.save_preset(Preset(" "))
+        store.presets.save(Preset(" "))
 
 
 # -- branches -----------------------------------------------------------------------------------------------
@@ -261,7 +274,7 @@ class Branches(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.store = Store(":memory:")
-        self.chats = [self.store.create(), self.store.create()]
+        self.chats = [self.store.chats.create(), self.store.chats.create()]
         self.parents: dict[int, int | None] = {}
         self.chat_of: dict[int, int] = {}
         self.heads: dict[int, int | None] = dict.fromkeys(self.chats)
@@ -270,17 +283,17 @@ class Branches(RuleBasedStateMachine):
     def say(self, data: st.DataObject) -> None:
         chat = data.draw(st.sampled_from(self.chats))
         parent = data.draw(st.sampled_from([None, *(m for m, c in self.chat_of.items() if c == chat)]))
-        added = self.store.add(chat, parent, data.draw(st.sampled_from(["user", "assistant"])), "text")
+        added = self.store.messages.add(chat, parent, data.draw(st.sampled_from(["user", "assistant"])), "text")
         self.parents[added], self.chat_of[added], self.heads[chat] = parent, chat, added
 
     @precondition(lambda self: bool(self.parents))
     @rule(data=st.data())
     def look(self, data: st.DataObject) -> None:
         message = data.draw(st.sampled_from(sorted(self.parents)))
-        leaf = self.store.leaf(message)
-        self.store.set_head(self.chat_of[message], leaf)
+        leaf = self.store.messages.leaf(message)
+        self.store.messages.set_head(self.chat_of[message], leaf)
         self.heads[self.chat_of[message]] = leaf
-        assert message in [row.id for row in self.store.branch(leaf)]
+        assert message in [row.id for row in self.store.messages.branch(leaf)]
 
     @invariant()
     def agree(self) -> None:
@@ -289,17 +302,17 @@ class Branches(RuleBasedStateMachine):
             while at is not None:
                 path.append(at)
                 at = self.parents[at]  # type: ignore[assignment]
-            branch = self.store.branch(message)
+            branch = self.store.messages.branch(message)
             assert [row.id for row in branch] == path[::-1]
             assert [row.parent for row in branch] == [None, *path[:0:-1]]
             key = (self.chat_of[message], self.parents[message])
             siblings = [m for m, parent in self.parents.items() if (self.chat_of[m], parent) == key]
-            assert self.store.siblings(message) == siblings
-            leaf = self.store.leaf(message)
+            assert self.store.messages.siblings(message) == siblings
+            leaf = self.store.messages.leaf(message)
             assert leaf not in self.parents.values()
-            assert message in [row.id for row in self.store.branch(leaf)]
+            assert message in [row.id for row in self.store.messages.branch(leaf)]
         for chat, head in self.heads.items():
-            row = self.store.chat(chat)
+            row = self.store.chats.get(chat)
             assert (row.head, row.messages) == (head, list(self.chat_of.values()).count(chat))
 
     def teardown(self) -> None:
@@ -315,13 +328,13 @@ TestBranches = Branches.TestCase
 
 def test_a_reply_is_kept_with_all_that_is_known_of_it(store: Store) -> None:
     chat, question = asked(store)
-    writer = store.begin_reply(chat, question, pair="demo", settings={"threshold": 0.8, "stop": ()})
-    assert store.chat(chat).head == writer.id
-    assert store.message(writer.id).state == "writing"
+    writer = store.replies.begin(chat, question, pair="demo", settings={"threshold": 0.8, "stop": ()})
+    assert store.chats.get(chat).head == writer.id
+    assert store.messages.get(writer.id).state == "writing"
     said = reply("Great\nquestion!\n", "Take\nwater.")
     writer.text(Text("Great\nquestion!\n", "draft"))
     writer.finish(said)
-    message = store.message(writer.id)
+    message = store.messages.get(writer.id)
     assert (message.text, message.state, message.parent) == (said.text, "finished", question)
     assert message.parts == [("draft", "Great\nquestion!\n"), ("base", "Take\nwater.")]
     assert message.reply is not None
@@ -333,26 +346,26 @@ def test_a_reply_is_kept_with_all_that_is_known_of_it(store: Store) -> None:
     assert message.reply.report["discarded"] == " not kept"
     assert message.reply.report["draft"]["drafted_tokens"] == 9
     assert message.reply.ended is not None and message.reply.ended >= message.created
-    assert store.tokens(writer.id) == said.tokens
-    assert store.tokens(question) == ()
+    assert store.messages.tokens(writer.id) == said.tokens
+    assert store.messages.tokens(question) == ()
     writer.text(Text("late", "base"))
     writer.close()
-    assert store.message(writer.id) == message
+    assert store.messages.get(writer.id) == message
 
 
 def test_what_is_said_is_on_the_disk_when_the_timer_has_run_out(path: Path) -> None:
     timers = HandTimers()
     with Store(path, timer=timers, flush_s=0.5) as store, Store(path) as other:
         chat, question = asked(store)
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
         assert timers.made == []
         writer.text(Text("Great ", "draft"))
         writer.text(Text("question! ", "draft"))
         assert [timer.seconds for timer in timers.made] == [0.5]
         assert timers.made[0].daemon
-        assert other.message(writer.id).text == ""
+        assert other.messages.get(writer.id).text == ""
         timers.run_out()
-        shown = other.message(writer.id)
+        shown = other.messages.get(writer.id)
         assert (shown.text, shown.state) == ("Great question! ", "writing")
         timers.run_out()
         assert len(timers.made) == 1
@@ -361,7 +374,7 @@ def test_what_is_said_is_on_the_disk_when_the_timer_has_run_out(path: Path) -> N
         writer.switched(Switched("threshold", 2, 3, 0.7))
         writer.text(Text("Boil it.", "base", 0.25))
         timers.run_out()
-        shown = other.message(writer.id)
+        shown = other.messages.get(writer.id)
         assert shown.parts == [("draft", "Great question! "), ("base", "Boil it.")]
         assert shown.reply is not None
         assert shown.reply.report == {
@@ -372,7 +385,7 @@ def test_what_is_said_is_on_the_disk_when_the_timer_has_run_out(path: Path) -> N
         writer.text(Text(" And", "base"))
         writer.finish(reply("Great question! ", "Boil it. And eat."))
         assert not any(timer.live for timer in timers.made)
-        assert other.message(writer.id).text == "Great question! Boil it. And eat."
+        assert other.messages.get(writer.id).text == "Great question! Boil it. And eat."
 
 
 def test_the_real_timer_writes_in_silence(path: Path) -> None:
@@ -387,115 +400,115 @@ def test_the_real_timer_writes_in_silence(path: Path) -> None:
 
     with Store(path, timer=timer, flush_s=0.01) as store:
         chat, question = asked(store)
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
         writer.text(Text("Great", "draft"))
         assert written.wait(60)
-        assert store.message(writer.id).text == "Great"
+        assert store.messages.get(writer.id).text == "Great"
 
 
 def test_replies_that_end_early(store: Store) -> None:
     chat, question = asked(store)
-    failed = store.begin_reply(chat, question, pair="demo", settings={})
+    failed = store.replies.begin(chat, question, pair="demo", settings={})
     failed.text(Text("Great", "draft"))
     failed.fail("the context is full")
-    message = store.message(failed.id)
+    message = store.messages.get(failed.id)
     assert (message.text, message.state) == ("Great", "failed")
     assert message.reply is not None and message.reply.error == "the context is full"
-    with pytest.raises(ZeroDivisionError), store.begin_reply(chat, question, pair="demo", settings={}) as left:
+    with pytest.raises(ZeroDivisionError), store.replies.begin(chat, question, pair="demo", settings={}) as left:
         left.text(Text("Well", "draft"))
         raise ZeroDivisionError
-    assert (store.message(left.id).text, store.message(left.id).state) == ("Well", "cancelled")
-    stopped = store.begin_reply(chat, question, pair="demo", settings={})
+    assert (store.messages.get(left.id).text, store.messages.get(left.id).state) == ("Well", "cancelled")
+    stopped = store.replies.begin(chat, question, pair="demo", settings={})
     stopped.finish(reply("So", "", reason="cancelled"))
-    assert (store.message(stopped.id).text, store.message(stopped.id).state) == ("So", "cancelled")
-    assert store.siblings(stopped.id) == [failed.id, left.id, stopped.id]
+    assert (store.messages.get(stopped.id).text, store.messages.get(stopped.id).state) == ("So", "cancelled")
+    assert store.messages.siblings(stopped.id) == [failed.id, left.id, stopped.id]
 
 
 def test_a_closed_store_leaves_no_reply_open(path: Path) -> None:
     with Store(path) as store:
         chat, question = asked(store)
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
         writer.text(Text("Great", "draft"))
     with Store(path) as store:
-        assert (store.message(writer.id).text, store.message(writer.id).state) == ("Great", "cancelled")
+        assert (store.messages.get(writer.id).text, store.messages.get(writer.id).state) == ("Great", "cancelled")
     with pytest.raises(StoreError, match="closed"):
         writer._file.reading().__enter__()
 
 
 def test_a_stopped_reply_goes_on_under_its_id(store: Store) -> None:
     chat, question = asked(store)
-    writer = store.begin_reply(chat, question, pair="demo", settings={})
+    writer = store.replies.begin(chat, question, pair="demo", settings={})
     writer.finish(reply("Great\nquestion!\n", "Take\n", reason="cancelled"))
-    again = store.continue_reply(writer.id, pair="laptop", settings={"seed": 1})
+    again = store.replies.resume(writer.id, pair="laptop", settings={"seed": 1})
     assert again.id == writer.id
     with pytest.raises(StoreError, match="just now"):
-        store.continue_reply(writer.id, pair="demo", settings={})
+        store.replies.resume(writer.id, pair="demo", settings={})
     again.text(Text("water.", "base"))
     again.flush()
-    message = store.message(writer.id)
+    message = store.messages.get(writer.id)
     assert (message.text, message.state) == ("Great\nquestion!\nTake\nwater.", "writing")
     again.finish(reply("Great\nquestion!\n", "Take\nwater.\nMuch."))
-    message = store.message(writer.id)
+    message = store.messages.get(writer.id)
     assert (message.text, message.state) == ("Great\nquestion!\nTake\nwater.\nMuch.", "finished")
     assert message.reply is not None and message.reply.pair == "laptop"
-    assert store.chat(chat).messages == 2
+    assert store.chats.get(chat).messages == 2
 
 
 def test_a_reply_that_begins_at_given_text_is_kept_whole(store: Store) -> None:
     """After a restart the models are given what was there, and the reply is what they add."""
     chat, question = asked(store)
-    writer = store.begin_reply(chat, question, pair="demo", settings={}, given="Sure:\n")
+    writer = store.replies.begin(chat, question, pair="demo", settings={}, given="Sure:\n")
     writer.text(Text("Great\n", "draft"))
     writer.close()
-    assert store.message(writer.id).parts == [("given", "Sure:\n"), ("draft", "Great\n")]
-    again = store.continue_reply(writer.id, pair="demo", settings={})
+    assert store.messages.get(writer.id).parts == [("given", "Sure:\n"), ("draft", "Great\n")]
+    again = store.replies.resume(writer.id, pair="demo", settings={})
     given: Message = {"role": "assistant", "content": "Sure:\nGreat\n"}
     again.finish(reply("question!\n", "Take water.", messages=({"role": "user", "content": "?"}, given)))
-    message = store.message(writer.id)
+    message = store.messages.get(writer.id)
     assert message.parts == [("given", "Sure:\n"), ("draft", "Great\nquestion!\n"), ("base", "Take water.")]
-    third = store.continue_reply(writer.id, pair="demo", settings={})
+    third = store.replies.resume(writer.id, pair="demo", settings={})
     given = {"role": "assistant", "content": message.text}
     third.finish(reply("", "\nMuch.", messages=(given,)))
-    assert "".join(text for _, text in store.message(writer.id).parts) == store.message(writer.id).text
-    edited = store.continue_reply(writer.id, pair="demo", settings={})
+    assert "".join(text for _, text in store.messages.get(writer.id).parts) == store.messages.get(writer.id).text
+    edited = store.replies.resume(writer.id, pair="demo", settings={})
     edited.finish(reply("", "No.", messages=({"role": "assistant", "content": "Other: "},)))
-    assert store.message(writer.id).parts == [("given", "Other: "), ("base", "No.")]
+    assert store.messages.get(writer.id).parts == [("given", "Other: "), ("base", "No.")]
 
 
 def test_a_continued_reply_that_ends_early_keeps_the_first_report(store: Store) -> None:
     chat, question = asked(store)
-    writer = store.begin_reply(chat, question, pair="demo", settings={})
+    writer = store.replies.begin(chat, question, pair="demo", settings={})
     first = reply("Great\n", "", reason="cancelled")
     writer.finish(first)
-    with store.continue_reply(writer.id, pair="demo", settings={}) as again:
+    with store.replies.resume(writer.id, pair="demo", settings={}) as again:
         again.checked(Checked(2, (0.9,), (0.7,)))
         again.text(Text("question!", "draft"))
-    message = store.message(writer.id)
+    message = store.messages.get(writer.id)
     assert message.parts == [("draft", "Great\nquestion!")]
     assert message.reply is not None
     assert message.reply.report["timings"] == first.as_dict()["timings"]
     assert message.reply.report["switch"] == first.as_dict()["switch"]
     assert message.reply.report["checked"] == {"probs": [None, None, 0.9], "windows": [None, None, 0.7]}
     assert message.reply.report["pieces"] == [[6, "draft", None], [9, "draft", None]]
-    assert store.tokens(writer.id) == first.tokens
+    assert store.messages.tokens(writer.id) == first.tokens
 
 
 def test_tokens_of_a_continued_reply_are_those_of_both_runs(store: Store) -> None:
     chat, question = asked(store)
     first = reply("Great\n", "Take\n", reason="cancelled")
-    writer = store.begin_reply(chat, question, pair="demo", settings={})
+    writer = store.replies.begin(chat, question, pair="demo", settings={})
     writer.finish(first)
     second = reply("", "water.\n", messages=({"role": "assistant", "content": first.text},))
-    store.continue_reply(writer.id, pair="demo", settings={}).finish(second)
-    assert store.tokens(writer.id) == (*first.tokens, *second.tokens)
+    store.replies.resume(writer.id, pair="demo", settings={}).finish(second)
+    assert store.messages.tokens(writer.id) == (*first.tokens, *second.tokens)
 
 
 def test_a_reply_whose_chat_is_erased_meanwhile(path: Path) -> None:
     timers = HandTimers()
     with Store(path, timer=timers) as store:
         chat, question = asked(store)
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
-        store.erase(chat)
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
+        store.chats.erase(chat)
         writer.text(Text("Great", "draft"))
         timers.run_out()
         assert isinstance(writer.trouble, StoreError)
@@ -508,24 +521,24 @@ def test_a_write_that_failed_is_made_up_for(path: Path, monkeypatch: pytest.Monk
     timers = HandTimers()
     with Store(path, timer=timers) as store:
         chat, question = asked(store)
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
         writer.text(Text("Great", "draft"))
         timers.run_out()
         assert isinstance(writer.trouble, StoreError)
-        assert store.message(writer.id).text == ""
+        assert store.messages.get(writer.id).text == ""
         blocker.execute("ROLLBACK")
         blocker.close()
         timers.run_out()
         assert writer.trouble is None
-        assert store.message(writer.id).text == "Great"
+        assert store.messages.get(writer.id).text == "Great"
 
 
 def test_one_thread_writes_while_another_reads(path: Path) -> None:
     with Store(path, flush_s=0.001) as store:
         chat, question = asked(store)
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
 
         def write() -> None:
             for number in range(300):
@@ -538,25 +551,25 @@ def test_one_thread_writes_while_another_reads(path: Path) -> None:
         thread = threading.Thread(target=write)
         thread.start()
         while thread.is_alive():
-            message = store.message(writer.id)
+            message = store.messages.get(writer.id)
             assert said.startswith(message.text)
             assert "".join(text for _, text in message.parts) == message.text
-            store.chats("3")
+            store.chats.find("3")
         thread.join()
-        assert store.message(writer.id).text == said
+        assert store.messages.get(writer.id).text == said
 
 
 def test_off_the_record_means_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path / "data"))
     with Store(":memory:") as store:
-        assert store.off_the_record
+        assert store.path is None
         chat, question = asked(store)
         results: list[str] = []
-        thread = threading.Thread(target=lambda: results.append(store.message(question).text))
+        thread = threading.Thread(target=lambda: results.append(store.messages.get(question).text))
         thread.start()
         thread.join()
         assert results == ["How do I boil an egg?"]
-        store.begin_reply(chat, question, pair="demo", settings={}).finish(reply("Great", ""))
+        store.replies.begin(chat, question, pair="demo", settings={}).finish(reply("Great", ""))
         assert [hit.chat for hit in store.search("great")] == [chat]
     assert not (tmp_path / "data").exists()
 
@@ -569,19 +582,19 @@ def test_off_the_record_means_in_no_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_any_text_is_kept_and_any_query_is_understood(store: Store, text: str, query: str) -> None:
     chat, question = asked(store, text)
     clean = finding.clean(text)
-    assert store.message(question).text == clean
-    writer = store.begin_reply(chat, question, pair=text, settings={"stop": [text]}, given=text)
+    assert store.messages.get(question).text == clean
+    writer = store.replies.begin(chat, question, pair=text, settings={"stop": [text]}, given=text)
     writer.text(Text(text, "draft"))
     writer.flush()
     writer.finish(reply(text, text, messages=({"role": "assistant", "content": text},)))
-    assert store.message(writer.id).text == clean * 3
+    assert store.messages.get(writer.id).text == clean * 3
     for wanted in (text, query, f'"{text}', f"{query}*"):
-        store.chats(wanted)
+        store.chats.find(wanted)
         for hit in store.search(wanted):
             assert all(0 <= a < b <= len(hit.snippet) for a, b in hit.marks)
     store.export(chat, "markdown").encode()
     store.export(chat, "json").encode()
-    store.erase(chat)
+    store.chats.erase(chat)
 
 
 @pytest.mark.parametrize(
@@ -627,10 +640,10 @@ def test_search(store: Store, query: str, found: set[str]) -> None:
     }
     chats = {name: asked(store, text)[0] for name, text in said.items()}
     assert {hit.chat for hit in store.search(query)} == {chats[name] for name in found}
-    for chat in store.chats(query) if query.strip() else []:
-        store.rename(chat.id, "other")
+    for chat in store.chats.find(query) if query.strip() else []:
+        store.chats.rename(chat.id, "other")
     if query.strip():
-        assert {chat.id for chat in store.chats(query)} == {chats[name] for name in found}
+        assert {chat.id for chat in store.chats.find(query)} == {chats[name] for name in found}
 
 
 def test_a_snippet_marks_what_was_found(store: Store) -> None:
@@ -639,7 +652,7 @@ def test_a_snippet_marks_what_was_found(store: Store) -> None:
     assert [hit.snippet[a:b] for a, b in hit.marks] == ["Ëgg", "egg"]
     assert hit.snippet[0] == hit.snippet[-1] == "…"
     assert "\n" not in hit.snippet
-    assert hit.title == store.chat(chat).title
+    assert hit.title == store.chats.get(chat).title
     asked(store, "怎么煮鸡蛋？")
     (hit,) = store.search("鸡蛋")
     assert [hit.snippet[a:b] for a, b in hit.marks] == ["鸡蛋"]
@@ -647,14 +660,14 @@ def test_a_snippet_marks_what_was_found(store: Store) -> None:
 
 def test_a_reply_is_found_when_it_is_done(store: Store) -> None:
     chat, question = asked(store)
-    writer = store.begin_reply(chat, question, pair="demo", settings={})
+    writer = store.replies.begin(chat, question, pair="demo", settings={})
     writer.text(Text("鸡蛋 potatoes", "draft"))
     writer.flush()
     assert store.search("potato") == []
     writer.finish(reply("鸡蛋 potatoes", "", reason="cancelled"))
     assert [hit.message for hit in store.search("potato")] == [writer.id]
     assert [hit.message for hit in store.search("鸡蛋")] == [writer.id]
-    again = store.continue_reply(writer.id, pair="demo", settings={})
+    again = store.replies.resume(writer.id, pair="demo", settings={})
     assert store.search("potato") == []
     again.finish(reply("carrots", ""))
     assert store.search("potato") == []
@@ -674,13 +687,13 @@ def check_index(store: Store) -> None:
 
 
 def test_exports(store: Store) -> None:
-    chat = store.create(system="Be brief.")
-    question = store.add(chat, None, "user", "How do I boil an egg?")
-    one = store.begin_reply(chat, question, pair="demo", settings={"seed": 1})
+    chat = store.chats.create(system="Be brief.")
+    question = store.messages.add(chat, None, "user", "How do I boil an egg?")
+    one = store.replies.begin(chat, question, pair="demo", settings={"seed": 1})
     one.finish(reply("Great question! I am happy to help you with exactly this. ", "Take water."))
-    two = store.begin_reply(chat, question, pair="demo", settings={"seed": 2})
+    two = store.replies.begin(chat, question, pair="demo", settings={"seed": 2})
     two.fail("no more memory")
-    store.set_head(chat, one.id)
+    store.messages.set_head(chat, one.id)
     text = store.export(chat, "markdown")
     assert text.startswith("# How do I boil an egg?\n")
     assert "## System\n\nBe brief.\n" in text
@@ -690,11 +703,11 @@ def test_exports(store: Store) -> None:
     every = store.export(chat, "markdown", all_branches=True)
     assert f"## Assistant (message {two.id}, after {question})\n\n(failed: no more memory)" in every
     values = json.loads(store.export(chat, "json", all_branches=True))
-    assert values["chat"] == store.chat(chat).as_dict()
+    assert values["chat"] == store.chats.get(chat).as_dict()
     assert [message["id"] for message in values["messages"]] == [question, one.id, two.id]
     assert values["messages"][1]["reply"]["settings"] == {"seed": 1}
     assert [token["source"] for token in values["messages"][1]["tokens"]] == ["draft", "base"]
-    empty = store.create()
+    empty = store.chats.create()
     assert json.loads(store.export(empty, "json"))["messages"] == []
     assert "Untitled" in store.export(empty, "markdown")
 
@@ -711,8 +724,8 @@ def test_the_file_of_the_first_schema_goes_on(path: Path) -> None:
     with Store(path, steps=(schema.first,)) as store:
         chat, question = asked(store)
     with Store(path, steps=(schema.first, second)) as store:
-        assert store.chat(chat).title == "How do I boil an egg?"
-        assert store.branch(question)[0].text == "How do I boil an egg?"
+        assert store.chats.get(chat).title == "How do I boil an egg?"
+        assert store.messages.branch(question)[0].text == "How do I boil an egg?"
         with store._file.reading() as db:
             assert db.execute("SELECT pinned FROM chats").fetchone()[0] == 0
             assert schema.applied(db) == ["first", "second"]
@@ -728,7 +741,7 @@ def test_a_step_that_fails_changes_nothing(path: Path) -> None:
     with pytest.raises(StoreError, match="no such table: elsewhere"):
         Store(path, steps=(*schema.STEPS, broken))
     with Store(path) as store:
-        assert store.chat(chat).messages == 1
+        assert store.chats.get(chat).messages == 1
         with store._file.reading() as db:
             assert "pinned" not in db.execute("SELECT * FROM chats").fetchone().keys()  # noqa: SIM118 - a sqlite3.Row
 
@@ -787,7 +800,7 @@ def test_a_damaged_file_is_one_line(path: Path, damage: str) -> None:
     middle = len(content) // 2 // 4096 * 4096
     path.write_bytes(content[:middle] if damage == "cut" else content[:4096] + bytes(len(content) - 4096))
     with pytest.raises(StoreError, match="damaged") as caught, Store(path) as store:
-        for chat in store.chats("4"):
+        for chat in store.chats.find("4"):
             store.export(chat.id, "json", all_branches=True)
         store.search("4")
     assert "\n" not in str(caught.value)
@@ -813,7 +826,7 @@ def test_names_of_files_may_be_odd(tmp_path: Path) -> None:
     with Store(path) as store:
         asked(store)
     with Store(path) as store:
-        assert len(store.chats()) == 1
+        assert len(store.chats.find()) == 1
     assert path.exists()
 
 
@@ -849,11 +862,11 @@ import psutil, sqlite3
 
 def stream():
     store = Store(path, flush_s=0.001)
-    chat = store.create()
-    question = store.add(chat, None, "user", "Go on")
+    chat = store.chats.create()
+    question = store.messages.add(chat, None, "user", "Go on")
     tell("chat", chat)
     while True:
-        writer = store.begin_reply(chat, question, pair="demo", settings={})
+        writer = store.replies.begin(chat, question, pair="demo", settings={})
         tell("begun", writer.id)
         for place, word in enumerate(whole(writer.id).split(), 1):
             writer.text(Text(word + " ", "draft"))
@@ -880,11 +893,11 @@ ADDER = (
     PRELUDE
     + """
 with Store(path) as store:
-    chat = store.create(title=sys.argv[2])
+    chat = store.chats.create(title=sys.argv[2])
     parent = None
     for number in range(100):
-        parent = store.add(chat, parent, "user", f"{sys.argv[2]} {number}")
-        writer = store.begin_reply(chat, parent, pair="demo", settings={})
+        parent = store.messages.add(chat, parent, "user", f"{sys.argv[2]} {number}")
+        writer = store.replies.begin(chat, parent, pair="demo", settings={})
         writer.text(Text("some", "draft"))
         writer.flush()
         writer.finish(finished(writer.id))
@@ -935,18 +948,18 @@ def test_kills_lose_nothing_that_was_finished(path: Path, tell: Callable[..., No
                     fatal = sys.maxsize
             with Store(path) as store:
                 for message in begun:
-                    row = store.message(message)
+                    row = store.messages.get(message)
                     assert whole(message).startswith(row.text)
                     assert "".join(text for _, text in row.parts) == row.text
                     if message in finished or row.state == "finished":
                         assert (row.text, row.state) == (whole(message), "finished")
-                        assert "".join(token.text for token in store.tokens(message)) == row.text
+                        assert "".join(token.text for token in store.messages.tokens(message)) == row.text
                     else:
                         assert row.state == "cancelled"
                         partial += 0 < len(row.text) < len(whole(message))
         nursery.stdin.close()
     with Store(path) as store:
-        kept = {row.id: row for chat in store.chats() for row in store.messages(chat.id)}
+        kept = {row.id: row for chat in store.chats.find() for row in store.messages.of(chat.id)}
         for message in finished:
             assert kept[message].text == whole(message)
         check_index(store)
@@ -961,11 +974,11 @@ def test_two_programs_write_at_once(path: Path) -> None:
     with python(ADDER, str(path), names[0]) as left, python(ADDER, str(path), names[1]) as right:
         assert [left.wait(), right.wait()] == [0, 0]
     with Store(path) as store:
-        chats = {chat.title: chat for chat in store.chats()}
+        chats = {chat.title: chat for chat in store.chats.find()}
         assert {name: chat.messages for name, chat in chats.items()} == dict.fromkeys(names, 200)
         for name, chat in chats.items():
             assert chat.head is not None
-            branch = store.branch(chat.head)
+            branch = store.messages.branch(chat.head)
             assert [row.text for row in branch[::2]] == [f"{name} {number}" for number in range(100)]
             assert all(row.text == whole(row.id) and row.state == "finished" for row in branch[1::2])
         check_index(store)
@@ -990,14 +1003,14 @@ def test_many_open_a_new_file_at_once(path: Path) -> None:
         thread.join()
     assert problems == []
     with Store(path) as store:
-        assert len(store.chats()) == 8
+        assert len(store.chats.find()) == 8
 
 
 def test_another_programs_live_reply_is_left_alone(path: Path) -> None:
     code = PRELUDE + (
         "store = Store(path, flush_s=0.001)\n"
-        "chat = store.create()\n"
-        "writer = store.begin_reply(chat, store.add(chat, None, 'user', 'Go'), pair='demo', settings={})\n"
+        "chat = store.chats.create()\n"
+        "writer = store.replies.begin(chat, store.messages.add(chat, None, 'user', 'Go'), pair='demo', settings={})\n"
         "writer.text(Text('Live', 'draft'))\n"
         "writer.flush()\n"
         "tell(writer.id)\n"
@@ -1008,25 +1021,25 @@ def test_another_programs_live_reply_is_left_alone(path: Path) -> None:
         assert other.stdin is not None and other.stdout is not None
         message = int(other.stdout.readline())
         with Store(path) as store:
-            assert (store.message(message).text, store.message(message).state) == ("Live", "writing")
+            assert (store.messages.get(message).text, store.messages.get(message).state) == ("Live", "writing")
             with pytest.raises(StoreError, match="just now"):
-                store.continue_reply(message, pair="demo", settings={})
+                store.replies.resume(message, pair="demo", settings={})
             other.stdin.close()
             assert other.wait() == 0
-            assert store.message(message).state == "finished"
+            assert store.messages.get(message).state == "finished"
     with python(code, str(path), stdin=subprocess.PIPE) as other, Store(path) as store:
         assert other.stdin is not None and other.stdout is not None
         message = int(other.stdout.readline())
-        assert store.message(message).state == "writing"
+        assert store.messages.get(message).state == "writing"
         other.kill()
         other.wait()
-        assert store.message(message).state == "cancelled"
-        assert store.branch(message)[-1].state == "cancelled"
+        assert store.messages.get(message).state == "cancelled"
+        assert store.messages.branch(message)[-1].state == "cancelled"
         assert store.search("live") == []
-        again = store.continue_reply(message, pair="demo", settings={})
+        again = store.replies.resume(message, pair="demo", settings={})
         again.text(Text(" on", "base"))
         again.close()
-        assert store.message(message).text == "Live on"
+        assert store.messages.get(message).text == "Live on"
         assert [hit.message for hit in store.search("live")] == [message]
 
 

@@ -123,7 +123,7 @@ class Chats:
         self._replies.stop()
         while self._replies.busy:
             await asyncio.sleep(STEP_S)
-        await self.thread.do(self._conversation.store.delete, chat)
+        await self.thread.do(self._conversation.store.chats.delete, chat)
         self._deleted.append(chat)
         await self.open(None)
         self._view.say("deleted; Alt+Z restores it")
@@ -134,5 +134,5 @@ class Chats:
             self._view.start(self._restore(self._deleted.pop()))
 
     async def _restore(self, chat: int) -> None:
-        await self.thread.do(self._conversation.store.restore, chat)
+        await self.thread.do(self._conversation.store.chats.restore, chat)
         await self.open(chat)

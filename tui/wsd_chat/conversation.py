@@ -72,7 +72,7 @@ class Conversation:
 
     def open(self, chat: int | None, system: str | None, *, passing: bool = False) -> list[Entry]:
         """Go to another chat, or to an empty one with this system prompt."""
-        row = None if chat is None else self.store.chat(chat)
+        row = None if chat is None else self.store.chats.get(chat)
         shown = [] if row is None else entries(self.store, row.head)
         self.passing = Store(":memory:") if passing else None
         self.chat, self.head, self.title = chat, None if row is None else row.head, "" if row is None else row.title
@@ -83,14 +83,14 @@ class Conversation:
         """Give the chat another title; returns it as it is kept."""
         if self.chat is None:
             raise UsageError("there is no chat yet: ask something first")
-        self.book.rename(self.chat, title)
-        self.title = self.book.chat(self.chat).title
+        self.book.chats.rename(self.chat, title)
+        self.title = self.book.chats.get(self.chat).title
         return self.title
 
     def configure(self, pair: str, system: str | None) -> None:
         """Keep another system prompt for the next questions."""
         if self.chat is not None:
-            self.book.configure(self.chat, pair=pair, system=system, preset=None)
+            self.book.chats.configure(self.chat, pair=pair, system=system, preset=None)
         self.system = system
 
     def export(self, kind: Literal["markdown", "json"]) -> str:
@@ -106,17 +106,17 @@ class Conversation:
         """
         if self.chat is None or self.head is None:
             raise UsageError("there is one branch only; F5 or F7 make another")
-        leaves = self.book.leaves(self.chat)
+        leaves = self.book.messages.leaves(self.chat)
         if len(leaves) < 2:
             raise UsageError("there is one branch only; F5 or F7 make another")
         if entry is not None and entry.place[1] > 1:
-            family = self.book.siblings(entry.id)
-            head = self.book.leaf(family[(family.index(entry.id) + by) % len(family)])
+            family = self.book.messages.siblings(entry.id)
+            head = self.book.messages.leaf(family[(family.index(entry.id) + by) % len(family)])
         elif self.head in leaves:
             head = leaves[(leaves.index(self.head) + by) % len(leaves)]
         else:
-            head = self.book.leaf(self.head)
-        self.book.set_head(self.chat, head)
+            head = self.book.messages.leaf(self.head)
+        self.book.messages.set_head(self.chat, head)
         self.head = head
         return self.entries(), leaves.index(head) + 1, len(leaves)
 
@@ -126,18 +126,18 @@ class Conversation:
         """Keep a question and begin its reply."""
         self.settle()
         book, before = self.book, self.head
-        chat = self.chat if self.chat is not None else book.create(pair=pair, system=self.system)
+        chat = self.chat if self.chat is not None else book.chats.create(pair=pair, system=self.system)
         self.chat = chat
-        question = book.add(chat, parent, "user", text)
+        question = book.messages.add(chat, parent, "user", text)
         try:
-            writer = book.begin_reply(chat, question, pair=pair, settings=settings)
+            writer = book.replies.begin(chat, question, pair=pair, settings=settings)
             branch = entries(book, question)
         except Exception:
             with contextlib.suppress(StoreError):
                 self._take_back(book, chat, question, before)
             raise
         self.head = writer.id
-        self.title = self.title or book.chat(chat).title
+        self.title = self.title or book.chats.get(chat).title
         return Begun(book, chat, writer, branch, before, text)
 
     def regenerate(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
@@ -146,12 +146,12 @@ class Conversation:
             return None
         self.settle()
         book, before = self.book, self.head
-        last = book.message(before)
+        last = book.messages.get(before)
         question = last.parent if last.role == "assistant" else last.id
         if question is None:
             return None
         branch = entries(book, question)
-        writer = book.begin_reply(self.chat, question, pair=pair, settings=settings)
+        writer = book.replies.begin(self.chat, question, pair=pair, settings=settings)
         self.head = writer.id
         return Begun(book, self.chat, writer, branch, before)
 
@@ -163,13 +163,13 @@ class Conversation:
         if self.chat is None or self.head is None:
             return None
         self.settle()
-        row = self.book.message(self.head)
+        row = self.book.messages.get(self.head)
         if row.role != "assistant" or row.reply is None:
             return None
         if row.state == "finished" and row.reply.finish_reason != "length":
             return None
         branch = entries(self.book, row.id)
-        writer = self.book.continue_reply(row.id, pair=pair, settings=settings)
+        writer = self.book.replies.resume(row.id, pair=pair, settings=settings)
         return Begun(self.book, self.chat, writer, branch, self.head, continues=True)
 
     def finish(self, begun: Begun, reply: Reply | None) -> list[Entry]:
@@ -193,7 +193,7 @@ class Conversation:
     def fail(self, begun: Begun, message: str) -> Outcome:
         """The reply failed. One of which nothing was written is taken back, with its question."""
         begun.writer.fail(message)
-        book, row = begun.book, begun.book.message(begun.writer.id)
+        book, row = begun.book, begun.book.messages.get(begun.writer.id)
         if row.text or begun.continues:
             return Outcome(None, row.id)
         first = row.id if begun.question is None or row.parent is None else row.parent
@@ -212,8 +212,8 @@ class Conversation:
 
     @staticmethod
     def _take_back(book: Store, chat: int, message: int, head: int | None) -> None:
-        book.withdraw(message)
-        book.set_head(chat, head)
+        book.messages.withdraw(message)
+        book.messages.set_head(chat, head)
 
     def settle(self) -> None:
         """Write what could not be written."""

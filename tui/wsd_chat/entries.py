@@ -44,8 +44,8 @@ def entries(store: Store, head: int | None) -> list[Entry]:
     """The branch that ends in `head`, without system messages."""
     if head is None:
         return []
-    rows = [row for row in store.branch(head) if row.role != "system"]
-    places = store.places(rows[0].chat) if rows else {}
+    rows = [row for row in store.messages.branch(head) if row.role != "system"]
+    places = store.messages.places(rows[0].chat) if rows else {}
     return [entry_of(row, places.get(row.id, (1, 1))) for row in rows]
 
 

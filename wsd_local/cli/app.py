@@ -18,7 +18,7 @@ COMMANDS = {
     "chat": ("chat:chat", "Chat in the terminal."),
     "chats": (
         "chats:app",
-        """Chats: list, show, search, export, rm.
+        """Chats: list, show, search, export, restore, rm.
 
         What was written in wsd-chat is kept on this machine, in chats.db in the data folder (WSD_LOCAL_DATA). Chats off
         the record are in no file, and not here.""",

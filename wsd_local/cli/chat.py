@@ -81,7 +81,7 @@ def _chat(how: Given, models: Given, settings: Given) -> int:
     log = cache_dir() / "wsd-chat.log"
     with Store() as store:
         if wanted.open is not None:
-            store.chat(wanted.open)
+            store.chats.get(wanted.open)
         app = ChatApp(choice, store, chat=wanted.open, log=log, system=wanted.system, off_record=wanted.off_record)
         try:
             with own_screen(log), ending(app):

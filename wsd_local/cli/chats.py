@@ -1,4 +1,4 @@
-"""`wsd-local chats list|show|search|export|rm`: the chats of `wsd-chat`."""
+"""`wsd-local chats list|show|search|export|restore|rm`: the chats of `wsd-chat`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def list_chats(
     query: Annotated[str, Parameter(help="Only chats with this in their title or messages.", show_default=False)] = "",
     /,
     *,
+    deleted: Annotated[bool, flag("The chats in the bin, which are erased 30 days after they were deleted.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -42,12 +43,15 @@ def list_chats(
     from wsd_local.store import Store
 
     with Store() as store:
-        found = store.chats(query)
+        found = store.chats.find(query, deleted=deleted)
     if as_json:
         print_json({"chats": [chat.as_dict() for chat in found]})
         return
     if not found:
-        terminal.note("there are no chats" + (" with this" if query else ": wsd-chat begins one"))
+        where = " in the bin" if deleted else ""
+        terminal.note(
+            f"there are no chats{where}" + (" with this" if query else "" if deleted else ": wsd-chat begins one")
+        )
         return
     table = plain_table("Chats", ("id", "changed", "messages", "pair", "title"), {0, 2})
     for chat in found:
@@ -125,7 +129,7 @@ def export(
     if (chat_id is None) != every:
         raise UsageError("name the chat by its number, or give --all")
     with Store() as store:
-        chats = [_existing(store, chat_id)] if chat_id is not None else store.chats()
+        chats = [_existing(store, chat_id)] if chat_id is not None else store.chats.find()
         texts = [store.export(chat.id, form, all_branches=branches) for chat in chats]
     if not every:
         text = texts[0]
@@ -149,6 +153,19 @@ def export(
         raise WsdError(f"{output}: cannot be written: {reason(error)}") from error
 
 
+@app.command(name="restore")
+def restore(chat_id: ChatId, /, *, debug: Debug = False) -> None:
+    """Take a chat out of the bin; `chats list --deleted` shows what is in it."""
+    from wsd_local.store import Store
+
+    with Store() as store:
+        chat = store.chats.get(chat_id)
+        if chat.deleted is None:
+            raise UsageError(f"chat {chat_id} is not in the bin")
+        store.chats.restore(chat_id)
+    terminal.line(f"chat {chat_id} ({chat.title or 'untitled'}): restored")
+
+
 @app.command(name="rm")
 def rm(
     chat_id: ChatId,
@@ -164,14 +181,14 @@ def rm(
     from wsd_local.store import Store
 
     with Store() as store:
-        chat = store.chat(chat_id)
+        chat = store.chats.get(chat_id)
         what = f"chat {chat_id} ({chat.title or 'untitled'}, {plural(chat.messages, 'message')})"
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError(f"{what} would be deleted; confirm with --yes")
             if not terminal.confirmed(f"Delete {what}?"):
                 raise CancelledError("not confirmed")
-        swept = store.erase(chat_id)
+        swept = store.chats.erase(chat_id)
     terminal.line(f"{what}: deleted")
     if not swept:
         terminal.note("wsd-local: until another program has read the chats, their log still holds what was deleted")
@@ -181,9 +198,9 @@ def rm(
 
 
 def _existing(store: Store, chat_id: int) -> ChatRow:
-    chat = store.chat(chat_id)
+    chat = store.chats.get(chat_id)
     if chat.deleted is not None:
-        raise UsageError(f"chat {chat_id} is in the bin: restore it in wsd-chat first")
+        raise UsageError(f"chat {chat_id} is in the bin: take it out with: wsd-local chats restore {chat_id}")
     return chat
 
 

@@ -73,7 +73,7 @@ def chats(_context: CompletionContext) -> dict[str, str]:
     if not default_path().exists():  # a look at the chats makes no file
         return {}
     with Store() as store:
-        return _shown((str(chat.id), chat.title) for chat in store.chats(""))
+        return _shown((str(chat.id), chat.title) for chat in store.chats.find(""))
 
 
 def _shown(described: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -5,9 +5,9 @@ Contract: see `Store`; `file` tells what survives, `schema` what the tables are,
 
 from __future__ import annotations
 
-from wsd_local.store.chats import Store
 from wsd_local.store.file import GoneError, StoreError, default_path
 from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, ReplyRow, Role, Span, State
+from wsd_local.store.store import Store
 from wsd_local.store.writer import FLUSH_S, ReplyWriter
 
 __all__ = [

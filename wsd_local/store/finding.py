@@ -24,6 +24,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_QUERY, _MAX_TERMS = 1000, 32
 """What SQLite's parser can take is finite."""
 
+TITLE_LENGTH = 60
+"""Characters of a title, at most."""
 _BEFORE, _LENGTH = 40, 160
 """Characters of a snippet: in front of the first place that was found, and in all."""
 
@@ -31,6 +33,17 @@ _BEFORE, _LENGTH = 40, 160
 def clean(text: str) -> str:
     """Text that can be encoded: half surrogate pairs become replacement characters."""
     return _SURROGATE.sub("\ufffd", text)
+
+
+def cleaned(text: str | None) -> str | None:
+    """The same where there is a text."""
+    return None if text is None else clean(text)
+
+
+def one_line(text: str) -> str:
+    """One line that fits into a list."""
+    line = " ".join(clean(text).replace("\0", " ").split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
 def words(text: str) -> str | None:

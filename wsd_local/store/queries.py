@@ -1,16 +1,15 @@
-"""What several methods of the store ask of the file.
+"""Queries that several parts of the store use.
 
 Contract: each takes the connection of the caller's transaction.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 
 from wsd_local.errors import UsageError
 from wsd_local.store.finding import clean, match_expression
-from wsd_local.store.rows import MessageRow, Preset, as_json, message_row
+from wsd_local.store.rows import MessageRow, message_row
 from wsd_local.store.writer import is_alive
 
 CHAT = "SELECT chats.*, (SELECT count(*) FROM messages WHERE chat = chats.id) AS messages FROM chats"
@@ -69,21 +68,14 @@ def found(db: sqlite3.Connection, query: str, columns: str, join: str = "", limi
     ).fetchall()
 
 
-def presets(db: sqlite3.Connection) -> list[Preset]:
-    """All presets by name."""
-    found = db.execute("SELECT * FROM presets ORDER BY name").fetchall()
-    return [Preset(row["name"], row["pair"], row["system"], json.loads(row["settings"])) for row in found]
-
-
-def save_preset(db: sqlite3.Connection, name: str, preset: Preset) -> None:
-    """Keep a preset under this name, in place of one that has it."""
-    system = None if preset.system is None else clean(preset.system)
-    values = (name, clean(preset.pair), system, as_json(dict(preset.settings)))
-    db.execute("INSERT OR REPLACE INTO presets (name, pair, system, settings) VALUES (?, ?, ?, ?)", values)
+def inserted(cursor: sqlite3.Cursor) -> int:
+    """The id of the row that a statement added."""
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
 
 
 def forget(db: sqlite3.Connection, deleted: int) -> None:
-    """The index keeps deleted words until it is rewritten."""
+    """Take deleted words out of the index, which keeps them until it is rewritten."""
     if deleted:
         db.execute("INSERT INTO messages_fts (messages_fts) VALUES ('optimize')")
 

@@ -97,7 +97,7 @@ class Reference:
 
 
 class ReplyWriter:
-    """Writes one reply. Made by `Store.begin_reply` and `Store.continue_reply`.
+    """Writes one reply. Made by `Replies.begin` and `Replies.resume`.
 
     Its methods may be called from any thread. `trouble` is why the last timed write failed, None if it did not: what
     was not written is written with the next one.

@@ -46,7 +46,7 @@ class Screens:
 
         book = self._conversation.book
         branch = await self.thread.do(entries, book, reply.parent)
-        tokens = tokens_of(reply, await self.thread.do(book.tokens, reply.id))
+        tokens = tokens_of(reply, await self.thread.do(book.messages.tokens, reply.id))
         messages = messages_of(branch, self._conversation.system)
         self._app.push_screen(SwitchView(reply, tokens, messages, self._models))
 
@@ -77,7 +77,7 @@ class Screens:
         """Settings of the next replies, and presets. `set_threshold` is called with the threshold that was chosen."""
         from wsd_chat.screens.settings import SettingsScreen
 
-        presets = await self.thread.do(self._conversation.store.presets)
+        presets = await self.thread.do(self._conversation.store.presets.all)
         settings = self._settings
         current = {"threshold": settings.threshold, **settings.overrides, "system": self._conversation.system or ""}
 
@@ -88,7 +88,7 @@ class Screens:
                 set_threshold(values.get("threshold", settings.threshold))
 
         async def keep(preset: Preset) -> None:
-            await self.thread.do(self._conversation.store.save_preset, preset)
+            await self.thread.do(self._conversation.store.presets.save, preset)
 
         pair = self._pairs.wanted.name
         self._app.push_screen(SettingsScreen(current, presets, keep, pair, settings.own), chosen)

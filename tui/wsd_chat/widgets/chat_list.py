@@ -78,7 +78,7 @@ class ChatList(Vertical):
     async def _refresh(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
         try:
-            chats = await self._reading.do(self._store.chats, self.query_one(Input).value, limit=_MOST)
+            chats = await self._reading.do(self._store.chats.find, self.query_one(Input).value, limit=_MOST)
         except WsdError as error:
             self.app.notify(visible(str(error)), severity="error", markup=False)
             return
