@@ -323,7 +323,7 @@ class Compare:
                 _say(f"  left out from here on: {error}")
                 return {}
             took, told = time.monotonic() - begun, " ".join(f"{key} {value:.4g}" for key, value in found.items())
-            share = watch.told().share if took >= 1 else 0.0  # ticks are too long to tell of shorter ones
+            share = watch.elsewhere().share if took >= 1 else 0.0  # ticks are too long to tell of shorter ones
             _say(f"  {told} ({took:.0f} s, {share:.1%} elsewhere)")
             if share < least:
                 least, figures = share, found

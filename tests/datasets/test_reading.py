@@ -504,7 +504,7 @@ def test_one_bad_record_among_good_ones(tmp_path: Path, line: str, reason: str) 
         ("naive", {"context": {}}, "`context` is no list of messages"),
         ("naive", {"context": [{"role": "user"}]}, "message 1 (user) has no text"),
         ("csv", {"prompt": 3}, "`prompt` is no text"),
-        ("csv", {"a": "x", "b": "y"}, "it cannot be told which column"),
+        ("csv", {"a": "x", "b": "y"}, "it is not clear which column"),
         ("text", 3, "is not a JSON object"),
         ("text", " ", "the prompt is empty"),
         ("naive", None, "is not a JSON object"),

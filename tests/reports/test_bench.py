@@ -203,11 +203,11 @@ def test_time_that_went_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([(100.0, 50.0, 7.0, 3.0), (110.0, 62.0, 16.0, 9.0)])
     monkeypatch.setattr(elsewhere, "_now", lambda: next(moments))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    told = Watch().told()
+    told = Watch().elsewhere()
     assert (told.programs, told.host) == (3 / 40, 6 / 40)
-    assert "8% of the processors' time went to other programs and 15% to the host" in told.said()
-    assert "too much" in told.said()
-    assert "too much" not in Elsewhere(0.02, 0.02).said()
+    assert "8% of the processors' time went to other programs and 15% to the host" in told.sentence()
+    assert "too much" in told.sentence()
+    assert "too much" not in Elsewhere(0.02, 0.02).sentence()
 
 
 def test_what_a_program_that_was_waited_for_did_is_not_elsewhere() -> None:

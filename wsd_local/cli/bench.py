@@ -169,5 +169,5 @@ def _notes(results: Results) -> list[str]:
         "base token.",
         *about_proposals(results.repetitions),
         f"Load mode: {loaded or 'as given'}.",
-        results.elsewhere.said(),
+        results.elsewhere.sentence(),
     ]

@@ -1,7 +1,7 @@
-"""A data set answered: what is left to do, asked of a fleet, and kept.
+"""Answering a data set: the records that are left go to a fleet, and the replies into a file.
 
-Contract: a reply is kept before anybody is told of it. A record's next turn is asked with our own answers to the ones
-before it. What failed is told and not kept, so that the same command tries it again.
+Contract: a reply is written before it is reported. A record's next turn is prompted with our own answers to the turns
+before it. A failure is reported and not written, so that the same command tries that record again.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Batch:
 
 
 def conversation_of(item: Item, turn: int, texts: Mapping[Key, str]) -> list[Message]:
-    """What a turn of a record is asked with: the record's messages, and our answers to the turns before."""
+    """The prompt of a record's turn: the record's messages, and our answers to the turns before."""
     messages = list(item.messages)
     for before, question in enumerate(item.later[:turn]):
         messages.append({"role": "assistant", "content": texts[item.index, before]})

@@ -30,8 +30,8 @@ class MissingField(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a record asks: a prompt or messages, further turns, and a system message; `used` are the fields it is in."""
+class _Request:
+    """The request in a record: a prompt or messages, further turns, a system message; `used` are its fields."""
 
     prompt: str | list[Any]
     used: tuple[str, ...]
@@ -56,11 +56,11 @@ def item_of(format: str, index: int, line: int | None, value: Any, system: str |
     if not isinstance(record, dict):
         raise ValueError("is not a JSON object")
     _require_json(record)
-    asked = _row(record, column) if column is not None else _READERS[format](record)
+    request = _row(record, column) if column is not None else _READERS[format](record)
     own, unused = _own_id(record), Counter[str]()
-    messages = _messages(asked, system, unused)
-    later = tuple(_read([turn], None, unused)[0]["content"] for turn in asked.later)
-    used = (*asked.used, *own[:1])
+    messages = _messages(request, system, unused)
+    later = tuple(_read([turn], None, unused)[0]["content"] for turn in request.later)
+    used = (*request.used, *own[:1])
     beside = [str(name) for name, value in record.items() if name not in used and has_content(value)]
     names = (*beside, *(f"{name} of messages" for name in unused))
     return Item(index, own[1] if own else str(index), line, messages, later, record, names)
@@ -95,7 +95,7 @@ def require_fields(format: str, record: dict[str, Any], column: str | None) -> N
 
 
 def prompt_column(names: Sequence[str], column: str | None = None) -> str:
-    """The column that holds the prompts: the one that is asked for, the only one, or one with a usual name.
+    """The column that holds the prompts: the one that is named, the only one, or one with a usual name.
 
     Raises:
         UsageError: there is no such column; the message lists those that are there.
@@ -111,7 +111,7 @@ def prompt_column(names: Sequence[str], column: str | None = None) -> str:
     there = ", ".join(repr(name) for name in names)
     if column is not None:
         raise UsageError(f"there is no column {column!r}; the columns are {there}")
-    raise UsageError(f"it cannot be told which column holds the prompts: name one with --column, of {there}")
+    raise UsageError(f"it is not clear which column holds the prompts: name one with --column, of {there}")
 
 
 def own_id(record: Mapping[str, Any]) -> str | None:
@@ -132,8 +132,8 @@ def _own_id(record: Mapping[str, Any]) -> tuple[str, str] | tuple[()]:
 # -- conversations -------------------------------------------------------------------------------------------
 
 
-def _messages(asked: _Asked, system: str | None, unused: Counter[str]) -> list[Message]:
-    messages = _read(asked.prompt, asked.system, unused)
+def _messages(request: _Request, system: str | None, unused: Counter[str]) -> list[Message]:
+    messages = _read(request.prompt, request.system, unused)
     last = messages[-1]
     if last["role"] == "system":
         raise ValueError("the conversation ends with a system message: there is nothing to answer")
@@ -170,9 +170,9 @@ def _field(record: Mapping[str, Any], *names: str) -> tuple[str, Any]:
     raise MissingField("has no " + " or ".join(f"`{name}`" for name in names))
 
 
-def _text(record: Mapping[str, Any], *names: str) -> _Asked:
+def _text(record: Mapping[str, Any], *names: str) -> _Request:
     name, value = _field(record, *names)
-    return _Asked(_required_text(name, value), (name,))
+    return _Request(_required_text(name, value), (name,))
 
 
 def _required_text(name: str, value: object) -> str:
@@ -193,15 +193,15 @@ def _list(record: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
-def _instruction(record: Mapping[str, Any]) -> _Asked:
+def _instruction(record: Mapping[str, Any]) -> _Request:
     """Alpaca's fields: what the instruction is about, a system message, and earlier turns as pairs of texts."""
     instruction = _required_text(*_field(record, "instruction"))
     about = _optional_text(record, "input")
-    asked = f"{instruction.rstrip()}\n\n{about}" if about.strip() else instruction
+    request = f"{instruction.rstrip()}\n\n{about}" if about.strip() else instruction
     system = _optional_text(record, "system")
     earlier = _history(record.get("history") or [])
-    messages = [*earlier, {"role": "user", "content": asked}] if earlier else asked
-    return _Asked(messages, ("instruction", "input", "system", "history"), system=system or None)
+    messages = [*earlier, {"role": "user", "content": request}] if earlier else request
+    return _Request(messages, ("instruction", "input", "system", "history"), system=system or None)
 
 
 def _history(turns: object) -> list[Any]:
@@ -217,16 +217,16 @@ def _history(turns: object) -> list[Any]:
     return messages
 
 
-def _question(record: Mapping[str, Any]) -> _Asked:
+def _question(record: Mapping[str, Any]) -> _Request:
     return _text(record, "question", "Question")
 
 
-def _context(record: Mapping[str, Any]) -> _Asked:
-    return _Asked(_list(record, "context"), ("context",))
+def _context(record: Mapping[str, Any]) -> _Request:
+    return _Request(_list(record, "context"), ("context",))
 
 
-def _turns(record: Mapping[str, Any]) -> _Asked:
-    """Questions that are asked one after another, or a conversation to go on with, if the assistant speaks in it."""
+def _turns(record: Mapping[str, Any]) -> _Request:
+    """Successive questions, or a conversation to continue, if it has messages of the assistant."""
     _, turns = _field(record, "turns")
     if not isinstance(turns, list) or not turns:
         raise ValueError("`turns` is no list of turns")
@@ -234,8 +234,8 @@ def _turns(record: Mapping[str, Any]) -> _Asked:
     roles = [message["role"] for message in messages]
     first = next((place for place, role in enumerate(roles) if role == "user"), len(roles))
     if not all(role == "user" for role in roles[first:]):
-        return _Asked(messages, ("turns",))
-    return _Asked(messages[: first + 1], ("turns",), tuple(messages[first + 1 :]))
+        return _Request(messages, ("turns",))
+    return _Request(messages[: first + 1], ("turns",), tuple(messages[first + 1 :]))
 
 
 def _turn(number: int, turn: object) -> dict[str, Any]:
@@ -247,10 +247,10 @@ def _turn(number: int, turn: object) -> dict[str, Any]:
     return message
 
 
-def _hh(record: Mapping[str, Any]) -> _Asked:
+def _hh(record: Mapping[str, Any]) -> _Request:
     name, value = _field(record, "raw_context", "chosen")
     if name == "raw_context":
-        return _Asked(_list(record, name), (name,))
+        return _Request(_list(record, name), (name,))
     if not isinstance(value, str) or _ANSWER not in value:
         raise ValueError("`chosen` is no transcript: there is no 'Assistant:' in it")
     before, *spoken = _SPEAKER.split(value.rpartition(_ANSWER)[0])
@@ -258,26 +258,26 @@ def _hh(record: Mapping[str, Any]) -> _Asked:
         raise ValueError("`chosen` is no transcript: it does not begin with 'Human:'")
     roles = {"Human": "user", "Assistant": "assistant"}
     pairs = zip(spoken[::2], spoken[1::2], strict=True)
-    return _Asked([{"role": roles[who], "content": said.strip()} for who, said in pairs], (name,))
+    return _Request([{"role": roles[who], "content": said.strip()} for who, said in pairs], (name,))
 
 
-def _jsonl(record: Mapping[str, Any]) -> _Asked:
+def _jsonl(record: Mapping[str, Any]) -> _Request:
     name, value = _field(record, "prompt", "messages", "question")
     if name == "prompt" and record.get("messages") is not None:
         raise ValueError("has both `prompt` and `messages`: leave one out")
     if not isinstance(value, str | list):
         raise ValueError(f"`{name}` is neither text nor a list of messages")
-    return _Asked(value, (name, "system"), system=_optional_text(record, "system") or None)
+    return _Request(value, (name, "system"), system=_optional_text(record, "system") or None)
 
 
-def _csv(record: Mapping[str, Any]) -> _Asked:
+def _csv(record: Mapping[str, Any]) -> _Request:
     try:
         return _row(record, prompt_column(list(record)))
     except UsageError as error:
         raise MissingField(str(error)) from error
 
 
-def _row(record: Mapping[str, Any], column: str) -> _Asked:
+def _row(record: Mapping[str, Any], column: str) -> _Request:
     """A row: the column of prompts, a column `system` if there is one, and Alpaca's `input` beside `instruction`."""
     _, prompt = _field(record, column)
     beside = ("system", "input") if column.lower() == "instruction" else ("system",)
@@ -286,7 +286,7 @@ def _row(record: Mapping[str, Any], column: str) -> _Asked:
     return replace(_instruction(row), used=(column, *own.values()))
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], _Asked]] = {
+_READERS: dict[str, Callable[[Mapping[str, Any]], _Request]] = {
     "alpaca_eval": _instruction,
     "arena_hard": _turns,
     "mt_bench": _turns,
@@ -309,6 +309,6 @@ _MARKS: tuple[tuple[str, type, str], ...] = (
     ("chosen", str, "hh"),
     ("question", object, "jsonl"),
 )
-"""Fields that tell a format, and of what kind they are; the first that is there."""
+"""Fields that identify a format, and their kinds; the first format that fits counts."""
 
 FORMATS: tuple[str, ...] = tuple(_READERS)

@@ -1,7 +1,7 @@
 """Published data sets by name: where they are, and their copies on this machine.
 
-Contract: the catalog says where a set is; its file comes into the cache folder once, and is used from there. A set is
-nobody's to pass on but its owner's: the package has none in it.
+Contract: the catalog knows where a set is; its file is fetched into the cache folder once, and used from there. Only
+its owner may pass a set on: the package contains none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from wsd_local.errors import UsageError, WsdError, nearest, reason
 from wsd_local.files import replaced
-from wsd_local.library.download import asked, http_package
+from wsd_local.library.download import http_package, with_retries
 from wsd_local.paths import cache_dir, expanded, package_models_dir
 from wsd_local.system.inputs import read_toml
 from wsd_local.system.network import AGENT, one_line, session, without_secrets
@@ -35,7 +35,7 @@ _HUB = "https://huggingface.co/"
 
 @dataclass(frozen=True, slots=True)
 class PublicSet:
-    """What the catalog says of a data set."""
+    """A data set of the catalog."""
 
     name: str
     format: str
@@ -57,7 +57,7 @@ def catalog_datasets() -> dict[str, PublicSet]:
 
 
 def dataset_path(name_or_path: str, progress: Progress | None = None) -> tuple[Path, str | None]:
-    """A data set's file, and its format where the name tells it: a file, else a set of the catalog, fetched if need be.
+    """A data set's file, and its format where the name states it: a file, else a set of the catalog, fetched if needed.
 
     `progress` may stop the transfer by raising.
 
@@ -95,7 +95,7 @@ def _fetch(wanted: PublicSet, progress: Progress | None) -> None:
     url = f"{ENDPOINT.rstrip('/')}/{wanted.url.removeprefix(_HUB)}" if at_hub else wanted.url
     shown = without_secrets(url)
     with _explained(wanted.name, shown), replaced(wanted.path) as part:
-        asked(lambda: _download(url, shown, part, progress), WAITS)
+        with_retries(lambda: _download(url, shown, part, progress), WAITS)
         if wanted.sha256 is not None and (digest := _sha256(part)) != wanted.sha256:
             raise WsdError(
                 f"{wanted.name}: the bytes are wrong (SHA-256 {digest}, and it should be {wanted.sha256}); none is "

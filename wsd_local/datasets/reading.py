@@ -1,7 +1,7 @@
 """Reading a data set from a file.
 
-Contract: `read` looks at the whole file before it returns. The form (lines, CSV, JSON) is told by what is in the file
-and by the ending of its name, the format by the first record's fields, unless it is given.
+Contract: `read` looks at the whole file before it returns. The form (lines, CSV, JSON) is recognised by the contents of
+the file and by the ending of its name, the format by the first record's fields, unless it is given.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read(
 
     Args:
         path: the file.
-        format: one of `FORMATS`; None: told by the content.
+        format: one of `FORMATS`; None: recognised by the content.
         column: the column of a table that holds the prompts.
         limit: read only so many records of the file.
         shard: i and n: of those, every n-th, beginning with the i-th. The n shards are the whole, each record once.

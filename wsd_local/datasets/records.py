@@ -102,11 +102,9 @@ def _list_records(path: Path, text: str) -> list[Record]:
             place = _end(_SPACE, text, place + 1)
         elif not text.startswith("]", place):
             wrong = text.count("\n", 0, place) + 1
-            raise UsageError(f"{path}:{wrong}: the JSON list is broken (there is no comma or ] behind a record)")
+            raise UsageError(f"{path}:{wrong}: the JSON list is broken (there is no comma or ] after a record)")
     if (end := _end(_SPACE, text, place + 1)) < len(text):
-        raise UsageError(
-            f"{path}:{text.count(chr(10), 0, end) + 1}: there is something behind the end of the JSON list"
-        )
+        raise UsageError(f"{path}:{text.count(chr(10), 0, end) + 1}: there is something after the end of the JSON list")
     return records
 
 
@@ -145,7 +143,7 @@ def csv_records(path: Path, text: str) -> list[Record]:
 
 def _csv_record(line: int, names: list[str], row: list[str] | None) -> Record:
     if row is None:
-        return Record(line, problem="has text behind a closing quote: write a quote inside a quoted field twice")
+        return Record(line, problem="has text after a closing quote: write a quote inside a quoted field twice")
     if len(row) != len(names):
         return Record(line, problem=f"has {plural(len(row), 'field')}, and the first row has {len(names)}")
     return Record(line, dict(zip(names, row, strict=True)))
@@ -162,17 +160,17 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str] | None]]:
     field = re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|(?!")([^{mark}\n]*))({mark}|\n|\Z)?')
     place, line = 0, 1
     while place < len(text):
-        begin, row, behind = place, [], mark
-        while behind == mark:
+        begin, row, after = place, [], mark
+        while after == mark:
             found = field.match(text, place)
             if found is None:
                 wrong = line + text.count("\n", begin, place)
                 raise UsageError(f"{path}:{wrong}: a quote is opened here and never closed")
-            quoted, plain, behind = found.groups()
+            quoted, plain, after = found.groups()
             row.append(plain if quoted is None else quoted.replace('""', '"'))
             place = found.end()
-        if behind is None:
+        if after is None:
             place = _end(_REST, text, place)
         if text[begin:place].strip():
-            yield line, None if behind is None else row
+            yield line, None if after is None else row
         line += text.count("\n", begin, place)

@@ -78,7 +78,7 @@ class Output:
         """Name all that replies depend on, ready for JSON; it becomes part of every line.
 
         Raises:
-            UsageError: what is there was made otherwise; the message says what differs.
+            UsageError: the file was made with other settings; the message names them.
         """
         self._made_by = dict(made_by)
         for number, _, values in self._lines():
@@ -113,7 +113,7 @@ class Output:
         with replaced(self.path) as part:
             with part.open("wb") as file:
                 file.writelines(line for _, line, _ in sorted(found, key=lambda one: _key(one[2])))
-            in_order = _opened_alone(part)  # locked before anybody finds it by its name
+            in_order = _opened_alone(part)  # locked before other programs can find it by its name
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = in_order
@@ -193,7 +193,7 @@ def _opened_alone(path: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # whoever had it has put another file in its place
+        os.close(descriptor)  # the program that had it has put another file in its place
 
 
 def _lock(descriptor: int) -> None:

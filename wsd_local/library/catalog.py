@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """What the catalog says of a model.
+    """A model of the catalog.
 
     `path` is a file of the package; `repo` and `file` one on the Hub; `repo` alone a checkpoint that must be converted.
     `revision` is the commit to take and `sha256` that of the file, where they are known: then nothing else is accepted.

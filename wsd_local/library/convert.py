@@ -1,11 +1,10 @@
-"""Checkpoints become GGUF files, by llama.cpp's own converter.
+"""Converting: a checkpoint becomes a GGUF file, by llama.cpp's own converter.
 
-Contract: the converter works in a child process that is killed when it is to stop. What is made appears under its name
-only when it is complete, and never in place of another file unless that was asked for. The converter is the one of the
-llama.cpp that is installed, from the source archive of llama-cpp-python on the package index, whose SHA-256 is known
-here (`ARCHIVES`), and kept in the cache folder; `WSD_LOCAL_LLAMA_CPP` names a folder with llama.cpp's source instead.
-No code of a checkpoint is run, whatever it asks for: `python -m wsd_local.library.convert CONVERTER ARGUMENTS...` runs
-it without that.
+Contract: the converter runs in a child process, which is killed to stop it. The new file appears under its name only
+when it is complete, and replaces another one only with `force`. The converter is that of the installed llama.cpp, from
+the source archive of llama-cpp-python on the package index, whose SHA-256 is known here (`ARCHIVES`); it is kept in the
+cache folder. `WSD_LOCAL_LLAMA_CPP` names a folder with llama.cpp's source instead. No code of a checkpoint is run, even
+if it requires that: `python -m wsd_local.library.convert CONVERTER ARGUMENTS...` runs the converter without it.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def convert(
     check_disk(output, int(numbers.total() * _BITS[kind] / 8))
     script = converter(observer.progress) / _SCRIPT
 
-    def heard(line: str) -> None:
+    def on_line(line: str) -> None:
         if percent := _PERCENT.search(line):
             observer.progress("converting", int(percent[1]) / 100)
 
@@ -84,9 +83,9 @@ def convert(
         name = part.with_name(part.name.replace("{", "{{").replace("}", "}}")).absolute()
         options = ["--outfile", str(name), "--outtype", kind, "--model-name", checkpoint.name]
         folder = str(checkpoint.folder.absolute())
-        code, said = run(["wsd_local.library.convert", str(script), *options, folder], heard, observer.stoppable)
+        code, lines = run(["wsd_local.library.convert", str(script), *options, folder], on_line, observer.stoppable)
         if code != 0 or not part.stat().st_size:
-            raise ModelError(f"{checkpoint.folder}: cannot be converted: {cause(code, said, _COMPLAINT)}")
+            raise ModelError(f"{checkpoint.folder}: cannot be converted: {cause(code, lines, _COMPLAINT)}")
     return output
 
 
@@ -125,7 +124,7 @@ def converter(progress: Progress = nothing) -> Path:
         try:
             unpacked.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else somebody else was faster
+            if not folder.is_dir():  # else another process was faster
                 raise
     return folder
 

@@ -1,9 +1,9 @@
-"""Bytes of the Hub, written to files: in as many attempts as it takes, each from where the last one ended.
+"""Downloads from the Hub into files: in as many attempts as necessary, each of which resumes the last one.
 
-Contract: a file that is under way holds nothing but bytes from its beginning, so that whoever is interrupted can go on
-from them. What was transferred is always hashed: while it is written, or, if it came in more than one piece, the whole
-file afterwards; `verify` compares it with what the Hub states. What receives the progress may raise, and that ends a
-transfer. Errors of the network pass through; `WsdError` is raised for what a server sends wrongly.
+Contract: a partial file holds bytes from the beginning of the file and nothing else, so that an interrupted transfer
+can be resumed. All bytes are hashed: while they are written, or, if they arrived in more than one piece, the whole file
+afterwards; `verify` compares the hash with the one that the Hub states. A callback for progress may raise, which ends
+the transfer. Errors of the network pass through; `WsdError` is raised for wrong responses of a server.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Phase = Literal["download", "verify"]
-Tell = Callable[[int, Phase], None]
-"""Told the bytes of a file that are done, and what is done with them."""
+Report = Callable[[int, Phase], None]
+"""Receives the bytes of a file that are done, and the phase."""
 
 LONGEST_WAIT = 120.0
-"""A server that asks for more seconds than this is not waited for."""
+"""Seconds: a server that requests a longer wait than this is given up."""
 
 _GIT_HASH = 40
 _PASSING = (408, 416, 429, 500, 502, 503, 504)
@@ -88,8 +88,8 @@ class Source:
 # -- attempts ------------------------------------------------------------------------------------------------------
 
 
-def asked(call: Callable[[], T], waits: tuple[float, ...]) -> T:
-    """The answer to a question of some bytes, asked again after each of `waits` while the failure may pass."""
+def with_retries(call: Callable[[], T], waits: tuple[float, ...]) -> T:
+    """The result of a small request, which is repeated after each of `waits` while its failure may be temporary."""
     from huggingface_hub.errors import HfHubHTTPError
 
     http, failures = http_package(), 0
@@ -98,22 +98,22 @@ def asked(call: Callable[[], T], waits: tuple[float, ...]) -> T:
             return call()
         except (http.TransportError, HfHubHTTPError) as error:
             wait = _wait(error, failures, waits)
-            # Where nobody answers, nobody will in some seconds.
-            unheard = failures > 0 and isinstance(error, http.ConnectError)
-            if wait is None or unheard or isinstance(error, http.UnsupportedProtocol):
+            # A server that cannot be reached twice will not be there in some seconds either.
+            unreachable = failures > 0 and isinstance(error, http.ConnectError)
+            if wait is None or unreachable or isinstance(error, http.UnsupportedProtocol):
                 raise
         failures += 1
         time.sleep(wait)
 
 
 class _Streamed:
-    """SHA-256 of what is written, as long as it comes in one piece from the beginning."""
+    """SHA-256 of the bytes that are written, as long as they are one piece from the beginning of the file."""
 
     def __init__(self) -> None:
         self.begins(0)
 
     def begins(self, start: int) -> None:
-        """A piece comes, from `start` on."""
+        """A piece begins at byte `start`."""
         self._digest, self._at, self._whole = hashlib.sha256(), 0, start == 0
 
     def add(self, chunk: bytes) -> None:
@@ -127,7 +127,7 @@ class _Streamed:
         return self._digest.hexdigest() if self._whole and self._at == size else None
 
 
-def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> str | None:
+def complete(part: Path, file: RemoteFile, source: Source, report: Report) -> str | None:
     """Bring the bytes of a file that `part` does not have yet: their SHA-256 if all came in one piece.
 
     Raises:
@@ -143,11 +143,11 @@ def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> str | 
     failures, by_xet = 0, file.xet is not None and _xet_is_there()
     while have < file.size:
         failure: Exception | None = None
-        tell(have, "download")
+        report(have, "download")
         try:
             stream = _xet(source, file, have) if by_xet else _http(source, file, have)
             with stream as (start, chunks):
-                _append(part, start, chunks, file, tell, streamed)
+                _append(part, start, chunks, file, report, streamed)
         except _XetError:
             by_xet = False
             have = size_of(part)
@@ -164,7 +164,7 @@ def complete(part: Path, file: RemoteFile, source: Source, tell: Tell) -> str | 
             if wait is None:
                 raise failure or WsdError(f"{source.name} sends only {have} of {file.size} bytes of {file.path}")
             failures += 1
-            _pause(wait, partial(tell, have, "download"))
+            _pause(wait, partial(report, have, "download"))
     if have > file.size:
         part.unlink()
         raise WsdError(f"{file.path}: more bytes came than there should be, and were removed; run the command again")
@@ -178,15 +178,15 @@ def _wait(error: Exception | None, failures: int, waits: tuple[float, ...]) -> f
     if failures >= len(waits):
         return None
     if isinstance(error, HfHubHTTPError):
-        wanted = asked_wait(error)
+        wanted = requested_wait(error)
         if error.response.status_code not in _PASSING or (wanted is not None and wanted > LONGEST_WAIT):
             return None
         return waits[failures] if wanted is None else wanted
     return waits[failures]
 
 
-def asked_wait(error: HfHubHTTPError) -> float | None:
-    """Seconds that the server asks to wait."""
+def requested_wait(error: HfHubHTTPError) -> float | None:
+    """Seconds that the server requests to wait."""
     headers = error.response.headers
     after = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""), re.ASCII)
     limit = re.search(r"r=0;\s*t=(\d+)", headers.get("RateLimit", ""), re.ASCII)
@@ -221,17 +221,17 @@ def _http(source: Source, file: RemoteFile, have: int) -> Iterator[tuple[int, It
 
 
 def _place(response: httpx2.Response) -> tuple[int, int | None]:
-    """Where the bytes of an answer begin in the file, and the size of the file as far as it is told."""
-    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if response.status_code == 206 and told is not None:
-        return int(told[1]), None if told[2] == "*" else int(told[2])
+    """Where the bytes of a response begin in the file, and the size of the file if the response states it."""
+    stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if response.status_code == 206 and stated is not None:
+        return int(stated[1]), None if stated[2] == "*" else int(stated[2])
     length = response.headers.get("Content-Length", "")
     coded = response.headers.get("Content-Encoding", "identity") != "identity"
     return 0, int(length) if length.isdecimal() and not coded else None
 
 
 def http_package() -> Any:
-    """What `huggingface_hub` speaks HTTP with: its 1.x and 2.x differ."""
+    """The HTTP client of `huggingface_hub`: its 1.x and 2.x use different ones."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
@@ -296,8 +296,10 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _append(part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, tell: Tell, streamed: _Streamed) -> None:
-    """Write what comes, from `start` on; unbuffered, so that nothing is lost when the process is killed."""
+def _append(
+    part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, report: Report, streamed: _Streamed
+) -> None:
+    """Write the bytes that arrive, from byte `start` on; unbuffered, so that none is lost if the process is killed."""
     streamed.begins(start)
     with part.open("r+b", buffering=0) as out:
         out.truncate(start)
@@ -314,19 +316,19 @@ def _append(part: Path, start: int, chunks: Iterable[bytes], file: RemoteFile, t
             while view:
                 view = view[out.write(view) :]
             done += len(chunk)
-            tell(done, "download")
+            report(done, "download")
 
 
-def verify(part: Path, file: RemoteFile, streamed: str | None, tell: Tell) -> str:
+def verify(part: Path, file: RemoteFile, streamed: str | None, report: Report) -> str:
     """See that what was transferred is what the Hub states: its SHA-256. `streamed` is that of the bytes as they came.
 
     Raises:
         WsdError: its size or a hash is another; it was removed.
     """
     if streamed is None:
-        streamed = _hashed(part, "sha256", b"", tell)
+        streamed = _hashed(part, "sha256", b"", report)
     else:
-        tell(file.size, "verify")
+        report(file.size, "verify")
     problem = _difference(part, file, streamed)
     if problem is not None:
         part.unlink(missing_ok=True)
@@ -334,11 +336,11 @@ def verify(part: Path, file: RemoteFile, streamed: str | None, tell: Tell) -> st
     return streamed
 
 
-def wrong(path: Path, file: RemoteFile, tell: Tell) -> str | None:
+def wrong(path: Path, file: RemoteFile, report: Report) -> str | None:
     """How a file that was there already differs from what the Hub states; None if it does not."""
     if path.stat().st_size != file.size:
         return _difference(path, file, "")
-    return _difference(path, file, file_sha256(path, progress=lambda done, _total: tell(done, "verify")))
+    return _difference(path, file, file_sha256(path, progress=lambda done, _total: report(done, "verify")))
 
 
 def _difference(path: Path, file: RemoteFile, sha256: str) -> str | None:
@@ -354,21 +356,21 @@ def _difference(path: Path, file: RemoteFile, sha256: str) -> str | None:
     return None
 
 
-def _hashed(path: Path, kind: Literal["sha1", "sha256"], begin: bytes, tell: Tell) -> str:
+def _hashed(path: Path, kind: Literal["sha1", "sha256"], begin: bytes, report: Report) -> str:
     # Git's SHA-1 is no proof against its owner, who could make two files of one hash; it is all that is stated.
     digest, done = hashlib.new(kind, begin, usedforsecurity=kind == "sha256"), 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
             done += len(block)
-            tell(done, "verify")
+            report(done, "verify")
     return digest.hexdigest()
 
 
-def _pause(seconds: float, tell: Callable[[], None]) -> None:
+def _pause(seconds: float, report: Callable[[], None]) -> None:
     until = time.monotonic() + seconds
     while (rest := until - time.monotonic()) > 0:
-        tell()
+        report()
         time.sleep(min(rest, 0.2))
 
 

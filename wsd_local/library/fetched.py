@@ -1,9 +1,9 @@
 """What this program wrote, so that it deletes nothing else.
 
 Contract: every transfer into the Hub's cache is recorded when its file is complete: repository, commit, path, name of
-the bytes, size, SHA-256, and what tells the written file from every other (`mark`). A file counts as ours only if it is
+the bytes, size, SHA-256, and what identifies the written file (`mark`). A file counts as ours only if it is
 recorded, lies where a file of that repository and commit belongs with no link leading out, and has not been changed or
-replaced since. The record is a file of the user's: whoever can write it can also delete files.
+replaced since. The record is a file of the user's: whoever can change it could also delete files.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Fetched:
 
 
 def mark(status: os.stat_result) -> Mark:
-    """What tells a written file from every other, also after a restart: inode, size, time of modification."""
+    """What identifies a written file, also after a restart: inode, size, time of modification."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -104,7 +104,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file says of itself. `size` is the header's length, `file_size` the file's, in bytes."""
+    """The header of a GGUF file. `size` is the header's length, `file_size` the file's, in bytes."""
 
     path: Path
     version: int

@@ -2,8 +2,8 @@
 
 Contract: `Hub.plan` and `Hub.checkpoint` say what is to be fetched and transfer none of it; `Hub.obtain` transfers it,
 `Hub.fetch` also remembers it by a name. A file appears in the cache only when its size and SHA-256 are those that the
-Hub states. What an interrupted transfer brought stays, and the next one goes on from it: `huggingface_hub` finds,
-authorises and caches, but it drops the bytes of a transfer that was cut off, so they are written here (`transfer`).
+Hub states. The bytes of an interrupted transfer are kept, and the next one resumes there: `huggingface_hub` finds,
+authorises and caches, but it drops the bytes of a transfer that was cut off, so files are written here (`download`).
 Nothing is printed. Names of files in a repository are not trusted.
 """
 
@@ -21,14 +21,14 @@ from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models
 from wsd_local.library.download import (
     Phase,
     RemoteFile,
+    Report,
     Source,
-    Tell,
     Xet,
-    asked,
     complete,
     locked,
     size_of,
     verify,
+    with_retries,
 )
 from wsd_local.library.hub_address import HubAddress
 from wsd_local.library.hub_cache import HubCache, check, from_cache
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Progress = Callable[[int, int, Phase], None]
-"""Told the bytes done, their total, and what is done with them; what it raises stops the transfer."""
+"""Receives the bytes done, their total and the phase; an exception from it stops the transfer."""
 _Choice = Callable[[Sequence[str]], tuple[str, tuple[str, ...]]]
 """The name of what is meant, and its files, of the paths in a repository."""
 
@@ -100,8 +100,8 @@ class Plan:
 class Hub:
     """The Hub, or a mirror of it.
 
-    `endpoint`, `cache` and `token` are what the environment says (HF_ENDPOINT; HF_HOME; HF_TOKEN or `hf auth login`)
-    if they are not given; `waits` are the seconds between attempts, and so say how many there are.
+    `endpoint`, `cache` and `token` are those of the environment (HF_ENDPOINT; HF_HOME; HF_TOKEN or `hf auth login`)
+    if they are not given; `waits` are the seconds between attempts, whose number is one more.
     """
 
     endpoint: str | None = None
@@ -239,7 +239,7 @@ class Hub:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            return asked(call, self.waits)
+            return with_retries(call, self.waits)
         except HfHubHTTPError:  # some are ValueErrors too
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -280,7 +280,7 @@ class Hub:
         """Bring a model into the cache (see `obtain`), and remember it by its name.
 
         Raises:
-            ModelError: the repository or a file of it may not be read, or is there no more.
+            ModelError: the repository or a file of it may not be read, or is gone.
             WsdError: the disk is full, the Hub cannot be reached or fails, or the bytes are wrong (and removed).
         """
         paths = self.obtain(download, progress)
@@ -291,10 +291,10 @@ class Hub:
     def obtain(self, download: Download, progress: Progress | None = None) -> tuple[Path, ...]:
         """Bring files into the cache and check them: their paths. What is there is not fetched again.
 
-        `progress` may stop the transfer by raising; what came until then is kept for the next time.
+        `progress` may stop the transfer by raising; the bytes up to then are kept for the next time.
 
         Raises:
-            ModelError: the repository or a file of it may not be read, or is there no more.
+            ModelError: the repository or a file of it may not be read, or is gone.
             WsdError: the disk is full, the Hub cannot be reached or fails, or the bytes are wrong (and removed).
         """
         before, paths = 0, []
@@ -302,36 +302,36 @@ class Hub:
             self.require_space([download])
             for file in download.files:
 
-                def tell(done: int, phase: Phase, before: int = before) -> None:
+                def report(done: int, phase: Phase, before: int = before) -> None:
                     if progress is not None:
                         progress(before + done, download.size, phase)
 
-                paths.append(self._obtained(download, file, tell))
+                paths.append(self._obtained(download, file, report))
                 before += file.size
             if not download.pinned:
                 self._cache.note_commit(download.repo, download.revision)
         return tuple(paths)
 
-    def _obtained(self, download: Download, file: RemoteFile, tell: Tell) -> Path:
+    def _obtained(self, download: Download, file: RemoteFile, report: Report) -> Path:
         cache, address, repo = self._cache, self._address, download.repo
         pointer = cache.pointer(repo, download.revision, file.path)
         if pointer.is_file():
-            check(pointer, file, tell)
+            check(pointer, file, report)
             return pointer
         blob, part, lock = cache.blob(repo, file), cache.part(repo, file), cache.lock(repo, file)
         for folder in (blob.parent, lock.parent, pointer.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        with locked(lock, lambda: tell(size_of(part), "download")):
+        with locked(lock, lambda: report(size_of(part), "download")):
             wrote = not blob.is_file()
             if wrote:
                 url = address.url(repo, download.revision, file.path)
                 source = Source(address.shown, address.endpoint, url, self.token, self.waits)
-                sha256 = verify(part, file, complete(part, file, source, tell), tell)
+                sha256 = verify(part, file, complete(part, file, source, report), report)
                 part.replace(blob)
                 flush_folder(blob.parent)
                 remember_sha256(blob, sha256)
             else:
-                check(blob, file, tell)
+                check(blob, file, report)
             cache.link(repo, download.revision, file, wrote=wrote)
         return pointer
 

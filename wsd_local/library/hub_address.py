@@ -1,7 +1,7 @@
 """The Hub, or a mirror of it, as an address: what is sent there, and what its failures mean.
 
-Contract: an error names the page, the command or the variable that helps. The token is sent to nobody else, and never
-over plain HTTP.
+Contract: an error names the page, the command or the variable that helps. The token is sent to this address alone, and
+never over plain HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.library.catalog import catalog_models
-from wsd_local.library.download import asked_wait, http_package
+from wsd_local.library.download import http_package, requested_wait
 from wsd_local.system.network import hub_token, one_line, withheld, without_secrets
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class HubAddress:
         why = f" ({said})" if said else ""
         if status == 403:
             return ModelError(f"{repo} may not be read{why}: look at {page}; to log in: {log_in}")
-        wait = asked_wait(error)
+        wait = requested_wait(error)
         later = "later" if wait is None else f"in {wait:.0f} s"
         return WsdError(
             f"{self.shown} answers {status} for {repo}{why}: try again {later}; "

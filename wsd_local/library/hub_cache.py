@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wsd_local.errors import WsdError
 from wsd_local.files import known_sha256, write_text
-from wsd_local.library.download import RemoteFile, Tell, size_of, wrong
+from wsd_local.library.download import RemoteFile, Report, size_of, wrong
 from wsd_local.library.fetched import Fetched, mark, record, wrote_bytes
 from wsd_local.library.hub_address import is_digest
 
@@ -42,7 +42,7 @@ class HubCache:
         return self.storage(repo) / "blobs" / f"{file.blob}.wsd-local.incomplete"
 
     def lock(self, repo: str, file: RemoteFile) -> Path:
-        """The lock of whoever fetches a file."""
+        """The lock that a fetching program holds."""
         return self.folder / ".locks" / self.storage(repo).name / f"{file.blob}.lock"
 
     def missing(self, repo: str, commit: str, file: RemoteFile) -> int:
@@ -79,13 +79,13 @@ class HubCache:
             write_text(ref, commit)
 
 
-def check(path: Path, file: RemoteFile, tell: Tell) -> None:
+def check(path: Path, file: RemoteFile, report: Report) -> None:
     """Compare a file of the cache with what the Hub states; a wrong one is deleted if this program wrote it.
 
     Raises:
         WsdError: the bytes are wrong.
     """
-    problem = wrong(path, file, tell)
+    problem = wrong(path, file, report)
     if problem is None:
         return
     if not wrote_bytes(path):

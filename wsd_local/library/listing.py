@@ -1,6 +1,6 @@
-"""All models and pairs: what is on this machine, and what the catalog offers.
+"""All models and pairs: those on this machine, and those of the catalog.
 
-Contract: reads headers of what is here and nothing else; a damaged file is listed as such and is no error.
+Contract: reads nothing but the headers of files on this machine; a damaged file is listed as such and is no error.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from wsd_local.units import amount
 class ListedModel:
     """One model. `usable` is None if it is not here, False if its file is damaged. `size` is in bytes.
 
-    `pinned` says whether the catalog knows the SHA-256, so that `pull` accepts nothing else; None for what is no
-    model of the catalog's, or a part of the program.
+    `pinned` says whether the catalog knows the SHA-256, so that `pull` accepts no other bytes; None for models that are
+    not in the catalog, and for those that are part of the program.
     """
 
     name: str

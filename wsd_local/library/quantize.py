@@ -88,12 +88,12 @@ def quantize(
     job = QuantizeJob(str(source.absolute()), str(output.absolute()), kind, threads or 0, allow_requantize, matrix)
     check_disk(output, _planned_size(source, job, observer) + sum(header.size for header in headers))
 
-    def heard(line: str) -> None:
+    def on_line(line: str) -> None:
         if found := _TENSOR_LINE.match(line):
             observer.progress("quantising", (int(found[1]) - 1) / int(found[2]))
 
     with replaced(output) as part:
-        lines = _run(source, replace(job, destination=str(part.absolute())), heard, observer)
+        lines = _run(source, replace(job, destination=str(part.absolute())), on_line, observer)
     _, bits = _quantized_size(lines)
     return Quantized(output, sum(header.file_size for header in headers), output.stat().st_size, bits)
 
@@ -121,9 +121,9 @@ def _planned_size(source: Path, job: QuantizeJob, observer: Observer) -> int:
     return int(size)
 
 
-def _run(source: Path, job: QuantizeJob, heard: Callable[[str], None], observer: Observer) -> list[str]:
+def _run(source: Path, job: QuantizeJob, on_line: Callable[[str], None], observer: Observer) -> list[str]:
     """The lines that llama.cpp printed."""
-    code, lines = run(["wsd_local.library.quantizer", job.as_json()], heard, observer.stoppable)
+    code, lines = run(["wsd_local.library.quantizer", job.as_json()], on_line, observer.stoppable)
     if code != 0:
         raise ModelError(f"{source}: cannot be quantised: {cause(code, lines, _QUANT_COMPLAINT)}")
     return lines

@@ -1,8 +1,8 @@
 """Models on this machine that are known by a name: pulled, imported, or made here.
 
 Contract: `models.json` in the data folder, changed under a lock and replaced as a whole, so that two programs can
-use it at once. It says where files are; it never holds them. The catalog's names are not in it until they are pulled.
-Beside the models it keeps what transfers wrote (`fetched` knows the form): without that nothing is ever deleted.
+use it at once. It records where files are, and never holds them. The catalog's names are in it once they are pulled. It
+also records which files transfers wrote (see `fetched`): no other file is ever deleted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Known:
 
     `paths` are its files: one, or the parts of a split model in their order; the first is the one to load.
     `origin`: `pulled` from the Hub into its cache, `imported` from where somebody else keeps it, or `made` here by
-    converting or quantising. `repo` and `revision` tell where it came from. `written` tells the file that was made from
-    every other (see `fetched.mark`); without it the file is never deleted.
+    converting or quantising. `repo` and `revision` are its source. `written` identifies the file that was made
+    (see `fetched.mark`); without it the file is never deleted.
     """
 
     name: str
@@ -56,7 +56,7 @@ def known() -> dict[str, Known]:
 
 
 def transfers() -> list[Any]:
-    """What transfers wrote, as it was put in.
+    """Records of the files that transfers wrote.
 
     Raises:
         WsdError: the file is damaged.
@@ -66,7 +66,7 @@ def transfers() -> list[Any]:
 
 
 def change_transfers(change: Callable[[list[Any]], list[Any]]) -> None:
-    """Replace what is kept of transfers."""
+    """Replace the records of transfers."""
     _change(transfers=change)
 
 
@@ -96,7 +96,7 @@ def _models(contents: dict[str, Any]) -> dict[str, Known]:
 
 
 def _known(row: dict[str, Any]) -> Known:
-    """A model as it was put in; whoever edits the file may have written anything.
+    """A model from its row; the file may have been edited, and hold anything.
 
     Raises:
         KeyError, TypeError, ValueError: it cannot be one.

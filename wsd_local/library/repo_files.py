@@ -1,4 +1,4 @@
-"""What is in a repository of the Hub, told from the names of its files, and what a model of it is called here.
+"""The contents of a repository of the Hub, from the names of its files, and the names of its models on this machine.
 
 Contract: nothing is fetched and no file is opened. Names of repositories and of files in them are not trusted.
 """
@@ -40,7 +40,7 @@ class Gguf:
 
     @property
     def label(self) -> str:
-        """Its quantisation if the name tells it, else the name."""
+        """Its quantisation if the name holds it, else the name."""
         found = _QUANT.findall(self.stem.rpartition("/")[2])
         return str(found[-1]).upper() if found else self.files[0]
 
@@ -109,7 +109,7 @@ def _by_default(repo: str, models: list[Gguf]) -> list[Gguf]:
 
 
 def _listed(models: list[Gguf], wanted: str = "") -> str:
-    """What is there, nearest first; a name where the quantisation does not tell two models apart."""
+    """The models, nearest first; by name where two have the same quantisation."""
     labels = [model.label for model in models]
     shown = [label if labels.count(label) == 1 else model.files[0] for label, model in zip(labels, models, strict=True)]
     if wanted:

@@ -73,7 +73,7 @@ def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None
 
 
 def check(headers: tuple[Header, ...]) -> None:
-    """Raise `ModelError` for what cannot be true of a text model, and is better said than found by llama.cpp."""
+    """Raise `ModelError` for headers that no text model has, before llama.cpp stumbles over them."""
     first = headers[0]
     if first.text("general.architecture") is None:
         raise damage(first.path, "it names no architecture")
@@ -90,7 +90,7 @@ def check(headers: tuple[Header, ...]) -> None:
 def amx_works(waiting: Waiting | None = None) -> bool:
     """Whether llama.cpp's code for AMX runs where it would be used; where it does not, it ends the process.
 
-    GCC 12.2, and others before 14, forget most of what that code tells the processor (GCC PR 114098). Each build is
+    GCC 12.2, and others before 14, omit most of that code's instructions (GCC PR 114098). Each build is
     tried once.
     """
     from wsd_local.llama.build import library_folder
@@ -120,11 +120,11 @@ def _try(headers: Sequence[Header], waiting: Waiting | None, adapter: Header | N
     arguments = [str(model.absolute()), str(size), mode]  # the child works in another folder
     if adapter is not None:
         arguments[1:] = [str(size + adapter.file_size), mode, str(path.absolute())]
-    code, said, log = _trial(arguments, patience, waiting)
+    code, output, log = _trial(arguments, patience, waiting)
     if code == 0:
         return
-    if said:
-        raise ModelError(said.replace(str(path.absolute()), str(path)).replace(str(model.absolute()), str(model)))
+    if output:
+        raise ModelError(output.replace(str(path.absolute()), str(path)).replace(str(model.absolute()), str(model)))
     if code == -9:
         raise ModelError(f"{path}: its trial was killed, probably for want of memory; close other programs")
     if code is None:
@@ -136,15 +136,15 @@ _ADVICE = "the file is damaged, or this version of llama.cpp cannot load it"
 
 
 def _trial(arguments: list[str], patience: float, waiting: Waiting | None) -> tuple[int | None, str, str]:
-    """Its exit code, None if it had not ended within `patience` seconds; what it said, and its log."""
+    """Its exit code, None if it did not end within `patience` seconds; its output, and its log."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         trial = child.start(["wsd_local.llama.trial", *arguments], stdout=out, stderr=err)
         try:
             code = child.wait(trial, patience, waiting, "stopped while a model was looked at")
         finally:
             child.end(trial)
-        said, log = (_text_of(file) for file in (out, err))
-    return code, said, log
+        output, log = (_text_of(file) for file in (out, err))
+    return code, output, log
 
 
 def _text_of(file: Any) -> str:

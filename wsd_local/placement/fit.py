@@ -1,6 +1,6 @@
 """Where the models of a pair go on this machine.
 
-Contract: reads headers, asks llama.cpp and the system for devices and free memory, and leaves the arithmetic to
+Contract: reads headers, queries llama.cpp and the system for devices and free memory, and leaves the arithmetic to
 `wsd_local.placement.plan`. Nothing is loaded.
 """
 

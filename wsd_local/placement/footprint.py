@@ -35,9 +35,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a model takes, by part, in bytes unless said otherwise.
+    """What a model takes, by part, in bytes unless stated otherwise.
 
-    `embeddings` stay in the machine's own memory. `output` is the head behind the last layer, of which `tied` bytes are
+    `embeddings` stay in the machine's own memory. `output` is the head after the last layer, of which `tied` bytes are
     the embeddings again: a copy of them on a device, or where they are repacked. The repacked bytes are included in
     the weights. `head` numbers make one attention head's key. A file that is not
     `mappable` must be read; layers with a `sliding` window share no cells among sequences.

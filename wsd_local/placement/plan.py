@@ -2,7 +2,7 @@
 
 Contract: pure arithmetic over footprints and devices. The draft comes first, on the fastest device; then as many layers
 of the base as fit; the rest stays in the machine's own memory. Where that is not enough, what the user did not set is
-given up in this order: f16 caches, then context. `FitError` says how much is missing when nothing works.
+given up in this order: f16 caches, then context. `FitError` states how much memory is missing.
 """
 
 from __future__ import annotations

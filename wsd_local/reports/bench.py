@@ -129,12 +129,12 @@ class Bench:
             "continued_tokens": reply.base.tokens,
             "draft_steps_tokens": times.draft_evaluated_tokens - times.draft_prompt_tokens,
             "base_steps_tokens": max(0, written),
-        } | _told(reply, "")
+        } | _text_times(reply, "")
 
     def alone(self) -> Figures:
         """The same reply by the base alone, through the same engine."""
         seconds, reply = self.answer(mode="base")
-        return {"base_s": seconds} | _told(reply, "base_")
+        return {"base_s": seconds} | _text_times(reply, "base_")
 
     def proposals(self) -> Figures:
         """The reply with proposals for its continuation."""
@@ -234,7 +234,7 @@ class Bench:
         return read_s, (self._clock() - begun) / max(steps, 1), tokens[first:]
 
     def _checks(self, prompt: list[int], text: list[int]) -> float:
-        """Seconds for a token of a chunk behind the prompt, which the base holds.
+        """Seconds for a token of a chunk after the prompt, which the base holds.
 
         A first chunk goes before, untimed: it takes back what stands there, and the prompt's last token with it.
         """
@@ -254,7 +254,7 @@ def cycled(tokens: Sequence[int], length: int) -> list[int]:
 
 
 def next_token(context: Context, tokens: Sequence[int], sampler: Sampler) -> int:
-    """What the sampler chooses behind `tokens`, in the context's first sequence."""
+    """What the sampler chooses after `tokens`, in the context's first sequence."""
     found: list[int] = []
     context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: found.append(context.sample(row, sampler))))
     return found[0]
@@ -265,14 +265,14 @@ def _require_whole(reply: Reply) -> None:
         raise CancelledError("stopped")
 
 
-def _told(reply: Reply, prefix: str) -> Figures:
+def _text_times(reply: Reply, prefix: str) -> Figures:
     times = reply.timings
-    told = {
+    found = {
         "first_text_s": times.first_text_s,
         "token_40_s": times.token_40_s,
         "longest_gap_s": times.longest_gap_s,
     }
-    return {prefix + name: value for name, value in told.items() if value is not None}
+    return {prefix + name: value for name, value in found.items() if value is not None}
 
 
 def prompt_of(pair: Pair, length: int) -> list[Message]:
@@ -284,19 +284,19 @@ def prompt_of(pair: Pair, length: int) -> list[Message]:
     def fits(messages: list[Message]) -> bool:
         return len(pair.models.model("base").tokenize(pair.models.base_format.prompt(messages))) <= length
 
-    def asked(text: str) -> list[Message]:
+    def conversation(text: str) -> list[Message]:
         return [{"role": "user", "content": text}, *rest]
 
     rest: list[Message] = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": QUESTIONS[0]}]
-    if not fits(asked(QUESTIONS[1])):
+    if not fits(conversation(QUESTIONS[1])):
         rest = []
     text = QUESTIONS[bool(rest)]
     for question in cycle(QUESTIONS):
-        if not fits(asked(f"{text} {question}")):
+        if not fits(conversation(f"{text} {question}")):
             break
         text += f" {question}"
     for word in question.split():
-        if not fits(asked(f"{text} {word}")):
+        if not fits(conversation(f"{text} {word}")):
             break
         text += f" {word}"
-    return asked(text)
+    return conversation(text)

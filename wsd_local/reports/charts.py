@@ -2,7 +2,7 @@
 
 Contract: figures in, text out; the same figures give the same text. matplotlib draws, and only colours and fonts are
 changed in what it gives: colours are variables of the page, which has two sets of them, for light and for dark ground.
-Every chart also tells its figures in words, for those who do not see it.
+Every chart also has its figures in words, for people who do not see it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _INK, _FAINT, _GROUND = "#010101", "#020202", "#030303"
 _VARIABLES = {_INK: "currentColor", _FAINT: "var(--faint)", _GROUND: "var(--ground)"}
 LIGHT = ("#0072b2", "#c75000", "#00795c", "#a2468d", "#86660b", "#3385c6", "#6d6d6d", "#222222")
 DARK = ("#56b4e9", "#ff9a52", "#35d1a0", "#e495c8", "#e3c44a", "#a5cdff", "#b0b0b0", "#eeeeee")
-"""Told apart by people who see fewer colours, with markers and labels besides."""
+"""Colours that people with colour blindness can distinguish; markers and labels differ too."""
 _MARKERS = "os^Dv<>P"
 _DASHES = ("-", "--", ":", "-.")
 _NEUTRAL = 5
@@ -75,7 +75,7 @@ def require() -> None:
 
 @contextmanager
 def _out_of_working_folder() -> Iterator[None]:
-    """Work elsewhere while matplotlib is imported if it would read settings from here, where anybody's files may be."""
+    """Leave the working folder while matplotlib is imported if it has a `matplotlibrc`, which may be anyone's."""
     if "matplotlib" in sys.modules or not os.path.lexists("matplotlibrc"):
         yield
         return
@@ -136,7 +136,7 @@ def bars(
             _legend(axes, series)
 
     size = len(groups) * (0.34 if stacked else 0.14 + 0.17 * len(series))
-    return _svg([draw], 0.95 + size, f"{axis}: {_spoken(groups, series, label)}")
+    return _svg([draw], 0.95 + size, f"{axis}: {_in_words(groups, series, label)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +195,11 @@ def lines(
         if len(points) > 1:
             _legend(axes, points)
 
-    spoken = "; ".join(
+    words = "; ".join(
         f"{name}: " + ", ".join(f"{y.label(value)} at {at:g}" for at, value in places)
         for name, places in points.items()
     )
-    return _svg([draw], 3.1, f"{y.name} by {x}. {spoken}")
+    return _svg([draw], 3.1, f"{y.name} by {x}. {words}")
 
 
 def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x: str, y: str) -> str:
@@ -227,7 +227,7 @@ def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x:
         return draw
 
     panels = [drawing(number == len(counts), name, values) for number, (name, values) in enumerate(counts.items(), 1)]
-    return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {_spoken(ranges, counts, str)}")
+    return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {_in_words(ranges, counts, str)}")
 
 
 def printable(text: str) -> str:
@@ -240,7 +240,7 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
 
 
-def _svg(panels: Sequence[Callable[[Axes], None]], height: float, spoken: str) -> str:
+def _svg(panels: Sequence[Callable[[Axes], None]], height: float, words: str) -> str:
     require()
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -254,15 +254,15 @@ def _svg(panels: Sequence[Callable[[Axes], None]], height: float, spoken: str) -
             draw(axes)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(written, format="svg", metadata=nothing, transparent=True)
-    return _inline(written.getvalue(), spoken)
+    return _inline(written.getvalue(), words)
 
 
-def _inline(svg: str, spoken: str) -> str:
+def _inline(svg: str, words: str) -> str:
     """matplotlib's file as an element of a page."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<[^>]*>", lambda tag: _recoloured(tag[0]), svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(spoken)}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)
 
 
 def _recoloured(tag: str) -> str:
@@ -279,13 +279,13 @@ def _sums(series: Series) -> list[float]:
     return [sum(value or 0.0 for value in column) for column in zip(*series.values(), strict=True)]
 
 
-def _spoken(groups: Sequence[str], series: Series, label: Label) -> str:
+def _in_words(groups: Sequence[str], series: Series, label: Label) -> str:
     """The figures in words, for those who do not see the chart."""
-    told = []
+    found = []
     for name, values in series.items():
         pairs = zip(groups, values, strict=True)
-        told.append(f"{name}: " + ", ".join(f"{group} {label(value)}" for group, value in pairs if value is not None))
-    return printable("; ".join(told))
+        found.append(f"{name}: " + ", ".join(f"{group} {label(value)}" for group, value in pairs if value is not None))
+    return printable("; ".join(found))
 
 
 def _beside(
@@ -316,7 +316,7 @@ def _write(
     inside: bool = False,
     over: bool = False,
 ) -> None:
-    """A number at a place, `x` and `y` points away from it, inside a bar or over what lies behind it."""
+    """A number at a place, `x` and `y` points away from it, inside a bar or over the lines below it."""
     axes.annotate(
         text,
         at,

@@ -1,7 +1,7 @@
-"""What else the processors did while something was measured.
+"""Other load on the processors while something was measured.
 
 Contract: shares of all processors' time between two moments. Programs that this process started count as its own once
-they have ended and were waited for. A virtual machine's host is seen only where it tells what it took (Linux).
+they have ended and were waited for. The host of a virtual machine is seen only where it reports what it took (Linux).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Elsewhere:
         """Both together."""
         return self.programs + self.host
 
-    def said(self) -> str:
-        """A sentence for below a table."""
+    def sentence(self) -> str:
+        """A sentence to print below a table."""
         quiet = "" if self.share <= QUIET else ": too much for figures to be relied on; measure again when it is quiet"
         return (
             f"Meanwhile {self.programs:.0%} of the processors' time went to other programs and {self.host:.0%} to the "
@@ -40,13 +40,13 @@ class Elsewhere:
 
 
 class Watch:
-    """Begins now."""
+    """Watches the processors from now on."""
 
     def __init__(self) -> None:
         self._begun = _now()
 
-    def told(self) -> Elsewhere:
-        """What went elsewhere until now."""
+    def elsewhere(self) -> Elsewhere:
+        """Shares of the time since the watch began."""
         before, after = self._begun, _now()
         seconds, used, own, host = (late - early for early, late in zip(before, after, strict=True))
         whole = max(seconds * (os.cpu_count() or 1), 1e-9)

@@ -1,7 +1,7 @@
 """What is installed here and whether it works.
 
-Contract: never fails itself: what cannot be found out is a line that says so. Names of the user and of the machine are
-left out of the text, so that it can be pasted into a bug report.
+Contract: never fails itself: a fact that cannot be determined becomes a line that states this. Names of the user and of
+the machine are left out of the text, so that it can be pasted into a bug report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wsd_local.version import __version__
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "cyclopts", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"
 NO_AMX = "-U__AMX_INT8__"
-"""What a compiler is told so that llama.cpp has no code for AMX: GCC 12.2 and others before 14 compile it wrongly."""
+"""Compiler flag that leaves out llama.cpp's code for AMX, which GCC 12.2 and others before 14 miscompile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ def diagnose() -> Diagnosis:
     """Look at everything."""
     problems: list[str] = []
 
-    def said(tell: Callable[[list[str]], list[str]]) -> list[str]:
+    def collected(collect: Callable[[list[str]], list[str]]) -> list[str]:
         try:
-            return tell(problems)
+            return collect(problems)
         except Exception as error:
-            problems.append(f"{tell.__name__.strip('_')}: {' '.join(str(error).split()) or type(error).__name__}")
-            return ["cannot be told, see problems"]
+            problems.append(f"{collect.__name__.strip('_')}: {' '.join(str(error).split()) or type(error).__name__}")
+            return ["unknown, see problems"]
 
-    tellers = {
+    collectors = {
         "versions": _versions,
         "llama.cpp": _library,
         "devices": _devices,
@@ -70,7 +70,7 @@ def diagnose() -> Diagnosis:
         "models": _models,
         "self-test": _self_test,
     }
-    return Diagnosis({heading: said(tell) for heading, tell in tellers.items()}, problems)
+    return Diagnosis({heading: collected(collect) for heading, collect in collectors.items()}, problems)
 
 
 def _versions(_problems: list[str]) -> list[str]:
@@ -109,11 +109,11 @@ def _library(problems: list[str]) -> list[str]:
 
 
 def gpu_here() -> str | None:
-    """The kind of GPU in this machine, as far as can be told without a driver of our own: cuda, metal, rocm or None."""
+    """The kind of GPU in this machine, as far as it is detected without a driver of our own; None if there is none."""
     if sys.platform == "darwin":
         return "metal" if platform.machine() == "arm64" else None
-    asked = use(["nvidia-smi", "-L"], patience=20)
-    if asked is not None and asked[0] == 0 and b"GPU" in asked[1]:
+    found = use(["nvidia-smi", "-L"], patience=20)
+    if found is not None and found[0] == 0 and b"GPU" in found[1]:
         return "cuda"
     return "rocm" if Path("/dev/kfd").exists() else None
 

@@ -1,9 +1,9 @@
 """The paper's claim in miniature: the embedded pair on its held-out questions.
 
-Contract: asks through the ordinary engine, greedily, at most `MAX_TOKENS` tokens a reply, and judges the text by the
-rules of `wsd_local.reports.demo`. Everything is measured, nothing recorded. `measure` asks all questions in each of
-`WAYS`, every so-and-so-many-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base read the
-replies of both models once more, for its perplexity.
+Contract: replies come from the ordinary engine, greedily, at most `MAX_TOKENS` tokens a reply, and their text is judged by
+the rules of `wsd_local.reports.demo`. Everything is measured, nothing recorded. `measure` answers all questions in each
+of `WAYS`, every so-and-so-many-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base read
+the replies of both models once more, for its perplexity.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """How surprising replies are to the base behind their first tokens.
+    """How surprising the rest of a reply is to the base after its first tokens.
 
     `rest` is the perplexity of all tokens that follow, `next` that of the first of them. `replies` are those that are
     longer than the prefix, `tokens` what follows it in them.
@@ -96,7 +96,7 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True)
 class PrefixRow:
-    """Perplexities behind the first `prefix_tokens` base tokens of replies; null where no reply is longer.
+    """Perplexities after the first `prefix_tokens` base tokens of replies; null where no reply is longer.
 
     `aligned` are all replies of the draft alone, `aligned_right` and `aligned_wrong` its right and its other ones,
     `own` those of the base alone.
@@ -146,12 +146,12 @@ def questions(path: Path | None = None, limit: int | None = None) -> list[Questi
         raise UsageError(f"limit is {limit}: it counts questions and must be at least 1")
     where = path or demo_dir() / "questions.jsonl"
     try:
-        asked = load_questions(where)
+        questions = load_questions(where)
     except OSError as error:
         raise UsageError(f"{where}: cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise UsageError(str(error) if str(where) in str(error) else f"{where}: {error}") from error
-    found = [question for question in asked if question.group == MEASURED_GROUP]
+    found = [question for question in questions if question.group == MEASURED_GROUP]
     if not found:
         raise UsageError(f"{where}: there is no question of the group {MEASURED_GROUP!r} in it")
     return found[:limit]
@@ -168,11 +168,11 @@ def steps(count: int) -> int:
     return (len(WAYS) + 1) * count + (len(THRESHOLDS) + len(WINDOWS) - 2) * swept
 
 
-def measure(pair: Pair, asked: Sequence[Question], step: Step) -> Results:
-    """Ask, judge and read again. `step` is told what was done after every reply, and after every question read."""
-    answers = {way: _answers(pair, asked, settings, way, step) for way, settings in WAYS.items()}
-    every = stride(len(asked))
-    swept, known = asked[::every], answers[WSD][::every]
+def measure(pair: Pair, questions: Sequence[Question], step: Step) -> Results:
+    """Answer, judge and read again. `step` is called after every reply, and after every question read."""
+    answers = {way: _answers(pair, questions, settings, way, step) for way, settings in WAYS.items()}
+    every = stride(len(questions))
+    swept, known = questions[::every], answers[WSD][::every]
 
     def sweep(name: str, points: Sequence[float], default: float) -> tuple[Row, ...]:
         rows = []
@@ -187,13 +187,15 @@ def measure(pair: Pair, asked: Sequence[Question], step: Step) -> Results:
         ways=tuple(_row(pair, way, settings, answers[way]) for way, settings in WAYS.items()),
         thresholds=sweep("threshold", THRESHOLDS, WAYS[WSD]["threshold"]),
         windows=sweep("window", WINDOWS, defaults.window),
-        perplexity=_perplexity(pair, asked, answers, step),
+        perplexity=_perplexity(pair, questions, answers, step),
     )
 
 
-def _answers(pair: Pair, asked: Sequence[Question], settings: Mapping[str, Any], way: str, step: Step) -> list[Answer]:
+def _answers(
+    pair: Pair, questions: Sequence[Question], settings: Mapping[str, Any], way: str, step: Step
+) -> list[Answer]:
     found = []
-    for question in asked:
+    for question in questions:
         reply = pair.reply(question.messages, max_tokens=MAX_TOKENS, **settings)
         found.append(
             Answer(
@@ -254,12 +256,12 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _perplexity(
-    pair: Pair, asked: Sequence[Question], answers: Mapping[str, Sequence[Answer]], step: Step
+    pair: Pair, questions: Sequence[Question], answers: Mapping[str, Sequence[Answer]], step: Step
 ) -> tuple[PrefixRow, ...]:
     right: list[list[float]] = []
     wrong: list[list[float]] = []
     own: list[list[float]] = []
-    for question, drafted, written in zip(asked, answers[DRAFT], answers[BASE], strict=True):
+    for question, drafted, written in zip(questions, answers[DRAFT], answers[BASE], strict=True):
         (right if drafted.verdict.right else wrong).append(reply_logprobs(pair, question, drafted.text))
         own.append(reply_logprobs(pair, question, written.text))
         step("perplexity")
@@ -270,7 +272,7 @@ def _perplexity(
 
 
 def reply_logprobs(pair: Pair, question: Question, text: str) -> list[float]:
-    """The base's log-probability of each token of `text`, tokenised behind its own prompt for the question."""
+    """The base's log-probability of each token of `text`, tokenised after its own prompt for the question."""
     model, prompt = pair.models.model("base"), pair.models.base_format.prompt(conversation(question.messages))
     start, tokens = len(model.tokenize(prompt)), model.tokenize(prompt + text.strip())
     if len(tokens) <= start:
@@ -280,7 +282,7 @@ def reply_logprobs(pair: Pair, question: Question, text: str) -> list[float]:
 
 
 def perplexity(replies: Iterable[Sequence[float]], prefix: int) -> Perplexity | None:
-    """Pooled over the tokens behind the first `prefix` of each reply, given as log-probabilities of its tokens."""
+    """Pooled over the tokens after the first `prefix` of each reply, given as log-probabilities of its tokens."""
     rests = [reply[prefix:] for reply in replies if len(reply) > prefix]
     count = sum(len(rest) for rest in rests)
     if not count:

@@ -108,7 +108,7 @@ def demo_page(results: Results) -> str:
     rows = {row.way: row for row in results.ways}
     base, draft, wsd = rows[BASE], rows[DRAFT], rows[WSD]
     lead = [
-        f"The embedded pair was asked {_questions(wsd.questions)}. Weak-to-Strong Decoding answered "
+        f"The embedded pair answered {_questions(wsd.questions)}. Weak-to-Strong Decoding answered "
         f"{percent(wsd.well)} of them well and {percent(wsd.right)} of them right; the base alone "
         f"{percent(base.well)} and {percent(base.right)}, the draft alone {percent(draft.well)} and "
         f"{percent(draft.right)}.",

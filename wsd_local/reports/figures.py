@@ -1,8 +1,8 @@
 """Figures of a measurement, and the tables that compare them.
 
-Contract: pure. A figure has a name and a unit: seconds, unless the name says otherwise (`_rate`: tokens per second,
-`_tokens`: a number of tokens, `_bytes`). `rows` evaluates `Comparison`s: medians over repetitions, and quotients within
-each repetition, because other load on the machine changes between them.
+Contract: pure. A figure has a name and a unit: seconds, unless the name states another unit (`_rate`: tokens per
+second, `_tokens`: a number of tokens, `_bytes`). `rows` evaluates `Comparison`s: medians over repetitions, and
+quotients within each repetition, because other load on the machine changes between them.
 """
 
 from __future__ import annotations
@@ -52,22 +52,26 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """As people read it: what, measured, against, ratio, goal, met."""
-        asked = self.comparison
-        against = "" if self.other is None else f"{shown(self.other, asked.unit)}: {asked.against}"
+        comparison = self.comparison
+        against = "" if self.other is None else f"{shown(self.other, comparison.unit)}: {comparison.against}"
         ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
         goal, met = "", ""
-        if asked.goal is not None:
-            value = f"{asked.goal:g}" if asked.other else shown(asked.goal, asked.unit)
-            goal = f"{'≥' if asked.at_least else '≤'} {value}"
+        if comparison.goal is not None:
+            value = f"{comparison.goal:g}" if comparison.other else shown(comparison.goal, comparison.unit)
+            goal = f"{'≥' if comparison.at_least else '≤'} {value}"
             met = "yes" if self.met else "no"
-        return asked.what, shown(self.measured, asked.unit), against, ratio, goal, met
+        return comparison.what, shown(self.measured, comparison.unit), against, ratio, goal, met
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        asked = asdict(self.comparison)
-        names = {"figure": asked["figure"], "other": asked["other"] or None, "against": asked["against"] or None}
+        comparison = asdict(self.comparison)
+        names = {
+            "figure": comparison["figure"],
+            "other": comparison["other"] or None,
+            "against": comparison["against"] or None,
+        }
         values = {"measured": self.measured, "other_measured": self.other, "ratio": self.ratio}
-        return {"what": asked["what"], **names, **values, "goal": asked["goal"], "met": self.met}
+        return {"what": comparison["what"], **names, **values, "goal": comparison["goal"], "met": self.met}
 
 
 COLUMNS = ("what", "measured", "against", "ratio", "goal", "met")
@@ -109,15 +113,19 @@ MEMORY = (
 def rows(repetitions: Sequence[Figures], comparisons: Iterable[Comparison]) -> list[Row]:
     """Those comparisons whose figures were measured; quotients come from repetitions that have both figures."""
     found = []
-    for asked in comparisons:
+    for comparison in comparisons:
         both = [
-            figures for figures in repetitions if asked.figure in figures and (asked.other or asked.figure) in figures
+            figures
+            for figures in repetitions
+            if comparison.figure in figures and (comparison.other or comparison.figure) in figures
         ]
         if both:
-            measured = statistics.median(figures[asked.figure] for figures in both)
-            other = statistics.median(figures[asked.other] for figures in both) if asked.other else None
-            quotients = [figures[asked.figure] / figures[asked.other] for figures in both] if asked.other else []
-            found.append(Row(asked, measured, other, statistics.median(quotients) if quotients else None))
+            measured = statistics.median(figures[comparison.figure] for figures in both)
+            other = statistics.median(figures[comparison.other] for figures in both) if comparison.other else None
+            quotients = (
+                [figures[comparison.figure] / figures[comparison.other] for figures in both] if comparison.other else []
+            )
+            found.append(Row(comparison, measured, other, statistics.median(quotients) if quotients else None))
     return found
 
 

@@ -94,7 +94,7 @@ def measure(
     """Measure everything `repeat` times.
 
     Args:
-        progress: told what comes next, `steps(repeat)` times; may raise to stop.
+        progress: called with the name of the next step, `steps(repeat)` times; may raise to stop.
         resident: bytes of this process that are in memory now.
         resident_before: the same, before the pair was loaded.
     """
@@ -109,7 +109,7 @@ def measure(
             figures |= part(bench)
         figures |= memory(bench.pair.models.plan, resident_before, resident())
         repetitions.append(figures | sums(figures, figures))
-    return Results(about(bench), tuple(repetitions), watch.told())
+    return Results(about(bench), tuple(repetitions), watch.elsewhere())
 
 
 SECTIONS: dict[str, Callable[[Bench], Figures]] = {
@@ -122,5 +122,5 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
 
 
 def steps(repeat: int) -> int:
-    """How often `measure` tells its progress."""
+    """How often `measure` calls `progress`."""
     return 1 + repeat * len(SECTIONS)

@@ -72,7 +72,7 @@ class RunFile:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run in figures; null where nothing can be said. `failed` prompts, which have no reply, count nowhere else.
+    """One run in figures; null where none can be computed. `failed` prompts, which have no reply, count nowhere else.
 
     `switch_positions` are pairs of a switch position (an index of base tokens) and its number of replies, and
     `without_switch` counts the other replies. `draft_tokens` of the replies were kept from the draft, `base_tokens`

@@ -1,6 +1,7 @@
-"""The chat store: everything said, in one SQLite file.
+"""The chat store: all chats, in one SQLite file.
 
-Contract: see `Store`; `file` tells what survives, `schema` what the tables are, `finding` how search reads a query.
+Contract: see `Store`; `file` states what survives a crash, `schema` defines the tables, `finding` defines how search
+reads a query.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A chat as a file to keep or to give away.
 
-Contract: JSON has every field of the store. Markdown is for reading: a line in brackets under each reply's heading says
-in words who opened it, up to where, and who continued, so that copying loses nothing.
+Contract: JSON has every field of the store. Markdown is for reading: a line in brackets under each reply's heading
+states in words who opened it, up to where, and who continued, so that copying loses nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _LAST = 40
 
 def as_json(chat: ChatRow, messages: Sequence[MessageRow], tokens: Mapping[int, Sequence[ReplyToken]]) -> str:
     """A chat as one JSON object."""
-    said = [message.as_dict() | {"tokens": [asdict(token) for token in tokens[message.id]]} for message in messages]
-    text = json.dumps({"format": "wsd-local chat 1", "chat": chat.as_dict(), "messages": said}, ensure_ascii=False)
+    rows = [message.as_dict() | {"tokens": [asdict(token) for token in tokens[message.id]]} for message in messages]
+    text = json.dumps({"format": "wsd-local chat 1", "chat": chat.as_dict(), "messages": rows}, ensure_ascii=False)
     return text + "\n"
 
 
 def markdown(chat: ChatRow, messages: Sequence[MessageRow], *, numbered: bool = False) -> str:
-    """A chat as text. `numbered` says which message answers which: there may be several branches."""
+    """A chat as text. `numbered` states which message answers which: there may be several branches."""
     parts = [
         f"# {chat.title or 'Untitled chat'}",
         f"(chat {chat.id}, pair {chat.pair}, {chat.created:%Y-%m-%d %H:%M} UTC)",
@@ -56,22 +56,22 @@ def authors(message: MessageRow) -> str:
         texts[source] = texts.get(source, "") + text
     names = {source: (reply.report.get(source) or {}).get("model") or f"the {source} model" for source in texts}
     switch = reply.report.get("switch") or {}
-    said = []
+    notes = []
     if texts.get("given"):
-        said.append("begun by hand" + _up_to(texts["given"]))
+        notes.append("begun by hand" + _up_to(texts["given"]))
     if texts.get("draft"):
         alone = not texts.get("base")
-        said.append(
+        notes.append(
             f"{'written' if alone else 'opened'} by {names['draft']}" + ("" if alone else _up_to(texts["draft"]))
         )
     if texts.get("base"):
         at = "" if not texts.get("draft") or switch.get("index") is None else f" at token {switch['index']}"
-        said.append(f"{'continued' if texts.get('draft') else 'written'} by {names['base']}{at}")
+        notes.append(f"{'continued' if texts.get('draft') else 'written'} by {names['base']}{at}")
     if message.state in ("writing", "cancelled"):
-        said.append("still being written" if message.state == "writing" else "stopped")
+        notes.append("still being written" if message.state == "writing" else "stopped")
     if message.state == "failed":
-        said.append(f"failed: {reply.error}")
-    return ", ".join(said)
+        notes.append(f"failed: {reply.error}")
+    return ", ".join(notes)
 
 
 def _up_to(text: str) -> str:

@@ -3,8 +3,8 @@
 Contract: WAL, so that readers and one writer do not wait for each other; every change is one short transaction that has
 the write lock from its beginning (`BEGIN IMMEDIATE`), and waits up to `BUSY_S` seconds for another program's. A commit
 is on the disk when it returns (`synchronous=FULL`): a killed process loses no commit, and neither does a power cut, as
-far as the disk tells the truth. Nothing is written to a file that is no chat store, or a newer program's. The file and
-its log are readable by their owner alone.
+far as the disk does what it reports. Nothing is written to a file that is no chat store, or a newer program's. The file
+and its log are readable by their owner alone.
 
 What is deleted is overwritten in the file, and the log is emptied (`sweep`). Copies that were made before (exports,
 backups, snapshots of a file system, blocks that a flash disk has set aside) are out of reach.
@@ -39,7 +39,7 @@ STEP_MS = 50
 SWEEP_S = 1.0
 """How long `sweep` waits for those who read."""
 
-_SAID = (
+_ADVICE = (
     ("not a database", "is no chat store: move it away or name another file"),
     ("malformed", "is damaged: move it away to begin a new one; `sqlite3 FILE .recover` may save what is in it"),
     ("locked", "another program keeps changing it: try again"),
@@ -106,7 +106,8 @@ class ChatFile:
     def sweep(self) -> bool:
         """Empty the log, which holds what was deleted until then; whether that could be done.
 
-        While somebody reads an older state of the store it cannot: it is tried again after each change and at the end.
+        While another connection reads an older state it cannot be emptied: it is tried again after each change and at
+        the end.
         """
         if self.path is None:
             return True
@@ -199,11 +200,11 @@ class ChatFile:
             connection.close()
 
     def _is_current(self) -> bool:
-        """Whether the file has all steps behind it. Leaves a file that must not be used as it was."""
+        """Whether all steps have been applied to the file. Leaves a file that must not be used as it was."""
         assert self.path is not None
         log = self.path.with_name(f"{self.path.name}-wal")
         # Closing a writable connection moves a dead program's log into the file, a read-only one leaves it. Without a
-        # log it is the other way round: the read-only one would leave an empty one behind.
+        # log it is the other way round: the read-only one would leave an empty one.
         connection = self._connect("ro" if log.exists() and log.stat().st_size else "rw")
         try:
             connection.execute("BEGIN")  # another program may be making the file: see all of that, or nothing
@@ -255,8 +256,8 @@ class ChatFile:
         try:
             yield
         except sqlite3.Error as error:
-            said = str(error)
-            advice = next((text for words, text in _SAID if words in said), said)
+            message = str(error)
+            advice = next((text for words, text in _ADVICE if words in message), message)
             raise StoreError(f"{self._name}: {advice}") from error
         except OverflowError as error:
             raise UsageError(f"{self._name}: a number is too large to be an id") from error

@@ -36,7 +36,7 @@ def message(db: sqlite3.Connection, message_id: int) -> MessageRow:
 
 
 def shown(row: sqlite3.Row) -> MessageRow:
-    """A message; one whose writer is gone counts as cancelled before anybody has written that down."""
+    """A message; one whose writer is gone counts as cancelled, even before that is recorded."""
     gone = row["state"] == "writing" and not is_alive(row["writer_pid"], row["writer_started"])
     return message_row(row, "cancelled" if gone else row["state"])
 

@@ -20,7 +20,7 @@ from wsd_local.store.writer import MakeTimer, Reference, ReplyWriter, insert_rep
 
 
 class Replies:
-    """Begins replies, and goes on with those that were stopped."""
+    """Begins replies, and continues stopped ones."""
 
     def __init__(self, file: ChatFile, clock: Callable[[], datetime], flush_s: float, timer: MakeTimer) -> None:
         self._file, self._clock, self._flush_s, self._timer = file, clock, flush_s, timer
@@ -54,16 +54,17 @@ class Replies:
         with self._file.changing() as db:
             message = queries.message(db, message_id)
             if message.reply is None:
-                raise UsageError(f"message {message_id} is no reply that could be gone on with")
+                raise UsageError(f"message {message_id} is no reply that could be continued")
             if message.state == "writing":
-                raise StoreError(f"message {message_id} is being written just now: stop that first")
+                raise StoreError(f"message {message_id} is being written at the moment: stop that first")
             (tokens,) = db.execute("SELECT tokens FROM replies WHERE message = ?", (message_id,)).fetchone()
             db.execute("UPDATE messages SET state = 'writing' WHERE id = ?", (message_id,))
             insert_reply(db, message_id, clean(pair), settings, message.reply.spans)
             show(db, self._clock, message.chat, message_id)
         reply = message.reply
-        said = rows.unpacked(tokens)
-        before = Reference(message_id, message.chat, message.text, reply.spans, said, reply.report, message)
+        before = Reference(
+            message_id, message.chat, message.text, reply.spans, rows.unpacked(tokens), reply.report, message
+        )
         return self._writer(before)
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class ReplyRow:
 
     While a reply is written, and if that ended early, `report` has instead `switch` (reason, index, kept_tokens,
     confidence), `checked` (probs and windows by base token) and `pieces` (length, source, prob of each text), each as
-    far as it was known; if it was gone on with, over the report of what was stopped.
+    far as it was known; if it was continued, over the report of the stopped run.
     """
 
     pair: str
@@ -70,7 +70,7 @@ class ReplyRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message. `parent` is what it answers; `reply` tells how it was made, if models wrote it."""
+    """A message. `parent` is what it answers; `reply` is how it was made, if models wrote it."""
 
     id: int
     chat: int

@@ -11,7 +11,7 @@ from wsd_local.store.writer import is_alive
 
 
 def settle(file: ChatFile) -> None:
-    """Write down what became of replies that nobody writes any more."""
+    """Record that replies whose program is gone were cancelled."""
     unsettled = f"{queries.MESSAGE} WHERE state = 'writing'"
     with file.reading() as db:
         if all(is_alive(row["writer_pid"], row["writer_started"]) for row in db.execute(unsettled)):

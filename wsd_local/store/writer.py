@@ -1,11 +1,12 @@
 """A reply on its way into the store.
 
-Contract: what a reply says is written `flush_s` seconds after it was said, by a timer of its own, so that the thread
-that makes the reply waits for no disk and no other program, and silence delays nothing. Only `finish`, `fail`, `close`
-and `flush` wait. A reply whose program was killed has a beginning of what was said, and counts as cancelled.
+Contract: text is written to the file `flush_s` seconds after it was added, by a timer of its own, so that the thread
+that makes the reply waits for no disk and no other program, and text is written even if no more follows. Only `finish`,
+`fail`, `close` and `flush` wait. A reply whose program was killed keeps a beginning of its text, and counts as
+cancelled.
 
-Whether the program lives is told by process id and start time. A wrong guess does no harm: the next flush or the end
-of the reply says again what it is.
+Process id and start time show whether the program is alive. A wrong guess does no harm: the next flush or the end of
+the reply records the state again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from wsd_local.runtime.reply import Reply
 
 FLUSH_S = 0.5
-"""Seconds from what was said to the beginning of its write."""
+"""Seconds from new text to the beginning of its write."""
 
 
 class Timer(Protocol):
@@ -50,8 +51,8 @@ MakeTimer = Callable[[float, Callable[[], None]], Timer]
 
 
 @dataclass(slots=True)
-class Said:
-    """What is known of a reply that is being written."""
+class PartialReply:
+    """The state of a reply that is being written."""
 
     text: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -71,13 +72,13 @@ class Said:
             self.spans.append(Span(source, len(text)))
 
     def check(self, event: events.Checked) -> None:
-        """What the base thinks of the draft; of what it read before a stop nothing is known here."""
+        """The base's scores of the draft; those from before a stop are not known here."""
         missing = [None] * (event.start - len(self.probs))
         self.probs[event.start :] = [*missing, *event.probs]
         self.windows[event.start :] = [*missing, *event.windows]
 
     def report(self, before: Mapping[str, Any]) -> dict[str, Any]:
-        """For the column, over what an earlier run said there."""
+        """For the column, over the report of an earlier run."""
         checked = {"probs": self.probs, "windows": self.windows}
         switch = {} if self.switch is None else {"switch": self.switch}
         return {**before, "checked": checked, "pieces": self.pieces, **switch}
@@ -85,7 +86,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Which reply is written, and what was there when that began: `continued` is a reply that is gone on with."""
+    """Which reply is written, and its state when that began: `continued` is the stopped reply that is continued."""
 
     id: int
     chat: int
@@ -116,11 +117,11 @@ class ReplyWriter:
         self.trouble: WsdError | None = None
         self._file, self._before, self._clock = file, reference, clock
         self._flush_s, self._make_timer, self._closed = flush_s, timer, closed
-        self._said = Said(reference.text, list(reference.spans))
-        self._said.pieces = [(span.length, span.source, None) for span in reference.spans]
+        self._partial = PartialReply(reference.text, list(reference.spans))
+        self._partial.pieces = [(span.length, span.source, None) for span in reference.spans]
         self._timer: Timer | None = None
         self._dirty = self._done = False
-        self._buffer = threading.Lock()  # over what was said: held for moments
+        self._buffer = threading.Lock()  # guards the text: held for moments
         self._write = threading.RLock()  # over writing it: an older state never comes after a newer one
 
     def __enter__(self) -> ReplyWriter:
@@ -134,13 +135,13 @@ class ReplyWriter:
     def text(self, event: events.Text) -> None:
         """More of the reply."""
         with self._buffer:
-            self._said.add(event.text, event.source, event.prob)
+            self._partial.add(event.text, event.source, event.prob)
             self._changed()
 
     def checked(self, event: events.Checked) -> None:
         """The base has read more of the draft."""
         with self._buffer:
-            self._said.check(event)
+            self._partial.check(event)
             self._changed()
 
     def switched(self, event: events.Switched) -> None:
@@ -148,13 +149,13 @@ class ReplyWriter:
         with self._buffer:
             values = event.as_dict()
             del values["event"]
-            self._said.switch = values
+            self._partial.switch = values
             self._changed()
 
     # -- to the disk -------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what was said so far.
+        """Write the text so far.
 
         Raises:
             StoreError: it cannot be written, or the chat is gone.
@@ -195,7 +196,7 @@ class ReplyWriter:
         )
 
     def fail(self, message: str) -> None:
-        """The reply ended with an error; what was said stays. One that was gone on with in vain is as it was before.
+        """The reply ended with an error; its text stays. One that was continued without new text is as it was before.
 
         Raises:
             StoreError: it cannot be written, or the chat is gone.
@@ -205,7 +206,7 @@ class ReplyWriter:
     def close(self) -> None:
         """Nothing more comes. A reply that was not finished counts as cancelled.
 
-        One that was gone on with in vain is as it was before.
+        One that was continued without new text is as it was before.
 
         Raises:
             StoreError: it cannot be written, or the chat is gone.
@@ -222,8 +223,8 @@ class ReplyWriter:
 
     def _now(self) -> tuple[str, list[Span], str]:
         """Under `_buffer`: text, spans and report as far as they are known."""
-        said = self._said
-        return said.text, list(said.spans), rows.as_json(said.report(self._before.report))
+        partial = self._partial
+        return partial.text, list(partial.spans), rows.as_json(partial.report(self._before.report))
 
     def _wait(self) -> None:
         if self._timer is None:
@@ -318,7 +319,7 @@ class ReplyWriter:
 def insert_reply(
     db: sqlite3.Connection, message: int, pair: str, settings: Mapping[str, Any], spans: tuple[Span, ...]
 ) -> None:
-    """The row of a reply that this process begins, or goes on with."""
+    """The row of a reply that this process begins or continues."""
     pid, started = _this_process()
     db.execute(
         "INSERT INTO replies (message, pair, settings, spans, report, writer_pid, writer_started) "

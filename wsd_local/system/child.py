@@ -1,4 +1,4 @@
-"""Child processes: for work that cannot be stopped from inside, may crash, or handles what nobody vouches for.
+"""Child processes: for work that cannot be stopped from inside, may crash, or handles untrusted files.
 
 Contract: the only place that starts processes. A child of this package is isolated: it imports what this process would
 import, never from the working folder or from PYTHON... variables; its working folder is the package's; it sees the
@@ -184,10 +184,10 @@ def wait(
     return None
 
 
-def run(arguments: Sequence[str], heard: Callable[[str], None], stoppable: Stoppable) -> tuple[int, list[str]]:
+def run(arguments: Sequence[str], on_line: Callable[[str], None], stoppable: Stoppable) -> tuple[int, list[str]]:
     """Run a module with arguments, isolated: its exit code and the last lines that it wrote.
 
-    `heard` is called with each line of its standard output and standard error.
+    `on_line` is called with each line of its standard output and standard error.
 
     Raises:
         CancelledError: it was stopped.
@@ -200,19 +200,19 @@ def run(arguments: Sequence[str], heard: Callable[[str], None], stoppable: Stopp
         stopped = True
         kill(child)
 
-    said: deque[str] = deque(maxlen=1000)
+    lines: deque[str] = deque(maxlen=1000)
     try:
         stoppable(stop)
         assert child.stdout is not None
         for line in _lines(child.stdout):
-            said.append(line)
-            heard(line)
+            lines.append(line)
+            on_line(line)
         code = child.wait()
     finally:
         end(child)
     if stopped:
         raise CancelledError("stopped")
-    return code, list(said)
+    return code, list(lines)
 
 
 def ask(arguments: Sequence[str], *, needs: Collection[str] = (), patience: float = 30.0) -> str:
@@ -295,12 +295,12 @@ def _lines(stream: IO[bytes]) -> Iterator[str]:
         yield left.decode(errors="replace")
 
 
-def cause(code: int, said: list[str], pattern: re.Pattern[str]) -> str:
+def cause(code: int, lines: list[str], pattern: re.Pattern[str]) -> str:
     """The most telling line of the output: the last that `pattern` finds and all after it, or the last at all."""
     if code == -9:
         return "the process was killed, probably for want of memory"
-    for index in range(len(said) - 1, -1, -1):
-        if found := pattern.search(said[index]):
+    for index in range(len(lines) - 1, -1, -1):
+        if found := pattern.search(lines[index]):
             first = next(group.strip() for group in found.groups() if group)
-            return " ".join([first, *said[index + 1 :]])[:_LONGEST_CAUSE]
-    return said[-1].strip() if said else f"the process ended with exit code {code} and said nothing"
+            return " ".join([first, *lines[index + 1 :]])[:_LONGEST_CAUSE]
+    return lines[-1].strip() if lines else f"the process ended with exit code {code} and said nothing"

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from wsd_local.errors import UsageError, reason
 
 LARGEST = 1 << 26
-"""Bytes of a text that is read, unless its reader says otherwise: 64 MiB."""
+"""Bytes of a text that are read at most, unless the caller sets another limit: 64 MiB."""
 
 TOO_DEEP = "it is nested too deeply"
 

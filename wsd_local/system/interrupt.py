@@ -2,9 +2,9 @@
 
 Contract: such a signal ends a command in order: what it had written stays, the terminal is restored, child processes
 end, and the exit code is 128 and the signal's number. SIGHUP stays ignored if it was when the program began (`nohup`).
-Inside `signals_raise()` a signal raises `Interrupted` in the main thread. Inside `interruptible()`, for work
-in native code, it is noted at once and calls what was asked for, from a thread of its own, because Python's handlers
-wait until llama.cpp returns; a second signal, half a second later or more, ends the process there and then.
+Inside `signals_raise()` a signal raises `Interrupted` in the main thread. Inside `interruptible()`, for work in native
+code, it is noted at once and calls the registered function from a thread of its own, because Python's handlers wait
+until llama.cpp returns; a second signal, half a second later or more, ends the process there and then.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _show_cursor() -> None:
 
 
 class Stop:
-    """Whether a stop was asked for, and what then happens.
+    """Whether a stop was requested, and what is then called.
 
     `restore` makes the terminal usable again where the process ends at once.
     """
@@ -67,7 +67,7 @@ class Stop:
         return self.number is not None
 
     def ask(self, number: int) -> None:
-        """A signal came; one that follows later does not wait for anybody."""
+        """A signal arrived; a later one ends the process at once."""
         now = time.monotonic()
         if self.asked:
             if now - self._since < _AGAIN_S:
@@ -79,7 +79,7 @@ class Stop:
             self._call()
 
     def calls(self, function: Callable[[], None]) -> None:
-        """What to call, now if a stop was asked for already."""
+        """Register the function to call; it is called now if a stop was requested already."""
         self._call = function
         if self.asked:
             function()

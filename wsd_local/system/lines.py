@@ -1,4 +1,4 @@
-"""Lines of a stream as they come, until it ends or a stop is asked for.
+"""Lines of a stream as they arrive, until it ends or a stop is requested.
 
 Contract: a line ends with LF, CR or CRLF. Waiting for one can be stopped at any time.
 """

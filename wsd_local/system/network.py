@@ -1,7 +1,7 @@
-"""How this program speaks HTTP: what may be sent where, and what of an address may be shown.
+"""HTTP as this program uses it: what may be sent where, and which parts of an address may be shown.
 
 Contract: a token goes to its own host alone, over TLS or to this machine itself without a proxy, and no redirect leads
-from https to http. A request says that it is of this program, and nothing about the machine. Nothing that is shown
+from https to http. A request names this program, and states nothing about the machine. Nothing that is shown
 holds a password, a token, or a signature (`without_secrets`), whichever message, log or traceback it is a part of.
 """
 
@@ -55,9 +55,9 @@ def without_secrets(text: object) -> str:
     return shown
 
 
-def one_line(said: object) -> str:
+def one_line(message: object) -> str:
     """Text of a server or a library on one line, without secrets, numbers of errors and what a terminal obeys."""
-    shown = without_secrets(re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", " ".join(str(said).split())))
+    shown = without_secrets(re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", " ".join(str(message).split())))
     return "".join(sign for sign in shown if sign.isprintable())[:200]
 
 

@@ -1,7 +1,7 @@
 """What is left out of text for a bug report: the user's home folder, and secrets.
 
 Contract: pure but for where the home folder is. A path counts as the home folder only as a whole: `/home/ann` is no
-part of `/home/anna` or `/mnt/home/ann`. A home folder that says nothing, such as `/`, is left alone.
+part of `/home/anna` or `/mnt/home/ann`. A home folder such as `/` is left alone: it identifies nobody.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def without_home(text: str, folders: list[Path]) -> str:
     """The text with each of the folders written as `~`, where it is a whole path or the beginning of one."""
     for folder in folders:
         name = re.escape(str(folder))
-        # A dot may end a sentence; before a letter it goes on with the name.
+        # A dot may end a sentence; before a letter it is part of the name.
         text = re.sub(rf"(?<![\w.~-]){name}(?=[/\\]|[^\w.~-]|\.(?!\w)|$)", "~", text)
     return text
 
