@@ -1,9 +1,9 @@
 """The paper's claim in miniature: the embedded pair on its held-out questions.
 
-Contract: replies come from the ordinary engine, greedily, at most `MAX_TOKENS` tokens a reply, and their text is judged by
-the rules of `wsd_local.reports.demo`. Everything is measured, nothing recorded. `measure` answers all questions in each
-of `WAYS`, every so-and-so-many-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base read
-the replies of both models once more, for its perplexity.
+Contract: replies come from the ordinary engine, greedily, at most `MAX_TOKENS` tokens a reply, and their text is judged
+by the rules of `wsd_local.reports.demo`. Everything is measured, nothing recorded. `measure` answers all questions in
+each of `WAYS`, every so-and-so-many-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base
+read the replies of both models once more, for its perplexity.
 """
 
 from __future__ import annotations
