@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from wsd_local.core.resources import Device, Machine
 from wsd_local.errors import FitError
+from wsd_local.events import Source
 from wsd_local.library.catalog import catalog_models
 from wsd_local.placement.footprint import Footprint, estimated
-from wsd_local.placement.plan import HOST, MARGIN, SMALLEST_CTX, Plan, Role, Wish, plan
+from wsd_local.placement.plan import HOST, MARGIN, SMALLEST_CTX, Plan, Wish, plan
 from wsd_local.units import GIB
 
 
@@ -24,8 +25,8 @@ def model(name: str) -> Footprint:
     return estimated(entry.shape, entry.size, entry.context)
 
 
-LAPTOP: dict[Role, Footprint] = {"draft": model("llama-3.2-3b-instruct"), "base": model("llama-3.1-8b")}
-PAPER: dict[Role, Footprint] = {"draft": model("llama-3.2-3b-instruct"), "base": model("llama-3-70b")}
+LAPTOP: dict[Source, Footprint] = {"draft": model("llama-3.2-3b-instruct"), "base": model("llama-3.1-8b")}
+PAPER: dict[Source, Footprint] = {"draft": model("llama-3.2-3b-instruct"), "base": model("llama-3-70b")}
 
 
 def machine(*gpus: float, ram: float = 64, shared: bool = False) -> Machine:
@@ -38,7 +39,7 @@ def layers(found: Plan) -> dict[str, tuple[int, tuple[int, ...]]]:
     return {role: (placement.gpu_layers, placement.split) for role, placement in found.placements.items()}
 
 
-def holds(found: Plan, models: dict[Role, Footprint], wish: Wish | None = None) -> None:
+def holds(found: Plan, models: dict[Source, Footprint], wish: Wish | None = None) -> None:
     """What must be true of every plan."""
     wish = wish or Wish()
     for device in found.machine.devices:
@@ -178,7 +179,7 @@ def test_mapped_files_are_read_where_a_second_copy_would_be_made() -> None:
     assert plan(LAPTOP, machine(24)).placements["base"].mapped
     mapped = plan(LAPTOP, machine(), Wish(mapped=True))
     assert mapped.used(HOST) > 1.4 * repacked.used(HOST)
-    unmappable: dict[Role, Footprint] = {role: replace(m, mappable=False) for role, m in LAPTOP.items()}
+    unmappable: dict[Source, Footprint] = {role: replace(m, mappable=False) for role, m in LAPTOP.items()}
     assert not plan(unmappable, machine(24), Wish(mapped=True)).placements["base"].mapped
 
 

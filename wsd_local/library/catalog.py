@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wsd_local.errors import UsageError, nearest
+from wsd_local.events import Source
 from wsd_local.paths import package_models_dir
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.system.inputs import read_toml
 
-Role = Literal["draft", "base"]
 DEFAULT_PAIR = "demo"
 """The embedded pair, which is used where none is named."""
 
@@ -42,7 +42,7 @@ class ModelEntry:
     """
 
     name: str
-    role: Role
+    role: Source
     licence: str
     quantization: str
     parameters: str

@@ -70,7 +70,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Remote:
     """Where the bytes of a file are to be had; the token goes to the Hub alone. `name` is what the Hub is called."""
 
     name: str
@@ -127,7 +127,7 @@ class _Streamed:
         return self._digest.hexdigest() if self._whole and self._at == size else None
 
 
-def complete(part: Path, file: RemoteFile, source: Source, report: Report) -> str | None:
+def complete(part: Path, file: RemoteFile, remote: Remote, report: Report) -> str | None:
     """Bring the bytes of a file that `part` does not have yet: their SHA-256 if all came in one piece.
 
     Raises:
@@ -145,7 +145,7 @@ def complete(part: Path, file: RemoteFile, source: Source, report: Report) -> st
         failure: Exception | None = None
         report(have, "download")
         try:
-            stream = _xet(source, file, have) if by_xet else _http(source, file, have)
+            stream = _xet(remote, file, have) if by_xet else _http(remote, file, have)
             with stream as (start, chunks):
                 _append(part, start, chunks, file, report, streamed)
         except _XetError:
@@ -160,9 +160,9 @@ def complete(part: Path, file: RemoteFile, source: Source, report: Report) -> st
         if have > furthest:
             furthest, failures = have, 0
         if have < file.size:
-            wait = _wait(failure, failures, source.waits)
+            wait = _wait(failure, failures, remote.waits)
             if wait is None:
-                raise failure or WsdError(f"{source.name} sends only {have} of {file.size} bytes of {file.path}")
+                raise failure or WsdError(f"{remote.name} sends only {have} of {file.size} bytes of {file.path}")
             failures += 1
             _pause(wait, partial(report, have, "download"))
     if have > file.size:
@@ -198,23 +198,23 @@ def requested_wait(error: HfHubHTTPError) -> float | None:
 
 
 @contextmanager
-def _http(source: Source, file: RemoteFile, have: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+def _http(remote: Remote, file: RemoteFile, have: int) -> Iterator[tuple[int, Iterator[bytes]]]:
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    headers = source.headers() | {"Accept-Encoding": "identity"}
+    headers = remote.headers() | {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     # The Hub's own address each time: what it redirects to is signed, and valid for a while only. The session
     # takes the token out of a request to another host.
-    with session().stream("GET", source.url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
+    with session().stream("GET", remote.url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         start, size = _place(response)
         page = response.headers.get("Content-Type", "").startswith("text/html")
         if page or size not in (None, file.size) or start not in (0, have):
             what = "a web page" if page else f"{size} bytes from {start} on"
             raise WsdError(
-                f"{source.name} sends {what} for {file.path}, which has {file.size} bytes; none of it is kept: "
+                f"{remote.name} sends {what} for {file.path}, which has {file.size} bytes; none of it is kept: "
                 "check the network, or try again later"
             )
         yield start, response.iter_bytes()
@@ -245,9 +245,9 @@ class _XetError(Exception):
 
 
 @contextmanager
-def _xet(source: Source, file: RemoteFile, have: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+def _xet(remote: Remote, file: RemoteFile, have: int) -> Iterator[tuple[int, Iterator[bytes]]]:
     assert file.xet is not None
-    chunks = _xet_chunks(file.xet, file.size, have, source.headers())
+    chunks = _xet_chunks(file.xet, file.size, have, remote.headers())
     with closing(chunks):
         yield have, chunks
 

@@ -20,9 +20,9 @@ from wsd_local.files import flush_folder, free_space, remember_sha256
 from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models
 from wsd_local.library.download import (
     Phase,
+    Remote,
     RemoteFile,
     Report,
-    Source,
     Xet,
     complete,
     locked,
@@ -325,8 +325,8 @@ class Hub:
             wrote = not blob.is_file()
             if wrote:
                 url = address.url(repo, download.revision, file.path)
-                source = Source(address.shown, address.endpoint, url, self.token, self.waits)
-                sha256 = verify(part, file, complete(part, file, source, report), report)
+                remote = Remote(address.shown, address.endpoint, url, self.token, self.waits)
+                sha256 = verify(part, file, complete(part, file, remote, report), report)
                 part.replace(blob)
                 flush_folder(blob.parent)
                 remember_sha256(blob, sha256)

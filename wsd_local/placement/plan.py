@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from wsd_local.core.resources import ROWS, UBATCH, FlashAttention, Machine, cpu_flash, cpu_ubatch
 from wsd_local.errors import FitError
+from wsd_local.events import Source
 from wsd_local.placement.footprint import Footprint, Layer
 from wsd_local.units import MIB, gib
 
-Role = Literal["draft", "base"]
 HOST = "memory"
 MARGIN = 512 * MIB
 """Bytes left free on each device and in memory: other programs need more at times, and estimates are not exact."""
@@ -82,7 +82,7 @@ class Plan:
     `speed_given_up` changes time only, `given_up` replies too. `together`: both models are in memory at once.
     """
 
-    placements: Mapping[Role, Placement]
+    placements: Mapping[Source, Placement]
     machine: Machine
     cache_type_k: str
     cache_type_v: str
@@ -128,7 +128,7 @@ def load_mode(placement: Placement) -> Literal["mmap", "none"]:
     return "mmap" if placement.mapped else "none"
 
 
-def plan(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+def plan(models: Mapping[Source, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
     """Place the models, the draft first.
 
     Raises:
@@ -153,7 +153,7 @@ def plan(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None =
     )
 
 
-def plan_apart(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+def plan_apart(models: Mapping[Source, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
     """Place models of which only one is in memory at a time; the cached types are those that the larger one needs.
 
     Raises:
@@ -177,7 +177,7 @@ def plan_apart(models: Mapping[Role, Footprint], machine: Machine, wish: Wish | 
     )
 
 
-def _choices(models: Mapping[Role, Footprint], wish: Wish) -> Iterator[tuple[int, str, str]]:
+def _choices(models: Mapping[Source, Footprint], wish: Wish) -> Iterator[tuple[int, str, str]]:
     """Context and cache types, the best first."""
     best = wish.ctx or DEFAULT_CTX
     type_k, type_v = wish.cache_type_k or "f16", wish.cache_type_v or "f16"
@@ -202,7 +202,7 @@ def _on_cpu(found: Plan) -> Iterator[str]:
 
 
 def _given_up(
-    models: Mapping[Role, Footprint], found: Plan, best: tuple[int, str, str], ctx: int, size: int
+    models: Mapping[Source, Footprint], found: Plan, best: tuple[int, str, str], ctx: int, size: int
 ) -> Iterator[str]:
     wanted_ctx, wanted_k, wanted_v = best
     changed = [
@@ -224,9 +224,9 @@ def _given_up(
 
 
 def _place_all(
-    models: Mapping[Role, Footprint], machine: Machine, wish: Wish, ctx: int, type_k: str, type_v: str
+    models: Mapping[Source, Footprint], machine: Machine, wish: Wish, ctx: int, type_k: str, type_v: str
 ) -> Plan:
-    placements: dict[Role, Placement] = {}
+    placements: dict[Source, Placement] = {}
     room = {device.name: device.free - MARGIN for device in machine.devices}
     shared = {device.name for device in machine.devices if device.shared}
     fastest = sorted(machine.devices, key=lambda device: (device.shared, -device.total))

@@ -6,8 +6,9 @@ reads a query.
 
 from __future__ import annotations
 
+from wsd_local.prompts.messages import Role
 from wsd_local.store.file import GoneError, StoreError, default_path
-from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, ReplyRow, Role, Span, State
+from wsd_local.store.rows import ChatRow, Hit, MessageRow, Preset, ReplyRow, Span, State
 from wsd_local.store.store import Store
 from wsd_local.store.writer import FLUSH_S, ReplyWriter
 

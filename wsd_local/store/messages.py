@@ -11,10 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from wsd_local.errors import UsageError
+from wsd_local.prompts.messages import Role
 from wsd_local.store import finding, queries, rows, tree
 from wsd_local.store.file import ChatFile
 from wsd_local.store.finding import clean, one_line
-from wsd_local.store.rows import MessageRow, Role, State
+from wsd_local.store.rows import MessageRow, State
 
 if TYPE_CHECKING:
     from wsd_local.core.decoding import ReplyToken

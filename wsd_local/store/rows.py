@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from wsd_local.core.decoding import ReplyToken
+from wsd_local.prompts.messages import Role
 from wsd_local.store.finding import clean
 
-Role = Literal["system", "user", "assistant"]
 State = Literal["writing", "finished", "cancelled", "failed"]
 Writer = Literal["draft", "base", "given"]
 """Who wrote a part of a reply; `given` is what a person put into the assistant's mouth."""
