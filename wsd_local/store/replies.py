@@ -56,7 +56,7 @@ class Replies:
             if message.reply is None:
                 raise UsageError(f"message {message_id} is no reply that could be continued")
             if message.state == "writing":
-                raise StoreError(f"message {message_id} is being written at the moment: stop that first")
+                raise StoreError(f"message {message_id} is being written just now: stop it first")
             (tokens,) = db.execute("SELECT tokens FROM replies WHERE message = ?", (message_id,)).fetchone()
             db.execute("UPDATE messages SET state = 'writing' WHERE id = ?", (message_id,))
             insert_reply(db, message_id, clean(pair), settings, message.reply.spans)
