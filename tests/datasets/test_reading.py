@@ -323,9 +323,9 @@ def test_rows_that_are_wrong(tmp_path: Path) -> None:
     assert [bad.reason.split(":")[0] for bad in data.bad] == [
         "has 1 field, and the first row has 2",
         "has 3 fields, and the first row has 2",
-        "has text behind a closing quote",
+        "has text after a closing quote",
         "the prompt is empty",
-        "has text behind a closing quote",
+        "has text after a closing quote",
     ]
 
 
@@ -395,7 +395,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("a.jsonl", "[" * 100_000, "the JSON list is broken"),
     ("a.json", '[{"instruction": "a"},\n {"instruction": "b"', r"a\.json:2: the JSON list is broken"),
     ("a.json", '[{"instruction": "a"}\n {"instruction": "b"}]', r"a\.json:2: .*no comma or \]"),
-    ("a.json", '[{"instruction": "a"}]\n\nmore', r"a\.json:3: there is something behind the end"),
+    ("a.json", '[{"instruction": "a"}]\n\nmore', r"a\.json:3: there is something after the end"),
     ("a.jsonl", '\n{"output": "x"}\n' + GOOD, r"a\.jsonl:2: has none of the fields that prompts are known by: `turns`"),
     ("a.csv", 'id,prompt\n1,a\n2,"b\n', r"a\.csv:3: a quote is opened here and never closed"),
     ("a.csv", '"id"x,prompt\n1,a\n', r"a\.csv:1: the first row does not name the columns"),
