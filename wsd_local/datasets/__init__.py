@@ -1,4 +1,4 @@
-"""Data sets: what is read from files, to be answered record by record.
+"""Data sets, read from files and answered record by record.
 
 Contract: `read` reports what is wrong with a file as a whole before any work, with the line; a record that alone is
 wrong stands among the `bad` ones. `public` knows the published sets by name, and fetches them.

@@ -26,19 +26,19 @@ from wsd_local.settings import plain
 
 
 class Sink(Protocol):
-    """Where replies go: a file, or standard output."""
+    """A destination of replies: a file, or standard output."""
 
     @property
     def done(self) -> Mapping[Key, str]:
-        """Texts of the replies that are there."""
+        """Texts of the replies that are in it already."""
 
     def append(self, key: Key, values: Mapping[str, Any]) -> None:
-        """Keep one more."""
+        """Add a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one turn of a record: a reply that is kept, an error, or a notice on the way."""
+    """The outcome of one turn of a record: a reply that was written, an error, or a notice."""
 
     item: Item
     turn: int
@@ -71,7 +71,7 @@ def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = 
 
 
 class Batch:
-    """The part of `data` that `sink` has not got yet. `tokens`: lines with every token.
+    """The part of `data` that `sink` does not have yet. `tokens`: lines with every token.
 
     `done` of `total` turns are answered, and `tokens` were written by now, those of replies in progress among them.
     """
@@ -98,11 +98,11 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the replies that this batch has written, as far as they are."""
+        """Tokens of the replies of this batch, unfinished ones included."""
         return self._kept + self.fleet.shown_tokens
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Work until all is answered.
+        """Work until all records are answered.
 
         Raises:
             CancelledError: `Pair.cancel` was called; what is kept stays.

@@ -1,4 +1,4 @@
-"""A run over a data set, written as the judges of that data set read it.
+"""Exports: a run over a data set in the format that the judges of that data set read.
 
 Contract: lines of a run in (`Reply.as_dict` with `index`, `id`, `turn` and `input`), one file out: in the order of the
 records, whatever order the lines have; where a record was answered twice, the later line counts, and a line of a
@@ -31,7 +31,7 @@ from wsd_local.files import replaced
 
 Line = dict[str, Any]
 Answer = list[Line]
-"""The lines of one record, turn by turn."""
+"""The lines of one record, by turn."""
 
 _ANSWER = "\n\nAssistant:"
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -43,7 +43,7 @@ _TOKENS = ("tokens", "discarded", "prompt_ids", "draft_ids")
 
 
 def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: str) -> int:
-    """Write one of `EXPORTS`, whole or not at all: how many records it has.
+    """Write one of `EXPORTS`, whole or not at all; returns the number of its records.
 
     `generator` is the name that the judge knows the answers by.
 
@@ -63,7 +63,7 @@ def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: s
 
 
 def formulas(target: Path) -> int:
-    """How many cells of a CSV export a spreadsheet would take for formulas; 0 of any other export.
+    """The number of cells of a CSV export that a spreadsheet would evaluate as formulas; 0 for other exports.
 
     They stay as they are: the judges' programs read the text of an answer, and not what is displayed.
     """

@@ -18,7 +18,7 @@ from wsd_local.errors import UsageError
 from wsd_local.prompts.messages import Message, conversation, has_content
 
 COLUMNS = ("prompt", "question", "instruction", "text")
-"""Names by which a column of prompts is known, in any case; the first that is there."""
+"""Usual names of a column of prompts, in any case; the first that the table has counts."""
 
 _IDS = ("question_id", "id", "task_id", "uid")
 _ANSWER = "\n\nAssistant:"
@@ -26,7 +26,7 @@ _SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 class MissingField(ValueError):
-    """A record has none of the fields that its format is known by."""
+    """A record has none of the fields that identify its format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def detected(record: Mapping[str, Any]) -> str:
 
 
 def require_fields(format: str, record: dict[str, Any], column: str | None) -> None:
-    """See that a record has what its format is known by, whatever else may be wrong with it.
+    """Check that a record has the fields that identify its format.
 
     Raises:
         MissingField: it has not.

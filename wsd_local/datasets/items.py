@@ -1,4 +1,4 @@
-"""What a data set is once it is read: plain frozen values."""
+"""A data set that was read, as plain frozen values."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ class DataSet:
 
     @property
     def unused(self) -> dict[str, int]:
-        """Fields that the models do not read, with the number of records that have something in them."""
+        """Fields that the models do not read, with the number of records in which they are not empty."""
         return dict(Counter(name for item in self.items for name in item.unused))

@@ -19,7 +19,7 @@ from wsd_local.errors import UsageError
 
 MAGIC = (b"PAR1", b"PARE")
 _ROWS = 256
-"""Rows that are unpacked together."""
+"""Rows that are decompressed together."""
 
 
 def parquet_records(path: Path, data: bytes) -> list[Record]:

@@ -46,7 +46,7 @@ class PublicSet:
 
     @property
     def path(self) -> Path:
-        """Where its copy is, once it was fetched."""
+        """Path of its copy, if it was fetched."""
         return cache_dir() / "datasets" / self.name / posixpath.basename(urlsplit(self.url).path)
 
 
@@ -129,7 +129,7 @@ def _download(url: str, shown: str, part: Path, progress: Progress | None) -> No
 
 @contextmanager
 def _explained(name: str, shown: str) -> Iterator[None]:
-    """What goes wrong with the network or the disk, as errors that a person can act on; `shown` is the address."""
+    """Turn failures of the network or the disk into errors that a person can act on; `shown` is the address."""
     from huggingface_hub.errors import HfHubHTTPError
 
     http = http_package()

@@ -158,7 +158,7 @@ def _detected(form: _Form, record: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def _row_format(names: Sequence[str], format: str | None, column: str | None) -> tuple[str, str | None]:
-    """How rows are read: by a column of prompts, unless they are known otherwise."""
+    """How rows are read: by a column of prompts, unless other columns identify a format."""
     if column is None and format is None and {"Question", "Best Answer"} <= set(names):
         return "truthfulqa", None
     if column is None and format is not None and format != "csv":
@@ -194,7 +194,7 @@ def _is_table(path: Path, text: str) -> bool:
 
 
 def _names(records: Sequence[Record]) -> list[str]:
-    """Names of all records; no two alike, of those that can be answered."""
+    """Names of all records; those of answerable records are unique."""
     own = [own_id(record.value) if isinstance(record.value, dict) else None for record in records]
     counts = Counter(own)
     names = [str(index) if name is None or counts[name] > 1 else name for index, name in enumerate(own)]

@@ -22,7 +22,7 @@ from wsd_local.system.inputs import json_problem, json_value, limited, unique
 from wsd_local.units import plural
 
 LARGEST = 1 << 30
-"""Bytes of a data set, unpacked if it was packed: 1 GiB."""
+"""Bytes of a data set at most, unpacked: 1 GiB."""
 
 _SPACE = re.compile(r"[ \t\n]*")
 _REST = re.compile(r"[^\n]*\n?")
@@ -31,7 +31,7 @@ _REST = re.compile(r"[^\n]*\n?")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record, or the problem that keeps it from being one; a file without lines has None for the line."""
+    """One record, or why it is none; a file without lines has None for the line."""
 
     line: int | None
     value: Any = None
@@ -55,7 +55,7 @@ def unpacked(path: Path, data: bytes) -> bytes:
 
 
 def line_records(text: str) -> Iterator[Record]:
-    """Lines with something on them."""
+    """Lines that are not blank."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield Record(number, line)
@@ -109,7 +109,7 @@ def _list_records(path: Path, text: str) -> list[Record]:
 
 
 def _end(pattern: re.Pattern[str], text: str, place: int) -> int:
-    """Where a pattern ends that matches at a place."""
+    """The end of a pattern's match at a place."""
     found = pattern.match(text, place)
     return place if found is None else found.end()
 
@@ -126,7 +126,7 @@ def csv_header(text: str) -> list[str]:
 
 
 def csv_records(path: Path, text: str) -> list[Record]:
-    """Rows as dictionaries. The first row names the columns; comma, semicolon or tab parts them.
+    """Rows as dictionaries. The first row names the columns; they are separated by comma, semicolon or tab.
 
     Raises:
         UsageError: a quote is never closed, or two columns have one name.
@@ -150,7 +150,7 @@ def _csv_record(line: int, names: list[str], row: list[str] | None) -> Record:
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str] | None]]:
-    """Rows and the lines they begin at, without blank ones; None is a row whose quotes cannot be meant.
+    """Rows and the lines they begin at, without blank ones; None is a row with misplaced quotes.
 
     The `csv` module is not used because it has a global limit to the length of a field, and closes at the end of a file
     what was never closed.

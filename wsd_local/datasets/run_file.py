@@ -1,4 +1,4 @@
-"""The file of a run over a data set: one JSON object per line, longer with every reply, never wrong.
+"""The file of a run over a data set: one JSON object per line, which grows with every reply and is whole at any time.
 
 Contract: each line is on the disk before the next reply is waited for. After a kill or a power loss every line but the
 last is whole; a torn last one is cut off when the file is opened again, and everything before it counts as done. What
@@ -43,7 +43,7 @@ INDIFFERENT = frozenset(
 
 
 class Output:
-    """An output file, opened to go on with it. `done` are the replies that are there.
+    """An output file, opened to continue it. `done` are the replies in it.
 
     Raises:
         UsageError: the file is no such file, or cannot be written, or is being written.
@@ -119,7 +119,7 @@ class Output:
         self._descriptor = in_order
 
     def values(self) -> Iterator[dict[str, Any]]:
-        """What the lines hold."""
+        """The values of the lines."""
         for _, _, values in self._lines():
             yield values
 
@@ -141,7 +141,7 @@ class Output:
                 yield number, line, values
 
     def _read(self) -> int:
-        """Take over what is there; return the length of its whole lines."""
+        """Read the lines that are there; returns the length of the whole ones."""
         length = 0
         for number, line, values in self._lines():
             key = _key(values)
@@ -176,7 +176,7 @@ class Output:
 
 
 class _TakenError(Exception):
-    """Another run has the file."""
+    """Another run writes to the file."""
 
 
 def _opened_alone(path: Path) -> int:
@@ -212,7 +212,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _is_torn(end: bytes) -> bool:
-    """Whether bytes without a line's end are the beginning of one of ours, or what a power loss leaves."""
+    """Whether bytes without a line's end are the beginning of one of our lines, or damage of a power loss."""
     end = end.rstrip(b"\0")
     return end.startswith(_BEGIN) or _BEGIN.startswith(end)
 

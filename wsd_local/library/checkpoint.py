@@ -31,7 +31,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return (self.repo or self.folder.resolve().name).rpartition("/")[2]
 
 

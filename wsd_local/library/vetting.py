@@ -1,4 +1,4 @@
-"""A look at a model file, or an adapter, before it is loaded for the first time.
+"""Vetting: a model file, or an adapter, is examined before it is loaded for the first time.
 
 Contract: `vet` returns if the file can be loaded, else it raises `ModelError` in one line with the cause. The header is
 checked here, then a child process loads the file, because llama.cpp ends the process for some damaged files. What was
@@ -27,13 +27,13 @@ from wsd_local.units import MIB
 
 Waiting = Callable[[], bool]
 _SHORTEST, _SLOWEST = 60.0, 20 * MIB
-"""A trial has this many seconds, and one more for as many bytes of the file."""
+"""A trial may take this many seconds, and one more for each `_SLOWEST` bytes of the file."""
 _LARGEST = {"block_count": 1 << 14, "embedding_length": 1 << 24, "context_length": 1 << 30, "expert_count": 1 << 14}
 _TENSORS_OF_NONE = "it holds no weights, only a vocabulary; name the model itself"
 
 
 def vet(path: Path, waiting: Waiting | None = None) -> None:
-    """Make sure that the model in `path` can be loaded; quick where that is known already.
+    """Make sure that the model in `path` can be loaded; immediate if that is known already.
 
     `waiting` is called now and then while the child process works; returning False stops it.
 

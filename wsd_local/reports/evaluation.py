@@ -2,7 +2,7 @@
 
 Contract: replies come from the ordinary engine, greedily, at most `MAX_TOKENS` tokens a reply, and their text is judged
 by the rules of `wsd_local.reports.demo`. Everything is measured, nothing recorded. `measure` answers all questions in
-each of `WAYS`, every so-and-so-many-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base
+each of `WAYS`, every n-th (at most `SWEEP_QUESTIONS`) at each point of the two sweeps, and lets the base
 read the replies of both models once more, for its perplexity.
 """
 
@@ -125,7 +125,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is kept of one reply. `tokens` counts all of it, `kept` the opening; `index` is the switch position."""
+    """The figures of one reply. `tokens` counts all of it, `kept` the opening; `index` is the switch position."""
 
     text: str
     verdict: Verdict
@@ -158,7 +158,7 @@ def questions(path: Path | None = None, limit: int | None = None) -> list[Questi
 
 
 def stride(count: int) -> int:
-    """Sweeps ask every so-and-so-many-th of `count` questions."""
+    """Sweeps use every n-th of `count` questions; this is n."""
     return math.ceil(count / SWEEP_QUESTIONS)
 
 

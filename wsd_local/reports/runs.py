@@ -1,4 +1,4 @@
-"""What files of replies say, side by side.
+"""Files of replies compared side by side.
 
 Contract: reads run files and counts; no model is needed. A run file is JSON lines, each the object of
 `Reply.as_dict` with whatever else stands beside it, or a prompt's `error` without a `text`. Where lines have the same
@@ -25,13 +25,13 @@ MANY = 3
 """A setting with more values than this in one run is counted, not listed."""
 
 MOST = 10**12
-"""Larger counts and amounts are taken for damage."""
+"""Larger counts and amounts are treated as damage."""
 
 MODELS = {"draft": "draft model", "base": "base model"}
 _PROVENANCE = ("version", "llama_cpp", "draft_sha256", "base_sha256", "draft_lora_sha256", "base_lora_sha256")
 
 SHORTEST = 1e-6
-"""Seconds from which on a rate is a rate."""
+"""Seconds: a rate over a shorter time is not computed."""
 
 WIDTHS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 
@@ -174,7 +174,7 @@ def read_run(path: Path, name: str | None = None) -> RunFile:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbers and bytes of the lines that are not white."""
+    """Numbers and bytes of the lines that are not blank."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -189,7 +189,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def _place(value: Any, number: int) -> object:
-    """What a later line of the same place in the run replaces."""
+    """The key by which a later line replaces an earlier one."""
     place = (value.get("index"), value.get("turn")) if isinstance(value, dict) else ()
     return place if [type(part) for part in place] == [int, int] else number
 
@@ -281,7 +281,7 @@ def _canonical(value: Any) -> str:
 
 
 def _sayable(text: str) -> str:
-    """Text without halves of characters, which no stream takes."""
+    """Text without half surrogate pairs, which cannot be encoded."""
     return text.encode(errors="replace").decode()
 
 
@@ -325,7 +325,7 @@ def summary(run: RunFile) -> Summary:
 
 
 def _wall(records: Iterable[Record]) -> float:
-    """Seconds in which any reply was in progress; those of which it is not known when count one after the other."""
+    """Seconds in which any reply was in progress; replies of unknown time count one after the other."""
     alone, spans = [], []
     for record in records:
         if record.finished_at is None:
