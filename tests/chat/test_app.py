@@ -48,7 +48,10 @@ async def test_a_question_is_answered_and_kept(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
         chat = store.chats.find()[0]
         assert chat.title == FRANCE and chat.messages == 4
-        assert chat.head is not None and [row.role for row in store.messages.branch(chat.head)] == ["user", "assistant"] * 2
+        assert (
+            chat.head is not None
+            and [row.role for row in store.messages.branch(chat.head)] == ["user", "assistant"] * 2
+        )
 
 
 async def test_the_draft_is_told_apart_with_and_without_colour(tmp_path: Path) -> None:

@@ -314,7 +314,10 @@ async def test_line_breaks_stay(tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store:
         chat = store.chats.create()
         store.messages.add(
-            chat, store.messages.add(chat, None, "user", "a haiku"), "assistant", "An old silent pond\nA frog jumps in\nSplash"
+            chat,
+            store.messages.add(chat, None, "user", "a haiku"),
+            "assistant",
+            "An old silent pond\nA frog jumps in\nSplash",
         )
 
     async with chatting(tmp_path) as (app, pilot):
