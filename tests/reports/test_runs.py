@@ -381,7 +381,7 @@ def test_the_command_says_damage_in_one_line(tmp_path: Path) -> None:
     complains(report(path), str(path), "line 2", "not a reply")
     complains(report(tmp_path / "absent.jsonl"), "absent.jsonl", "No such file")
     complains(report(tmp_path), str(tmp_path), "cannot be read")
-    complains(report(), "RUN.jsonl")
+    complains(report(), "RUNS is missing")
 
 
 def test_an_empty_file_is_said(tmp_path: Path) -> None:
