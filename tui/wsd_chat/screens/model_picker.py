@@ -144,6 +144,7 @@ class ModelPicker(Box):
     def _pull(self, name: str) -> None:
         from wsd_local.config import read_config
         from wsd_local.library.hub import Hub
+        from wsd_local.library.resolve import how_to_get
 
         worker = get_current_worker()
 
@@ -162,8 +163,8 @@ class ModelPicker(Box):
         except WsdError as error:
             self.app.call_from_thread(self._ended, str(error))
             return
-        missing = ", ".join(entry.name for entry in plan.to_convert)
-        self.app.call_from_thread(self._ended, f"{missing} must be converted: see the README" if missing else "")
+        missing = "; ".join(f"{entry.name} is still missing: {how_to_get(entry)}" for entry in plan.to_convert)
+        self.app.call_from_thread(self._ended, missing)
 
     def _progress(self, done: int, total: int) -> None:
         self.query_one(ProgressBar).update(total=total, progress=done)
