@@ -77,7 +77,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A model that is here without being fetched; `packaged` if it is part of the program."""
+    """A model that is here and need not be fetched; `packaged` if it is part of the program."""
 
     name: str
     path: Path
@@ -86,7 +86,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a name comes to: models to fetch, those that are here without that, those that must be converted."""
+    """What a name stands for: models to fetch, models that are here already, models that must be converted."""
 
     downloads: tuple[Download, ...] = ()
     ready: tuple[Ready, ...] = ()

@@ -14,7 +14,7 @@ from wsd_local.paths import expanded, made_models_dir
 
 
 def free_target(name: str | None, output: Path | None, repo: str | None, *, force: bool) -> Path:
-    """The file to make: `output`, or one in the data folder that is called like the model.
+    """The file to make: `output`, or one in the data folder with the model's name.
 
     Args:
         name: name of the new model.
@@ -42,7 +42,7 @@ def remember_made(name: str, path: Path, repo: str | None, revision: str | None)
 
 
 def quantised_name(source: str, path: Path, kind: str) -> str:
-    """What a model is called that is quantised to the type `kind`: the source's name without the type that it has."""
+    """The name of a model that is quantised to the type `kind`: the source's name with its type replaced."""
     from wsd_local.llama.quantize import file_types
 
     stem = source if source in known() or catalog_model(source) is not None else path.stem

@@ -124,7 +124,7 @@ class Plan:
 
 
 def load_mode(placement: Placement) -> Literal["mmap", "none"]:
-    """How the file comes into memory."""
+    """How the file is loaded: mapped, or read."""
     return "mmap" if placement.mapped else "none"
 
 

@@ -22,7 +22,7 @@ _UNSPACED = re.compile(
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_QUERY, _MAX_TERMS = 1000, 32
-"""What SQLite's parser can take is finite."""
+"""Characters and terms of a query: SQLite's parser has limits."""
 
 TITLE_LENGTH = 60
 """Characters of a title, at most."""
@@ -47,7 +47,7 @@ def one_line(text: str) -> str:
 
 
 def words(text: str) -> str | None:
-    """What is indexed of a text; None where that is the text itself."""
+    """The form of a text that is indexed; None if that is the text itself."""
     return _spaced(text) if _UNSPACED.search(text) else None
 
 
@@ -116,7 +116,7 @@ def _spaced(text: str) -> str:
 
 
 def _is_letter(character: str) -> bool:
-    """What unicode61 takes into a word."""
+    """Whether unicode61 treats a character as part of a word."""
     category = unicodedata.category(character)
     return category[0] in "LN" or category == "Co"
 

@@ -1,4 +1,4 @@
-"""The tables of the chat store, as steps from an empty file to today's.
+"""The tables of the chat store, as migrations from an empty file to the present schema.
 
 Contract: a step that was published is never changed, only followed by another one; each is applied once, in order, and
 sqlite-utils writes its name into the file. A name there that is not among `STEPS` means that a newer program was here.

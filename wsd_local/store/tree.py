@@ -1,4 +1,4 @@
-"""The messages of a chat as a tree: what answers what.
+"""The messages of a chat as a tree: a message is the child of the one that it answers.
 
 Contract: each function takes the connection of the caller's transaction, and reads only.
 """

@@ -204,7 +204,7 @@ class ReplyWriter:
         self._end_early("failed", error=clean(message))
 
     def close(self) -> None:
-        """Nothing more comes. A reply that was not finished counts as cancelled.
+        """End the reply. One that was not finished counts as cancelled.
 
         One that was continued without new text is as it was before.
 

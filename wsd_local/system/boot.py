@@ -1,4 +1,4 @@
-"""What every child process of this package runs first, as `python -I boot.py STDIN FOLDERS MODULE ARGUMENTS...`.
+"""The start of every child process of this package, as `python -I boot.py STDIN FOLDERS MODULE ARGUMENTS...`.
 
 Contract: runs MODULE as `python -m` does, with `wsd_local` from the folder above this file's and other packages from
 FOLDERS (joined by `os.pathsep`) and the interpreter's own. The working folder and the user's PYTHON... variables play
@@ -16,7 +16,7 @@ import sys
 
 
 def _find_packages(folders: list[str]) -> None:
-    """Let imports search the standard library, then `folders`, then what else the interpreter knows."""
+    """Let imports search the standard library, then `folders`, then the interpreter's other folders."""
     given = [folder for folder in folders if folder]
     own = [entry for entry in sys.path if entry not in given]
     first = next((i for i, entry in enumerate(own) if entry.endswith("-packages")), len(own))

@@ -1,4 +1,4 @@
-"""What an extra of this package needs, and how to install it.
+"""The extras of this package, and how to install them.
 
 Contract: read from the installed package's own metadata, so that it works from a checkout, a wheel or an index alike:
 the packages are named themselves, not this one.

@@ -31,7 +31,7 @@ _MARKS = (
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
-    """The bytes of a file, or of whatever else the path names that ends.
+    """The bytes of a file, or of a pipe or device that ends.
 
     Raises:
         UsageError: it cannot be read, or there are more than `largest` bytes.
@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
 
 
 class NoText(ValueError):
-    """Bytes that are no text: the reason, and in `line` where, counted from 1."""
+    """Bytes that are no text: the reason, and the `line`, counted from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)

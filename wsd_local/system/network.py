@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import httpx2
 
 AGENT = "wsd-local"
-"""The name that servers see; also how the hooks below know this program's requests from others'."""
+"""The user agent; the hooks below recognise this program's requests by it."""
 HIDDEN = "***"
-"""What stands for a secret."""
+"""Replaces a secret."""
 
 _SECRET = "token|key|secret|passw|pwd|sig|auth|credential|policy|session"
 _USER = re.compile(r"((?:\b[a-z][a-z0-9+.-]*:)?//)[^\s/?#]*@", re.IGNORECASE)
@@ -33,9 +33,9 @@ _HEADER = re.compile(r"\b(bearer|basic) +[\w.~+/=-]{6,}", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(hf|api_org|pypi|gh[opsu]|github_pat|glpat)[_-][A-Za-z0-9_-]{16,}")
 _NAMES = re.compile(r"TOKEN|SECRET|PASS|(API|ACCESS|PRIVATE)_?KEY|CREDENTIAL|AUTH(?!OR)|(^|_)PAT$", re.IGNORECASE)
 _AMBIGUOUS = re.compile(r"[\\\s\x00-\x1f]")
-"""Signs in an address that programs read in different ways."""
+"""Characters in an address that programs parse in different ways."""
 _SHORTEST = 8
-"""A secret of fewer characters may be a word that stands in a text for another reason."""
+"""Characters: a shorter secret could be an ordinary word of the text."""
 
 
 # -- what may be shown -----------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def without_secrets(text: object) -> str:
 
 
 def one_line(message: object) -> str:
-    """Text of a server or a library on one line, without secrets, numbers of errors and what a terminal obeys."""
+    """Text of a server or a library on one line, without secrets, numbers of errors and control characters."""
     shown = without_secrets(re.sub(r"\[(?:Errno|WinError) -?\d+\] ", "", " ".join(str(message).split())))
     return "".join(sign for sign in shown if sign.isprintable())[:200]
 
@@ -65,7 +65,7 @@ def one_line(message: object) -> str:
 
 
 def is_open(url: str) -> bool:
-    """Whether everybody on the way can read what is sent to an address: plain HTTP to another machine.
+    """Whether others on the network can read what is sent to an address: plain HTTP to another machine.
 
     So can a proxy on the way to this machine itself. What two programs may read as different addresses counts as open.
     """
@@ -89,7 +89,7 @@ def hub_token(endpoint: str, token: str | None = None) -> str | None:
 
 
 def withheld(endpoint: str, token: str | None = None) -> str | None:
-    """One line that a token is not sent, where that is so."""
+    """One line that states that a token is not sent; None if it is, or there is none."""
     if not is_open(endpoint) or _own_token(token) is None:
         return None
     shown, host = without_secrets(endpoint), urlsplit(endpoint).hostname or ""

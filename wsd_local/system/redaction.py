@@ -1,4 +1,4 @@
-"""What is left out of text for a bug report: the user's home folder, and secrets.
+"""Redaction of text for a bug report: the user's home folder, and secrets.
 
 Contract: pure but for where the home folder is. A path counts as the home folder only as a whole: `/home/ann` is no
 part of `/home/anna` or `/mnt/home/ann`. A home folder such as `/` is left alone: it identifies nobody.

@@ -1,4 +1,4 @@
-"""Text for a terminal: what could steer it, or hide in it, becomes a visible symbol.
+"""Text for a terminal: characters that could steer it, or are hidden, become visible symbols.
 
 Contract: pure. One character of the text is one character of the result, so positions in one are positions in the
 other; text of any script, and emoji, stay as they are.
