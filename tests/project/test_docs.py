@@ -72,7 +72,14 @@ def matches(shown: str, text: str) -> bool:
     return re.fullmatch(pattern, "\n".join(lines), re.DOTALL) is not None
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "console")], ids=name)
+SHOWN = [page for page in PAGES if blocks(page, "console")]
+AT_ONCE = ("README.md", "first-reply.md", "scripts.md")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=name(page), marks=() if page.name in AT_ONCE else pytest.mark.slow) for page in SHOWN],
+)
 def test_what_a_page_shows_is_printed(page: Path, tmp_path: Path) -> None:
     tried = 0
     for command, output in examples(page):
