@@ -60,7 +60,7 @@ def demo(
 
 @app.command
 def report(
-    runs: Annotated[list[Path], Parameter(help="Files with one reply per line.")],
+    runs: Annotated[list[Path], Parameter(name="RUN.jsonl", help="Files with one reply per line.")],
     /,
     *,
     as_json: Json = False,
