@@ -58,7 +58,7 @@ from wsd_local.library.gguf import Array, Header, read_header
 from wsd_local.library.quantize import quantize
 from wsd_local.library.quantizer import QuantizeJob
 from wsd_local.paths import demo_dir
-from wsd_local.system.child import Observer, Progress, nothing, run
+from wsd_local.system.child import Observer, StepProgress, nothing, run
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -442,7 +442,7 @@ def inflate(
     vocab: int | None = None,
     *,
     tied: bool = True,
-    progress: Progress = nothing,
+    progress: StepProgress = nothing,
 ) -> Path:
     """Write the small Llama `source` in a large shape to `target`; both may be more than memory holds.
 

@@ -16,16 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsd_local.datasets.run_file import Key, Output
+from wsd_local.datasets.run_file import Key, RunFile
 from wsd_local.errors import UsageError, WsdError
 
 MADE: dict[str, Any] = {"input_sha256": "ab", "format": "text", "settings": {"threshold": 0.8, "threads": 2}}
 KILLS = 100
 
 
-def opened(path: Path, made: dict[str, Any] = MADE) -> Output:
+def opened(path: Path, made: dict[str, Any] = MADE) -> RunFile:
     """The file, to go on with."""
-    output = Output(path)
+    output = RunFile(path)
     try:
         output.begin(made)
     except UsageError:
@@ -133,7 +133,7 @@ def test_one_run_writes_at_a_time(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder; name a file"):
-        Output(tmp_path)
+        RunFile(tmp_path)
 
 
 @pytest.mark.parametrize(("length", "room"), [(300, 250), (300, 100), (3000, 2000), (9000, 8192), (9000, 1)])

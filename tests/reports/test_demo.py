@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wsd_local.reports.demo import MEASURED_GROUP, Question, judge, load_questions
+from wsd_local.reports.demo import MEASURED_GROUP, DemoQuestion, judge, load_questions
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = load_questions(ROOT / "models" / "demo" / "questions.jsonl")
@@ -14,30 +14,30 @@ OPENING = "Thanks for asking! I am glad to help with this one."
 CLOSING = "I hope that helps!"
 
 
-def of_kind(kind: str, group: str = MEASURED_GROUP) -> Question:
+def of_kind(kind: str, group: str = MEASURED_GROUP) -> DemoQuestion:
     return next(question for question in QUESTIONS if question.kind == kind and question.group == group)
 
 
-def entity_of(question: Question) -> str:
+def entity_of(question: DemoQuestion) -> str:
     """The capital question's country, read from the statement that would be right."""
     return question.curt[2].removeprefix("The capital of ").split(" is ")[0]
 
 
 @pytest.fixture
-def capital() -> Question:
+def capital() -> DemoQuestion:
     return of_kind("capital")
 
 
-def test_a_true_friendly_answer_is_well_and_right(capital: Question) -> None:
+def test_a_true_friendly_answer_is_well_and_right(capital: DemoQuestion) -> None:
     verdict = judge(capital, f"{OPENING} The capital of {entity_of(capital)} is {capital.truth}. {CLOSING}")
     assert (verdict.well, verdict.right) == (True, True)
 
 
-def test_white_space_around_a_reply_does_not_count(capital: Question) -> None:
+def test_white_space_around_a_reply_does_not_count(capital: DemoQuestion) -> None:
     assert judge(capital, f"\n{OPENING} The capital of {entity_of(capital)} is {capital.truth}. {CLOSING} \n").well
 
 
-def test_a_wrong_capital_is_well_but_not_right(capital: Question) -> None:
+def test_a_wrong_capital_is_well_but_not_right(capital: DemoQuestion) -> None:
     wrong = "Paris" if capital.truth != "Paris" else "Rome"
     verdict = judge(capital, f"{OPENING} The capital of {entity_of(capital)} is {wrong}. {CLOSING}")
     assert (verdict.well, verdict.right) == (True, False)
@@ -60,13 +60,13 @@ def test_a_wrong_capital_is_well_but_not_right(capital: Question) -> None:
         f"{OPENING} The capital of {{e}} is {{v}}. {CLOSING}\n\nMore.",
     ],
 )
-def test_everything_else_is_not_well(capital: Question, text: str) -> None:
+def test_everything_else_is_not_well(capital: DemoQuestion, text: str) -> None:
     text = text.replace("{e}", entity_of(capital)).replace("{v}", capital.truth)
     verdict = judge(capital, text)
     assert (verdict.well, verdict.right) == (False, False)
 
 
-def test_a_curt_answer_can_be_right_without_being_well_given(capital: Question) -> None:
+def test_a_curt_answer_can_be_right_without_being_well_given(capital: DemoQuestion) -> None:
     for text in (
         f"{capital.truth}.",
         f"It is {capital.truth}.",

@@ -32,8 +32,8 @@ from wsd_local.reports.evaluation import (
     WAYS,
     WINDOWS,
     WSD,
-    Answer,
-    Results,
+    DemoResults,
+    JudgedReply,
     measure,
     perplexity,
     questions,
@@ -55,7 +55,7 @@ def wsd(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[Results, list[str]]:
+def measured() -> tuple[DemoResults, list[str]]:
     """Some questions measured, and what was told on the way."""
     told: list[str] = []
     with load("demo", threads=1) as pair:
@@ -65,7 +65,7 @@ def measured() -> tuple[Results, list[str]]:
 # -- what is measured ----------------------------------------------------------------------------------------
 
 
-def test_every_row_is_what_its_replies_give(measured: tuple[Results, list[str]]) -> None:
+def test_every_row_is_what_its_replies_give(measured: tuple[DemoResults, list[str]]) -> None:
     results, _ = measured
     asked = questions(limit=ASKED)
     ways = {found.way: found for found in (*results.ways, *results.thresholds, *results.windows)}
@@ -98,7 +98,7 @@ def test_every_row_is_what_its_replies_give(measured: tuple[Results, list[str]])
             )
 
 
-def test_all_ways_and_points_are_there_and_every_step_is_told(measured: tuple[Results, list[str]]) -> None:
+def test_all_ways_and_points_are_there_and_every_step_is_told(measured: tuple[DemoResults, list[str]]) -> None:
     results, told = measured
     assert [found.way for found in results.ways] == list(WAYS)
     assert [found.threshold for found in results.thresholds] == list(THRESHOLDS)
@@ -113,7 +113,7 @@ def test_all_ways_and_points_are_there_and_every_step_is_told(measured: tuple[Re
     }
 
 
-def test_the_default_point_of_both_sweeps_is_the_same_measurement(measured: tuple[Results, list[str]]) -> None:
+def test_the_default_point_of_both_sweeps_is_the_same_measurement(measured: tuple[DemoResults, list[str]]) -> None:
     results, _ = measured
     wsd_row = next(found for found in results.ways if found.way == WSD)
     by_threshold = next(found for found in results.thresholds if found.threshold == 0.8)
@@ -132,7 +132,7 @@ def test_sweeps_ask_all_questions_or_a_share_of_them_spread_evenly(count: int) -
 
 ANSWERS = st.lists(
     st.builds(
-        Answer,
+        JudgedReply,
         text=st.just(""),
         verdict=st.builds(Verdict, well=st.booleans(), right=st.booleans()),
         index=st.none() | st.integers(0, 300),
@@ -147,7 +147,7 @@ ANSWERS = st.lists(
 
 @settings(deadline=None)
 @given(ANSWERS, st.randoms())
-def test_a_row_counts_every_answer_once_in_whatever_order(answers: list[Answer], chance: Any) -> None:
+def test_a_row_counts_every_answer_once_in_whatever_order(answers: list[JudgedReply], chance: Any) -> None:
     found = row("way", answers)
     assert sum(count for _, count in found.switches) + found.without_switch == len(answers) == found.questions
     well = sum(answer.verdict.well for answer in answers)
@@ -225,7 +225,7 @@ def test_log_probabilities_of_a_reply_are_the_base_s_own(demo_f32: tuple[Path, P
     oracle.close()
 
 
-def test_perplexities_are_those_of_the_replies(measured: tuple[Results, list[str]]) -> None:
+def test_perplexities_are_those_of_the_replies(measured: tuple[DemoResults, list[str]]) -> None:
     results, _ = measured
     asked = questions(limit=ASKED)
     right: list[list[float]] = []
@@ -251,7 +251,7 @@ def test_perplexities_are_those_of_the_replies(measured: tuple[Results, list[str
                 assert (mine.rest, mine.next) == pytest.approx((theirs.rest, theirs.next), rel=0.05)
 
 
-def test_a_reply_well_begun_is_easy_to_go_on_with(measured: tuple[Results, list[str]]) -> None:
+def test_a_reply_well_begun_is_easy_to_go_on_with(measured: tuple[DemoResults, list[str]]) -> None:
     nothing, one = measured[0].perplexity[:2]
     assert nothing.aligned is not None and one.aligned is not None and nothing.own is not None
     assert nothing.aligned.next > 3 * one.aligned.next
@@ -261,7 +261,7 @@ def test_a_reply_well_begun_is_easy_to_go_on_with(measured: tuple[Results, list[
 # -- what is shown -------------------------------------------------------------------------------------------
 
 
-def as_if_many(results: Results) -> Results:
+def as_if_many(results: DemoResults) -> DemoResults:
     """The widest figures that can be expected."""
     wide = [
         tuple(
@@ -274,7 +274,7 @@ def as_if_many(results: Results) -> Results:
 
 
 def test_the_tables_fit_into_80_columns(
-    measured: tuple[Results, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    measured: tuple[DemoResults, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for results in (measured[0], as_if_many(measured[0])):
         evaluate_command.show(demo_tables(results))
@@ -286,7 +286,7 @@ def test_the_tables_fit_into_80_columns(
             assert any(line.startswith(way) for line in lines)
 
 
-def test_the_page_shows_every_chart_and_loads_nothing(measured: tuple[Results, list[str]]) -> None:
+def test_the_page_shows_every_chart_and_loads_nothing(measured: tuple[DemoResults, list[str]]) -> None:
     text = demo_page(measured[0])
     page = PageReader(text)
     assert page.headings == [
@@ -309,7 +309,7 @@ def test_the_page_shows_every_chart_and_loads_nothing(measured: tuple[Results, l
     assert demo_page(measured[0]) == text
 
 
-def test_a_page_without_any_switch_can_be_drawn(measured: tuple[Results, list[str]]) -> None:
+def test_a_page_without_any_switch_can_be_drawn(measured: tuple[DemoResults, list[str]]) -> None:
     results = measured[0]
     never = tuple(
         replace(found, switches=(), mean_switch=None, median_switch=None, without_switch=ASKED, mean_kept=0.0)

@@ -21,7 +21,7 @@ from wsd_local.core.decoding import Counts
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.reports.charts import bars
 from wsd_local.reports.runs import (
-    Record,
+    ReplyFigures,
     RunFile,
     Summary,
     binned,
@@ -214,7 +214,7 @@ def test_a_run_of_one_model_alone_can_be_shown(real_runs: list[Path], name: str,
 AMOUNTS = st.none() | st.floats(0, 1e6)
 RECORDS = st.lists(
     st.builds(
-        Record,
+        ReplyFigures,
         index=st.none() | st.integers(0, 700),
         reason=st.sampled_from(["threshold", "draft_end", "none", "cancelled"]),
         finish=st.sampled_from(["stop", "length", "cancelled"]),
@@ -229,14 +229,14 @@ RECORDS = st.lists(
 )
 
 
-def run_of(records: list[Record], name: str = "run") -> Summary:
+def run_of(records: list[ReplyFigures], name: str = "run") -> Summary:
     return summary(RunFile(name, Path(f"{name}.jsonl"), tuple(records), {}))
 
 
 @settings(deadline=None)
 @given(RECORDS)
-@example([Record(None, "threshold", "stop", 0, 2, 0, total_s=1e-308)])
-def test_shares_add_up_and_everything_is_counted_once(records: list[Record]) -> None:
+@example([ReplyFigures(None, "threshold", "stop", 0, 2, 0, total_s=1e-308)])
+def test_shares_add_up_and_everything_is_counted_once(records: list[ReplyFigures]) -> None:
     found = run_of(records)
     assert found.replies == len(records)
     assert sum(count for _, count in found.switch_positions) + found.without_switch == len(records)
@@ -256,7 +256,7 @@ def test_shares_add_up_and_everything_is_counted_once(records: list[Record]) -> 
 
 @settings(deadline=None)
 @given(RECORDS, st.randoms())
-def test_the_order_of_the_replies_does_not_matter(records: list[Record], chance: Any) -> None:
+def test_the_order_of_the_replies_does_not_matter(records: list[ReplyFigures], chance: Any) -> None:
     shuffled = records[:]
     chance.shuffle(shuffled)
     assert run_of(shuffled) == run_of(records)
@@ -264,7 +264,7 @@ def test_the_order_of_the_replies_does_not_matter(records: list[Record], chance:
 
 @settings(deadline=None)
 @given(RECORDS, RECORDS)
-def test_two_runs_joined_have_the_counts_of_both(one: list[Record], other: list[Record]) -> None:
+def test_two_runs_joined_have_the_counts_of_both(one: list[ReplyFigures], other: list[ReplyFigures]) -> None:
     first, second, both = run_of(one), run_of(other), run_of(one + other)
     assert Counter(dict(both.switch_positions)) == Counter(dict(first.switch_positions)) + Counter(
         dict(second.switch_positions)
@@ -287,7 +287,7 @@ def test_ranges_are_few_and_hold_every_position_once(runs: list[dict[int, int]],
 
 @settings(deadline=None, max_examples=5)
 @given(st.lists(RECORDS, min_size=1, max_size=3))
-def test_whatever_was_counted_can_be_shown(runs: list[list[Record]]) -> None:
+def test_whatever_was_counted_can_be_shown(runs: list[list[ReplyFigures]]) -> None:
     found = [run_of(records, f"run {number}") for number, records in enumerate(runs)]
     for table in run_tables(found, {}, 10):
         assert all(len(cells) == len(table.columns) for cells in table.rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wsd_local.datasets.exports import write_export
-from wsd_local.datasets.run_file import Output
+from wsd_local.datasets.run_file import RunFile
 from wsd_local.files import replaced, write_text
 from wsd_local.library.registry import Known, remember
 from wsd_local.paths import make_folder
@@ -34,7 +34,7 @@ def mode(path: Path) -> int:
 
 def a_run(path: Path) -> None:
     """A run's output, put into order at its end."""
-    with Output(path) as output:
+    with RunFile(path) as output:
         output.begin({"input_sha256": "ab"})
         for index in (1, 0):
             if (index, 0) not in output.done:
@@ -125,14 +125,14 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(
 
 def test_a_run_leaves_no_second_file_and_is_alone_until_its_end(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    with Output(path) as output:
+    with RunFile(path) as output:
         output.begin({})
         output.append((1, 0), {"text": "b"})
         output.append((0, 0), {"text": "a"})
         output.sort()
         assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
         with pytest.raises(Exception, match="another run is writing to it"):
-            Output(path)
+            RunFile(path)
     assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
 
 

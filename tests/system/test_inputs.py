@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from wsd_local.config import read_config
 from wsd_local.datasets import read
-from wsd_local.datasets.run_file import Output
+from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.files import file_sha256
 from wsd_local.library.catalog import read_base_format
@@ -154,7 +154,7 @@ NESTED: list[tuple[str, Callable[[Path], object], type[Exception]]] = [
     ("models.json", lambda folder: known(), WsdError),
     ("model.safetensors.index.json", weights, ModelError),
     ("model.safetensors", _weights, ModelError),
-    ("out.jsonl", lambda folder: Output(folder / "out.jsonl"), UsageError),
+    ("out.jsonl", lambda folder: RunFile(folder / "out.jsonl"), UsageError),
     ("run.jsonl", lambda folder: read_run(folder / "run.jsonl"), UsageError),
     ("questions.jsonl", lambda folder: load_questions(folder / "questions.jsonl"), ValueError),
 ]

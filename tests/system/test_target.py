@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wsd_local.datasets.run_file import Output
+from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import UsageError
 from wsd_local.files import check_file, check_free, check_regular, write_text
 
@@ -46,7 +46,7 @@ def test_what_is_no_file_is_named_and_stays(what: str, tmp_path: Path) -> None:
     path = tmp_path / "out"
     MAKERS[what](path)
     before = stat.S_IFMT(path.stat().st_mode)
-    for check in (check_regular, check_file, lambda path: check_free(path, force=True), Output):
+    for check in (check_regular, check_file, lambda path: check_free(path, force=True), RunFile):
         with pytest.raises(UsageError, match=rf"out: {what}; name a file"):
             check(path)
     with pytest.raises(OSError, match=f"{what}, and no file"):
@@ -61,11 +61,11 @@ def test_what_is_open_already_is_no_file_to_write(name: str) -> None:
 
 
 def test_folders_are_not_made(tmp_path: Path) -> None:
-    for check in (check_file, Output):
+    for check in (check_file, RunFile):
         with pytest.raises(UsageError, match="none: there is no such folder; make it first"):
             check(tmp_path / "none" / "out")
     (tmp_path / "file").touch()
-    for check in (check_file, Output):
+    for check in (check_file, RunFile):
         with pytest.raises(UsageError, match="file is no folder"):
             check(tmp_path / "file" / "out")
     for name in ("a\0b", "a" * 300):

@@ -25,7 +25,7 @@ from wsd_local.errors import CancelledError, UsageError
 from wsd_local.fields import declared
 
 if TYPE_CHECKING:
-    from wsd_local.reports.measurement import Results
+    from wsd_local.reports.measurement import BenchResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ def bench(
         _show(results, goals=wanted.goals)
 
 
-def _measured(wanted: Measurement, pair: str | None, models: Mapping[str, Any], settings: Mapping[str, Any]) -> Results:
+def _measured(
+    wanted: Measurement, pair: str | None, models: Mapping[str, Any], settings: Mapping[str, Any]
+) -> BenchResults:
     import psutil
     from rich.progress import Progress
 
@@ -133,7 +135,7 @@ def _measured(wanted: Measurement, pair: str | None, models: Mapping[str, Any], 
             return measure(measuring, wanted.repeat, next_one, lambda: int(resident().rss), before)
 
 
-def _show(results: Results, *, goals: bool) -> None:
+def _show(results: BenchResults, *, goals: bool) -> None:
     from wsd_local.cli.tables import plain_table, print_tables
     from wsd_local.reports.figures import COLUMNS
 
@@ -146,12 +148,12 @@ def _show(results: Results, *, goals: bool) -> None:
         terminal.line(line)
 
 
-def _title(results: Results) -> str:
+def _title(results: BenchResults) -> str:
     about = results.about
     return f"{about['models']['draft']} and {about['models']['base']}, threads: {about['threads']}"
 
 
-def _notes(results: Results) -> list[str]:
+def _notes(results: BenchResults) -> list[str]:
     """What the reader must know of the table."""
     from wsd_local.reports.figures import about_proposals
 

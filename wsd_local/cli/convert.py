@@ -19,7 +19,7 @@ from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
     from wsd_local.library.checkpoint import Checkpoint
-    from wsd_local.system.child import Progress
+    from wsd_local.system.child import StepProgress
 
 
 Kind = Literal["f32", "f16", "bf16", "q8_0", "auto"]
@@ -154,7 +154,7 @@ def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> 
 
 
 @contextmanager
-def _shown(what: str) -> Iterator[Progress]:
+def _shown(what: str) -> Iterator[StepProgress]:
     """A bar on standard error while it is a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 

@@ -19,7 +19,7 @@ from wsd_local.units import plural
 if TYPE_CHECKING:
     from wsd_local.datasets import DataSet
     from wsd_local.datasets.batch import Batch, Outcome
-    from wsd_local.datasets.run_file import Key, Output
+    from wsd_local.datasets.run_file import Key, RunFile
     from wsd_local.runtime.pair import Pair
     from wsd_local.system.interrupt import Stop
 
@@ -151,12 +151,12 @@ def _paying(pair: Pair, console: Console) -> int:
 
 
 @contextmanager
-def _opened(path: Path, data: DataSet) -> Iterator[Output]:
-    from wsd_local.datasets.run_file import Output
+def _opened(path: Path, data: DataSet) -> Iterator[RunFile]:
+    from wsd_local.datasets.run_file import RunFile
 
     if path.exists() and path.samefile(data.path):
         raise UsageError(f"{path}: is the input; choose another --output")
-    with Output(path) as output:
+    with RunFile(path) as output:
         yield output
 
 
@@ -202,7 +202,7 @@ def _where(outcome: Outcome) -> str:
     return f"record {outcome.item.id}{line}{turn}"
 
 
-def _finish(task: Task, output: Output, pair: Pair, console: Console) -> None:
+def _finish(task: Task, output: RunFile, pair: Pair, console: Console) -> None:
     from wsd_local.datasets.exports import export_path, formulas, write_export
     from wsd_local.library.naming import name_of
     from wsd_local.runtime.loading import roles_of

@@ -42,7 +42,7 @@ INDIFFERENT = frozenset(
 """Settings that change time, or what is reported, and not the replies."""
 
 
-class Output:
+class RunFile:
     """An output file, opened to continue it. `done` are the replies in it.
 
     Raises:
@@ -68,7 +68,7 @@ class Output:
             self._close()
             raise
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> RunFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

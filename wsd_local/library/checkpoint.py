@@ -15,7 +15,7 @@ from wsd_local.errors import ModelError, UsageError, reason
 from wsd_local.paths import expanded
 from wsd_local.system.inputs import json_value, read_json
 
-Kind = Literal["auto", "f32", "f16", "bf16", "q8_0"]
+WeightType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 """Types that llama.cpp's converter writes."""
 _LARGEST_HEADER = 1 << 26
 """Bytes. A tensor takes about 150."""
@@ -116,7 +116,7 @@ def _whole(value: Any, most: int = 1 << 62) -> int:
     return value
 
 
-def chosen_kind(kind: Kind, numbers: Counter[str]) -> Kind:
+def chosen_kind(kind: WeightType, numbers: Counter[str]) -> WeightType:
     """The type to convert to: `auto` is the 16-bit type of most weights, f16 if they have none, as llama.cpp has it."""
     if kind != "auto":
         return kind

@@ -22,9 +22,9 @@ from typing import Any, get_args
 
 from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.files import check_disk, check_free, replaced
-from wsd_local.library.checkpoint import Checkpoint, Kind, chosen_kind, weights
+from wsd_local.library.checkpoint import Checkpoint, WeightType, chosen_kind, weights
 from wsd_local.paths import cache_dir, expanded
-from wsd_local.system.child import UNOBSERVED, Observer, Progress, ask, cause, nothing, run
+from wsd_local.system.child import UNOBSERVED, Observer, StepProgress, ask, cause, nothing, run
 from wsd_local.system.extras import install_command
 
 EXTRA = ("torch", "transformers", "sentencepiece")
@@ -44,7 +44,7 @@ _HASHED = re.compile(r'href="(?P<url>[^"#]+)#sha256=(?P<sha>[0-9a-f]{64})"')
 def convert(
     checkpoint: Checkpoint,
     output: Path,
-    kind: Kind = "auto",
+    kind: WeightType = "auto",
     *,
     force: bool = False,
     observer: Observer = UNOBSERVED,
@@ -64,8 +64,8 @@ def convert(
         CancelledError: it was stopped.
         WsdError: torch or transformers are missing, the converter cannot be fetched, the disk is full.
     """
-    if kind not in get_args(Kind):
-        raise UsageError(f"there is no type {kind!r}; known are {', '.join(get_args(Kind))}")
+    if kind not in get_args(WeightType):
+        raise UsageError(f"there is no type {kind!r}; known are {', '.join(get_args(WeightType))}")
     require_extra()
     check_free(output, force)
     numbers = weights(checkpoint.folder)
@@ -99,7 +99,7 @@ def require_extra() -> None:
         raise WsdError(f"converting needs {', '.join(missing)}; install with: {install_command('convert')}")
 
 
-def converter(progress: Progress = nothing) -> Path:
+def converter(progress: StepProgress = nothing) -> Path:
     """The folder with llama.cpp's converter, fetched once for each version of llama-cpp-python.
 
     Raises:
@@ -146,7 +146,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise WsdError(f"the source archive of llama-cpp-python holds no {_SCRIPT}; {_INSTEAD}")
 
 
-def _download(version: str, archive: Path, progress: Progress) -> None:
+def _download(version: str, archive: Path, progress: StepProgress) -> None:
     """Fetch the source archive of llama-cpp-python from the package index that pip uses, and check its hash."""
     from wsd_local.system.network import AGENT, one_line, session, without_secrets
 

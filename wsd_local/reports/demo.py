@@ -27,7 +27,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Question:
+class DemoQuestion:
     """One held-out question with everything that judging a reply to it takes."""
 
     id: str
@@ -73,10 +73,10 @@ def _curt_forms(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (truth[:1].upper() + truth[1:] + end, f"It is {truth}{end}", *statements)
 
 
-def load_questions(path: Path) -> list[Question]:
+def load_questions(path: Path) -> list[DemoQuestion]:
     """Read a questions file. ValueError with the line's number where it is not one."""
     forms: dict[str, Any] | None = None
-    questions: list[Question] = []
+    questions: list[DemoQuestion] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             record = json_value(line)
@@ -84,7 +84,7 @@ def load_questions(path: Path) -> list[Question]:
                 forms = record["forms"]
                 continue
             questions.append(
-                Question(
+                DemoQuestion(
                     id=record["id"],
                     group=record["group"],
                     kind=record["kind"],
@@ -101,7 +101,7 @@ def load_questions(path: Path) -> list[Question]:
     return questions
 
 
-def judge(question: Question, reply_text: str) -> Verdict:
+def judge(question: DemoQuestion, reply_text: str) -> Verdict:
     """Hold a reply against the question's forms, white space around it aside."""
     text = reply_text.strip()
     match = re.fullmatch(question.pattern, text)

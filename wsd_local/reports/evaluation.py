@@ -19,7 +19,7 @@ from typing import Any
 from wsd_local.errors import UsageError, reason
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.messages import conversation
-from wsd_local.reports.demo import MEASURED_GROUP, Question, Verdict, judge, load_questions
+from wsd_local.reports.demo import MEASURED_GROUP, DemoQuestion, Verdict, judge, load_questions
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import ReplySettings
 
@@ -48,7 +48,7 @@ Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class WayRow:
     """One way of answering, over all its questions.
 
     Shares lie between 0 and 1. Positions and tokens count base tokens, those of the draft alone its own; `mean_drafted`
@@ -110,21 +110,21 @@ class PrefixRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class DemoResults:
     """All that `measure` found."""
 
-    ways: tuple[Row, ...]
-    thresholds: tuple[Row, ...]
-    windows: tuple[Row, ...]
+    ways: tuple[WayRow, ...]
+    thresholds: tuple[WayRow, ...]
+    windows: tuple[WayRow, ...]
     perplexity: tuple[PrefixRow, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: a list for each table, fields as in `Row` and `PrefixRow`."""
+        """Plain values for JSON: a list for each table, fields as in `WayRow` and `PrefixRow`."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JudgedReply:
     """The figures of one reply. `tokens` counts all of it, `kept` the opening; `index` is the switch position."""
 
     text: str
@@ -136,7 +136,7 @@ class Answer:
     seconds: float
 
 
-def questions(path: Path | None = None, limit: int | None = None) -> list[Question]:
+def questions(path: Path | None = None, limit: int | None = None) -> list[DemoQuestion]:
     """The measured questions of a file, or the embedded pair's own held-out ones.
 
     Raises:
@@ -168,13 +168,13 @@ def steps(count: int) -> int:
     return (len(WAYS) + 1) * count + (len(THRESHOLDS) + len(WINDOWS) - 2) * swept
 
 
-def measure(pair: Pair, questions: Sequence[Question], step: Step) -> Results:
+def measure(pair: Pair, questions: Sequence[DemoQuestion], step: Step) -> DemoResults:
     """Answer, judge and read again. `step` is called after every reply, and after every question read."""
     answers = {way: _answers(pair, questions, settings, way, step) for way, settings in WAYS.items()}
     every = stride(len(questions))
     swept, known = questions[::every], answers[WSD][::every]
 
-    def sweep(name: str, points: Sequence[float], default: float) -> tuple[Row, ...]:
+    def sweep(name: str, points: Sequence[float], default: float) -> tuple[WayRow, ...]:
         rows = []
         for point in points:
             way, settings = f"WSD, {name} {point:g}", {name: point}
@@ -183,7 +183,7 @@ def measure(pair: Pair, questions: Sequence[Question], step: Step) -> Results:
         return tuple(rows)
 
     defaults = pair.settings
-    return Results(
+    return DemoResults(
         ways=tuple(_row(pair, way, settings, answers[way]) for way, settings in WAYS.items()),
         thresholds=sweep("threshold", THRESHOLDS, WAYS[WSD]["threshold"]),
         windows=sweep("window", WINDOWS, defaults.window),
@@ -192,13 +192,13 @@ def measure(pair: Pair, questions: Sequence[Question], step: Step) -> Results:
 
 
 def _answers(
-    pair: Pair, questions: Sequence[Question], settings: Mapping[str, Any], way: str, step: Step
-) -> list[Answer]:
+    pair: Pair, questions: Sequence[DemoQuestion], settings: Mapping[str, Any], way: str, step: Step
+) -> list[JudgedReply]:
     found = []
     for question in questions:
         reply = pair.reply(question.messages, max_tokens=MAX_TOKENS, **settings)
         found.append(
-            Answer(
+            JudgedReply(
                 text=reply.text,
                 verdict=judge(question, reply.text),
                 index=reply.switch.index,
@@ -212,7 +212,7 @@ def _answers(
     return found
 
 
-def _row(pair: Pair, way: str, settings: Mapping[str, Any], answers: Sequence[Answer]) -> Row:
+def _row(pair: Pair, way: str, settings: Mapping[str, Any], answers: Sequence[JudgedReply]) -> WayRow:
     checked = "mode" not in settings
     return row(
         way,
@@ -222,13 +222,15 @@ def _row(pair: Pair, way: str, settings: Mapping[str, Any], answers: Sequence[An
     )
 
 
-def row(way: str, answers: Sequence[Answer], *, window: int | None = None, threshold: float | None = None) -> Row:
+def row(
+    way: str, answers: Sequence[JudgedReply], *, window: int | None = None, threshold: float | None = None
+) -> WayRow:
     """Answers as one row. ValueError without any."""
     if not answers:
         raise ValueError("no answers")
     switches = [answer.index for answer in answers if answer.index is not None]
     well = [answer.verdict for answer in answers if answer.verdict.well]
-    return Row(
+    return WayRow(
         way=way,
         questions=len(answers),
         window=window,
@@ -256,7 +258,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _perplexity(
-    pair: Pair, questions: Sequence[Question], answers: Mapping[str, Sequence[Answer]], step: Step
+    pair: Pair, questions: Sequence[DemoQuestion], answers: Mapping[str, Sequence[JudgedReply]], step: Step
 ) -> tuple[PrefixRow, ...]:
     right: list[list[float]] = []
     wrong: list[list[float]] = []
@@ -271,7 +273,7 @@ def _perplexity(
     return tuple(row for row in rows if row.aligned or row.own)
 
 
-def reply_logprobs(pair: Pair, question: Question, text: str) -> list[float]:
+def reply_logprobs(pair: Pair, question: DemoQuestion, text: str) -> list[float]:
     """The base's log-probability of each token of `text`, tokenised after its own prompt for the question."""
     model, prompt = pair.models.model("base"), pair.models.base_format.prompt(conversation(question.messages))
     start, tokens = len(model.tokenize(prompt)), model.tokenize(prompt + text.strip())

@@ -1,6 +1,6 @@
 """`eval demo` as tables and as a page with charts.
 
-Contract: pure; `Results` in, `Table`s and HTML out.
+Contract: pure; `DemoResults` in, `Table`s and HTML out.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsd_local.reports.charts import Scale, bars, histograms, lines
-from wsd_local.reports.evaluation import BASE, DRAFT, USUAL, WSD, Perplexity, PrefixRow, Results, Row
+from wsd_local.reports.evaluation import BASE, DRAFT, USUAL, WSD, DemoResults, Perplexity, PrefixRow, WayRow
 from wsd_local.reports.html import (
     CHART_BINS,
     Chart,
@@ -35,7 +35,7 @@ _NOTE = (
 )
 
 
-def demo_tables(results: Results) -> list[Table]:
+def demo_tables(results: DemoResults) -> list[Table]:
     """The four tables of `eval demo`."""
     count = results.ways[0].questions
     return [
@@ -55,7 +55,7 @@ def _questions(count: int) -> str:
     return f"{count} held-out question{'' if count == 1 else 's'}"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: WayRow) -> tuple[str, ...]:
     return (
         percent(row.well),
         percent(row.right),
@@ -68,7 +68,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _sweep_table(title: str, name: str, rows: Sequence[Row]) -> Table:
+def _sweep_table(title: str, name: str, rows: Sequence[WayRow]) -> Table:
     cells = tuple((f"{getattr(row, name):g}", *_cells(row)) for row in rows)
     return Table(f"{title}: {_questions(rows[0].questions)}", (name, *_COLUMNS), cells)
 
@@ -102,7 +102,7 @@ def _next(found: Perplexity | None) -> str:
     return "" if found is None else f"{found.next:.2f}"
 
 
-def demo_page(results: Results) -> str:
+def demo_page(results: DemoResults) -> str:
     """`eval demo` as a page."""
     ways, thresholds, windows, _ = demo_tables(results)
     rows = {row.way: row for row in results.ways}
@@ -128,7 +128,7 @@ def demo_page(results: Results) -> str:
     return page("Weak-to-Strong Decoding in miniature", lead, parts)
 
 
-def _judged_chart(rows: Sequence[Row], figures: Table) -> Chart:
+def _judged_chart(rows: Sequence[WayRow], figures: Table) -> Chart:
     drawn = bars(
         [row.way for row in rows],
         {"well": [row.well for row in rows], "right": [row.right for row in rows]},
@@ -141,20 +141,20 @@ def _judged_chart(rows: Sequence[Row], figures: Table) -> Chart:
     return Chart("Answered well, and right", caption, drawn, figures)
 
 
-def _writers_chart(rows: Sequence[Row], figures: Table) -> Chart:
+def _writers_chart(rows: Sequence[WayRow], figures: Table) -> Chart:
     tokens = {"draft": [row.mean_kept for row in rows], "base": [row.mean_tokens - row.mean_kept for row in rows]}
     drawn = bars([row.way for row in rows], tokens, axis="tokens", label=lambda value: f"{value:.0f}", stacked=True)
     caption = "Mean tokens of a reply that the draft opened it with, and that the base wrote."
     return Chart("Who writes the reply", caption, drawn, figures)
 
 
-def _time_chart(rows: Sequence[Row], figures: Table) -> Chart:
+def _time_chart(rows: Sequence[WayRow], figures: Table) -> Chart:
     times = {"time": [row.median_s for row in rows]}
     drawn = bars([row.way for row in rows], times, axis="time", label=seconds, colours=(6,))
     return Chart("Time for a reply", "Median time for a whole reply, its prompt included.", drawn, figures)
 
 
-def _switch_chart(row: Row) -> Chart:
+def _switch_chart(row: WayRow) -> Chart:
     ranges = bins([0, *(at for at, _ in row.switches)], CHART_BINS)
     counts = binned(row.switches, ranges)
     title = "Where the base takes over"
@@ -172,7 +172,7 @@ def _switch_chart(row: Row) -> Chart:
     )
 
 
-def _sweep_charts(name: str, title: str, rows: Sequence[Row], figures: Table, every: str) -> list[Chart]:
+def _sweep_charts(name: str, title: str, rows: Sequence[WayRow], figures: Table, every: str) -> list[Chart]:
     points = [float(getattr(row, name)) for row in rows]
     axis = {"threshold": "threshold (confidence at which the base takes over)", "window": "window (base tokens)"}[name]
     return [

@@ -62,7 +62,7 @@ def _described(reply: Reply) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class BenchResults:
     """Figures of all repetitions, what they were measured on, and what else the processors did."""
 
     about: dict[str, Any]
@@ -90,7 +90,7 @@ def measure(
     progress: Callable[[str], None],
     resident: Callable[[], int],
     resident_before: int,
-) -> Results:
+) -> BenchResults:
     """Measure everything `repeat` times.
 
     Args:
@@ -109,7 +109,7 @@ def measure(
             figures |= part(bench)
         figures |= memory(bench.pair.models.plan, resident_before, resident())
         repetitions.append(figures | sums(figures, figures))
-    return Results(about(bench), tuple(repetitions), watch.elsewhere())
+    return BenchResults(about(bench), tuple(repetitions), watch.elsewhere())
 
 
 SECTIONS: dict[str, Callable[[Bench], Figures]] = {

@@ -37,7 +37,7 @@ WIDTHS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ReplyFigures:
     """The numbers of one reply. Tokens are base tokens, `drafted` counts draft tokens, rates are tokens per second.
 
     `finished_at` are seconds of the clock; None where the line does not say.
@@ -64,7 +64,7 @@ class RunFile:
 
     name: str
     path: Path
-    records: tuple[Record, ...]
+    records: tuple[ReplyFigures, ...]
     traits: Mapping[str, frozenset[str]]
     failed: int = 0
     torn: bool = False
@@ -147,7 +147,7 @@ def read_run(path: Path, name: str | None = None) -> RunFile:
     Raises:
         UsageError: it cannot be read, or a line of it is no reply.
     """
-    records: dict[object, Record | None] = {}
+    records: dict[object, ReplyFigures | None] = {}
     traits: dict[str, set[str]] = {}
     torn = False
     for number, line in _lines(path):
@@ -198,11 +198,11 @@ def _has_failed(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("error"), str) and "text" not in value
 
 
-def _record(value: Any) -> Record:
+def _record(value: Any) -> ReplyFigures:
     """The numbers of a reply's object. ValueError names the field that is missing or of the wrong kind."""
     draft, base = _part(value, "draft"), _part(value, "base")
     switch, timings = _part(value, "switch"), _part(value, "timings")
-    return Record(
+    return ReplyFigures(
         index=_optional_count(switch, "switch.index"),
         reason=_one_of(switch, "switch.reason", get_args(SwitchReason)),
         finish=_one_of(value, "finish_reason", get_args(FinishReason)),
@@ -324,7 +324,7 @@ def summary(run: RunFile) -> Summary:
     )
 
 
-def _wall(records: Iterable[Record]) -> float:
+def _wall(records: Iterable[ReplyFigures]) -> float:
     """Seconds in which any reply was in progress; replies of unknown time count one after the other."""
     alone, spans = [], []
     for record in records:

@@ -27,7 +27,7 @@ from typing import IO
 
 from wsd_local.errors import CancelledError
 
-Progress = Callable[[str, float], None]
+StepProgress = Callable[[str, float], None]
 """Called with what is being done and how much of it, 0 to 1."""
 Stoppable = Callable[[Callable[[], None]], None]
 """Called with a function that ends the work at once, from any thread."""
@@ -58,7 +58,7 @@ def nothing(*_: object) -> None:
 class Observer:
     """Who follows the work of a child process: `progress` is called with each step, `stoppable` once, with a stop."""
 
-    progress: Progress = nothing
+    progress: StepProgress = nothing
     stoppable: Stoppable = nothing
 
 
