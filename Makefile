@@ -23,11 +23,11 @@ chat: $(VENV)/.run
 
 # Some of each kind of test; what takes longer is marked `slow`.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20 -m "not slow"
 
 # All tests, half an hour on two cores.
 test-all: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20
 
 lint: $(VENV)/.dev audit
 	$(BIN)/ruff format --check .

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from makers import f32_copy, kin_pair
+from marking import mark
+from summary import Tell, skip_reason, write_summary
 
 from wsd_local.paths import demo_dir
-
-Tell = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +44,9 @@ def kin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return kin_pair(tmp_path_factory.mktemp("kin"))
 
 
-def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Why something was skipped."""
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return reason.removeprefix("Skipped: ")
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Markers that follow from what a test uses."""
+    mark(item)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
@@ -68,19 +66,8 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests wanted to tell, and why some were skipped, each reason once."""
-    reasons = Counter(
-        skip_reason(report).removeprefix("expected: ") for report in terminalreporter.getreports("skipped")
-    )
-    if reasons:
-        terminalreporter.section("skipped, and why")
-        for why, count in reasons.most_common():
-            terminalreporter.write_line(f"{count}: {why}")
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    lines = sorted(str(text) for report in reports for name, text in report.user_properties if name == "told")
-    if lines:
-        terminalreporter.section("told by the tests")
-        terminalreporter.write_line("\n".join(lines))
+    """Print what tests wanted to tell, and why some were skipped."""
+    write_summary(terminalreporter)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import EGG, LONG, complains, started, wsd
+from command_line import EGG, LONG, complains, started, wsd, wsd_process
 from makers import damaged, embedding_model
 from makers_more import random_lfm2
 
@@ -174,7 +174,7 @@ def test_every_option_reaches_the_settings() -> None:
 
 def test_options_reach_llama_cpp() -> None:
     options = ["--ctx", "512", "--cache-type-k", "f32", "--cache-type-v", "q8_0", "--flash-attn", "on", "--verbose"]
-    log = wsd("run", "hi", *options).stderr.decode()
+    log = wsd_process("run", "hi", *options).stderr.decode()
     assert re.search(r"n_ctx +: 512|n_ctx += 512", log)
     assert "K (f32)" in log and "V (q8_0)" in log
     assert re.search(r"flash_attn += enabled", log)
@@ -185,7 +185,7 @@ def test_options_reach_llama_cpp() -> None:
     [([], "disabled"), (["--flash-attn", "on"], "enabled"), (["--cache-type-v", "q8_0"], "enabled")],
 )
 def test_flash_attention_is_used_where_it_is_asked_for_or_needed(options: list[str], flash: str) -> None:
-    log = wsd("run", "hi", "--n-gpu-layers", "0", "--max-tokens", "2", "--verbose", *options).stderr.decode()
+    log = wsd_process("run", "hi", "--n-gpu-layers", "0", "--max-tokens", "2", "--verbose", *options).stderr.decode()
     assert set(re.findall(r"flash_attn += (\w+)", log)) == {flash}
 
 
@@ -293,7 +293,7 @@ def test_the_base_reads_the_format_that_a_file_says(tmp_path: Path) -> None:
 
 def test_a_hybrid_base_says_how_it_goes_back(tmp_path: Path) -> None:
     base = random_lfm2(tmp_path / "hybrid.gguf")
-    done = wsd(
+    done = wsd_process(
         "run", EGG, "--base", str(base), "--threshold", "0", "--check-chunk", "16", "--max-tokens", "30", "--verbose"
     )
     assert done.returncode == 0
@@ -382,7 +382,7 @@ def test_debug_shows_the_traceback() -> None:
 
 
 def test_verbose_shows_the_native_log_on_standard_error_only() -> None:
-    done = wsd("run", "hi", "--verbose")
+    done = wsd_process("run", "hi", "--verbose")
     assert b"llama_model_loader" in done.stderr
     assert b"llama_" not in done.stdout
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -17,10 +17,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from command_line import wsd
 from data_sets import VOCABULARIES, fixture_prompts, shared
 from exactness import exact_pair
 from free_proposals import eager
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
 from llguidance.llamacpp import lltokenizer_from_vocab
@@ -384,16 +385,16 @@ def test_random_texts_of_random_schemas_validate(model: Model, schema: Any, chan
         Constraint("json_schema", source)
         matcher = matching(model).matcher(grammar_of("json_schema", source))
     except UsageError:
-        return
+        reject()
+    texts: list[str | None] = []
     for _ in range(3):
-        try:
-            text = written(model, matcher.copy(), chance)
-        except DeadEndError:
-            continue
-        if text is not None:
-            jsonschema.Draft202012Validator(schema).validate(json.loads(text))
-            again = matcher.copy()
-            assert again.feed(text.encode()) and again.may_end
+        with contextlib.suppress(DeadEndError):
+            texts.append(written(model, matcher.copy(), chance))
+    assume(any(texts))
+    for text in filter(None, texts):
+        jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+        again = matcher.copy()
+        assert again.feed(text.encode()) and again.may_end
 
 
 VALUES: list[tuple[Any, st.SearchStrategy[Any]]] = [
@@ -416,8 +417,8 @@ def test_values_that_validate_can_be_written(model: Model, kind: tuple[Any, Any]
     if isinstance(value, dict):
         value = {name: value[name] for name in schema["properties"]}
     text = json.dumps(value, ensure_ascii=False)
-    if "\\u" not in text and "\x7f" not in text:  # of these, only what the schema itself names
-        assert allows(model, "json_schema", json.dumps(schema), text)
+    assume("\\u" not in text and "\x7f" not in text)  # of these, only what the schema itself names
+    assert allows(model, "json_schema", json.dumps(schema), text)
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
@@ -665,12 +666,6 @@ def test_proposals_and_chunks_change_nothing(demo_f32: tuple[Path, Path], asked:
 
 
 # -- the command line --------------------------------------------------------------------------------------------
-
-
-def wsd(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "wsd_local", *arguments, "--threads", "1"], input=stdin, capture_output=True, check=False
-    )
 
 
 def test_the_options(tmp_path: Path) -> None:

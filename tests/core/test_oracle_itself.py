@@ -439,6 +439,7 @@ def test_whole_drafts_survive_real_vocabularies(vocab: str, tmp_path: Path) -> N
     hard = [record for record in fixture_prompts() if record["name"] in HARD_TEXTS]
     pairs = [(record["prompt"], record["reply"]) for record in hard]
     pairs += [(prompt[:200], reply[:200]) for prompt, reply in llama3_replies(3)]
+    assert len(pairs) > 3
     for prompt, draft in pairs:
         ask = [{"role": "user", "content": prompt}]
         reply = made.reply(ask, draft_text=draft, threshold=2, max_tokens=300, on_draft_end="stop")

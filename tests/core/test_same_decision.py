@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Tell
 from data_sets import alpaca_instructions, fixture_conversations, fixture_prompts, mt_bench_first_turns, multi_turn
 from exactness import Conversation, Tally, exact_oracle, exact_pair
 from oracle import Oracle
+from summary import Tell
 
 from wsd_local.paths import demo_dir
 from wsd_local.reports.demo import load_questions
@@ -76,13 +76,15 @@ def check(tally: Tally, name: str, tell: Tell) -> None:
     assert len(tally.ties) <= 1 + tally.equal // 500
 
 
-PARTS = [("own", 0), ("mt_bench", 0), ("mt_bench", 1)] + [
-    (name, part) for name in ("questions", "alpaca", "multi_turn") for part in range(4)
+PARTS = [("mt_bench", 0), ("mt_bench", 1)] + [
+    (name, part) for name in ("own", "questions", "alpaca", "multi_turn") for part in range(4)
 ]
+QUICK = ("own", 0)
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("own", 0), *(pytest.param(*part, marks=pytest.mark.slow) for part in PARTS[1:])]
+    ("name", "part"),
+    [pytest.param(*part, marks=[] if part == QUICK else [pytest.mark.slow]) for part in PARTS],
 )
 def test_each_setting_on_all(pair: Pair, oracle: Oracle, name: str, part: int, tell: Tell) -> None:
     parts = max(number for other, number in PARTS if other == name) + 1

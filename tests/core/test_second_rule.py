@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import Tell
 from data_sets import fixture_prompts
 from exactness import TIE, difference, exact_oracle, exact_pair
 from oracle import Oracle, OracleReply
 from scripted import STOPS, Words, bounds
 from scripted import Pair as ScriptedPair
+from summary import Tell
 
 from wsd_local.core.decoding import Decoding
 from wsd_local.core.rules import Score

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts, vocabularies
 from exactness import EXACT
 from free_proposals import Flat, eager
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import BASE_LIKE_TEMPLATE, random_llama
 from makers_more import random_mamba, random_sliding
+from summary import Tell
 
 from wsd_local.core import speculation
 from wsd_local.core.costs import Acceptance, Costs, Experience, break_even, expected

@@ -17,12 +17,12 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from conftest import Tell
 from data_sets import fixture_prompts, llama3_replies, texts_by_script, vocabularies
 from exactness import TIE, sampled
 from makers import CHATML_TEMPLATE, random_llama
 from oracle import Oracle
 from scripted import bounds, split_at
+from summary import Tell
 
 from wsd_local.core.decoding import Decoding
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens

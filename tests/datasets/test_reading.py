@@ -581,9 +581,11 @@ def test_texts_come_back_as_they_were_written(prompts: list[str], ascii: bool, e
 def test_any_bytes_are_read_or_refused_in_one_line(content: bytes, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            read(written(Path(folder), name, content))
+            data = read(written(Path(folder), name, content))
         except UsageError as error:
             assert len(str(error).splitlines()) == 1
+        else:
+            assert sorted(places(data)) == list(range(len(data.items) + len(data.bad)))
 
 
 @given(

@@ -43,7 +43,9 @@ def test_it_reads_what_the_gguf_package_reads(demo_q8: tuple[Path, Path]) -> Non
 
 
 def test_real_vocabularies_are_read() -> None:
-    for vocab in vocabularies():
+    found = vocabularies()
+    assert found
+    for vocab in found:
         tokens = read_header(vocab).metadata["tokenizer.ggml.tokens"]
         assert isinstance(tokens, Array)
         assert len(list(tokens.strings())) == tokens.count > 30_000
@@ -185,7 +187,7 @@ def test_no_bytes_make_it_stumble(tmp_path_factory: pytest.TempPathFactory, data
     for content in (data, b"GGUF\x03\0\0\0" + data, b"GGUF\x03\0\0\0" + struct.pack("<QQ", 1, 2) + data):
         path.write_bytes(content)
         try:
-            read_header(path)
+            assert read_header(path).size <= len(content)
         except ModelError as error:
             assert "\n" not in str(error)
 

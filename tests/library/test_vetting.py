@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Tell
 from damage import variants
 from data_sets import VOCABULARIES, shared
 from gguf_layouts import split_in_three, with_entries
 from makers import embedding_model, packed, packed_string, random_llama, raw_entries
 from makers_more import random_lfm2, random_lora, random_mamba, random_sliding
+from summary import Tell
 
 import wsd_local as wsd
 from wsd_local.errors import CancelledError, ModelError, WsdError

@@ -17,7 +17,7 @@ from exactness import EXACT, PLAIN
 
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.events import Text
-from wsd_local.llama import Model
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.llama.mapped import MappedFile
 from wsd_local.runtime.pair import Pair
 
@@ -100,6 +100,9 @@ def test_a_model_that_is_not_mapped_needs_no_file(files: dict[str, Path]) -> Non
     with Model(files["base"], n_gpu_layers=0, load_mode="none") as model:
         cut(files["base"])
         model.check_file()
+        context = Context(model, ContextOptions(n_ctx=64, threads=1), Cancellation())
+        assert len(context.logprobs(0, model.tokenize("How do I boil an egg?"), 1)) > 3
+        context.close()
 
 
 @needs_handler

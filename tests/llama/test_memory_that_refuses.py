@@ -9,11 +9,11 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts
 from exactness import EXACT, Tally, exact_oracle, exact_pair, sampled
 from makers_more import MAKERS, paths_of_kinds, random_mamba
 from oracle import Oracle
+from summary import Tell
 
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import CancelledError

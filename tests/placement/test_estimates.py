@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from conftest import Tell
 from data_sets import vocabularies
 from gguf.constants import GGMLQuantizationType as Type
 from makers import random_llama
 from makers_more import random_lfm2, random_mamba, random_sliding
 from shapes import LLAMA_1B, LLAMA_3B, Shape, shaped_llama
+from summary import Tell
 
 from wsd_local.core.resources import FlashAttention, Machine
 from wsd_local.library.gguf import read_model
@@ -55,22 +55,35 @@ def estimate(path: Path, mode: str, ctx: int, kind: str, flash: str) -> int:
     return plan({"base": model}, Machine((), 100 * GIB, 100 * GIB, THREADS), wish).used(HOST)
 
 
-@pytest.mark.parametrize(("shape", "name"), [(LLAMA_1B, "1B"), (LLAMA_3B, "3B")], ids=["1B", "3B"])
-def test_within_five_percent(tmp_path: Path, tell: Tell, shape: Shape, name: str) -> None:
+CASES = [("mmap", 4096, "f16", "auto"), ("none", 4096, "f16", "auto")]
+MORE = [("none", 16384, "q8_0", "auto"), ("none", 8192, "f16", "off")]
+SHAPES = [
+    pytest.param(LLAMA_1B, Type.Q4_K, CASES, id="1B Q4_K"),
+    pytest.param(LLAMA_1B, Type.Q4_0, CASES + MORE, id="1B Q4_0", marks=pytest.mark.slow),
+    pytest.param(LLAMA_1B, Type.Q8_0, CASES, id="1B Q8_0", marks=pytest.mark.slow),
+    pytest.param(LLAMA_3B, Type.Q4_K, CASES, id="3B Q4_K", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("shape", "kind", "cases"), SHAPES)
+def test_within_five_percent(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tell: Tell,
+    shape: Shape,
+    kind: Type,
+    cases: list[tuple[str, int, str, str]],
+) -> None:
     vocab = next(path for path in vocabularies() if path.stem == "ggml-vocab-llama-bpe")
+    path = shaped_llama(tmp_path / "model.gguf", shape, vocab, kind)
     lines = []
-    for kind in (Type.Q4_K, Type.Q4_0, Type.Q8_0)[: 3 if name == "1B" else 1]:
-        path = shaped_llama(tmp_path / f"{kind.name}.gguf", shape, vocab, kind)
-        cases = [("mmap", 4096, "f16", "auto"), ("none", 4096, "f16", "auto")]
-        if kind is Type.Q4_0:
-            cases += [("none", 16384, "q8_0", "auto"), ("none", 8192, "f16", "off")]
-        for case in cases:
-            expected, found = estimate(path, *case), growth(path, *case)
-            mode, ctx, cache, flash = case
-            setting = f"{name} {kind.name}, {mode}, {ctx} tokens, {cache} caches, flash {flash}"
-            lines.append(f"{setting}: {expected / MIB:.0f} estimated, {found / MIB:.0f} MiB measured")
-            assert abs(expected - found) <= 0.05 * found, lines[-1]
-        path.unlink()
+    for case in cases:
+        expected, found = estimate(path, *case), growth(path, *case)
+        mode, ctx, cache, flash = case
+        setting = f"{request.node.callspec.id}, {mode}, {ctx} tokens, {cache} caches, flash {flash}"
+        lines.append(f"{setting}: {expected / MIB:.0f} estimated, {found / MIB:.0f} MiB measured")
+        assert abs(expected - found) <= 0.05 * found, lines[-1]
+    path.unlink()
     tell("memory", *lines)
 
 

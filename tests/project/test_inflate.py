@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pytest
 from bench.inflate import LLAMA_8B, LLAMA_160M, Layout, Small, inflate, planned, rounded, spread
 from bench.three_passes import load, three_passes
-from conftest import Tell
 from exactness import EXACT
 from oracle import Model, log_softmax
 from shapes import LLAMA_1B, LLAMA_3B, Shape
+from summary import Tell
 
 from wsd_local.library.gguf import read_header
 from wsd_local.library.quantize import quantize
@@ -88,7 +88,9 @@ def pairs(demo_f32: Both, inflated: Both) -> Iterator[tuple[Pair, Pair]]:
 def test_replies(pairs: tuple[Pair, Pair]) -> None:
     small, large = pairs
     questions = load_questions(demo_dir() / "questions.jsonl")
-    for question in questions[:: len(questions) // QUESTIONS][:QUESTIONS]:
+    some = questions[:: len(questions) // QUESTIONS][:QUESTIONS]
+    assert len(some) == QUESTIONS
+    for question in some:
         theirs, ours = (pair.reply(question.messages, max_tokens=72, probabilities=True) for pair in (small, large))
         assert ours.text == theirs.text
         assert ours.switch.index == theirs.switch.index

@@ -37,7 +37,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_builtin_vocabulary_spells_every_text_back(tiny: Path) -> None:
     model = load(tiny)
-    for text in fixture_texts():
+    texts = list(fixture_texts())
+    assert texts
+    for text in texts:
         assert model.detokenize(plain(model, text)) == text.encode()
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import Tell
 from data_sets import llama_cpp_templates
 from gguf_layouts import with_entries
 from makers import packed, packed_string, random_llama
+from summary import Tell
 from toy_templates import SIMPLE, Template, shown
 
 from wsd_local.core.text import THINKING

@@ -17,6 +17,7 @@ from typing import Any
 import llama_cpp
 import pytest
 from bench.native_loop import READS, NativeLoop, beside, in_lockstep, native_loop
+from command_line import wsd
 
 from wsd_local import cli
 from wsd_local.errors import CancelledError, FitError, UsageError
@@ -402,16 +403,11 @@ def test_models_that_take_turns_in_memory() -> None:
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def wsd(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "wsd_local", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
-
-
 SHORT = ("--threads", "1", "--prompt-tokens", "20", "--tokens", "8", "--repeat", "1", "--ctx", "512")
 
 
 def test_the_table() -> None:
-    done = wsd("demo", *SHORT)
+    done = wsd("bench", "demo", *SHORT)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
     assert lines[1].split() == ["what", "measured", "against", "ratio"]

@@ -6,8 +6,6 @@ import json
 import math
 import re
 import statistics
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import wsd
 from exactness import exact_oracle, exact_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,12 +45,6 @@ from wsd_local.reports.evaluation_page import demo_page, demo_tables
 from wsd_local.runtime.pair import load
 
 ASKED = 3
-
-
-def wsd(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "wsd_local", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL
-    )
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import wsd, wsd_process
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from page_reader import PageReader
@@ -47,13 +48,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def report(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "wsd_local", "eval", "report", *map(str, arguments)],
-        capture_output=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )
+    return wsd("eval", "report", *map(str, arguments), env={**os.environ, **environment})
 
 
 def complains(done: subprocess.CompletedProcess[bytes], *words: str, code: int = 2) -> None:
@@ -289,7 +284,9 @@ def test_ranges_are_few_and_hold_every_position_once(runs: list[dict[int, int]],
 @given(st.lists(RECORDS, min_size=1, max_size=3))
 def test_whatever_was_counted_can_be_shown(runs: list[list[ReplyFigures]]) -> None:
     found = [run_of(records, f"run {number}") for number, records in enumerate(runs)]
-    for table in run_tables(found, {}, 10):
+    tables = run_tables(found, {}, 10)
+    assert tables
+    for table in tables:
         assert all(len(cells) == len(table.columns) for cells in table.rows)
     if any(runs):
         PageReader(runs_page(found, {}))
@@ -381,7 +378,7 @@ def test_the_command_says_damage_in_one_line(tmp_path: Path) -> None:
     complains(report(path), str(path), "line 2", "not a reply")
     complains(report(tmp_path / "absent.jsonl"), "absent.jsonl", "No such file")
     complains(report(tmp_path), str(tmp_path), "cannot be read")
-    complains(report(), "RUNS is missing")
+    complains(report(), "RUN.jsonl")
 
 
 def test_an_empty_file_is_said(tmp_path: Path) -> None:
@@ -439,10 +436,11 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path) -> Non
     (tmp_path / "lacking").mkdir()
     (tmp_path / "lacking" / "matplotlib.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
     lacking = {"PYTHONPATH": str(tmp_path / "lacking")}
-    done = report(run, "--html", tmp_path / "page.html", **lacking)
+    environment = {**os.environ, **lacking}
+    done = wsd_process("eval", "report", str(run), "--html", str(tmp_path / "page.html"), env=environment)
     complains(done, '-m pip install "matplotlib>=3.9"', code=1)
     assert not (tmp_path / "page.html").exists()
-    assert report(run, **lacking).returncode == 0
+    assert wsd_process("eval", "report", str(run), env=environment).returncode == 0
 
 
 def test_drawing_without_matplotlib_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:

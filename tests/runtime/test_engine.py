@@ -89,11 +89,11 @@ def test_the_prompt_is_evaluated_once_and_checked_tokens_never_again(kin: tuple[
 
 def test_the_first_text_is_the_drafts_and_waits_for_no_prefill_of_the_base(kin: tuple[Path, Path]) -> None:
     with exact_pair(kin) as pair:
-        for event in pair.stream("word " * 100, threshold=0.5, max_tokens=40):
-            if isinstance(event, Text):
-                assert event.source == "draft"
-                assert pair.models.context("base").evaluated == 0
-                break
+        stream = pair.stream("word " * 100, threshold=0.5, max_tokens=40)
+        first = next(event for event in stream if isinstance(event, Text))
+        assert first.source == "draft"
+        assert pair.models.context("base").evaluated == 0
+        stream.close()
 
 
 def test_a_second_reply_reuses_the_prompt(pair: Pair) -> None:

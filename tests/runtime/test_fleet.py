@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tell
 from data_sets import fixture_conversations, fixture_prompts
 from exactness import EXACT, PLAIN, Tally, exact_oracle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from makers import BASE_LIKE_TEMPLATE, random_llama
 from makers_more import paths_of_kinds
+from summary import Tell
 
 from wsd_local.core.contexts import Question
 from wsd_local.errors import CancelledError, FitError, WsdError
@@ -171,11 +171,13 @@ def test_the_stream_of_each_reply_joins_to_its_text(kin: tuple[Path, Path]) -> N
         fleet: Fleet[int] = Fleet(pair)
         for index, prompt in enumerate(PROMPTS[:8]):
             fleet.ask(index, prompt, max_tokens=30, threshold=0.6)
-        streamed: dict[int, str] = {}
+        streamed, whole = dict.fromkeys(range(8), ""), dict[int, str]()
         for key, event in fleet.events():
             if isinstance(event, Finished):
-                assert streamed.get(key, "") == event.reply.text
-            streamed[key] = streamed.get(key, "") + getattr(event, "text", "")
+                whole[key] = event.reply.text
+            else:
+                streamed[key] += getattr(event, "text", "")
+    assert streamed == whole
 
 
 def test_a_stop_stops_all_and_they_go_on(kin: tuple[Path, Path]) -> None:
@@ -266,7 +268,9 @@ def test_any_questions_in_any_order_get_the_answers_of_a_fresh_context(
     many, fresh = contexts
     stems = [[7, 8, 9] * 9, [7, 8, 9] * 6 + [4] * 9, [5]]
     held: list[list[int]] = [list(stems[0]) for _ in range(4)]
-    for _ in range(data.draw(st.integers(1, 4))):
+    compared = 0
+    rounds = data.draw(st.integers(1, 4))
+    for _ in range(rounds):
         wanted: dict[int, dict[int, Any]] = {}
         questions = []
         for seq in data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True)):
@@ -297,6 +301,8 @@ def test_any_questions_in_any_order_get_the_answers_of_a_fresh_context(
             one.ask(Question(0, question.tokens, 0, keep))
             for position, logits in wanted[question.seq].items():
                 assert np.allclose(logits, expected[position], atol=1e-3)
+            compared += 1
+    assert compared >= rounds
 
 
 def test_more_sequences_than_llama_has_are_refused() -> None:

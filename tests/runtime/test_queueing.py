@@ -154,6 +154,7 @@ def test_streams_that_alternate_in_one_thread_do_not_mix(pair: Pair, alone: dict
                 texts[question] += event.text
             elif isinstance(event, Finished):
                 replies[question] = event.reply
+    assert replies.keys() == texts.keys()
     for question, reply in replies.items():
         assert said(reply) == said(alone[question])
         assert texts[question] == reply.text

@@ -788,7 +788,8 @@ def test_files_that_are_none(path: Path) -> None:
 def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.touch()
     with Store(path) as store:
-        asked(store)
+        chat, _ = asked(store)
+        assert [row.id for row in store.chats.find()] == [chat]
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros"])

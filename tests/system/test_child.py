@@ -94,7 +94,7 @@ def taken_by_python(folder: Path) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("how", ["command", "module"])
+@pytest.mark.parametrize("how", ["command", pytest.param("module", marks=pytest.mark.slow)])
 def test_no_command_runs_what_lies_in_the_working_folder(
     how: str, poisoned: Path, ran: Callable[[], str], demo_q8: tuple[Path, Path]
 ) -> None:

@@ -356,7 +356,7 @@ def test_no_secret_is_in_a_failure_of_the_library(tmp_path: Path, caplog: pytest
 
 def test_a_warning_of_a_server_cannot_steer_a_terminal(tmp_path: Path) -> None:
     with HubStandIn(**{REPO: Repo({FILE: b"GGUF"})}) as stand_in:
-        stand_in.always["head"] = Fault(status=500, headers={"X-HF-Warning": f"w; {GOOD_TOKEN} \x1b[2J\x9b2J"})
+        stand_in.next["head"].append(Fault(status=500, headers={"X-HF-Warning": f"w; {GOOD_TOKEN} \x1b[2J\x9b2J"}))
         done = run(tmp_path, "models", "pull", REPO, HF_ENDPOINT=stand_in.url, HF_TOKEN=GOOD_TOKEN)
     assert "\x1b" not in done.stderr and "\x9b" not in done.stderr
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import wsd
 
 from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import UsageError
@@ -86,16 +86,8 @@ def test_a_converted_model_needs_a_place(tmp_path: Path) -> None:
 
 def run(*arguments: str, folder: Path) -> tuple[int, str]:
     """A command's exit code and what it says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "wsd_local", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stderr
+    done = wsd(*arguments, cwd=folder)
+    return done.returncode, done.stderr.decode()
 
 
 @pytest.mark.parametrize(
