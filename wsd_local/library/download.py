@@ -123,15 +123,15 @@ class _Streamed:
             self._at += len(chunk)
 
     def sha256(self, size: int) -> str | None:
-        """Of a file of `size` bytes; None if it must be read for that."""
+        """The hash of a file of `size` bytes; None if the file must be read to compute it."""
         return self._digest.hexdigest() if self._whole and self._at == size else None
 
 
 def complete(part: Path, file: RemoteFile, remote: Remote, report: Report) -> str | None:
-    """Bring the bytes of a file that `part` does not have yet: their SHA-256 if all came in one piece.
+    """Fetch the bytes of a file that `part` does not have yet; returns their SHA-256 if they came in one piece.
 
     Raises:
-        WsdError: the server sends something else than the file, or too few bytes, or `part` had too many.
+        WsdError: the server sends another file, or too few bytes, or `part` had too many.
     """
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -1,4 +1,4 @@
-"""What this program wrote, so that it deletes nothing else.
+"""The files that this program wrote, so that it deletes no others.
 
 Contract: every transfer into the Hub's cache is recorded when its file is complete: repository, commit, path, name of
 the bytes, size, SHA-256, and what identifies the written file (`mark`). A file counts as ours only if it is
@@ -9,24 +9,22 @@ replaced since. The record is a file of the user's: whoever can change it could 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wsd_local.library.registry import change_transfers, transfers
-from wsd_local.library.repo_files import is_safe
+from wsd_local.library.repo_files import is_digest, is_safe
 
 Mark = tuple[int, ...]
-_HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """One file of a repository at one commit, in the Hub's cache in `cache`.
 
-    `written` is the mark of its bytes, None if another program had brought them; `linked` if the name in the snapshot
+    `written` is the mark of its bytes, None if another program wrote them; `linked` if the name in the snapshot
     is a link of ours.
     """
 
@@ -57,8 +55,8 @@ class Fetched:
 
     def is_sound(self) -> bool:
         """Whether its parts cannot lead out of the repository's folder."""
-        names = _HEX.fullmatch(self.blob) and _HEX.fullmatch(self.revision) and is_safe(self.repo)
-        return bool(names) and is_safe(self.file) and self.cache.is_absolute()
+        names = is_digest(self.blob) and is_digest(self.revision) and is_safe(self.repo)
+        return names and is_safe(self.file) and self.cache.is_absolute()
 
 
 def mark(status: os.stat_result) -> Mark:
@@ -67,17 +65,17 @@ def mark(status: os.stat_result) -> Mark:
 
 
 def record(entry: Fetched) -> None:
-    """Remember what a transfer wrote."""
+    """Record a file that a transfer wrote."""
     change_transfers(lambda rows: [*(row for row in rows if not _is_of(row, entry)), _row(entry)])
 
 
 def recorded() -> list[Fetched]:
-    """All that is recorded and can be true."""
+    """All records that are valid."""
     return [entry for row in transfers() if (entry := _entry(row)) is not None and entry.is_sound()]
 
 
 def forget_deleted() -> None:
-    """Forget what was recorded of files that are gone; of bytes that are still there, that they are ours is kept."""
+    """Drop the records of files that are gone; for bytes that are still there it stays recorded that they are ours."""
     gone = [entry for entry in recorded() if not os.path.lexists(entry.pointer)]
     left = [replace(entry, linked=False) for entry in gone if entry.written is not None and entry.bytes.exists()]
     change_transfers(

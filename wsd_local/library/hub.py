@@ -47,10 +47,10 @@ T = TypeVar("T")
 Progress = Callable[[int, int, Phase], None]
 """Receives the bytes done, their total and the phase; an exception from it stops the transfer."""
 _Choice = Callable[[Sequence[str]], tuple[str, tuple[str, ...]]]
-"""The name of what is meant, and its files, of the paths in a repository."""
+"""Chooses from the paths in a repository: the name of the model, and its files."""
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts; one that brings bytes starts the row again."""
+"""Seconds between attempts; after one that transfers bytes they start anew."""
 
 _API_TIMEOUT = 30.0
 
@@ -112,9 +112,9 @@ class Hub:
     # -- plan ------------------------------------------------------------------------------------------------
 
     def plan(self, what: str, name: str | None = None, own: Mapping[str, PairEntry] | None = None) -> Plan:
-        """What must be done to have a pair, a model of the catalog, or OWNER/NAME[:QUANTISATION or file] here.
+        """The steps that bring a pair, a model of the catalog, or OWNER/NAME[:QUANTISATION or file] here.
 
-        `name` is what the model is to be called; `own` are the user's pairs.
+        `name` is the model's name on this machine; `own` are the user's pairs.
 
         Raises:
             UsageError: the text names nothing that could be fetched, or `name` cannot be used.
@@ -137,7 +137,7 @@ class Hub:
         return plan
 
     def checkpoint(self, repo: str) -> Download:
-        """What must be fetched to convert a checkpoint: its weights, and what describes them.
+        """The files of a checkpoint that converting needs: its weights, and their description.
 
         Raises:
             UsageError: the text names no repository.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,17 +17,11 @@ from typing import TYPE_CHECKING
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.library.catalog import catalog_models
 from wsd_local.library.download import http_package, requested_wait
+from wsd_local.library.repo_files import is_digest
 from wsd_local.system.network import hub_token, one_line, withheld, without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
-
-_HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-def is_digest(text: str) -> bool:
-    """Whether a text is a SHA-1 or SHA-256 in hexadecimal digits."""
-    return _HEX.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

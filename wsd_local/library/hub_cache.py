@@ -14,7 +14,7 @@ from wsd_local.errors import WsdError
 from wsd_local.files import known_sha256, write_text
 from wsd_local.library.download import RemoteFile, Report, size_of, wrong
 from wsd_local.library.fetched import Fetched, mark, record, wrote_bytes
-from wsd_local.library.hub_address import is_digest
+from wsd_local.library.repo_files import is_digest
 
 
 @dataclass(frozen=True, slots=True)

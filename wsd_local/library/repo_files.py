@@ -180,6 +180,11 @@ def checked_repository(repo: str) -> str:
     return repo
 
 
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-1 or SHA-256 in hexadecimal digits."""
+    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text) is not None
+
+
 def is_safe(path: str) -> bool:
     """Whether a path of a repository stays inside it on every system, and can be shown."""
     return path.isprintable() and not re.search(r'[\\:*?"<>|]', path) and all(map(is_file_name, path.split("/")))
