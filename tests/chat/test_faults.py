@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -393,3 +393,17 @@ async def test_the_narrow_and_the_low_screen_leave_out_what_has_no_room(tmp_path
         await until(pilot, lambda: len(app.screen_stack) == 1)
         await pilot.press("f8")
         await until(pilot, lambda: isinstance(app.screen, ModelPicker) and "Enter loads" in shown(app))
+
+
+async def test_a_chat_with_values_of_wrong_kinds_is_a_message(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        chat = app.conversation.chat
+        with closing(sqlite3.connect(tmp_path / "chats.db")) as connection:
+            connection.execute("""UPDATE replies SET report = '{"draft": 3, "base": 4, "timings": 5}'""")
+            connection.commit()
+        app.start(app.chats.open(chat))
+        await until(pilot, lambda: any("damaged" in notice.message for notice in app._notifications))
+        await pilot.press("ctrl+n")
+        await ask(app, pilot, EGG)
+        assert len(texts(app)) == 2, "and the chat goes on"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from wsd_local.errors import UsageError
 from wsd_local.store.file import ChatFile
 from wsd_local.store.finding import clean, one_line
-from wsd_local.store.rows import Preset, as_json
+from wsd_local.store.rows import Preset, as_json, preset_row
 
 
 class Presets:
@@ -20,7 +18,7 @@ class Presets:
         """All presets by name."""
         with self._file.reading() as db:
             found = db.execute("SELECT * FROM presets ORDER BY name").fetchall()
-        return [Preset(row["name"], row["pair"], row["system"], json.loads(row["settings"])) for row in found]
+        return [preset_row(row) for row in found]
 
     def save(self, preset: Preset) -> None:
         """Keep a preset; one of the same name is replaced.

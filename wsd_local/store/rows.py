@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from wsd_local.core.decoding import ReplyToken
 from wsd_local.prompts.messages import Role
-from wsd_local.store.finding import clean
+from wsd_local.store.checking import COUNT, NOTHING, NUMBER, TEXT, checked_report, of_kind, readable
+from wsd_local.store.finding import clean, snippet
 
 State = Literal["writing", "finished", "cancelled", "failed"]
 Writer = Literal["draft", "base", "given"]
@@ -123,36 +124,67 @@ class Preset:
 
 
 def chat_row(row: sqlite3.Row) -> ChatRow:
-    """A chat from its columns and `messages`."""
-    names = ("id", "title", "pair", "system", "preset", "messages", "head")
-    return ChatRow(
-        **{name: row[name] for name in names},
-        created=_at(row["created"]),
-        updated=_at(row["updated"]),
-        deleted=_time(row["deleted"]),
-    )
+    """A chat from its columns and `messages`.
+
+    Raises:
+        StoreError: a column is damaged.
+    """
+    kinds = {"title": TEXT, "pair": TEXT, "system": TEXT + NOTHING, "preset": TEXT + NOTHING, "head": COUNT + NOTHING}
+    with readable(f"chat {row['id']}"):
+        return ChatRow(
+            id=row["id"],
+            messages=row["messages"],
+            **{name: of_kind(name, row[name], kind) for name, kind in kinds.items()},
+            created=_at(row["created"]),
+            updated=_at(row["updated"]),
+            deleted=_time(row["deleted"]),
+        )
 
 
 def message_row(row: sqlite3.Row, state: State) -> MessageRow:
-    """A message from its columns and those of its reply."""
-    reply = None
-    if row["spans"] is not None:
-        reply = ReplyRow(
-            pair=row["pair"],
-            settings=json.loads(row["settings"]),
-            spans=spans_of(row["spans"]),
-            finish_reason=row["finish_reason"],
-            error=row["error"],
-            report=json.loads(row["report"]),
-            ended=_time(row["ended"]),
-        )
-    names = ("id", "chat", "parent", "role", "text")
-    return MessageRow(**{name: row[name] for name in names}, state=state, created=_at(row["created"]), reply=reply)
+    """A message from its columns and those of its reply.
+
+    Raises:
+        StoreError: a column is damaged.
+    """
+    with readable(f"message {row['id']} of chat {row['chat']}"):
+        reply = None
+        if row["spans"] is not None:
+            reply = ReplyRow(
+                pair=of_kind("pair", row["pair"], TEXT),
+                settings=of_kind("its settings", json.loads(row["settings"]), (dict,)),
+                spans=spans_of(row["spans"]),
+                finish_reason=of_kind("finish_reason", row["finish_reason"], TEXT + NOTHING),
+                error=of_kind("error", row["error"], TEXT + NOTHING),
+                report=checked_report(json.loads(row["report"])),
+                ended=_time(row["ended"]),
+            )
+        kinds = {"parent": COUNT + NOTHING, "role": TEXT, "text": TEXT}
+        values = {name: of_kind(name, row[name], kind) for name, kind in kinds.items()}
+        return MessageRow(row["id"], row["chat"], **values, state=state, created=_at(row["created"]), reply=reply)
 
 
-def hit(row: sqlite3.Row, snippet: str, marks: tuple[tuple[int, int], ...]) -> Hit:
-    """What was found."""
-    return Hit(row["chat"], row["id"], row["title"], row["role"], _at(row["created"]), snippet, marks)
+def preset_row(row: sqlite3.Row) -> Preset:
+    """A preset from its columns.
+
+    Raises:
+        StoreError: a column is damaged.
+    """
+    with readable(f"preset {row['name']!r}"):
+        settings = of_kind("its settings", json.loads(row["settings"]), (dict,))
+        system = of_kind("system", row["system"], TEXT + NOTHING)
+        return Preset(of_kind("name", row["name"], TEXT), of_kind("pair", row["pair"], TEXT), system, settings)
+
+
+def hit(row: sqlite3.Row, query: str) -> Hit:
+    """A message that a query found.
+
+    Raises:
+        StoreError: a column is damaged.
+    """
+    with readable(f"message {row['id']} of chat {row['chat']}"):
+        title, text = of_kind("title", row["title"], TEXT), of_kind("its text", row["text"], TEXT)
+        return Hit(row["chat"], row["id"], title, row["role"], _at(row["created"]), *snippet(text, query))
 
 
 # -- columns --------------------------------------------------------------------------------------------------
@@ -165,7 +197,10 @@ def as_json(value: Any) -> str:
 
 def spans_of(column: str) -> tuple[Span, ...]:
     """The spans of a column."""
-    return tuple(Span(source, length) for source, length in json.loads(column))
+    found = json.loads(column)
+    return tuple(
+        Span(of_kind("a writer", source, TEXT), of_kind("a length", length, COUNT)) for source, length in found
+    )
 
 
 def spans_column(spans: Iterable[Span]) -> str:
@@ -188,11 +223,23 @@ def packed(tokens: Sequence[ReplyToken]) -> bytes:
 
 
 def unpacked(column: bytes | None) -> tuple[ReplyToken, ...]:
-    """The tokens of a column."""
+    """The tokens of a column.
+
+    Raises:
+        StoreError: it is damaged.
+    """
     if column is None:
         return ()
-    lists = json.loads(zlib.decompress(column))
-    return tuple(ReplyToken(*values) for values in zip(*(lists[name] for name in _TOKEN), strict=True))
+    with readable("the tokens of a reply"):
+        lists = json.loads(zlib.decompress(column))
+        return tuple(_token(*values) for values in zip(*(lists[name] for name in _TOKEN), strict=True))
+
+
+def _token(id_: Any, text: Any, source: Any, prob: Any, window: Any) -> ReplyToken:
+    of_kind("a token's id", id_, COUNT)
+    _ = of_kind("a token's text", text, TEXT), of_kind("a token's writer", source, TEXT)
+    _ = of_kind("a probability", prob, NUMBER + NOTHING), of_kind("a probability", window, NUMBER + NOTHING)
+    return ReplyToken(id_, text, source, prob, window)
 
 
 def moment(time: datetime) -> str:

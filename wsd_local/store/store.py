@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from wsd_local.store import finding, queries, rows, schema
+from wsd_local.store import queries, rows, schema
 from wsd_local.store.chats import Chats
 from wsd_local.store.file import ChatFile, default_path
 from wsd_local.store.messages import Messages
@@ -94,7 +94,7 @@ class Store:
         columns = "messages.id, chat, role, messages.text, messages.created, title"
         with self._file.reading() as db:
             found = queries.found(db, text, columns, "JOIN chats ON chats.id = chat AND deleted IS NULL", limit)
-        return [rows.hit(row, *finding.snippet(row["text"], text)) for row in found]
+        return [rows.hit(row, text) for row in found]
 
     def export(self, chat_id: int, kind: Literal["markdown", "json"], *, all_branches: bool = False) -> str:
         """A chat as a text file: the branch that is shown, or all of them.
