@@ -399,3 +399,15 @@ def test_help_and_version_load_nothing_heavy() -> None:
     assert b"heavy: []" in done.stdout
     assert b"--on-draft-end" in done.stdout
     assert wsd("--version").stdout.startswith(b"wsd-local 0.")
+
+
+def test_wsd_chat_is_the_command_chat() -> None:
+    def wsd_chat(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        code = "import sys; sys.argv[0] = 'wsd-chat'; from wsd_local.cli import chat_main; chat_main()"
+        return subprocess.run([sys.executable, "-c", code, *arguments], input=b"", capture_output=True, check=False)
+
+    complains(wsd_chat(), 2, "wsd-chat needs a terminal")
+    complains(wsd_chat("--threshold", "high"), 2, "--threshold is 'high'", "See wsd-chat --help.")
+    shown, same = wsd_chat("--help").stdout, wsd("chat", "--help").stdout
+    assert shown.startswith(b"Usage: wsd-chat [OPTIONS]")
+    assert set(re.findall(rb"--[a-z-]+", same)) <= set(re.findall(rb"--[a-z-]+", shown))
