@@ -1,6 +1,9 @@
 # Two commands do all the set-up: `make run` answers a prompt, `make test` passes the tests that take minutes at most.
 
-PYTHON ?= python3
+# A Python on the path that is new enough; where there is none, uv installs one for this folder alone.
+NEWER = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  if $$p -c '$(NEWER)' 2> /dev/null; then echo $$p; break; fi; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PROMPT ?= How do I boil an egg?
@@ -12,6 +15,13 @@ export CXXFLAGS += -U__AMX_INT8__
 PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.toml)
 # Fails where the llama.cpp that pip found in its cache crashes.
 TRIAL = wsd_local.llama.trial models/demo/draft-q8_0.gguf 2000000 none repack
+# For a machine whose Python is older than the program's libraries need.
+define NEW_PYTHON
+@echo "Python here is older than 3.11: fetching 3.12 with uv."
+python3 -m venv $(VENV)-uv
+$(VENV)-uv/bin/python -m pip install --quiet uv
+UV_PYTHON_INSTALL_DIR=$(abspath $(VENV)-uv)/python $(VENV)-uv/bin/uv venv --quiet --clear --seed --python 3.12 $(VENV)
+endef
 
 .PHONY: audit run chat test test-all lint docs demo pictures train clean
 
@@ -56,7 +66,7 @@ train: $(VENV)/.dev
 	$(BIN)/python models/training/train.py
 
 $(VENV)/.run: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(if $(PYTHON),$(PYTHON) -m venv $(VENV),$(NEW_PYTHON))
 	@echo "Installing; llama.cpp is compiled once, which takes some minutes."
 	$(BIN)/python -m pip install -e .
 	@$(BIN)/python -m $(TRIAL) || $(BIN)/python -m pip install --no-cache-dir --force-reinstall --no-deps $(PINNED)
@@ -67,4 +77,4 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .cache
+	rm -rf $(VENV) $(VENV)-uv build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .cache
