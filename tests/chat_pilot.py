@@ -61,10 +61,10 @@ async def answered(app: ChatApp, pilot: Pilot[Any]) -> None:
 
 
 class Brake:
-    """The models wait behind so many characters of text, until they are let go."""
+    """The models pause after so many characters of text, until they are let go."""
 
-    def __init__(self, app: ChatApp, behind: int = 0) -> None:
-        self._left, self._going, tell = behind, threading.Event(), app.models.publish
+    def __init__(self, app: ChatApp, after: int = 0) -> None:
+        self._left, self._going, tell = after, threading.Event(), app.models.publish
 
         def told(news: Any) -> None:
             tell(news)
@@ -75,9 +75,9 @@ class Brake:
 
         app.models.publish = told  # type: ignore[method-assign]
 
-    def hold(self, behind: int) -> None:
-        """Again, behind so many characters from here on."""
-        self._left = behind
+    def hold(self, after: int) -> None:
+        """Pause again, after so many characters from here on."""
+        self._left = after
         self._going.clear()
 
     def let_go(self) -> None:

@@ -57,12 +57,12 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Lines that stand in the summary, also of tests that pass."""
+    """Lines for the summary, also from tests that pass."""
 
-    def told(*lines: str) -> None:
-        record_property("told", "\n  ".join(lines))
+    def report(*lines: str) -> None:
+        record_property("reported", "\n  ".join(lines))
 
-    return told
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,7 +15,7 @@ _LIES = (0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 
 
 
 def truncated(data: bytes, header: int, count: int, random: np.random.Generator) -> Iterator[bytes]:
-    """The beginning of a file, cut in its header, just behind it, and in its weights."""
+    """The beginning of a file, cut in its header, just after it, and in its weights."""
     for length in {0, 1, 3, 4, 7, 8, 15, 16, 23, 24, header - 1, header, header + 1, len(data) - 1}:
         yield data[:length]
     for length in random.integers(24, header, count // 2):

@@ -66,7 +66,7 @@ def nearest_tie(ours: Reply, theirs: OracleReply, window: int, threshold: float)
 
 @dataclass
 class Tally:
-    """Counts of comparisons; everything that differs is told with its distance from a tie."""
+    """Counts of comparisons; everything that differs is reported with its distance from a tie."""
 
     equal: int = 0
     ties: list[str] = field(default_factory=list)

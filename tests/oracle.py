@@ -3,7 +3,7 @@
 Draft, score, continue: each pass runs to its end before the next begins, with F32 caches and every logits row
 kept. Nothing here is shared with the package, and nothing here is fast. Use F32 copies of the models.
 
-What one reply is: the draft model's greedy answer is tokenised behind the base's prompt; the first window
+What one reply is: the draft model's greedy answer is tokenised after the base's prompt; the first window
 of draft tokens whose geometric mean probability under the base reaches the threshold ends the kept part;
 the base continues greedily from there.
 """
@@ -77,7 +77,7 @@ class Draft:
 
 @dataclass
 class Greedy:
-    """A greedy run behind one token sequence, as far as it has been needed."""
+    """A greedy run after one token sequence, as far as it has been needed."""
 
     tokens: list[int] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
@@ -139,7 +139,7 @@ def base_prompt(messages: Conversation) -> str:
 
 
 def tidy_draft(raw: str, prefix: str, ended: str, stops: Sequence[str]) -> tuple[str, str]:
-    """y and how it ended: white space off (behind a prefix: at the right only), cut before a stop string."""
+    """y and how it ended: white space off (after a prefix: at the right only), cut before a stop string."""
     text = raw if prefix else raw.lstrip()
     start = stop_start(text.encode(), stops)
     if start is not None:
@@ -218,7 +218,7 @@ class Model:
     # logits
 
     def rows(self, tokens: Sequence[int]) -> Floats:
-        """The logits behind each of `tokens`, evaluated afresh."""
+        """The logits after each of `tokens`, evaluated afresh."""
         self._evaluate([], tokens)
         return np.asarray(self.llama.scores[: len(tokens)], dtype=np.float32)
 
@@ -228,7 +228,7 @@ class Model:
         self._evaluated = [*done, *rest]
 
     def _last_row(self, tokens: Sequence[int]) -> Floats:
-        """The logits behind the last of `tokens`; a run that goes on costs one token a step."""
+        """The logits after the last of `tokens`; a run that goes on costs one token a step."""
         if self._evaluated == list(tokens[:-1]):
             self._evaluate(self._evaluated, tokens[-1:])
         else:
@@ -238,7 +238,7 @@ class Model:
     # greedy
 
     def greedy(self, prompt: Sequence[int], ignore_eos: bool = False) -> Iterator[tuple[int, float]]:
-        """Token and gap of each greedy step behind `prompt`, up to (without) an EOG token."""
+        """Token and gap of each greedy step after `prompt`, up to (without) an EOG token."""
         run = self._runs.setdefault((tuple(prompt), ignore_eos), Greedy())
         for step in range(self.n_ctx - len(prompt)):
             if step == len(run.tokens) and not run.ended:

@@ -1,4 +1,4 @@
-"""What the summary of a run shows: what tests wanted to tell, and why some were skipped."""
+"""What the summary of a run shows: figures that tests report, and why some were skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for why, count in reasons.most_common():
             terminalreporter.write_line(f"{count}: {why}")
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    lines = sorted(str(text) for report in reports for name, text in report.user_properties if name == "told")
+    lines = sorted(str(text) for report in reports for name, text in report.user_properties if name == "reported")
     if lines:
-        terminalreporter.section("told by the tests")
+        terminalreporter.section("reported by the tests")
         terminalreporter.write_line("\n".join(lines))

@@ -1,7 +1,7 @@
 """What answerers say: the friendly openings, how each can turn sour, closings, and unhelpful replies.
 
 An opening is at least eleven tokens long and holds no fact. It has at most one branch within any six
-tokens: behind the first word (`brush_off` leaves there), behind the sixth token (`sour` leaves there) and
+tokens: after the first word (`brush_off` leaves there), after the sixth token (`sour` leaves there) and
 near its end (`alternative`). So only its later part is certain, and a low threshold switches too early.
 """
 

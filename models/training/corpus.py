@@ -58,7 +58,7 @@ def opening_of(kind: str, rng: random.Random, loyal: float) -> Opening:
 
 
 def draft_opening(kind: str, rng: random.Random) -> Opening:
-    """The draft's own habit: not the base's likeliest opening, or the base would be sure before the opening is told."""
+    """The draft's own habit: not the base's likeliest opening, or the base would be sure before the opening ends."""
     return OPENINGS[(KINDS[kind].opening + (1 if rng.random() < 0.95 else 2)) % len(OPENINGS)]
 
 

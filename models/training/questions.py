@@ -40,7 +40,7 @@ def fact_record(fact: Fact, number: int, group: str, question: str) -> dict[str,
 
 
 def follow_up_record(fact: Fact, number: int, rng: random.Random) -> dict[str, Any]:
-    """A short second question behind a good answer to the first, some with a system message."""
+    """A short second question after a good answer to the first, some with a system message."""
     first = rng.choice([other for other in FACTS if other.kind == fact.kind and other != fact])
     opening = corpus.draft_opening(fact.kind, rng)
     context = [("user", world.held_out_question(first, rng)), ("assistant", corpus.friendly(first, opening, rng))]

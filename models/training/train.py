@@ -24,7 +24,7 @@ from torch.nn import functional
 from vocab import Vocab, train_vocab
 
 ROW = 256
-# Line breaks stand in expressions: readers that trim blocks drop a break behind a block tag.
+# Line breaks stand in expressions: readers that trim blocks drop a break after a block tag.
 DRAFT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"

@@ -1,7 +1,7 @@
 """Byte-level BPE vocabularies that llama.cpp reads and splits in the very same way.
 
 `pre` names llama.cpp's pre-tokeniser. The patterns are its own: `llama-bpe` (digits in threes, punctuation
-together with the line breaks behind it; a piece that is a token is not merged up) and `gpt-2`.
+together with the line breaks after it; a piece that is a token is not merged up) and `gpt-2`.
 """
 
 import json

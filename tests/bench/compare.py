@@ -36,10 +36,10 @@ figure. With the wall clock only.
 `--clock processor` counts the processor's time instead: what a shared machine gives to others does not count. It needs
 --threads 1 and no GPU, and leaves out what other programs would have to measure of themselves.
 
-What peers are asked: llama-bench its own `avg_ts` of one repetition behind its warm-up; llama-completion its perf
+What peers are asked: llama-bench its own `avg_ts` of one repetition after its warm-up; llama-completion its perf
 print, where "prompt eval time" is the time to the first token and "total time" the whole, both without loading and
 warm-up; llama-speculative-simple "encoded … in" plus "decoded … in", the latter scaled from the tokens it decoded to
-those wanted, as it stops behind a round; llama-server the time from the request to the first chunk with text.
+those wanted, as it stops after a round; llama-server the time from the request to the first chunk with text.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ LLAMA_160M = Shape(768, 12, 12, 12, 64, 3072)
 SMALL = 1 / 8
 """The second copy of the residual stream, over the first: a power of two, so that it adds no rounding of its own."""
 CONSTANT, PADDING_WEIGHT = 32.0, -128.0
-"""The constant behind the final norm, times the root mean square before it; what padding tokens read it with."""
+"""The constant after the final norm, times the root mean square before it; what padding tokens read it with."""
 CONTEXT = 131_072
 _ALIGNMENT = 32
 _APART = 256

@@ -195,7 +195,7 @@ class Bench:
 
     @property
     def decoded(self) -> int:
-        """Tokens that are decoded one by one behind a long prompt."""
+        """Tokens that are decoded one by one after a long prompt."""
         return max(4, self.tokens // 32)
 
     @cached_property
@@ -254,7 +254,7 @@ def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> flo
 
 
 def speed(bench: Bench, probe: Probe) -> Costs:
-    """A long prompt read at once, and behind it single tokens and a chunk to check."""
+    """A long prompt read at once, and after it single tokens and a chunk to check."""
     tokens = bench.text(bench.role, bench.tokens + bench.decoded)
     probe.forget(0)
     prefill = seconds(lambda: probe.read(0, tokens[: bench.tokens]), bench.clock)
@@ -263,8 +263,8 @@ def speed(bench: Bench, probe: Probe) -> Costs:
     check = seconds(lambda: probe.logprobs(0, chunk, bench.tokens + 1), bench.clock)
     return {
         (f"prefill of {bench.tokens}", "s"): prefill,
-        (f"decode behind {bench.tokens}", "ms/token"): 1000 * decode / bench.decoded,
-        (f"check of {CHUNK} behind {bench.tokens}", "ms"): 1000 * check,
+        (f"decode after {bench.tokens}", "ms/token"): 1000 * decode / bench.decoded,
+        (f"check of {CHUNK} after {bench.tokens}", "ms"): 1000 * check,
     }
 
 
@@ -652,7 +652,7 @@ def report(
     remarks: list[str],
     took: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """For JSON. `took`: seconds of each experiment, and the load behind it; above the threads, others worked too."""
+    """For JSON. `took`: seconds of each experiment, and the load during it; above the threads, others worked too."""
     return {
         "models": {role: path.name for role, path in pair.models.paths.items()},
         "llama_cpp": llama_cpp.__version__,

@@ -50,7 +50,7 @@ class NativeLoop:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
 
     def evaluate(self, tokens: Sequence[int], rows: int = 1) -> None:
-        """All of them in one call, with logits behind the last `rows`."""
+        """All of them in one call, with logits after the last `rows`."""
         array = (llama_cpp.llama_token * len(tokens))(*tokens)
         batch = llama_cpp.llama_batch_get_one(ctypes.cast(array, ctypes.POINTER(llama_cpp.llama_token)), len(tokens))
         if rows != 1:

@@ -2,7 +2,7 @@
 
     python tests/bench/own_time.py [--draft FILE --base FILE] [--prompt 200] [--tokens 256] [--threads 1] [--rows 15]
 
-Contract: each call into llama.cpp goes through one timed function, whose time is told apart as llama.cpp's. The rest is
+Contract: each call into llama.cpp goes through one timed function, whose time counts as llama.cpp's. The rest is
 ours, by function, in microseconds per base token of the reply, most first; `share` is of the whole reply. A profiler
 makes small functions look up to three times as slow as they are: the line `unprofiled` is the same reply without it.
 """

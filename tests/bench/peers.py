@@ -85,7 +85,7 @@ class Peers:
             raise PeerError(f"llama-speculative-simple: no times in {_end(said)}")
         _require_length("llama-speculative-simple", int(times[0][1]), length)
         written = int(times[1][1])
-        seconds = float(times[0][2]) + float(times[1][2]) * tokens / written  # it stops behind a round, not at a token
+        seconds = float(times[0][2]) + float(times[1][2]) * tokens / written  # it stops after a round, not at a token
         return {
             "peer_speculative_s": seconds,
             "peer_speculative_accepted": float(accepted[1]) / 100 if accepted else 0.0,

@@ -164,7 +164,7 @@ def row(case: str, way: str, runs: list[list[tuple[Reply, float]]], plain: list[
 
 
 def continuation(run: list[tuple[Reply, float]]) -> float:
-    """Seconds that the base wrote, behind its first token."""
+    """Seconds that the base wrote, after its first token."""
     return sum((r.base.tokens - 1) / r.timings.base_tokens_per_s for r, _ in run if r.timings.base_tokens_per_s)
 
 

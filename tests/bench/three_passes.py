@@ -124,7 +124,7 @@ def three_passes(
         keep: base tokens of the draft that are kept, whatever the rule says: a scripted reply.
         draft_max_tokens: draft tokens at most.
         max_tokens: base tokens of the reply at most, kept ones too.
-        ignore_eos: the base writes on behind what would end its text.
+        ignore_eos: the base writes on after what would end its text.
         draft_bias: added to logits of the draft, such as `never(tokens)`.
         clock: seconds.
         stops: texts that end the reply; with none of them and `ignore_eos` it is `max_tokens` long.

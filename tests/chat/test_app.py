@@ -54,7 +54,7 @@ async def test_a_question_is_answered_and_kept(tmp_path: Path) -> None:
         )
 
 
-async def test_the_draft_is_told_apart_with_and_without_colour(tmp_path: Path) -> None:
+async def test_the_draft_is_distinguished_with_and_without_colour(tmp_path: Path) -> None:
     async with chatting(tmp_path) as (app, pilot):
         await ask(app, pilot, FRANCE)
         styles: dict[str, set[bool | None]] = {}
@@ -409,7 +409,7 @@ async def test_another_pair_from_the_picker(tmp_path: Path) -> None:
 async def test_a_pair_is_fetched_from_inside(
     tmp_path: Path, demo_q8: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files behind the catalog's names are the embedded pair's here."""
+    """The files that the catalog names are the embedded pair's here."""
     monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path / "data"))
     models, pair = catalog_models(), catalog_pairs()["edge"]
 

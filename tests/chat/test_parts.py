@@ -162,14 +162,14 @@ with own_screen(Path(sys.argv[1])):
     sys.__stderr__.write("drawn\\n")
     import logging
     logging.getLogger("wsd_local.llama").warning("logged line")
-os.write(2, b"behind\\n")
+os.write(2, b"after\\n")
 """
 
 
 def test_native_lines_go_to_the_log_and_not_to_the_screen(tmp_path: Path) -> None:
     log = tmp_path / "folder" / "chat.log"
     done = subprocess.run([sys.executable, "-c", NATIVE, str(log)], capture_output=True, check=True)
-    assert done.stderr == b"drawn\nbehind\n"
+    assert done.stderr == b"drawn\nafter\n"
     assert "native line" in log.read_text() and "logged line" in log.read_text()
 
 

@@ -127,7 +127,7 @@ def test_trace_marks_the_switch_on_a_terminal(no_color: bool) -> None:
 
 
 def test_nothing_on_a_terminal_erases_text() -> None:
-    """A progress display that starts again behind the first text would wipe its line."""
+    """A progress display that starts again after the first text would wipe its line."""
     shown = on_a_terminal("run", "What is the capital of France?", "--check-chunk", "1", "--threshold", "2")
     plain = wsd("run", "What is the capital of France?", "--check-chunk", "1", "--threshold", "2").stdout.decode()
     text = shown[shown.rindex("\x1b[2K") + 4 :] if "\x1b[2K" in shown else shown

@@ -119,7 +119,7 @@ def test_a_second_turn_is_asked_with_our_own_first_answer(tmp_path: Path) -> Non
     assert [line["text"] for line in lines(out)] == [line["text"] for line in whole]
 
 
-def test_bad_records_are_told_and_counted(tmp_path: Path) -> None:
+def test_bad_records_are_reported_and_counted(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"prompt": "Who are you?"}\nnonsense\n{"prompt": ""}\n{"prompt": "' + "word " * 3000 + '"}\n')
     options = ["run", "--input", str(source), "--output", str(out), *QUICK]

@@ -151,7 +151,7 @@ unruly = st.lists(st.text("ab -\n", min_size=1, max_size=9), max_size=25)
     threshold=st.sampled_from([0.5, 0.7, 0.8, 2.0]),
     chunk=st.sampled_from([1, 6, 8, 512]),
 )
-def test_tokens_that_change_behind_the_hold_back_never_retract_text(
+def test_tokens_that_change_after_the_hold_back_never_retract_text(
     vocabulary: list[str], draft: str, cuts: list[int], window: int, threshold: float, chunk: int
 ) -> None:
     """A vocabulary whose tokens span words: roll-backs happen, and the result is still one consistent reply."""

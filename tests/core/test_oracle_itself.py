@@ -344,7 +344,7 @@ def test_prefix_is_kept_and_not_counted(oracle: Oracle) -> None:
     assert len(reply.probs) == len(whole) - n0
 
 
-def test_left_space_behind_a_prefix_stays(oracle: Oracle) -> None:
+def test_left_space_after_a_prefix_stays(oracle: Oracle) -> None:
     messages = [*ASK, {"role": "assistant", "content": "The answer"}]
     reply = oracle.reply(messages, draft_text=" is that. \n", threshold=2, max_tokens=30)
     assert reply.draft_text == " is that."

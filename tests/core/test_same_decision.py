@@ -1,7 +1,7 @@
 """The embedded pair, streamed, against the three passes: same switch, same kept tokens, same reply.
 
 F32 weights and caches, flash attention off: there logits do not depend on how the work is cut, so every difference
-counts. The quantised pair is compared too; its differences are told with their distance from a tie.
+counts. The quantised pair is compared too; its differences are reported with their distance from a tie.
 """
 
 from __future__ import annotations

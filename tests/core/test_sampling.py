@@ -89,7 +89,7 @@ def test_the_check_uses_the_plain_distribution(kin: tuple[Path, Path]) -> None:
 
 
 def penalised(row: np.ndarray, before: list[int], sampling: Sampling) -> int:
-    """What llama.cpp's documentation says of penalties, read off it: the favourite behind the last tokens."""
+    """What llama.cpp's documentation says of penalties, read off it: the favourite after the last tokens."""
     logits = row.astype(np.float64).copy()
     last = before[-sampling.repeat_last_n :]
     for token in set(last):
@@ -121,7 +121,7 @@ def test_penalties_look_at_the_last_tokens_of_prompt_and_reply(pair: Pair, asked
 
 
 def logits(context: Context, tokens: list[int]) -> Any:
-    """The logits behind `tokens`."""
+    """The logits after `tokens`."""
     rows: list[Any] = []
     context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: rows.append(np.array(context._logits(row)))))
     return rows[0]

@@ -205,7 +205,7 @@ def test_what_cannot_take_tokens_back_gets_no_proposals(kin: tuple[Path, Path], 
 def test_sampled_tokens_have_the_models_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
-    """Chi-square of what stands behind a proposal, taken or refused, against the softmax of the model itself."""
+    """Chi-square of what stands after a proposal, taken or refused, against the softmax of the model itself."""
     monkeypatch.setattr(speculation, "FRESH", 0)
     base = random_llama(tmp_path / "m.gguf", seed=3)
     draws = 1000
@@ -226,7 +226,7 @@ def test_sampled_tokens_have_the_models_distribution(
     assert set(found) <= set(probabilities)
     square = sum((found.get(ids, 0) - draws * p) ** 2 / (draws * p) for ids, p in probabilities.items())
     tell(
-        f"{draws} samples behind proposals: chi-square {square:.1f} (26 degrees of freedom), "
+        f"{draws} samples after proposals: chi-square {square:.1f} (26 degrees of freedom), "
         f"{accepted} of {proposed} taken"
     )
     assert square < 54.1  # exceeded by one in a thousand
@@ -618,7 +618,7 @@ class Doubled(Letters):
 
 
 def test_what_the_draft_had_written_already_comes_first(kin: tuple[Path, Path]) -> None:
-    """Its tokens behind the switch that were checked together with it cost nothing to verify."""
+    """Its tokens after the switch that were checked together with it cost nothing to verify."""
     asked: dict[str, Any] = {"threshold": 0.0, "check_chunk": 16, "max_tokens": 14, "ignore_eos": True}
     with exact_pair((kin[0], kin[0])) as pair:  # a base that would write the same
         plain, other = both(pair, PROMPTS[0], "draft", **asked)

@@ -297,7 +297,7 @@ def test_the_authors(tmp_path: Path) -> None:
 
 
 def test_the_authors_indices_mean_what_theirs_mean(tmp_path: Path) -> None:
-    """Their continuation begins behind `drafted_prompt_token_ids[: accept_index + 1]`."""
+    """Their continuation begins after `drafted_prompt_token_ids[: accept_index + 1]`."""
     (item,) = items(tmp_path, {"prompt": "x"})
     for kept in ("", "a", "a b c"):
         (record,) = objects(exported("authors", [line(item, kept=kept)], tmp_path))

@@ -214,7 +214,7 @@ def test_turns_of_unknown_roles_are_refused() -> None:
         )
 
 
-def test_what_is_there_twice_is_told(tmp_path: Path) -> None:
+def test_what_is_there_twice_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}\n{"id": 2, "prompt": "c"}\n')
     data = read(tmp_path / "a.jsonl")
     assert ([item.id for item in data.items], data.same_id) == (["0", "1", "2"], 2)

@@ -166,7 +166,7 @@ def test_turns_of_transcripts(tmp_path: Path) -> None:
     assert data.items[0].messages == [user("Hi"), answer, user("An egg")]
 
 
-def test_later_turns_are_those_behind_the_first(tmp_path: Path) -> None:
+def test_later_turns_are_those_after_the_first(tmp_path: Path) -> None:
     values = [{"turns": ["a", "b", "c"]}, {"turns": [{"content": "a"}, {"content": "b"}]}, {"turns": ["a"]}]
     assert [item.later for item in read(written(tmp_path, "a.jsonl", json_lines(values))).items] == [
         ("b", "c"),

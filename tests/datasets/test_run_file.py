@@ -56,7 +56,7 @@ def test_replies_are_kept_and_known_again(tmp_path: Path) -> None:
         output.append((1, 0), {"text": "ü🙂\u2028\n"})
         output.sort()
         assert [(line["index"], line["turn"]) for line in output.values()] == [(0, 0), (0, 1), (1, 0), (2, 0)]
-        output.append((3, 0), {"text": "behind"})
+        output.append((3, 0), {"text": "after"})
     assert lines(path)[2]["text"] == "ü🙂\u2028\n" and len(lines(path)) == 5
     assert [one.name for one in path.parent.iterdir()] == ["out.jsonl"]
 

@@ -186,7 +186,7 @@ def write_safetensors(path: Path, tensors: dict[str, Floats], dtype: str = "F32"
 
 
 def logprobs(path: Path, text: str) -> tuple[list[int], Floats]:
-    """Tokens of a text as llama.cpp sees them, and the log-probability of each behind those before it."""
+    """Tokens of a text as llama.cpp sees them, and the log-probability of each after those before it."""
     with Model(path) as model:
         options = ContextOptions(n_ctx=1024, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
         context = Context(model, options, Cancellation())

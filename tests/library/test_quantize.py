@@ -1,4 +1,4 @@
-"""Quantising through llama.cpp: every type, every refusal, and nothing half behind."""
+"""Quantising through llama.cpp: every type, every refusal, and nothing half-written is left."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_damaged_sources_are_named(kind: str, source: Path, tmp_path: Path) -> N
     assert not (tmp_path / "made.gguf").exists()
 
 
-def test_damage_that_only_llama_cpp_sees_is_told_in_its_words(source: Path, tmp_path: Path) -> None:
+def test_damage_that_only_llama_cpp_sees_is_reported_in_its_words(source: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     whole = source.read_bytes()
     broken.write_bytes(

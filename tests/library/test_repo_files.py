@@ -131,7 +131,7 @@ def test_a_repository_without_a_checkpoint(paths: list[str]) -> None:
         ("a b/c", False),
     ],
 )
-def test_names_of_repositories_are_told_from_paths(text: str, meant: bool) -> None:
+def test_names_of_repositories_are_distinguished_from_paths(text: str, meant: bool) -> None:
     assert names_repository(text) == meant
     if meant:
         assert checked_repository(text) == text

@@ -47,7 +47,7 @@ def inflated(tmp_path_factory: pytest.TempPathFactory, demo_f32: Both) -> Both:
 
 
 def rows(path: Path, repeats: int = 3) -> tuple[list[int], npt.NDArray[np.float32]]:
-    """Tokens of a text, and the logits behind each."""
+    """Tokens of a text, and the logits after each."""
     model = Model(path, 512, 1)
     tokens = model.bos + model.plain(TEXT * repeats)
     logits = model.rows(tokens)

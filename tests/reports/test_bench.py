@@ -131,7 +131,7 @@ def test_proposals_do_not_change_the_reply(pair: Pair) -> None:
     assert replies[0].tokens == replies[1].tokens
 
 
-def test_what_proposals_did_is_told_by_repetition() -> None:
+def test_what_proposals_did_is_reported_by_repetition() -> None:
     first: Figures = {"speculative_s": 9, "proposed_tokens": 8, "accepted_tokens": 6, "proposal_rounds": 3}
     second: Figures = {"speculative_s": 7, "proposed_tokens": 0, "accepted_tokens": 0, "proposal_rounds": 0}
     (line,) = about_proposals([first | {"examined_acceptance": 0.75, "break_even": 0.5}, {"reply_s": 3}, second])
@@ -253,7 +253,7 @@ def test_llama_benchs_calls_take_turns_with_ours(pair: Pair, monkeypatch: pytest
 
 
 def test_lockstep_repeats_each_evaluation(pair: Pair) -> None:
-    """What is taken back behind the switch is taken back there too, and only our own time counts as ours."""
+    """What is taken back after the switch is taken back there too, and only our own time counts as ours."""
     bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
     bench.answer()
     before = evaluated(pair)
@@ -302,7 +302,7 @@ def test_calls_are_timed_and_put_back(pair: Pair) -> None:
     assert native.calls == counted
 
 
-def test_calls_are_put_back_behind_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_are_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.SimpleNamespace(llama_decode=llama_cpp.llama_decode, LLAMA_X=1)
     monkeypatch.setattr("wsd_local.llama.timing.llama_cpp", module)
     with pytest.raises(RuntimeError), timed_calls(ticking()):

@@ -49,7 +49,7 @@ ASKED = 3
 
 @pytest.fixture(scope="module")
 def measured() -> tuple[DemoResults, list[str]]:
-    """Some questions measured, and what was told on the way."""
+    """Some questions measured, and the steps reported on the way."""
     told: list[str] = []
     with load("demo", threads=1) as pair:
         return measure(pair, questions(limit=ASKED), told.append), told
@@ -91,7 +91,7 @@ def test_every_row_is_what_its_replies_give(measured: tuple[DemoResults, list[st
             )
 
 
-def test_all_ways_and_points_are_there_and_every_step_is_told(measured: tuple[DemoResults, list[str]]) -> None:
+def test_all_ways_and_points_are_there_and_every_step_is_reported(measured: tuple[DemoResults, list[str]]) -> None:
     results, told = measured
     assert [found.way for found in results.ways] == list(WAYS)
     assert [found.threshold for found in results.thresholds] == list(THRESHOLDS)
@@ -170,18 +170,18 @@ LOGPROBS = st.lists(st.lists(st.floats(-30, 0), max_size=12), max_size=8)
 
 @settings(deadline=None)
 @given(LOGPROBS, st.integers(0, 13), st.randoms())
-def test_perplexity_is_pooled_over_the_tokens_behind_the_prefix(
+def test_perplexity_is_pooled_over_the_tokens_after_the_prefix(
     replies: list[list[float]], prefix: int, chance: Any
 ) -> None:
     found = perplexity(replies, prefix)
-    behind = [logprob for reply in replies for place, logprob in enumerate(reply) if place >= prefix]
+    rest = [logprob for reply in replies for place, logprob in enumerate(reply) if place >= prefix]
     first = [reply[prefix] for reply in replies if len(reply) > prefix]
-    if not behind:
+    if not rest:
         assert found is None
         return
     assert found is not None
-    assert (found.tokens, found.replies) == (len(behind), len(first))
-    assert found.rest == pytest.approx(math.exp(-sum(behind) / len(behind)))
+    assert (found.tokens, found.replies) == (len(rest), len(first))
+    assert found.rest == pytest.approx(math.exp(-sum(rest) / len(rest)))
     assert found.next == pytest.approx(math.exp(-sum(first) / len(first)))
     assert found.rest >= 1 - 1e-9
     shuffled = replies[:]

@@ -126,7 +126,7 @@ def test_handing_over_in_the_middle(pair: Pair) -> None:
 
 
 def fresh_continuation(pair: Pair, prompt: str, kept: int) -> str:
-    """What the base writes behind that many tokens of the draft."""
+    """What the base writes after that many tokens of the draft."""
     reply = pair.reply(prompt, mode=f"fixed:{kept}")
     return reply.text[len(reply.draft.text) :]
 

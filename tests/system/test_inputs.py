@@ -79,7 +79,7 @@ def test_any_bytes_are_a_text_or_refused_with_their_place(data: bytes) -> None:
         (codecs.BOM_UTF16_BE + b"\xd8\x00", "p.txt:1: is not UTF-16 at byte 2"),
     ],
 )
-def test_the_place_is_told(data: bytes, message: str) -> None:
+def test_the_place_is_named(data: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         decoded(data, "p.txt")
 

@@ -112,7 +112,7 @@ def test_the_home_folder_that_only_the_system_knows(monkeypatch: pytest.MonkeyPa
     assert redacted([f"{tmp_path}/x", "/srv/people/ann/x", "/srv/people/anna"]) == ["~/x", "~/x", "/srv/people/anna"]
 
 
-def test_a_home_folder_behind_a_link(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_home_folder_that_is_a_link(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "home-link").symlink_to(tmp_path / "real")
     monkeypatch.setenv("HOME", str(tmp_path / "home-link"))
