@@ -105,7 +105,7 @@ def test_names_of_one_s_own_are_offered(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("WSD_LOCAL_DATA", str(tmp_path / "data"))
     config.write_text('[pairs.kitchen]\ndraft = "demo-draft"\nbase = "demo-base"\n')
     with Store() as store:
-        chat = store.create(title="Eggs")
+        chat = store.chats.create(title="Eggs")
     shell = in_shell("bash", tmp_path)
     assert "kitchen" in shell("wsd-local fit ")
     assert str(chat) in shell("wsd-local chats show ").split()
