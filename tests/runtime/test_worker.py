@@ -19,7 +19,8 @@ def worker() -> Iterator[Worker]:
     worker = Worker()
     cancelled = threading.Event()
     clearing = SimpleNamespace(clear=cancelled.clear)
-    pair = SimpleNamespace(cancel=cancelled.set, cancellation=clearing, close=lambda: None, cancelled=cancelled)
+    models = SimpleNamespace(cancellation=clearing)
+    pair = SimpleNamespace(cancel=cancelled.set, models=models, close=lambda: None, cancelled=cancelled)
     worker.pair = pair  # type: ignore[assignment]
     yield worker
     worker.close()
