@@ -1,15 +1,21 @@
-"""One reply: how far it has come."""
+"""One reply: what it is made from, and how far it has come."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exactness import exact_pair
+from exactness import EXACT, PLAIN, exact_pair
 
 import wsd_local as wsd
 from wsd_local.core.decoding import Phase
+from wsd_local.prompts.messages import conversation
+from wsd_local.runtime.engine import Engine
+from wsd_local.runtime.loading import LoadedModels
+from wsd_local.runtime.run import Run, RunOptions
 
 EGG = "How do I boil an egg?"
 
@@ -49,3 +55,28 @@ def test_progress_of_one_model_alone_counts_for_that_model(pair: wsd.Pair, mode:
     progress = run.progress
     counts = {"draft": progress.draft_tokens, "base": progress.base_tokens}
     assert counts.pop(mode) == len(run.reply.tokens) == 8 and set(counts.values()) == {0}
+
+
+def test_a_run_needs_models_and_an_engine_alone(demo_f32: tuple[Path, Path]) -> None:
+    ticks = itertools.count()
+    with LoadedModels(*demo_f32, EXACT) as models:
+        engine = Engine(models.context, models.cancellation)
+        options = RunOptions(clock=lambda: float(next(ticks)), endless_draft=True)
+        settings = replace(PLAIN, threshold=1.1, draft_max_tokens=70, ignore_eos=True, max_tokens=80)
+        run = Run(models, engine, conversation(EGG), settings, options)
+        list(run)
+        assert run.reply.draft.drafted_tokens == 70  # the draft alone would have ended its turn
+        assert run.timings.total_s == int(run.timings.total_s) > 0
+        with wsd.Pair(draft=demo_f32[0], base=demo_f32[1], reply=PLAIN, loading=EXACT) as pair:
+            assert pair.reply(EGG, threshold=1.1, draft_max_tokens=70).draft.drafted_tokens < 70
+
+
+def test_a_pair_can_stand_over_models_of_ones_own(demo_f32: tuple[Path, Path]) -> None:
+    models = LoadedModels(*demo_f32, EXACT)
+    with wsd.Pair.over(models, reply=PLAIN) as pair:
+        assert pair.models is models
+        own = pair.reply(EGG, max_tokens=20)
+    with pytest.raises(wsd.WsdError, match="closed"):
+        models.load()
+    with exact_pair(demo_f32) as other:
+        assert own.text == other.reply(EGG, max_tokens=20).text

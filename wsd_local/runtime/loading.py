@@ -106,10 +106,12 @@ class LoadedModels:
         """Load what a mode needs; all files are checked before the first is loaded.
 
         Raises:
+            WsdError: the models are closed.
             ModelError: a file is missing, damaged, or refused by llama.cpp.
             CancelledError: `progress` returned False.
         """
         with self._lock:
+            self._require_open()
             missing = [role for role in roles_of(mode) if role not in self._models]
             for role in missing:
                 self._files[role].look()
@@ -131,7 +133,6 @@ class LoadedModels:
             WsdError: they are closed, or cannot be loaded.
         """
         with self._lock:
-            self._require_open()
             self.load(mode)
             yield
 
