@@ -160,14 +160,8 @@ class Session:
         cancelled = partial(models.queue.is_cancelled, models.queue.place())
         with models.ready(settings.mode):
             one, other = (
-                prepare(
-                    models,
-                    [*self.messages, *conversation(text)],
-                    settings,
-                    left_out=self.left_out,
-                    cancelled=cancelled,
-                )
-                for text in "ab"
+                prepare(models, conversation(messages), settings, left_out=self.left_out, cancelled=cancelled)
+                for messages in ([*self.messages, *conversation(text)] for text in "ab")
             )
         for role in one.prompts:
             tokens = list(one.tokens(role))
