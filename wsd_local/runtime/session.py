@@ -214,4 +214,4 @@ class Session:
         try:
             yield from run.events()
         finally:
-            self.messages[-1] = {"role": "assistant", "content": self.given + run.reply.text}
+            self.messages[-1] = {"role": "assistant", "content": self.given + run.machine.text}
