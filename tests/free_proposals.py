@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from exactness import EXACT
+
 from wsd_local.core.costs import Acceptance, Costs, Experience
+from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.pair import Pair
+from wsd_local.settings import LoadSettings, ReplySettings
 
 
 class Flat(Costs):
@@ -29,10 +35,10 @@ class Sure(Acceptance):
         pass
 
 
-def eager(pair: Pair) -> Pair:
-    """The pair as if proposals cost nothing."""
-    pair.models.experience = Experience(
+def eager(paths: tuple[Path, Path], *, loading: LoadSettings = EXACT, reply: ReplySettings | None = None) -> Pair:
+    """An exact pair for which proposals seem to cost nothing."""
+    experience = Experience(
         costs={"draft": Flat(0.01), "base": Flat(1.0)},
         acceptance={name: Sure(0.9) for name in Experience().acceptance},
     )
-    return pair
+    return Pair.over(LoadedModels(*paths, loading, experience=experience), reply=reply)

@@ -43,8 +43,8 @@ def exact_pair(paths: tuple[Path, Path]) -> Pair:
 
 @pytest.fixture(scope="module")
 def pair(kin: tuple[Path, Path]) -> Iterator[Pair]:
-    with exact_pair(kin) as pair:
-        yield eager(pair)
+    with eager(kin) as pair:
+        yield pair
 
 
 # -- the same tokens -----------------------------------------------------------------------------------------
@@ -79,8 +79,7 @@ def test_greedy_replies_are_the_same(pair: Pair, source: str, threshold: float, 
 
 def test_the_embedded_pair(demo_f32: tuple[Path, Path], tell: Tell) -> None:
     """Its draft and base know the same language: most of what the draft proposes is taken."""
-    with exact_pair(demo_f32) as pair:
-        eager(pair)
+    with eager(demo_f32) as pair:
         total = [0, 0]
         for _, messages in fixture_conversations()[::6]:
             plain, other = both(pair, messages, max_tokens=80)
@@ -144,8 +143,7 @@ def test_two_vocabularies(names: tuple[str, str], tmp_path: Path) -> None:
         random_llama(tmp_path / "draft.gguf", draft, seed=0, chat_template=BASE_LIKE_TEMPLATE),
         random_llama(tmp_path / "base.gguf", base, seed=1),
     )
-    with exact_pair(files) as pair:
-        eager(pair)
+    with eager(files) as pair:
         for prompt in PROMPTS[:2]:
             plain, other = both(pair, prompt, "draft", threshold=0.0, max_tokens=40, draft_max_tokens=20)
             assert_same(plain, other)
@@ -153,8 +151,7 @@ def test_two_vocabularies(names: tuple[str, str], tmp_path: Path) -> None:
 
 
 def test_a_sliding_window_forgets_refused_tokens(tmp_path: Path) -> None:
-    with exact_pair((random_llama(tmp_path / "d.gguf", seed=2), random_sliding(tmp_path / "b.gguf", seed=1))) as pair:
-        eager(pair)
+    with eager((random_llama(tmp_path / "d.gguf", seed=2), random_sliding(tmp_path / "b.gguf", seed=1))) as pair:
         for prompt in [COPY, *PROMPTS[:4]]:
             plain, other = both(pair, prompt, threshold=0.3, max_tokens=120, draft_max_tokens=30, ignore_eos=True)
             assert_same(plain, other)
@@ -193,11 +190,9 @@ def test_conversations_reuse_what_proposals_left(pair: Pair) -> None:
 
 def test_what_cannot_take_tokens_back_gets_no_proposals(kin: tuple[Path, Path], tmp_path: Path) -> None:
     loading = LoadSettings(ctx=2048, threads=1, resident="one")
-    with Pair(draft=kin[0], base=kin[1], loading=loading) as pair:
-        eager(pair)
+    with eager(kin, loading=loading) as pair:
         assert pair.reply(COPY, max_tokens=60).speculation.rounds == 0
-    with exact_pair((kin[0], random_mamba(tmp_path / "m.gguf", seed=1))) as pair:
-        eager(pair)
+    with eager((kin[0], random_mamba(tmp_path / "m.gguf", seed=1))) as pair:
         assert pair.reply(COPY, max_tokens=60).speculation.rounds == 0
 
 
@@ -209,8 +204,7 @@ def test_sampled_tokens_have_the_models_distribution(
     monkeypatch.setattr(speculation, "FRESH", 0)
     base = random_llama(tmp_path / "m.gguf", seed=3)
     draws = 1000
-    with exact_pair((base, base)) as pair:
-        eager(pair)
+    with eager((base, base)) as pair:
         asked: dict[str, Any] = {"mode": "fixed:2", "max_tokens": 6, "temperature": 1.0, "top_k": 3, "ignore_eos": True}
         found: dict[tuple[int, ...], int] = {}
         proposed = accepted = 0
@@ -640,7 +634,7 @@ def test_a_draft_that_fails_is_missed_only_where_it_is_needed(
     kin: tuple[Path, Path], mode: str, source: str, phase: Phase, missed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {"mode": mode, "threshold": 0.0, "max_tokens": 24, "ignore_eos": True}
-    with exact_pair(kin) as pair:
+    with eager(kin) as pair:
         plain = pair.reply(COPY, **asked, speculation="off")
         draft, jobs = pair.models.context("draft"), list[Any]()
         advance, step = pair.engine.advance, draft.step
@@ -659,7 +653,6 @@ def test_a_draft_that_fails_is_missed_only_where_it_is_needed(
 
         monkeypatch.setattr(pair.engine, "advance", watched)
         monkeypatch.setattr(draft, "step", failing)
-        eager(pair)
         if missed:
             with pytest.raises(WsdError, match="status -3"):
                 pair.reply(COPY, **asked, speculation=source)
@@ -713,8 +706,7 @@ def test_a_context_that_is_nearly_full(tmp_path: Path) -> None:
         random_llama(tmp_path / "base.gguf", base, seed=1),
     )
     loading = LoadSettings(ctx=160, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
-    with Pair(draft=files[0], base=files[1], loading=loading) as pair:
-        eager(pair)
+    with eager(files, loading=loading) as pair:
         asked: dict[str, Any] = {"threshold": 0.0, "max_tokens": 500, "ignore_eos": True}
         plain, other = both(pair, "hi", "draft", **asked)
         assert_same(plain, other)
@@ -722,8 +714,7 @@ def test_a_context_that_is_nearly_full(tmp_path: Path) -> None:
 
 
 def test_a_reply_can_be_looked_at_while_a_prompt_is_read(kin: tuple[Path, Path]) -> None:
-    with exact_pair(kin) as pair:
-        eager(pair)
+    with eager(kin) as pair:
         run = pair.start(COPY * 30, max_tokens=20, ignore_eos=True)
         texts: list[str] = []
         for event in run.events():
