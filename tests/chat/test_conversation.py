@@ -16,6 +16,7 @@ from wsd_chat.entries import Entry, entries, messages_of, tokens_of
 from wsd_local.errors import UsageError
 from wsd_local.events import Checked, Switched, Text
 from wsd_local.store import ReplyWriter, Store, StoreError
+from wsd_local.store.replies import Replies
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_a_question_that_cannot_be_begun_is_not_kept(talk: Conversation, monkeyp
     def full(*_: object, **__: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(Store, "begin_reply", full)
+    monkeypatch.setattr(Replies, "begin", full)
     with pytest.raises(StoreError):
         asked(talk, "two?")
     assert states(talk) == before and talk.chat is not None and len(talk.store.messages.of(talk.chat)) == 2
