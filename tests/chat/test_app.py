@@ -433,7 +433,7 @@ async def test_a_pair_is_fetched_from_inside(
             assert "Paris" in texts(app)[1][1]
 
     with HubStandIn() as hub:
-        monkeypatch.setattr("wsd_local.library.hub.Hub", partial(Hub, hub.url, tmp_path / "hub"))
+        monkeypatch.setattr("wsd_local.library.fetching.Hub", partial(Hub, hub.url, tmp_path / "hub"))
         await test(hub)
 
 

@@ -46,8 +46,8 @@ def test_each_model_of_the_catalog_is_well_formed(name: str) -> None:
         assert entry.repo is None and (package_models_dir() / entry.path).is_file()
         return
     assert entry.repo is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", entry.repo)
-    assert entry.size is not None and 10**8 < entry.size < 10**11
-    assert entry.file is None or (entry.file.endswith(".gguf") and entry.quantization in entry.file)
+    assert entry.size is not None and 5 * 10**7 < entry.size < 10**11
+    assert entry.file is None or (entry.file.endswith(".gguf") and entry.quantization.lower() in entry.file.lower())
     shape = entry.shape
     assert shape is not None and shape.kv % 32 == 0 and shape.embd % 32 == 0
     millions = float(entry.parameters[:-1]) * (1000 if entry.parameters[-1] == "B" else 1)
@@ -107,9 +107,9 @@ def test_files_of_other_programs_are_found(tmp_path: Path) -> None:
     assert {found.name: found.path for found in found_elsewhere()} == places
     shown = wsd("models", "list", "--elsewhere").stdout.decode()
     assert "Ollama" in shown and "LM Studio" in shown and str(places["server"]) in shown
-    done = wsd("models", "import", str(places["tiny:latest"]), "--as", "tiny")
-    assert done.stdout.decode() == f"tiny\t{places['tiny:latest']}\n"
-    assert wsd("run", "hi", "--base", "tiny", "--max-tokens", "3").returncode == 0
+    done = wsd("models", "import", str(places["tiny:latest"]), "--as", "smallest")
+    assert done.stdout.decode() == f"smallest\t{places['tiny:latest']}\n"
+    assert wsd("run", "hi", "--base", "smallest", "--max-tokens", "3").returncode == 0
 
 
 def test_show_tells_what_a_file_is(demo_q8: tuple[Path, Path]) -> None:

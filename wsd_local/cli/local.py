@@ -72,31 +72,39 @@ def show(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a model file is: architecture, quantisation, vocabulary, memory. Reads its header only."""
+    """Show what a model file is: architecture, quantisation, vocabulary, memory, and whether its bytes are known."""
     if ctx is not None and ctx < 1:
         raise UsageError(f"ctx is {ctx}: it counts tokens and must be at least 1")
+    from wsd_local.cli.output import hashing_bar
     from wsd_local.files import known_sha256
     from wsd_local.library.description import describe
     from wsd_local.library.gguf import read_model
+    from wsd_local.library.known_bytes import recognised
     from wsd_local.library.resolve import catalog_model, model_path
     from wsd_local.llama.devices import cpu_features
     from wsd_local.placement.usage import usage
 
     headers, entry = read_model(model_path(model)), catalog_model(model)
     shown, memory = describe(headers), usage(headers, ctx, cpu_features())
-    hashes = {header.path.name: known_sha256(header.path) for header in headers}
     if template:
         if shown.template is None:
             raise UsageError(f"{shown.path}: has no chat template")
         terminal.write(shown.template + "\n")
-    elif as_json:
+        return
+    with hashing_bar() as progress:
+        found = recognised([header.path for header in headers], entry, progress)
+    hashes = {header.path.name: known_sha256(header.path) for header in headers}
+    if as_json:
         print_json(
             shown.as_dict()
             | {"memory_ctx": memory.ctx, "memory": memory.parts}
             | {"sha256": hashes, "pinned": None if entry is None else entry.pinned}
+            | {"recognised": None if found is None else found.as_dict()}
         )
     else:
-        print_tables(*_shown(shown, memory, hashes, entry))
+        about = () if entry is None or not entry.description else (("what it does", entry.description),)
+        bytes_are = () if found is None else (("bytes", str(found)),)
+        print_tables(*_shown(shown, memory, hashes, entry, (*about, *bytes_are)))
 
 
 def import_(
@@ -108,11 +116,15 @@ def import_(
 ) -> None:
     """Give a model file that is here already a name, without copying it."""
     from wsd_local.cli.output import hashing_bar
+    from wsd_local.library.known_bytes import recognised
     from wsd_local.library.local import import_model
 
     with hashing_bar() as progress:
         entry = import_model(path, name, progress)
+        found = recognised(entry.paths, None, progress)
     terminal.line(f"{entry.name}\t{entry.path}")
+    if found is not None and not found.same:
+        terminal.note(f"wsd-local: {found}")
 
 
 def rm(
@@ -159,7 +171,11 @@ def _gb(size: int | None) -> str:
 
 
 def _shown(
-    shown: Description, memory: Usage, hashes: dict[str, str | None], entry: ModelEntry | None
+    shown: Description,
+    memory: Usage,
+    hashes: dict[str, str | None],
+    entry: ModelEntry | None,
+    more: tuple[tuple[str, str], ...],
 ) -> tuple[Table, ...]:
     from wsd_local.units import amount, gb, gib
 
@@ -182,6 +198,7 @@ def _shown(
             for found in hashes.values()
         ),
         ("catalog", _pin(entry)),
+        *more,
     ):
         facts.add_row(label, text)
     sizes = plain_table(f"Memory on the CPU at {memory.ctx:,} tokens", ("part", "size"), {1})

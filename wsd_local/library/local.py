@@ -113,7 +113,7 @@ def _deletable(entry: Known, path: Path) -> tuple[list[Path], str]:
     """The files that go with a model's file, or none and why."""
     if entry.origin == "pulled":
         return deletable(path, entry.repo, entry.revision)
-    if entry.origin != "made":
+    if entry.origin == "imported":
         return [], "it was imported"
     folder = made_models_dir().resolve()
     if not path.is_file() or path.is_symlink() or not path.resolve().is_relative_to(folder):

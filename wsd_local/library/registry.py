@@ -19,7 +19,7 @@ from wsd_local.files import write_text
 from wsd_local.paths import data_dir, make_folder
 from wsd_local.system.inputs import decoded, json_value
 
-Origin = Literal["pulled", "imported", "made"]
+Origin = Literal["pulled", "unpacked", "imported", "made"]
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -28,9 +28,9 @@ class Known:
     """One model by name.
 
     `paths` are its files: one, or the parts of a split model in their order; the first is the one to load.
-    `origin`: `pulled` from the Hub into its cache, `imported` from where somebody else keeps it, or `made` here by
-    converting or quantising. `repo` and `revision` are its source. `written` identifies the file that was made
-    (see `fetched.mark`); without it the file is never deleted.
+    `origin`: `pulled` from the Hub into its cache, `unpacked` from packages of the package index, `imported` from where
+    somebody else keeps it, or `made` here by converting or quantising. `repo` and `revision` are its source. `written`
+    identifies the file that was made or unpacked here (see `fetched.mark`); without it the file is never deleted.
     """
 
     name: str

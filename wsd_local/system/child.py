@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ _SEEN = re.compile(
 """Names of variables that the system, Python, llama.cpp and drivers need."""
 _ALWAYS = {"GGML_NO_BACKTRACE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
-_PLACES = re.compile(r"TMPDIR|TEMP|TMP|HOME|.*_(HOME|CACHE|PATH|DIR)")
+_PLACES = re.compile(r"TMPDIR|TEMP|TMP|HOME|.*_(HOME|CACHE|PATH|DIR|FILE|CERT|CA_BUNDLE)")
 """Names of variables that hold paths, which may be relative to the working folder."""
 
 
@@ -88,6 +88,7 @@ def start(
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.STDOUT,
     needs: Collection[str] = (),
+    also: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a module with arguments, isolated; to be ended with `end`.
 
@@ -96,6 +97,7 @@ def start(
         stdin: `subprocess.PIPE` to talk with it; None: it is empty.
         stdout, stderr: as for `subprocess.Popen`.
         needs: names of variables that it sees beside the usual ones.
+        also: variables with values of their own.
 
     Raises:
         OSError: no process can be started.
@@ -105,7 +107,7 @@ def start(
     return subprocess.Popen(
         [sys.executable, *options, str(_FOLDER / "system" / "boot.py"), talk, os.pathsep.join(_folders()), *arguments],
         cwd=_FOLDER,
-        env=environment(needs) | _ALWAYS,
+        env=environment(needs) | _ALWAYS | dict(also or {}),
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,

@@ -143,7 +143,7 @@ class ModelPicker(Box):
     @work(thread=True, exclusive=True, group="pull")
     def _pull(self, name: str) -> None:
         from wsd_local.config import read_config
-        from wsd_local.library.hub import Hub
+        from wsd_local.library.fetching import Fetching, licence_line
         from wsd_local.library.resolve import how_to_get
 
         worker = get_current_worker()
@@ -154,12 +154,14 @@ class ModelPicker(Box):
             self.app.call_from_thread(self._progress, done, total)
 
         try:
-            hub = Hub()
-            if hub.note is not None:
-                self.app.call_from_thread(self._say, hub.note)
-            plan = hub.plan(name, None, read_config().pairs)
+            fetching = Fetching(note=lambda line: self.app.call_from_thread(self._say, line))
+            if fetching.hub.note is not None:
+                self.app.call_from_thread(self._say, fetching.hub.note)
+            plan = fetching.plan(name, None, read_config().pairs)
             for download in plan.downloads:
-                hub.fetch(download, progress)
+                if (terms := licence_line(download)) is not None:
+                    self.app.call_from_thread(self._say, terms)
+                fetching.fetch(download, progress)
         except WsdError as error:
             self.app.call_from_thread(self._ended, str(error))
             return
