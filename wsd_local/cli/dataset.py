@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ def answer_data(task: Task) -> int:
             from wsd_local.cli.lines import answer_lines
 
             return answer_lines(task, stack.enter_context(interruptible()), stack)
+        # How many tokens are proposed depends on measured times, and with quantised weights replies on that.
+        task = replace(task, settings={"speculation": "off", **task.settings})
         console = Console(task.data.quiet)
         stack.callback(console.close)
         data = _data(task, console)  # may be fetched, or come through a pipe: a signal ends that at once
@@ -99,19 +102,22 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
     if output is None:
         terminal.require_output()
         stack.enter_context(terminal.reader_may_leave())
-    wanted = max(1, len(data.items))
-    parallel = None if task.data.parallel == "auto" else task.data.parallel
-    pair = load_pair(task, min(parallel or _most(task, wanted), wanted), console, interrupt, stack)
-    if output is not None:
-        output.begin(made_by(pair, data, task.system, task.data.column))
+    parallel, sequences, changed = _shape(task, data, output)
+    pair = load_pair(task, sequences, console, interrupt, stack)
     sink = output or _Printed()
     begun_with = len(sink.done)
+    batch = Batch(pair, data, sink, tokens=task.tokens)
+    if parallel is None:
+        parallel = batch.fleet.parallel
+        if parallel > 1 and batch.done < batch.total:
+            parallel = _paying(pair, console)
+    number = batch.fleet.parallel = parallel
+    if output is not None:
+        output.begin(made_by(pair, data, task.system, task.data.column, number))
+    if changed is not None and batch.done < batch.total:
+        console.report(changed)
     if begun_with:
         console.note(f"{task.data.output}: {_are_done(begun_with)}; the run continues")
-    batch = Batch(pair, data, sink, tokens=task.tokens)
-    number = batch.fleet.parallel
-    if parallel is None and number > 1 and batch.done < batch.total:
-        number = batch.fleet.parallel = _paying(pair, console)
     try:
         failed = _follow(batch, pair, number, console, stop_on_error=task.data.on_error == "stop")
     except CancelledError:
@@ -121,6 +127,29 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
     if output is not None:
         _finish(task, output, pair, console)
     return failed
+
+
+def _shape(task: Task, data: DataSet, output: RunFile | None) -> tuple[int | None, int, str | None]:
+    """Replies at once, None if they are to be measured, sequences of each context, and what is to be reported.
+
+    A run that continues keeps those of its file; it is reported where others are asked for.
+    """
+    from wsd_local.datasets.shape import recorded
+
+    wanted = max(1, len(data.items))
+    before = None if output is None else recorded(output.made_by)
+    asked = None if task.data.parallel == "auto" else min(task.data.parallel, wanted)
+    if before is not None and asked in (None, before[0]):
+        return (*before, None)
+    if asked is None:
+        return None, min(_most(task, wanted), wanted), None
+    if before is None:
+        return asked, asked, None
+    note = (
+        f"{task.data.output}: was made with {plural(before[0], 'reply')} at once, and continues with {asked}: with "
+        "quantised weights, replies may differ near ties; without --parallel it continues as it began"
+    )
+    return asked, asked, note
 
 
 def _most(task: Task, wanted: int) -> int:
@@ -136,18 +165,24 @@ def _most(task: Task, wanted: int) -> int:
 
 
 def _paying(pair: Pair, console: Console) -> int:
+    from wsd_local.datasets.shape import remembered
     from wsd_local.runtime.loading import roles_of
     from wsd_local.runtime.throughput import chosen, paying
 
     models = pair.models
     if models.loading.resident == "one":
         return models.loading.parallel
-    console.wait("measuring how many replies at once pay")
-    measured = paying(models, roles_of(pair.settings.mode))
-    number = chosen(measured)
-    rate = {one.parallel: one.rate for one in measured}
-    console.note(f"{plural(number, 'reply')} at once: {rate[number] / rate[1]:.1f} times the tokens per second of one")
-    return number
+
+    def measure() -> int:
+        console.wait("measuring how many replies at once pay")
+        measured = paying(models, roles_of(pair.settings.mode))
+        number = chosen(measured)
+        rate = {one.parallel: one.rate for one in measured}
+        gain = f"{rate[number] / rate[1]:.1f} times the tokens per second of one"
+        console.note(f"{plural(number, 'reply')} at once: {gain}")
+        return number
+
+    return remembered(models, measure)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def report(
     """Compare files of replies: switch positions, reasons, who wrote how much, time."""
     from wsd_local.cli.tables import print_json
     from wsd_local.errors import UsageError
+    from wsd_local.reports.run_shape import shape_note
     from wsd_local.reports.runs import differences, read_runs, summary
 
     if html is not None and html.exists() and any(path.exists() and html.samefile(path) for path in runs):
@@ -87,6 +88,8 @@ def report(
     from wsd_local.reports.runs_page import TERMINAL_BINS, run_tables, runs_page
 
     write(lambda: runs_page(summaries, differing))
+    if (note := shape_note(differing)) is not None:
+        _say(note)
     if as_json:
         print_json({"runs": [one.as_dict() for one in summaries], "differences": differing})
     else:

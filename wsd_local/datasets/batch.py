@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from wsd_local.datasets import DataSet, Item
 from wsd_local.datasets.run_file import Key
+from wsd_local.datasets.shape import shape_of
 from wsd_local.errors import WsdError
 from wsd_local.events import Notice
 from wsd_local.llama.build import version
@@ -47,8 +48,13 @@ class Outcome:
     notice: str | None = None
 
 
-def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = None) -> dict[str, Any]:
-    """All that replies depend on, ready for JSON. The pair's models must be hashed."""
+def made_by(
+    pair: Pair, data: DataSet, system: str | None, column: str | None = None, parallel: int | None = None
+) -> dict[str, Any]:
+    """All that replies depend on, ready for JSON. The pair's models must be hashed.
+
+    `parallel` is the number of replies in progress at once; None: as many as the contexts have sequences.
+    """
     settings = plain(pair.settings, pair.models.loading)
     if pair.settings.draft_temperature == 0:
         settings["draft_seed"] = None
@@ -67,6 +73,7 @@ def made_by(pair: Pair, data: DataSet, system: str | None, column: str | None = 
         "models": dict(pair.models.hashes),
         "base_format": asdict(pair.models.base_format) if own else None,
         "settings": settings,
+        "shape": shape_of(pair.models, parallel or pair.models.loading.parallel),
     }
 
 

@@ -84,6 +84,14 @@ class RunFile:
         for number, _, values in self._lines():
             self._compare(number, values.get("run"))
 
+    @property
+    def made_by(self) -> dict[str, Any] | None:
+        """What the first line says that it was made by; None if there is no line."""
+        for _, _, values in self._lines():
+            found = values.get("run")
+            return found if isinstance(found, dict) else None
+        return None
+
     def append(self, key: Key, values: Mapping[str, Any]) -> None:
         """Add a reply's line; it is on the disk when this returns.
 
@@ -156,6 +164,8 @@ class RunFile:
         if not isinstance(theirs, dict):
             raise UsageError(f"{self.path}, line {number}: does not say how it was made; choose another --output")
         for name in [*ours, *(name for name in theirs if name not in ours)]:
+            if name == "shape":  # whoever continues in another shape is warned instead
+                continue
             if isinstance(ours.get(name), dict) and isinstance(theirs.get(name), dict):
                 for inner in sorted({*ours[name], *theirs[name]} - INDIFFERENT):
                     self._require(number, inner.replace("_", "-"), ours[name].get(inner), theirs[name].get(inner))

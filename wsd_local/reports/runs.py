@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 from wsd_local.errors import UsageError, reason
 from wsd_local.events import FinishReason, SwitchReason
+from wsd_local.reports.run_shape import shape_traits
 from wsd_local.system.inputs import json_value
 
 MANY = 3
@@ -268,6 +269,7 @@ def _traits(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in _PROVENANCE:
         if provenance.get(key) is not None:
             yield key, _canonical(provenance[key])
+    yield from ((name, _canonical(part)) for name, part in shape_traits(value))
     settings = provenance.get("settings")
     for key, setting in settings.items() if isinstance(settings, dict) else ():
         yield _sayable(key), _canonical(setting)

@@ -14,13 +14,14 @@ from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 from wsd_local.core.costs import Experience
 from wsd_local.errors import WsdError
 from wsd_local.events import Source
 from wsd_local.files import HashProgress
 from wsd_local.llama import Cancellation, Context, Model
+from wsd_local.llama.context import default_threads
 from wsd_local.placement.fit import fitted
 from wsd_local.placement.plan import Plan
 from wsd_local.prompts.base_format import BaseFormat
@@ -56,6 +57,7 @@ class LoadedModels:
         cancellation: stops an evaluation.
         plan: where the models are placed, once `fit` has computed it.
         grammars: the compiled constraints of replies.
+        noticed: notices about the models that a reply has brought already.
         experience: what evaluations cost and how many proposals were accepted, for all replies.
     """
 
@@ -77,6 +79,7 @@ class LoadedModels:
         self.queue = ReplyQueue("the pair", self.cancellation)
         self.plan: Plan | None = None
         self.grammars = Grammars()
+        self.noticed: set[str] = set()
         self.experience = experience or Experience()
         files: dict[Source, Path] = {"draft": draft, "base": base}
         self._files = {role: LlamaFile(role, path, self.loading, vets=vets) for role, path in files.items()}
@@ -220,6 +223,14 @@ class LoadedModels:
         """Compute the SHA-256 of the loaded files, for the provenance of later replies."""
         for role in self._models:
             self._files[role].hash(progress)
+
+    def shape(self) -> dict[str, Any]:
+        """What the arithmetic depends on beside files and settings: sequences of a context, threads, attention."""
+        return {
+            "sequences": self.loading.parallel,
+            "threads": self.loading.threads or default_threads(),
+            "flash_attn": {role: context.flash_attn for role, context in sorted(self._contexts.items())},
+        }
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
