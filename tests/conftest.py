@@ -13,6 +13,8 @@ from summary import Tell, skip_reason, write_summary
 
 from wsd_local.paths import demo_dir
 
+pytest_plugins = ("real_models",)
+
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

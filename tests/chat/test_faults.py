@@ -287,7 +287,7 @@ async def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
 
 async def test_reading_ends_at_its_end(tmp_path: Path) -> None:
     async with chatting(tmp_path) as (app, pilot):
-        for done, phase in ((1, "base reads 50%"), (2, "ready")):
+        for done, phase in ((1, "base reads 1 of 2 tokens"), (2, "ready")):
             app.models.publish(Reading("base", done, 2))
             await until(pilot, lambda phase=phase: app.status.phase == phase)
 

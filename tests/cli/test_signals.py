@@ -97,7 +97,7 @@ def test_a_reply_in_json_is_printed_as_far_as_it_came(tmp_path: Path) -> None:
         preexec_fn=defaults,
         stdout=subprocess.PIPE,
     )
-    run.wait_for("reads the prompt")
+    run.wait_for(" reads ")
     # As `timeout` does: to the process and to its group.
     run.process.send_signal(signal.SIGTERM)
     run.process.send_signal(signal.SIGTERM)

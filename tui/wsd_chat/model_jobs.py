@@ -50,9 +50,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A model reads a prompt."""
+    """A model reads a prompt; its name, tokens read, and all of them."""
 
-    role: Source
+    model: str
     done: int
     total: int
 
@@ -179,7 +179,11 @@ class Answering:
 
     @staticmethod
     def _reader(worker: Worker) -> Any:
-        return lambda role, done, total: worker.publish(Reading(role, done, total))
+        def read(role: Source, done: int, total: int) -> None:
+            if worker.pair is not None:
+                worker.publish(Reading(name_of(worker.pair.models.model(role)), done, total))
+
+        return read
 
     def _follow(self, worker: Worker, key: str, session: Session, events: Iterator[Event]) -> None:
         worker.publish(Began(key))

@@ -207,7 +207,7 @@ class Replies:
         elif isinstance(news, Reading):
             reads = news.done < news.total
             idle = self._phase or self._pairs.idle_phase
-            status.phase = f"{news.role} reads {news.done / max(news.total, 1):.0%}" if reads else idle
+            status.phase = f"{news.model} reads {news.done:,} of {news.total:,} tokens" if reads else idle
         elif isinstance(news, ReplyProgress):
             status.progress = news
             self._show_phase(PHASES[news.phase])

@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.text import Text as Shown
 
 from wsd_local.cli import terminal
+from wsd_local.cli.aside import Aside
 from wsd_local.events import Event, Notice, Source, Switched, Text
 from wsd_local.files import HashProgress
 from wsd_local.runtime.reply import Finished, Reply
@@ -33,6 +34,8 @@ def hashing_bar() -> Iterator[HashProgress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+LONG_PROMPT = 200
+"""Tokens from which on the reading of a prompt takes long enough to be shown between two words of the reply."""
 STYLES = {"draft": Style(color="cyan", italic=True), "base": Style()}
 
 
@@ -50,6 +53,8 @@ class Printer:
         self._written = "\n"
         """The end of what was written to standard output."""
         self._late: list[str] = []
+        shared = self._err.is_terminal and self._out.is_terminal and not as_json
+        self._aside = Aside(self._out.width) if shared else None
 
     def loading(self, role: Source, fraction: float) -> None:
         """A model is being loaded."""
@@ -66,16 +71,22 @@ class Printer:
             for line in (*plan.given_up, *(plan.speed_given_up if self._trace else ())):
                 terminal.note(f"wsd-local: {line}")
 
-    def progress(self, role: Source, done: int, total: int) -> None:
-        """A prompt is being read; shown until the first text."""
-        self._wait(f"the {role} model reads the prompt: {done}/{total} tokens")
+    def progress(self, model: str, done: int, total: int) -> None:
+        """A model reads a prompt; after the first text this is shown only for a long one, at the end of the line."""
+        note = f"{model} reads {done:,} of {total:,} tokens"
+        if self._aside is None or not self._begun:
+            self._wait(note)
+        elif done >= total or total < LONG_PROMPT:
+            self._aside.clear()
+        else:
+            self._aside.show(visible(note, keep_newlines=False))
 
     def preparing(self) -> None:
         """A vocabulary is read for a constraint."""
         self._wait("reading the vocabulary for the constraint")
 
     def _wait(self, message: str) -> None:
-        if self._status is not None and not self._begun:
+        if self._status is not None and (not self._begun or not self._out.is_terminal):
             self._status.update(message)
             self._status.start()
 
@@ -122,6 +133,8 @@ class Printer:
     def _quiet(self) -> None:
         if self._status is not None:
             self._status.stop()
+        if self._aside is not None:
+            self._aside.clear()
 
     def _write(self, event: Text) -> None:
         self._begun = True
@@ -132,6 +145,8 @@ class Printer:
             terminal.write(event.text, before=self._written)
         self._written = (self._written + event.text)[-CONTEXT:]
         sys.stdout.flush()
+        if self._aside is not None:
+            self._aside.written(visible(event.text))
 
     def _finish(self, reply: Reply) -> None:
         if self._json:

@@ -33,6 +33,7 @@ from wsd_local.system.interrupt import interruptible
 
 if TYPE_CHECKING:
     from wsd_local.cli.output import Printer
+    from wsd_local.events import Source
     from wsd_local.prompts.templates import Template
     from wsd_local.runtime.pair import Pair
     from wsd_local.runtime.reply import Reply
@@ -136,7 +137,6 @@ def _answer_prompt(
 ) -> None:
     template = _early_template(settings)
     from wsd_local.cli.output import Printer
-    from wsd_local.events import Source
     from wsd_local.runtime.pair import load
 
     terminal.require_output()
@@ -166,9 +166,13 @@ def _answer(
     pair: Pair, messages: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None
 ) -> None:
     """Print the reply; it can also be stopped while its prompt is prepared."""
+    from wsd_local.library.naming import name_of
     from wsd_local.runtime.reply import Finished
 
     stopped = threading.Event()
+
+    def reading(role: Source, done: int, total: int) -> None:
+        printer.progress(name_of(pair.models.model(role)), done, total)
 
     def stop() -> None:
         stopped.set()
@@ -182,7 +186,7 @@ def _answer(
     if timeout is not None:
         timer.start()
     try:
-        reply = pair.start(messages, progress=printer.progress)
+        reply = pair.start(messages, progress=reading)
         if stopped.is_set():  # before there was a reply to stop
             pair.cancel()
         try:

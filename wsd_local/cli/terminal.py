@@ -83,6 +83,12 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def control(codes: str) -> None:
+    """Write the program's own control codes to standard error; what stands between them must be visible already."""
+    sys.stderr.write(codes)
+    sys.stderr.flush()
+
+
 def require_output() -> None:
     """Raise `UsageError` if standard output is closed, before work is done for it."""
     if isinstance(sys.stdout, _Closed):

@@ -30,6 +30,7 @@ from wsd_local.prompts.messages import Message, supplied_prefix
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.job import Job
 from wsd_local.runtime.loading import LoadedModels, roles_of
+from wsd_local.runtime.misplaced import misplaced
 from wsd_local.runtime.prepare import prepare
 from wsd_local.runtime.proposals import SpeculativeProposals
 from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
@@ -250,6 +251,11 @@ class Run:
         if self.left_out and not self._options.left_out and not self._announced:
             self._announced = True
             yield Notice(f"the context is full: older turns are left out from here on ({self.left_out} now)")
+        if len(self._roles) == 2:
+            for line in misplaced(self._models.model("draft"), self._models.model("base")):
+                if line not in self._models.noticed:
+                    self._models.noticed.add(line)
+                    yield Notice(line)
         if self._is_long_for_the_demo():
             yield Notice(
                 "the embedded pair is made for single questions, and its answers get worse in a longer chat: "
@@ -359,5 +365,6 @@ class Run:
             "base_lora_sha256": hashes.get("base_lora"),
             "settings": settings,
             "plan": None if plan is None else plan.as_dict(),
+            "shape": self._models.shape(),
             "template_date": self.prepared.template_date,
         }
