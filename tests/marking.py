@@ -39,7 +39,7 @@ def _fixture_names(item: pytest.Function, fixture: str) -> set[str]:
 
 
 def _names(function: Callable[..., Any], *, seen: set[Callable[..., Any]]) -> Iterator[str]:
-    """All names that a function uses, also by functions of its own module."""
+    """All names that a function uses, also by functions of its own module and of `terminals`."""
     function = getattr(function, "__wrapped__", function)
     inner = getattr(getattr(function, "hypothesis", None), "inner_test", function)
     code = getattr(inner, "__code__", None)
@@ -49,7 +49,7 @@ def _names(function: Callable[..., Any], *, seen: set[Callable[..., Any]]) -> It
     for name in _code_names(code):
         yield name
         other = inner.__globals__.get(name)
-        if callable(other) and getattr(other, "__module__", None) == inner.__module__:
+        if callable(other) and getattr(other, "__module__", None) in (inner.__module__, "terminals"):
             yield from _names(other, seen=seen)
 
 
