@@ -217,12 +217,31 @@ print("flow", before, within, flows(), "textual" in sys.modules)
 """
 
 
+MAIN = """
+import sys, termios
+import wsd_local.cli as cli
+
+def flows():
+    return bool(termios.tcgetattr(0)[0] & termios.IXON)
+
+cli._run = lambda line, name: print("starts", name, flows(), "textual" in sys.modules)
+cli.chat_main()
+print("ends", flows())
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="expected: no flow control on Windows")
-def test_flow_control_is_off_within_the_block_and_restored_after_it() -> None:
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [(FLOW, ["flow True False True False"]), (MAIN, ["starts wsd-chat False False", "ends True"])],
+    ids=["block", "program"],
+)
+def test_flow_control_is_off_before_textual_is_there_and_restored_at_the_end(program: str, says: list[str]) -> None:
     from terminals import OnTerminal
 
-    running = OnTerminal(["-c", FLOW])
-    running.wait_for("flow True False True False")
+    running = OnTerminal(["-c", program])
+    for line in says:
+        running.wait_for(line)
     assert running.end() == 0
 
 

@@ -28,9 +28,12 @@ def main() -> None:
 
 def chat_main() -> None:
     """Entry point of `wsd-chat`, the same as `wsd-local chat`."""
-    from wsd_local.cli.app import chat_line
+    from wsd_chat.terminal.flow_control import no_flow_control
 
-    _run(chat_line(), "wsd-chat")
+    with no_flow_control():  # as early as possible: Ctrl+Q may be pressed while the program starts
+        from wsd_local.cli.app import chat_line
+
+        _run(chat_line(), "wsd-chat")
 
 
 def _run(app: App, name: str) -> None:
