@@ -58,6 +58,7 @@ async def ask(app: ChatApp, pilot: Pilot[Any], text: str) -> None:
 async def answered(app: ChatApp, pilot: Pilot[Any]) -> None:
     """Wait for the end of the reply."""
     await until(pilot, lambda: not app.replies.busy and not app.models.busy)
+    await pilot.pause()  # until it is drawn
 
 
 class Brake:

@@ -270,7 +270,7 @@ async def test_the_switch_view(tmp_path: Path) -> None:
         table = app.screen.query_one(DataTable)
         assert table.row_count == 26
         page = shown(app)
-        assert "reached the threshold at token 6" in page and "threshold" in page and "would have gone on" in page
+        assert "reached the threshold at token 6" in page and "threshold" in page and "discarded draft text" in page
         await pilot.press("o")
         await until(pilot, lambda: len(table.columns) == 7)
         await until(pilot, lambda: "favourite" in shown(app))
@@ -358,7 +358,7 @@ async def test_settings_and_presets(tmp_path: Path) -> None:
         assert screen.query_one("#threshold", Input).value == "0.85"
         screen.query_one("#temperature", Input).value = "-3"
         await pilot.click("#use")
-        await until(pilot, lambda: "temperature" in str(screen.query_one("#said", Static).content))
+        await until(pilot, lambda: "temperature" in str(screen.query_one("#message", Static).content))
         screen.query_one("#temperature", Input).value = "0.5"
         screen.query_one("#system", Input).value = "Be kind."
         await pilot.click("#save")

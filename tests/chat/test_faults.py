@@ -173,9 +173,9 @@ async def test_the_search_takes_the_words_and_shows_them(tmp_path: Path, size: t
 def test_alt_f_is_alt_f_as_terminals_send_it() -> None:
     from textual._xterm_parser import XTermParser
     from textual.events import Key
-    from wsd_chat.terminal.alt_f import tell_apart
+    from wsd_chat.terminal.alt_f import accept_alt_f
 
-    tell_apart()
+    accept_alt_f()
     parser = XTermParser()
     events = [*parser.feed("\x1bf"), *parser.feed("")]
     assert [event.key for event in events if isinstance(event, Key)] == ["alt+f"]

@@ -27,7 +27,7 @@ from wsd_chat.pair_loading import PairLoading
 from wsd_chat.replies import KEEP_DRAFTING, Replies
 from wsd_chat.screens.opening import Screens
 from wsd_chat.store_thread import StoreThread
-from wsd_chat.terminal.alt_f import tell_apart
+from wsd_chat.terminal.alt_f import accept_alt_f
 from wsd_chat.theme import KeptTheme
 from wsd_chat.widgets.chat_list import ChatList
 from wsd_chat.widgets.composer import Composer
@@ -60,7 +60,7 @@ class ChatApp(ChatLayout):
         system: str | None = None,
         off_record: bool = False,
     ) -> None:
-        tell_apart()
+        accept_alt_f()
         super().__init__(store)
         self.thread = StoreThread()
         self.models = Worker()
@@ -104,7 +104,7 @@ class ChatApp(ChatLayout):
             self.replies.listen()
 
     def _prepare(self, worker: Worker) -> None:
-        """In the models' thread while nothing is asked."""
+        """In the models' thread, while no job waits."""
         if not on_battery() and self.pairs.wanted.prepare:
             self.replies.answering.prepare(worker)
 
@@ -177,7 +177,7 @@ class ChatApp(ChatLayout):
         elif command is not None:
             self.call_later(self.run_action, command.action)
         else:
-            self.say(f"there is no command /{name}; F1 shows all", "warning")
+            self.say(f"unknown command /{name}; F1 shows all", "warning")
             return
         self.composer.remember(f"/{line}")
 
@@ -201,7 +201,7 @@ class ChatApp(ChatLayout):
 
     def action_off_record(self) -> None:
         """An empty chat that is kept in no file."""
-        self.chats.new(passing=True)
+        self.chats.new(off_record=True)
 
     def action_chats(self) -> None:
         """Show or hide the list of chats."""

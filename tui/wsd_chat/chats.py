@@ -30,29 +30,29 @@ class Chats:
         self._system = system
         self._deleted: list[int] = []
 
-    def open(self, chat: int | None, *, passing: bool = False) -> Coroutine[Any, Any, None]:
-        """Show another chat, or an empty one; one that is `passing` is kept in no file."""
+    def open(self, chat: int | None, *, off_record: bool = False) -> Coroutine[Any, Any, None]:
+        """Show another chat, or an empty one; with `off_record` it is kept in no file."""
         self._replies.stop()
         self._replies.editing = None
-        return self._open(chat, passing=passing)
+        return self._open(chat, off_record=off_record)
 
     @in_order
-    async def _open(self, chat: int | None, *, passing: bool) -> None:
-        shown = await self.thread.do(self._conversation.open, chat, self._system, passing=passing)
+    async def _open(self, chat: int | None, *, off_record: bool) -> None:
+        shown = await self.thread.do(self._conversation.open, chat, self._system, off_record=off_record)
         if self._replies.turn is not None:
             self._replies.turn.view = None
         view = self._view
         view.sub_title = self._conversation.title
-        view.status.note, view.status.branch = "off the record" if passing else "", ""
+        view.status.note, view.status.branch = "off the record" if off_record else "", ""
         view.transcript.choose(None)
         await view.transcript.show(shown)
         view.refresh_list(self._conversation.chat)
         view.composer.focus()
 
-    def new(self, *, passing: bool = False) -> None:
-        """An empty chat; it is kept from the first question on, unless it is `passing`."""
-        self._view.start(self.open(None, passing=passing))
-        if passing:
+    def new(self, *, off_record: bool = False) -> None:
+        """An empty chat; it is kept from the first question on, unless it is `off_record`."""
+        self._view.start(self.open(None, off_record=off_record))
+        if off_record:
             self._view.say("this chat is off the record: it is kept in no file")
 
     def branch(self, step: int) -> None:
@@ -116,7 +116,7 @@ class Chats:
 
     def delete(self) -> None:
         """Delete the chat; `restore` brings it back."""
-        if self._conversation.chat is not None and self._conversation.passing is None:
+        if self._conversation.chat is not None and self._conversation.memory is None:
             self._view.start(self._delete(self._conversation.chat))
 
     async def _delete(self, chat: int) -> None:

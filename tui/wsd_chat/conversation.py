@@ -25,7 +25,7 @@ class Begun:
     `question` is the text that was typed for it and `before` the head until then: both are needed to take it back.
     """
 
-    book: Store
+    store: Store
     chat: int
     writer: ReplyWriter
     branch: list[Entry]
@@ -36,7 +36,7 @@ class Begun:
     @property
     def key(self) -> str:
         """A name that no other reply has; each store counts its messages anew."""
-        return f"{id(self.book)}:{self.writer.id}"
+        return f"{id(self.store)}:{self.writer.id}"
 
 
 @dataclass(slots=True)
@@ -49,32 +49,32 @@ class Outcome:
 
 @dataclass(slots=True)
 class Conversation:
-    """One chat of a store, or of a store in memory while it is `passing`: off the record."""
+    """One chat of a store, or of `memory`, a store in memory, while it is off the record."""
 
     store: Store
     system: str | None = None
-    passing: Store | None = None
+    memory: Store | None = None
     chat: int | None = None
     head: int | None = None
     title: str = ""
     _owed: list[tuple[ReplyWriter, Reply]] = field(default_factory=list)
 
     @property
-    def book(self) -> Store:
+    def current_store(self) -> Store:
         """Where this chat is kept: in the file, or in memory if it is off the record."""
-        return self.passing or self.store
+        return self.memory or self.store
 
     def entries(self) -> list[Entry]:
         """The branch that is shown."""
-        return entries(self.book, self.head)
+        return entries(self.current_store, self.head)
 
     # -- chats -----------------------------------------------------------------------------------------------
 
-    def open(self, chat: int | None, system: str | None, *, passing: bool = False) -> list[Entry]:
+    def open(self, chat: int | None, system: str | None, *, off_record: bool = False) -> list[Entry]:
         """Go to another chat, or to an empty one with this system prompt."""
         row = None if chat is None else self.store.chats.get(chat)
         shown = [] if row is None else entries(self.store, row.head)
-        self.passing = Store(":memory:") if passing else None
+        self.memory = Store(":memory:") if off_record else None
         self.chat, self.head, self.title = chat, None if row is None else row.head, "" if row is None else row.title
         self.system = system if row is None else row.system
         return shown
@@ -83,21 +83,21 @@ class Conversation:
         """Give the chat another title; returns it as it is kept."""
         if self.chat is None:
             raise UsageError("there is no chat yet: ask something first")
-        self.book.chats.rename(self.chat, title)
-        self.title = self.book.chats.get(self.chat).title
+        self.current_store.chats.rename(self.chat, title)
+        self.title = self.current_store.chats.get(self.chat).title
         return self.title
 
     def configure(self, pair: str, system: str | None) -> None:
         """Keep another system prompt for the next questions."""
         if self.chat is not None:
-            self.book.chats.configure(self.chat, pair=pair, system=system, preset=None)
+            self.current_store.chats.configure(self.chat, pair=pair, system=system, preset=None)
         self.system = system
 
     def export(self, kind: Literal["markdown", "json"]) -> str:
         """The chat as text."""
         if self.chat is None:
             raise UsageError("there is nothing to export yet")
-        return self.book.export(self.chat, kind)
+        return self.current_store.export(self.chat, kind)
 
     def step(self, by: int, entry: Entry | None = None) -> tuple[list[Entry], int, int]:
         """Show another branch: the next in the order of the tree, or of the fork at `entry`.
@@ -106,17 +106,17 @@ class Conversation:
         """
         if self.chat is None or self.head is None:
             raise UsageError("there is one branch only; F5 or F7 make another")
-        leaves = self.book.messages.leaves(self.chat)
+        leaves = self.current_store.messages.leaves(self.chat)
         if len(leaves) < 2:
             raise UsageError("there is one branch only; F5 or F7 make another")
         if entry is not None and entry.place[1] > 1:
-            family = self.book.messages.siblings(entry.id)
-            head = self.book.messages.leaf(family[(family.index(entry.id) + by) % len(family)])
+            family = self.current_store.messages.siblings(entry.id)
+            head = self.current_store.messages.leaf(family[(family.index(entry.id) + by) % len(family)])
         elif self.head in leaves:
             head = leaves[(leaves.index(self.head) + by) % len(leaves)]
         else:
-            head = self.book.messages.leaf(self.head)
-        self.book.messages.set_head(self.chat, head)
+            head = self.current_store.messages.leaf(self.head)
+        self.current_store.messages.set_head(self.chat, head)
         self.head = head
         return self.entries(), leaves.index(head) + 1, len(leaves)
 
@@ -125,35 +125,35 @@ class Conversation:
     def ask(self, text: str, parent: int | None, *, pair: str, settings: Mapping[str, Any]) -> Begun:
         """Keep a question and begin its reply."""
         self.settle()
-        book, before = self.book, self.head
-        chat = self.chat if self.chat is not None else book.chats.create(pair=pair, system=self.system)
+        store, before = self.current_store, self.head
+        chat = self.chat if self.chat is not None else store.chats.create(pair=pair, system=self.system)
         self.chat = chat
-        question = book.messages.add(chat, parent, "user", text)
+        question = store.messages.add(chat, parent, "user", text)
         try:
-            writer = book.replies.begin(chat, question, pair=pair, settings=settings)
-            branch = entries(book, question)
+            writer = store.replies.begin(chat, question, pair=pair, settings=settings)
+            branch = entries(store, question)
         except Exception:
             with contextlib.suppress(StoreError):
-                self._take_back(book, chat, question, before)
+                self._take_back(store, chat, question, before)
             raise
         self.head = writer.id
-        self.title = self.title or book.chats.get(chat).title
-        return Begun(book, chat, writer, branch, before, text)
+        self.title = self.title or store.chats.get(chat).title
+        return Begun(store, chat, writer, branch, before, text)
 
     def regenerate(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
         """Begin another reply to the last question; None if there is no question."""
         if self.chat is None or self.head is None:
             return None
         self.settle()
-        book, before = self.book, self.head
-        last = book.messages.get(before)
+        store, before = self.current_store, self.head
+        last = store.messages.get(before)
         question = last.parent if last.role == "assistant" else last.id
         if question is None:
             return None
-        branch = entries(book, question)
-        writer = book.replies.begin(self.chat, question, pair=pair, settings=settings)
+        branch = entries(store, question)
+        writer = store.replies.begin(self.chat, question, pair=pair, settings=settings)
         self.head = writer.id
-        return Begun(book, self.chat, writer, branch, before)
+        return Begun(store, self.chat, writer, branch, before)
 
     def continue_(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
         """Continue the last reply; None if there is none, or if it is complete.
@@ -163,14 +163,14 @@ class Conversation:
         if self.chat is None or self.head is None:
             return None
         self.settle()
-        row = self.book.messages.get(self.head)
+        row = self.current_store.messages.get(self.head)
         if row.role != "assistant" or row.reply is None:
             return None
         if row.state == "finished" and row.reply.finish_reason != "length":
             return None
-        branch = entries(self.book, row.id)
-        writer = self.book.replies.resume(row.id, pair=pair, settings=settings)
-        return Begun(self.book, self.chat, writer, branch, self.head, continues=True)
+        branch = entries(self.current_store, row.id)
+        writer = self.current_store.replies.resume(row.id, pair=pair, settings=settings)
+        return Begun(self.current_store, self.chat, writer, branch, self.head, continues=True)
 
     def finish(self, begun: Begun, reply: Reply | None) -> list[Entry]:
         """Keep a reply that came to its end, or with None was stopped before it began; returns its branch.
@@ -188,17 +188,17 @@ class Conversation:
             if reply is not None:
                 self._owed.append((begun.writer, reply))
             raise
-        return entries(begun.book, begun.writer.id)
+        return entries(begun.store, begun.writer.id)
 
     def fail(self, begun: Begun, message: str) -> Outcome:
         """The reply failed. One of which nothing was written is taken back, with its question."""
         begun.writer.fail(message)
-        book, row = begun.book, begun.book.messages.get(begun.writer.id)
+        store, row = begun.store, begun.store.messages.get(begun.writer.id)
         if row.text or begun.continues:
             return Outcome(None, row.id)
         first = row.id if begun.question is None or row.parent is None else row.parent
-        self._take_back(book, begun.chat, first, begun.before)
-        if self.book is book and self.chat == begun.chat and self.head == begun.writer.id:
+        self._take_back(store, begun.chat, first, begun.before)
+        if self.current_store is store and self.chat == begun.chat and self.head == begun.writer.id:
             self.head = begun.before
         return Outcome(begun.question, begun.before)
 
@@ -211,9 +211,9 @@ class Conversation:
                 self.finish(begun, reply)
 
     @staticmethod
-    def _take_back(book: Store, chat: int, message: int, head: int | None) -> None:
-        book.messages.withdraw(message)
-        book.messages.set_head(chat, head)
+    def _take_back(store: Store, chat: int, message: int, head: int | None) -> None:
+        store.messages.withdraw(message)
+        store.messages.set_head(chat, head)
 
     def settle(self) -> None:
         """Write what could not be written."""

@@ -1,6 +1,6 @@
 """Copying messages.
 
-Contract: "copied" is said only where a program took the text; whether a terminal did cannot be known.
+Contract: the message says "copied" only where a program took the text; whether a terminal did cannot be known.
 """
 
 from __future__ import annotations

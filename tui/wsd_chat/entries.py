@@ -1,6 +1,6 @@
 """Between the store's rows and the screen's entries.
 
-Contract: pure translation; nothing is read but what is given.
+Contract: `entries` reads the store; all else is a translation of its arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Entry:
     """One message as the screen needs it.
 
     `drafted` characters at its beginning are the draft's; `alone`: all of it is the base's. `report` is the reply's
-    JSON object without its texts, as far as there is one. `place` is its number among its siblings, and their number.
+    JSON object without its texts, as far as it is known. `place` is its number among its siblings, and their number.
     """
 
     id: int
@@ -69,7 +69,7 @@ def entry_of(row: MessageRow, place: tuple[int, int] = (1, 1)) -> Entry:
 
 
 def label_of(report: dict[str, Any]) -> str:
-    """What the mark at the switch says; nothing where there was none."""
+    """The label of the mark at the switch; empty where there was none."""
     switch = report.get("switch")
     if not switch or switch.get("reason") in (None, "none", "cancelled"):
         return ""
@@ -84,7 +84,7 @@ def label(reason: str, confidence: float | None) -> str:
 
 
 def messages_of(branch: list[Entry], system: str | None) -> list[Message]:
-    """What the models read. A reply that was stopped before its first word is no message."""
+    """What the models read. A reply that was stopped before its first word is left out."""
     found: list[Message] = [{"role": "system", "content": system}] if system else []
     for entry in branch:
         if entry.text and (entry.role == "user" or entry.role == "assistant"):
@@ -93,7 +93,7 @@ def messages_of(branch: list[Entry], system: str | None) -> list[Message]:
 
 
 def tokens_of(entry: Entry, kept: tuple[ReplyToken, ...]) -> tuple[ReplyToken, ...]:
-    """The tokens of a reply, also of one that ended early: then the texts as they came, with what was known of them.
+    """The tokens of a reply. Of one that ended early they are the texts as they came, with the scores known by then.
 
     Such tokens have the id -1.
     """

@@ -231,7 +231,7 @@ class Replies:
             writer.text(event)
             self._show_phase("continuing" if event.source == "base" else "drafting")
             if turn.view is not None:
-                turn.view.say(event.text)
+                turn.view.append(event.text)
         elif isinstance(event, Switched):
             writer.switched(event)
             if turn.view is not None:

@@ -68,7 +68,7 @@ class ReplyEnd:
         assert begun is not None
         try:
             outcome = await self.thread.do(self._conversation.fail, begun, message)
-            if self._conversation.book is begun.book and self._conversation.chat == begun.chat:
+            if self._conversation.current_store is begun.store and self._conversation.chat == begun.chat:
                 await self._view.transcript.show(await self.thread.do(self._conversation.entries))
             if outcome.text is not None:
                 self._view.composer.put_back(outcome.text)
@@ -106,7 +106,7 @@ class ReplyEnd:
         assert begun is not None
         try:
             await self.thread.do(self._conversation.settle)
-            kept = await self.thread.do(entries, begun.book, begun.writer.id)
+            kept = await self.thread.do(entries, begun.store, begun.writer.id)
         except GoneError:
             return
         except StoreError:
@@ -121,7 +121,7 @@ class ReplyEnd:
         if (
             turn.view is None
             and begun is not None
-            and (conversation.book, conversation.head) == (begun.book, begun.writer.id)
+            and (conversation.current_store, conversation.head) == (begun.store, begun.writer.id)
         ):
             await self._view.transcript.show(kept)
         self._view.refresh_list(self._conversation.chat)

@@ -1,8 +1,8 @@
 """A reply drawn as lines, the same while it is written and afterwards.
 
-Contract: what stands before `SWITCH` has the draft's style, and the mark itself shows the label. Pieces that are
-complete are drawn once for a width. Many widgets would have to be made anew with every word of a list or a table; this
-is one renderable.
+Contract: the text before `SWITCH` has the draft's style, and the mark itself shows the label. Pieces that are complete
+are drawn once for a width. This is one renderable: separate widgets would have to be rebuilt with every word of a list
+or a table.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Styles:
         self._style, self._drafting, self._marking = style, drafting, False
 
     def line(self, line: Line) -> Line:
-        """One line; a mark may go on in the next."""
+        """One line; a mark may continue on the next."""
         found: Line = []
         for text, style, control in line:
             if control:
@@ -106,7 +106,7 @@ class _Heading(rich_markdown.Heading):
 
 
 class _Markdown(rich_markdown.Markdown):
-    """Rich's Markdown of tokens that are parsed already; links are text, so that none hides where it leads."""
+    """Rich's Markdown of tokens that are parsed already; links are text, so that no target is hidden."""
 
     elements: ClassVar[dict[str, type[rich_markdown.MarkdownElement]]] = {
         **rich_markdown.Markdown.elements,
@@ -122,7 +122,7 @@ def _laid_out(console: Console, width: int, text: str) -> list[Line]:
     options = console.options.update(width=width, height=None, highlight=False)
     try:
         lines = console.render_lines(_Markdown(text), options, pad=False)
-    except Exception:  # whatever a library makes of a model's text: the text is shown, and the chat goes on
+    except Exception:  # whatever a library raises over a model's text: the plain text is shown
         lines = console.render_lines(Text(text), options, pad=False)
     while lines and _is_blank(lines[0]):
         lines.pop(0)

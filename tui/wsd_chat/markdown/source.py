@@ -1,8 +1,8 @@
-"""A reply's text as Markdown in which two writers can be told apart.
+"""A reply's text as Markdown with a mark where the writer changed.
 
 Contract: pure. A source carries `SWITCH` where the base took over. `pieces` cuts a growing text where later text cannot
-change what is before; `placed` finds the place nearest to the switch at which a mark changes nothing of what Markdown
-makes of the text, so that headings, lists, tables and code stay what they are. A line break stays a line break.
+change what stands before; `placed` finds the place nearest to the switch at which a mark leaves the Markdown structure
+as it is, so that headings, lists, tables and code stay what they are. A line break stays a line break.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from markdown_it.token import Token
 from wsd_local.system.visible import visible
 
 SWITCH = "\ue000"
-"""A private character that no text has: stripped from what models write."""
+"""A private-use character; it is removed from what models write."""
 
 MARK_END = "\ue001"
 """Ends the label of a mark that is laid out with the text; `SWITCH` begins it."""
 
 _GOES_ON = re.compile(r"\s|[-*+>|]\s?|\d+[.)]\s")
-"""A line after a blank one that may belong to the block before: it is not cut off from it."""
+"""A line after a blank one that may belong to the block above: no cut is made before it."""
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
@@ -85,7 +85,7 @@ def placed(text: str, at: int) -> int | None:
 
 
 def tokens(text: str) -> list[Token]:
-    """What Markdown makes of a text: soft line breaks are line breaks, a link shows where it leads."""
+    """The Markdown tokens of a text: soft line breaks are line breaks, a link shows its target."""
     found = _parser().parse(text)
     for token in found:
         if token.children:

@@ -49,11 +49,11 @@ class CompareScreen(Screen[None]):
                 with VerticalScroll(id=f"column-{mode}"):
                     yield Static(name, classes="name", markup=False)
                     yield ReplyMarkdown(drafted=mode != "base")
-                    yield Static("waits", classes="took", markup=False)
+                    yield Static("waiting", classes="took", markup=False)
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        """Ask."""
+        """Begin with the first of them."""
         self.models.submit(self._job)
         self.set_interval(1 / 20, self._flush)
 
@@ -82,11 +82,11 @@ class CompareScreen(Screen[None]):
         self.query_one(f"#column-{mode} .took", Static).update(text)
 
     def _flush(self) -> None:
-        said: dict[str, str] = {}
+        added: dict[str, str] = {}
         while self._news:
             mode, text = self._news.popleft()
-            said[mode] = said.get(mode, "") + text
-        for mode, text in said.items():
+            added[mode] = added.get(mode, "") + text
+        for mode, text in added.items():
             if self.is_attached:
                 self.query_one(f"#column-{mode} ReplyMarkdown", ReplyMarkdown).append(text)
 

@@ -1,6 +1,6 @@
-"""The model picker: pairs, and any two models that are here.
+"""The model picker: pairs, and any two models on this machine.
 
-Contract: looks and fetches in threads of its own; the result is a `Choice`, or None.
+Contract: finds and fetches models in threads of its own; the result is a `Choice`, or None.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HINT = "Enter loads a pair that is here and fetches one that is not · Esc clos
 
 @dataclass(slots=True)
 class _Found:
-    """Rows of the list: pairs by name and whether they are here, models by name or path."""
+    """Rows of the list: pairs by name, models by name or path; `ready` are the pairs that are here."""
 
     pairs: dict[str, str] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
@@ -36,7 +36,7 @@ class _Found:
 
 
 class ModelPicker(Box):
-    """Pairs: which are here, which fit; a pair that is not here is fetched. Or a draft and a base that are here."""
+    """Pairs: which are here, which fit; one that is not here is fetched. Or a draft and a base."""
 
     DEFAULT_CSS = (
         f"ModelPicker {{ {BOX} & ProgressBar {{ display: none; }} & OptionList {{ height: auto; max-height: 60vh; }}"
@@ -57,10 +57,10 @@ class ModelPicker(Box):
             yield Static("Pairs", classes="title", id="title", markup=False)
             yield OptionList(markup=False)
             yield ProgressBar(show_eta=True)
-            yield Static("looking…", classes="hint", id="said", markup=False)
+            yield Static("looking…", classes="hint", id="message", markup=False)
 
     def on_mount(self) -> None:
-        """Look in the background."""
+        """Look for models in the background."""
         self.query_one(OptionList).focus()
         self._look()
 
@@ -97,12 +97,12 @@ class ModelPicker(Box):
         self._found = found
         rows = [Option(visible(text, keep_newlines=False), id=name) for name, text in found.pairs.items()]
         if found.models:
-            rows += [Option("  two models that are here: choose the draft, then the base …", id=_TWO)]
+            rows += [Option("  two models on this machine: choose the draft, then the base …", id=_TWO)]
         self._fill("Pairs", rows, self._trouble or _HINT)
 
     def _show_models(self) -> None:
-        """All models that are here, for one of the two roles."""
-        role = "draft: small, tuned to chat" if self._draft is None else f"base that goes on after {self._draft}"
+        """All models on this machine, for one of the two roles."""
+        role = "draft: small, tuned to chat" if self._draft is None else f"base that continues after {self._draft}"
         rows = [Option(visible(text, keep_newlines=False), id=name) for name, text in self._found.models.items()]
         self._fill(f"The {role}", rows, "Enter chooses · Esc goes back")
 
@@ -116,7 +116,7 @@ class ModelPicker(Box):
         self._say(hint)
 
     def _say(self, text: str) -> None:
-        self.query_one("#said", Static).update(visible(text))
+        self.query_one("#message", Static).update(visible(text))
 
     @on(OptionList.OptionSelected)
     def chosen(self, event: OptionList.OptionSelected) -> None:
@@ -137,7 +137,7 @@ class ModelPicker(Box):
         else:
             self._pulling = True
             self.query_one(ProgressBar).display = True
-            self._say(f"fetching {name}; Esc stops, the next time goes on from there")
+            self._say(f"fetching {name}; Esc stops; fetching it again resumes")
             self._pull(name)
 
     @work(thread=True, exclusive=True, group="pull")

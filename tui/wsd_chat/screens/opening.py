@@ -44,9 +44,9 @@ class Screens:
         """A reply token by token."""
         from wsd_chat.screens.switch_view import SwitchView
 
-        book = self._conversation.book
-        branch = await self.thread.do(entries, book, reply.parent)
-        tokens = tokens_of(reply, await self.thread.do(book.messages.tokens, reply.id))
+        store = self._conversation.current_store
+        branch = await self.thread.do(entries, store, reply.parent)
+        tokens = tokens_of(reply, await self.thread.do(store.messages.tokens, reply.id))
         messages = messages_of(branch, self._conversation.system)
         self._app.push_screen(SwitchView(reply, tokens, messages, self._models))
 
@@ -55,7 +55,7 @@ class Screens:
         """Base alone, draft alone and both, on the same question."""
         from wsd_chat.screens.compare import CompareScreen
 
-        branch = await self.thread.do(entries, self._conversation.book, question.id)
+        branch = await self.thread.do(entries, self._conversation.current_store, question.id)
         messages = messages_of(branch, self._conversation.system)
         self._app.push_screen(CompareScreen(self._models, messages, dict(self._settings.overrides)))
 

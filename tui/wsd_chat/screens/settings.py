@@ -1,7 +1,7 @@
-"""What the next replies are made with: every setting of a reply, and presets that keep them under a name.
+"""Settings of the next replies: every setting of a reply, and presets that keep them under a name.
 
-Contract: the fields are read off `ReplySettings`, so none is missing; the result is the values that were changed from
-the pair's own, with `system`, or None.
+Contract: the fields are read off `ReplySettings`, so none is missing; the result is the values that differ from the
+pair's own, and `system`; or None.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FIRST = (
     "max_tokens",
     "mode",
 )
-"""What people set most; what else there is follows."""
+"""The most common ones; all others follow them."""
 
 _LABELS = {
     "threshold": "threshold γ",
@@ -92,9 +92,9 @@ class SettingsScreen(Box):
                 yield Button("use", variant="primary", id="use", compact=True)
                 yield Button("save as a preset", id="save", compact=True)
             yield Static(
-                "an empty field is the default, in grey · Esc leaves all as it was",
+                "an empty field means the default, shown in grey · Esc cancels",
                 classes="hint",
-                id="said",
+                id="message",
                 markup=False,
             )
 
@@ -139,12 +139,12 @@ class SettingsScreen(Box):
         return found | {"system": found.get("system", "")}
 
     def _say(self, text: str) -> None:
-        self.query_one("#said", Static).update(visible(text))
+        self.query_one("#message", Static).update(visible(text))
 
     @on(Button.Pressed, "#use")
     @on(Input.Submitted)
     def use(self) -> None:
-        """Take the values."""
+        """Close, with the values."""
         values = self._read()
         if values is not None:
             self.dismiss(values)
@@ -172,7 +172,7 @@ class SettingsScreen(Box):
         self._presets[preset.name] = preset
         with self.prevent(Select.Changed):
             self.query_one(Select).set_options(self._choices())
-        self._say(f"kept as {preset.name}")
+        self._say(f"saved as {preset.name}")
 
     @on(Select.Changed, "#preset")
     def preset(self, event: Select.Changed) -> None:

@@ -1,4 +1,4 @@
-"""The switch view: a reply token by token, as the base read it."""
+"""The switch view: a reply token by token, with the base's scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REASONS = {
 
 
 class SwitchView(Screen[None]):
-    """Per token: who wrote it, the base's probability, the window's mean; a chart with the threshold; the reason."""
+    """Per token its writer, the base's probability and the window's mean; a chart; the reason of the switch."""
 
     DEFAULT_CSS = """
     SwitchView > #why { height: auto; padding: 0 1; background: $panel; }
@@ -41,7 +41,7 @@ class SwitchView(Screen[None]):
     """
     BINDINGS: ClassVar[list[Any]] = [
         Binding("escape,f2", "close", "close"),
-        Binding("o", "others", "what the base would have said"),
+        Binding("o", "others", "the base's favourites"),
     ]
 
     def __init__(self, entry: Entry, tokens: Sequence[ReplyToken], messages: list[Message], models: Worker) -> None:
@@ -68,7 +68,7 @@ class SwitchView(Screen[None]):
         if self.entry.state in ("cancelled", "failed"):
             lines.append(f"the reply was {'stopped' if self.entry.state == 'cancelled' else 'cut by an error'}")
         if discarded := self.entry.report.get("discarded"):
-            lines.append(f"the draft would have gone on: {_shown(discarded)}")
+            lines.append(f"discarded draft text: {_shown(discarded)}")
         return "\n".join(lines)
 
     def on_mount(self) -> None:
@@ -112,7 +112,7 @@ class SwitchView(Screen[None]):
         self.dismiss()
 
     def action_others(self) -> None:
-        """Ask the base for its own favourite at each place of the draft."""
+        """Compute the base's most probable token at each place of the draft."""
         from wsd_local.runtime.alternatives import favourites
 
         if any(token.id < 0 for token in self.tokens):

@@ -1,6 +1,6 @@
 """The system's clipboard.
 
-Contract: a text counts as copied only if a program took it and ended well; terminals (OSC 52) do not tell.
+Contract: a text counts as copied only if a program took it and exited with 0; terminals (OSC 52) do not report that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from wsd_local.system.child import use
 
 _PATIENCE_S = 2.0
 _DISPLAY = ("DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "TMUX", "TMUX_TMPDIR")
-"""Names of variables that tell a program which clipboard is meant."""
+"""Environment variables from which a program learns which clipboard is meant."""
 
 
 def programs() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Native output and the screen.
+"""Output of native code, kept off the screen.
 
 Contract: Textual draws on file descriptor 2. Inside `own_screen(log)` the screen is drawn on a duplicate of it, and
 what native code writes to descriptor 2 goes to the file `log`, as Python's log lines of `wsd_local` do.

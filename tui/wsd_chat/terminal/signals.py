@@ -1,8 +1,8 @@
-"""A signal ends the chat as its own key does: the reply so far is kept, the terminal is as it was before.
+"""Signals end the chat as its own key does: the reply so far is kept, the terminal is restored.
 
 Contract: inside `ending(app)` SIGTERM, SIGHUP, SIGQUIT and SIGINT make the app exit with 128 and the signal's number.
-If native code keeps it from ending for `PATIENCE_S` seconds, or if another signal follows, the process ends there and
-then, after restoring the terminal.
+If native code delays that by more than `PATIENCE_S` seconds, or if another signal follows, the process ends at once,
+after restoring the terminal.
 """
 
 from __future__ import annotations

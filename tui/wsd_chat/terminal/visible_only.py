@@ -1,7 +1,7 @@
-"""Nothing that is drawn can steer the terminal.
+"""A filter that keeps drawn text from controlling the terminal.
 
 Contract: `VISIBLE` is the last filter of every line of every widget. Control and hidden characters become symbols of
-`wsd_local.system.visible`, links become plain text, and a line is as wide as it was.
+`wsd_local.system.visible`, links become plain text, and a line keeps its width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from wsd_local.system.visible import visible
 
 
 class Visible(LineFilter):
-    """Shows symbols for what a terminal would obey or hide."""
+    """Shows symbols for characters that a terminal would interpret or hide."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """One line."""

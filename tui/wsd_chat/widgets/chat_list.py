@@ -20,13 +20,13 @@ from wsd_local.system.visible import visible
 
 _MOST = 200
 _PAUSE_S = 0.1
-"""How long nothing is typed before it is looked for."""
+"""Pause in typing after which a search begins."""
 
 
 class ChatList(Vertical):
     """Chats that are kept, newest first; the field above finds words in titles and messages.
 
-    It reads in a thread of its own, so that it is there while a change waits for another program.
+    It reads in a thread of its own, so that it is shown while a change waits for another program.
     """
 
     DEFAULT_CSS = """
@@ -46,7 +46,7 @@ class ChatList(Vertical):
             self.chat_id = chat_id
 
     class Left(Message):
-        """A person wants to write again."""
+        """Back to the message."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
@@ -59,15 +59,15 @@ class ChatList(Vertical):
         yield OptionList(id="chats", markup=False)
 
     def on_mount(self) -> None:
-        """Show what there is."""
+        """Show all chats."""
         self.refresh_rows(None)
 
     def on_unmount(self) -> None:
-        """Nothing is read any more."""
+        """Stop reading."""
         self._reading.close()
 
     def focus_search(self) -> None:
-        """Begin to search."""
+        """Focus the search field."""
         self.query_one(Input).focus()
 
     def refresh_rows(self, current: int | None, pause_s: float = 0.0) -> None:
@@ -101,12 +101,12 @@ class ChatList(Vertical):
 
     @on(Input.Changed)
     def searched(self) -> None:
-        """Another word is searched."""
+        """Search again."""
         self.refresh_rows(self._current, _PAUSE_S)
 
     @on(Input.Submitted)
     def to_rows(self) -> None:
-        """Enter goes to what was found."""
+        """Enter goes to the results."""
         rows = self.query_one(OptionList)
         rows.focus()
         if rows.option_count:

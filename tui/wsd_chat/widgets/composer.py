@@ -1,4 +1,4 @@
-"""Where a person writes: grows with the text, Enter sends, history with the arrow keys."""
+"""The text field for messages: it grows with the text, Enter sends, arrow keys walk through the history."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Composer(TextArea):
     ]
 
     class Submitted(Message):
-        """A person wants to say something."""
+        """A message is to be sent."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
 
     class Paged(Message):
-        """A person wants to read what is above (-1) or below (1)."""
+        """The conversation is to be scrolled up (-1) or down (1)."""
 
         def __init__(self, step: int) -> None:
             super().__init__()
@@ -39,7 +39,7 @@ class Composer(TextArea):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(soft_wrap=True, tab_behavior="focus", show_line_numbers=False, **arguments)
-        self.said: list[str] = []
+        self.sent: list[str] = []
         self._at = 0
         self._kept = ""
 
@@ -66,9 +66,9 @@ class Composer(TextArea):
 
     def remember(self, text: str) -> None:
         """Put a text at the end of the history and empty the field."""
-        if not self.said or self.said[-1] != text:
-            self.said.append(text)
-        self._at = len(self.said)
+        if not self.sent or self.sent[-1] != text:
+            self.sent.append(text)
+        self._at = len(self.sent)
         self.text = ""
 
     def put(self, text: str) -> None:
@@ -83,10 +83,10 @@ class Composer(TextArea):
     def _walks(self, key: str) -> bool:
         row, last = self.cursor_location[0], self.document.line_count - 1
         step = -1 if key == "up" else 1
-        if (key == "up" and row > 0) or (key == "down" and row < last) or not 0 <= self._at + step <= len(self.said):
+        if (key == "up" and row > 0) or (key == "down" and row < last) or not 0 <= self._at + step <= len(self.sent):
             return False
-        if self._at == len(self.said):
+        if self._at == len(self.sent):
             self._kept = self.text
         self._at += step
-        self.put(self._kept if self._at == len(self.said) else self.said[self._at])
+        self.put(self._kept if self._at == len(self.sent) else self.sent[self._at])
         return True

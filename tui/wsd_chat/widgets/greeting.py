@@ -1,4 +1,4 @@
-"""What stands in an empty chat."""
+"""The text of an empty chat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EMBEDDED = (
 
 
 def greeting(loaded: Loaded, wanted: Wanted) -> str:
-    """For a pair that is loaded; the embedded one says what it is good for."""
+    """The text for a pair that is loaded; of the embedded one it says what that is good for."""
     draft, base = (visible(name, keep_newlines=False) for name in (loaded.draft, loaded.base))
     if draft and base:
         opens = f"Ask something. {draft} opens the reply (italic); {base} takes over at the mark."

@@ -15,7 +15,7 @@ from wsd_local.system.visible import visible
 from wsd_local.units import plural
 
 _BREATH = 4
-"""Parts of the time between two drawings that are left for everything else, to one for the drawing."""
+"""Time left between two drawings for everything else, in multiples of what a drawing takes."""
 
 
 class MessageView(Vertical):
@@ -36,7 +36,7 @@ class MessageView(Vertical):
     """
 
     class Chosen(Message):
-        """A person clicked a message."""
+        """A message was clicked."""
 
         def __init__(self, entry: Entry) -> None:
             super().__init__()
@@ -59,8 +59,8 @@ class MessageView(Vertical):
         foot.display = bool(self._footed)
         yield foot
 
-    def say(self, text: str) -> None:
-        """Add text; shown with the next `flush`."""
+    def append(self, text: str) -> None:
+        """Add text; the next `flush` shows it."""
         self.entry.text += text
         self._changed = True
 
@@ -70,7 +70,7 @@ class MessageView(Vertical):
         self._changed = True
 
     def flush(self) -> None:
-        """Show what was said since the last time, as often as it leaves the screen time for other things."""
+        """Show what was added since the last time, unless drawing would leave too little time for everything else."""
         now = time.monotonic()
         if not self._changed or now < self._next:
             return
@@ -78,7 +78,7 @@ class MessageView(Vertical):
         self._next = now + _BREATH * (time.monotonic() - now)
 
     def close(self, entry: Entry) -> None:
-        """Nothing more comes: the reply as it was kept."""
+        """Show the reply as it is kept; nothing more is added."""
         self.entry = entry
         self._show()
 
@@ -114,9 +114,9 @@ class MessageView(Vertical):
     def _state(self) -> str:
         entry = self.entry
         if entry.state == "saving":
-            return "is being saved…"
+            return "saving…"
         if entry.state == "unsaved":
-            return "not saved yet; it is tried again"
+            return "not saved yet; trying again"
         if entry.state == "cancelled":
             return "stopped — F6 continues" if entry.text else "stopped before its first word — F5 answers again"
         if entry.state == "failed":

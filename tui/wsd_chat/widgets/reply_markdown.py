@@ -1,7 +1,7 @@
-"""The widget that shows a reply: what `LiveMarkdown` draws, to be scrolled and selected.
+"""The widget of a reply: the lines of `LiveMarkdown`, which can be scrolled and selected.
 
-Contract: one widget from the first word to the last and afterwards, so nothing moves when a reply is complete. Only
-lines that can be seen are given to the screen.
+Contract: the same widget shows a reply while it is written and afterwards, so nothing moves when it is complete. Only
+visible lines are given to the screen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wsd_chat.markdown.live import Line, LiveMarkdown
 
 
 class ReplyMarkdown(Widget):
-    """Markdown of one reply. `label` is what the mark says; `drafted`: a text without a mark is the draft's."""
+    """Markdown of one reply. `label` is the text of the mark; `drafted`: a text without a mark is the draft's."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"reply--draft"}
     DEFAULT_CSS = """
@@ -44,12 +44,12 @@ class ReplyMarkdown(Widget):
         self.show(self.source + text, label=self.label, drafted=self.drafted)
 
     def notify_style_update(self) -> None:
-        """Another theme."""
+        """Draw again in another theme."""
         super().notify_style_update()
         self._drawing, self._width = None, -1
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
-        """All there is."""
+        """The whole width."""
         return container.width
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -76,7 +76,7 @@ class ReplyMarkdown(Widget):
         return strip.apply_style(base).crop(0, width).extend_cell_length(width, base).apply_offsets(0, y)
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """What is selected with the mouse."""
+        """The text selected with the mouse."""
         lines = ("".join(segment.text for segment in line).rstrip() for line in self._drawn(self.size.width))
         return selection.extract("\n".join(lines)), "\n"
 

@@ -15,10 +15,10 @@ from wsd_chat.entries import Entry
 from wsd_chat.widgets.message import MessageView
 
 WINDOW = 6
-"""Messages mounted at first, and with each step upwards: each mounted block makes each change of the layout slower."""
+"""Messages mounted at first, and with each step upwards: each of them slows down every change of the layout."""
 
 BEFORE = "Ask something. A small aligned model opens the reply (italic); the base model takes over at the mark."
-"""What stands in an empty chat before a pair is loaded."""
+"""The text of an empty chat before a pair is loaded."""
 
 
 class Transcript(VerticalScroll):
@@ -44,7 +44,7 @@ class Transcript(VerticalScroll):
         yield Static(self.greeting, id="empty", markup=False)
 
     def greet(self, text: str) -> None:
-        """What stands here while nothing was said."""
+        """Set the text of an empty chat."""
         self.greeting = text
         self.query_one("#empty", Static).update(text)
 
@@ -127,7 +127,7 @@ class Transcript(VerticalScroll):
 
     @on(Button.Pressed, "#earlier")
     async def earlier(self) -> None:
-        """Mount older messages above; what is read stays where it is."""
+        """Mount older messages above; what is on the screen stays in place."""
         if not self.first:
             return
         begin = max(0, self.first - WINDOW)
