@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,3 +185,10 @@ def test_keys_and_slash_commands_of_the_chat_page_exist() -> None:
     assert named - {"ctrl+j", "alt+enter", "ctrl+p"} <= bound
     slashes = set(re.findall(r"`/(\w+)`", text))
     assert slashes and slashes <= {command.slash for command in COMMANDS}
+
+
+def test_the_page_on_models_lists_every_pair() -> None:
+    text = (ROOT / "docs" / "guide" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*) \|", text.partition("The catalog's pairs")[2], re.MULTILINE)
+    catalog = tomllib.loads((ROOT / "models" / "catalog.toml").read_text(encoding="utf-8"))
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) == set(catalog["pairs"])
