@@ -145,3 +145,10 @@ def test_what_counts_as_an_assertion(body: str, certain: bool) -> None:
     tree = ast.parse(f"def complains(x):\n    assert x\n\ndef test_it():\n    {body}\n")
     found = Assertions(tree)
     assert found.certain(found.functions[1].body) is certain
+
+
+def test_names_of_modules_are_unique() -> None:
+    """They are imported by their names alone."""
+    names = [path.name for path in TESTS.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    assert len(names) > len(MODULES)
+    assert sorted(names) == sorted(set(names))
