@@ -127,6 +127,8 @@ def read(kind: Any, text: str) -> Any:
         return (text,)
     readings: list[Any] = []
     for number in (int, float):
+        if number not in (get_args(kind) or (kind,)):
+            continue
         with contextlib.suppress(ValueError):
             readings.append(number(text))
     for value in [{"true": True, "false": False}.get(text.lower(), text), *readings, text]:

@@ -103,6 +103,7 @@ def test_a_new_field_becomes_an_option() -> None:
 
     assert given() == {}
     assert given("--rate", "0.5", "--kind", "cold") == {"rate": 0.5, "kind": "cold"}
+    assert isinstance(given("--rate", "1")["rate"], float)
     assert given("--count", "3") == {"count": 3} and given("--count", "all") == {"count": "all"}
     assert given("--words", "a", "--words", "-b") == {"words": ["a", "-b"]}
     assert given("--text", "x.txt", "--loud", "--no-calm") == {"text": Path("x.txt"), "loud": True, "calm": False}

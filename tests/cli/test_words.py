@@ -29,6 +29,34 @@ def test_summaries_are_whole(command: list[str]) -> None:
     assert all(row.rstrip().endswith((".", ".)")) for row in rows), rows
 
 
+@pytest.mark.parametrize("command", ["chats", "models"])
+def test_commands_are_listed_in_the_order_of_the_summary(command: str) -> None:
+    text = wsd(command, "--help").stdout.decode()
+    summary = re.search(rf"^{command.capitalize()}: (.*)\.$", text, re.MULTILINE)
+    assert summary is not None
+    assert re.findall(r"^  (\w+)", text.partition("Commands:")[2], re.MULTILINE) == summary[1].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "run hi --treshold=0.7",
+            "there is no option '--treshold'; did you mean '--threshold'? See wsd-local run --help.",
+        ),
+        ("run hi --zzz", "there is no option '--zzz'. See"),
+        ("--versoin", "there is no option '--versoin' before a command; did you mean '--version'?"),
+        ("models --json", "there is no option '--json' before a command. See wsd-local models --help."),
+        ("rnu hi", "there is no command 'rnu'; did you mean 'run'?"),
+        ("run a b", "there is an argument too many: 'b'"),
+        ("models show demo-base --ctx", "--ctx needs a value."),
+        ("run hi --window 1.5", "--window is '1.5': it must be a whole number."),
+    ],
+)
+def test_wrong_usage_names_what_is_wrong_and_whose_help_explains_it(arguments: str, words: str) -> None:
+    complains(wsd(*arguments.split()), 2, words, "--help.")
+
+
 @pytest.mark.parametrize("columns", [50, 80, 160])
 def test_help_fits_the_terminal(columns: int) -> None:
     text = wsd("run", "--help", env={**os.environ, "COLUMNS": str(columns)}).stdout.decode()

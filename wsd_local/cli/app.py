@@ -114,5 +114,11 @@ def group(name: str, help: str, **more: Any) -> App:
     )
 
 
+def in_order(app: App) -> None:
+    """Let `--help` list the commands of a group in the order in which they were added, and not by their names."""
+    for place, name in enumerate(name for name in app if not name.startswith("-")):
+        app[name].sort_key = place
+
+
 def _paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from wsd_local.cli import names, terminal
-from wsd_local.cli.app import COMMANDS, group
+from wsd_local.cli.app import COMMANDS, group, in_order
 from wsd_local.cli.options import Debug, Json, flag, number, option, strictly
 from wsd_local.cli.tables import plain_table, print_json, print_tables
 from wsd_local.errors import CancelledError, UsageError, WsdError, reason
@@ -193,6 +193,8 @@ def rm(
     if not swept:
         terminal.note("wsd-local: until another program has read the chats, their log still holds what was deleted")
 
+
+in_order(app)
 
 # -- printing -------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """How `--help` looks: plain text in two columns, the same on a terminal and in a pipe.
 
-Contract: `Help` is a help formatter of cyclopts. Nothing is cut, and nothing is coloured.
+Contract: `Help` is a help formatter of cyclopts. Nothing is cut, and nothing is coloured. A blank line stands before
+each part.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Help:
         if not rows:
             return
         width = min(max(len(label) for label, _ in rows), _WIDEST_NAME) + 4
-        lines = [f"{panel.title}:"]
+        lines = ["", f"{panel.title}:"]
         for label, text in rows:
             shown = textwrap.wrap(
                 text,
@@ -39,17 +40,17 @@ class Help:
             else:
                 shown.insert(0, f"  {label}")
             lines += shown
-        _print(console, "\n".join([*lines, ""]))
+        _print(console, "\n".join(lines))
 
     def render_usage(self, console: Console, _options: ConsoleOptions, usage: Any) -> None:
         """How a command is called."""
-        _print(console, f"Usage: {str(usage).strip().removeprefix('Usage:').strip()}\n")
+        _print(console, f"Usage: {str(usage).strip().removeprefix('Usage:').strip()}")
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
         """What a command does."""
         paragraphs = _plain(console, description).strip().split("\n\n")
         _print(
-            console, "\n\n".join(textwrap.fill(" ".join(one.split()), options.max_width) for one in paragraphs) + "\n"
+            console, "\n" + "\n\n".join(textwrap.fill(" ".join(one.split()), options.max_width) for one in paragraphs)
         )
 
 

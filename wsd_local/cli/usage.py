@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from cyclopts import Argument, CoercionError, CycloptsError, MissingArgumentError, UnknownCommandError
+from difflib import get_close_matches
+from typing import Literal, get_origin
+
+from cyclopts import (
+    Argument,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+)
 from cyclopts.exceptions import UnusedCliTokensError
 
 from wsd_local.errors import nearest, short
+from wsd_local.fields import kind_name
 
 
 def explain(error: CycloptsError, program: str) -> str:
@@ -18,8 +29,14 @@ def explain(error: CycloptsError, program: str) -> str:
 def _text(error: CycloptsError) -> str:
     argument = error.argument
     if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app is not None:
-        commands = [name for name in error.app if not name.startswith("-")]
-        return f"there is no command {short(error.unused_tokens[0])}{nearest(error.unused_tokens[0], commands)}"
+        name = error.unused_tokens[0]
+        if name.startswith("-"):
+            return _unknown_option(name, [one for one in error.app if one.startswith("-")], " before a command")
+        commands = [one for one in error.app if not one.startswith("-")]
+        return f"there is no command {short(name)}{nearest(name, commands)}"
+    if isinstance(error, UnknownOptionError):
+        known = [name for option in error.argument_collection if option.parse for name in option.names]
+        return _unknown_option(error.token.keyword or error.token.value, known)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"there is an argument too many: {short(error.unused_tokens[0])}; put a text with spaces in quotes"
     if isinstance(error, MissingArgumentError) and argument is not None:
@@ -28,10 +45,23 @@ def _text(error: CycloptsError) -> str:
         return f"{name} needs a value" if given else f"{name} is missing"
     if isinstance(error, CoercionError) and error.token is not None and argument is not None:
         name = error.token.keyword or _label(argument)
-        reason = error.msg if isinstance(error.msg, str) else "it takes no value" if argument.hint is bool else None
-        if reason is not None:
+        if reason := _reason(error, argument):
             return f"{name} is {short(error.token.value)}: {reason}"
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _unknown_option(option: str, known: list[str], place: str = "") -> str:
+    name = option.split("=")[0]
+    return f"there is no option {short(name)}{place}{nearest(name, get_close_matches(name, known, 1))}"
+
+
+def _reason(error: CoercionError, argument: Argument) -> str | None:
+    """What is wrong with a value, where it can be said better than by cyclopts."""
+    if isinstance(error.msg, str):
+        return error.msg
+    if get_origin(error.target_type) is Literal:
+        return f"it must be {kind_name(error.target_type)}"
+    return "it takes no value" if argument.hint is bool else None
 
 
 def _label(argument: Argument) -> str:
