@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    data = data_dir().absolute()
+    data = data_dir()
     above = [folder.absolute(), *folder.absolute().parents]
     for missing in reversed([one for one in above if not one.exists()]):
         missing.mkdir(mode=0o700 if missing.is_relative_to(data) else 0o777, exist_ok=True)
@@ -76,5 +76,6 @@ def expanded(path: str | Path) -> Path:
 
 
 def _named(variable: str) -> Path | None:
+    """Absolute, because child processes work in another folder."""
     named = os.environ.get(variable)
-    return expanded(named) if named else None
+    return expanded(named).absolute() if named else None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import wsd
 
+from wsd_local import paths
 from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import UsageError
 from wsd_local.files import check_file, check_free, check_regular, write_text
@@ -109,3 +110,11 @@ def test_every_command_refuses_at_once(arguments: list[str], what: str, tmp_path
     code, said = run(*[part.replace("PATH", name) for part in arguments], folder=tmp_path)
     assert code == 2 and what in said and len(said.splitlines()) == 1, said
     assert not (tmp_path / "none").exists()
+
+
+def test_named_folders_do_not_depend_on_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Child processes work in another folder, so a relative name is read when it is given."""
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("CACHE", paths.cache_dir), ("DATA", paths.data_dir), ("CONFIG", paths.config_file)):
+        monkeypatch.setenv(f"WSD_LOCAL_{name}", f"here/{name}")
+        assert folder() == tmp_path / "here" / name
