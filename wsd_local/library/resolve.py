@@ -90,7 +90,10 @@ def model_path(name: str | Path) -> Path:
     path = expanded(name)
     if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
         return path
-    raise ModelError(f"{text}: neither a model's name nor a file{nearest(text, [*known(), *catalog_models()])}")
+    if (pair := catalog_pairs().get(text)) is not None:
+        raise ModelError(f"{text} is a pair, and one model is wanted: {pair.draft} or {pair.base}")
+    names = dict.fromkeys([*known(), *catalog_models()])
+    raise ModelError(f"{text}: neither a model's name nor a file{nearest(text, list(names))}")
 
 
 def how_to_get(entry: ModelEntry) -> str:
