@@ -66,3 +66,18 @@ def test_another_shape_is_reported(tmp_path: Path) -> None:
     report = wsd("eval", "report", str(out), str(other))
     assert b"the runs differ in replies at once" in report.stderr
     assert b"the runs differ" not in wsd("eval", "report", str(other), str(other)).stderr
+
+
+def test_a_run_of_one_model_has_no_other_shape_for_that(tmp_path: Path) -> None:
+    source, outputs = asked(tmp_path), {mode: str(tmp_path / f"{mode}.jsonl") for mode in ("wsd", "base", "draft")}
+    for mode, out in outputs.items():
+        done = wsd("run", "--input", source, "--output", out, "--mode", mode, "--parallel", "2", *QUICK)
+        assert done.returncode == 0, done.stderr
+    assert wsd("eval", "report", *outputs.values()).stderr == b""
+    records = lines(Path(outputs["base"]))
+    for line in records:
+        line["run"]["shape"]["flash_attn"] = {"base": "on"}
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(f"{json.dumps(line)}\n" for line in records), encoding="utf-8")
+    report = wsd("eval", "report", outputs["wsd"], str(other))
+    assert b"the runs differ in flash attention of the base: " in report.stderr

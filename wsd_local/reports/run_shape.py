@@ -13,7 +13,7 @@ TRAITS = {
     "parallel": "replies at once",
     "sequences": "sequences of a context",
     "threads": "threads used",
-    "flash_attn": "flash attention used",
+    "flash_attn": "flash attention",
 }
 
 
@@ -25,13 +25,17 @@ def shape_traits(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         found = of_part.get("shape") if isinstance(of_part, dict) else None
         shape |= found if isinstance(found, dict) else {}
     for key, name in TRAITS.items():
-        if key in shape:
+        if key not in shape:
+            continue
+        if isinstance(shape[key], dict):  # a run of one model has no value for the other
+            yield from ((f"{name} of the {role}", shape[key][role]) for role in ("draft", "base") if role in shape[key])
+        else:
             yield name, shape[key]
 
 
 def shape_note(differing: Mapping[str, Any]) -> str | None:
     """A line that runs were worked on in different shapes; None if they were not."""
-    found = [name for name in TRAITS.values() if name in differing]
+    found = [trait for trait in differing if trait.startswith(tuple(TRAITS.values()))]
     if not found:
         return None
     return f"the runs differ in {', '.join(found)}: with quantised weights that alone changes replies near ties"
