@@ -18,6 +18,8 @@ from gguf import GGUFReader, GGUFValueType
 from gguf.constants import GGMLQuantizationType, LlamaFileType, TokenType
 from gguf.quants import dequantize
 
+from wsd_local.library.gguf import Array
+
 Floats = npt.NDArray[np.float32]
 
 CHATML_TEMPLATE = (
@@ -78,6 +80,15 @@ def raw_entries(path: Path) -> dict[str, bytes]:
     return entries
 
 
+def strings(array: Array) -> Iterator[str]:
+    """The elements of a metadata array of strings."""
+    at = 0
+    for _ in range(array.count):
+        (size,) = struct.unpack_from("<Q", array.data, at)
+        yield array.data[at + 8 : at + 8 + size].decode(errors="replace")
+        at += 8 + size
+
+
 def packed_string(text: str) -> bytes:
     encoded = text.encode()
     return struct.pack("<Q", len(encoded)) + encoded
@@ -92,10 +103,10 @@ def packed(value: bool | int | float | str | Sequence[str] | Sequence[int]) -> b
         return struct.pack("<If", GGUFValueType.FLOAT32, value)
     if isinstance(value, str):
         return struct.pack("<I", GGUFValueType.STRING) + packed_string(value)
-    strings = [packed_string(item) for item in value if isinstance(item, str)]
+    texts = [packed_string(item) for item in value if isinstance(item, str)]
     numbers = [struct.pack("<i", item) for item in value if isinstance(item, int)]
-    kind = GGUFValueType.STRING if strings else GGUFValueType.INT32
-    return struct.pack("<IIQ", GGUFValueType.ARRAY, kind, len(value)) + b"".join(strings or numbers)
+    kind = GGUFValueType.STRING if texts else GGUFValueType.INT32
+    return struct.pack("<IIQ", GGUFValueType.ARRAY, kind, len(value)) + b"".join(texts or numbers)
 
 
 class _File:

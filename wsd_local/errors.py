@@ -101,6 +101,16 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
+def cut(text: str, longest: int) -> str:
+    """A text of at most `longest` characters, with an ellipsis where the rest was."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Text out of a file, with U+FFFD for characters that are not printable."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """A suggestion to append to an error message; none where nothing is known."""
     if not known:

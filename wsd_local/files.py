@@ -20,9 +20,10 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.paths import cache_dir, make_folder
@@ -163,8 +164,13 @@ def check_disk(output: Path, needed: int) -> None:
 
 def free_space(folder: Path) -> int:
     """Free bytes of the disk on which a folder is, or would be made."""
+    return shutil.disk_usage(existing_folder(folder)).free
+
+
+def existing_folder(folder: Path) -> Path:
+    """A folder, or the one that it would be made in."""
     folder = folder.absolute()
-    return shutil.disk_usage(next(above for above in (folder, *folder.parents) if above.exists())).free
+    return next(above for above in (folder, *folder.parents) if above.exists())
 
 
 def file_sha256(path: Path, cache: Path | None = None, progress: HashProgress | None = None) -> str:
@@ -188,7 +194,7 @@ def known_sha256(path: Path, cache: Path | None = None) -> str | None:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    return _read(cache or _file()).get(_key(path, path.stat()))
+    return read_memory(cache or _file()).get(_key(path, path.stat()))
 
 
 def remember_sha256(path: Path, digest: str) -> None:
@@ -231,19 +237,23 @@ def _file() -> Path:
     return cache_dir() / "sha256.json"
 
 
-def _read(cache: Path) -> dict[str, str]:
+def _remember(key: str, digest: str, cache: Path | None) -> None:
+    cache = cache or _file()
+    path = key.partition("|")[0]
+    others = {other: value for other, value in read_memory(cache).items() if other.partition("|")[0] != path}
+    write_memory(cache, others | {key: digest})
+
+
+def read_memory(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the cache folder; empty if it cannot be read."""
     try:
-        known = json_value(cache.read_bytes())
+        known = json_value(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _remember(key: str, digest: str, cache: Path | None) -> None:
-    cache = cache or _file()
-    path = key.partition("|")[0]
-    try:
-        others = {other: value for other, value in _read(cache).items() if other.partition("|")[0] != path}
-        write_text(cache, json.dumps(others | {key: digest}))
-    except OSError:
-        return
+def write_memory(path: Path, known: Mapping[str, Any]) -> None:
+    """Keep a JSON object in a file of the cache folder; where it cannot be written, it is forgotten."""
+    with suppress(OSError):
+        write_text(path, json.dumps(known))

@@ -21,6 +21,7 @@ from wsd_local.core.rules import Rule, Window
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, nearest, short
+from wsd_local.events import Source
 from wsd_local.fields import Declared, FromFile, Heading, declared, given, read, require_kinds, spelled
 
 MOST_PARALLEL = 256
@@ -261,7 +262,7 @@ class LoadSettings:
                     f"{spelled(name)} is given without {spelled(adapter)}: name the adapter, or leave the scale out"
                 )
 
-    def lora(self, role: Literal["draft", "base"]) -> tuple[Path, float] | None:
+    def lora(self, role: Source) -> tuple[Path, float] | None:
         """Adapter of one model and its scale."""
         path, scale = (
             (self.draft_lora, self.draft_lora_scale) if role == "draft" else (self.base_lora, self.base_lora_scale)
@@ -273,7 +274,7 @@ class LoadSettings:
         """Whether the models are placed by a plan, and not by numbers that were given."""
         return self.n_gpu_layers == "auto" and self.draft_n_gpu_layers is None and self.base_n_gpu_layers is None
 
-    def gpu_layers(self, role: Literal["draft", "base"]) -> int:
+    def gpu_layers(self, role: Source) -> int:
         """Layers of one model to put on accelerators where nothing is planned; -1 is all."""
         own = self.draft_n_gpu_layers if role == "draft" else self.base_n_gpu_layers
         common = -1 if self.n_gpu_layers == "auto" else int(self.n_gpu_layers)
@@ -292,11 +293,7 @@ def _require_counts(settings: ReplySettings | LoadSettings) -> None:
 
 
 def require_threads(threads: int | None) -> None:
-    """Check a number of CPU threads.
-
-    Raises:
-        UsageError: there are none, or more than llama.cpp can take.
-    """
+    """Raise `UsageError` for a number of CPU threads that llama.cpp cannot take."""
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise UsageError(f"threads is {short(threads)}: it must lie between 1 and {MOST_THREADS}")
 

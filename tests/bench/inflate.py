@@ -50,7 +50,7 @@ from llama_cpp._ggml import libggml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from makers import packed, packed_string, raw_entries
+from makers import packed, packed_string, raw_entries, strings
 from shapes import LLAMA_1B, LLAMA_3B, Shape
 
 from wsd_local.files import replaced
@@ -261,7 +261,7 @@ class Inflated:
         tokens, types = (small.header.metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
         assert isinstance(tokens, Array) and isinstance(types, Array)
         added = range(small.n_vocab, self._n_vocab)
-        values["tokenizer.ggml.tokens"] = [*tokens.strings(), *(f"<|pad_{token}|>" for token in added)]
+        values["tokenizer.ggml.tokens"] = [*strings(tokens), *(f"<|pad_{token}|>" for token in added)]
         values["tokenizer.ggml.token_type"] = [*map(int, types.numbers().tolist()), *(TokenType.UNUSED for _ in added)]
         entries = {key: entry for key, entry in raw_entries(small.path).items() if key != "general.alignment"}
         return entries | {key: packed_string(key) + packed(value) for key, value in values.items()}

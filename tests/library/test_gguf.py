@@ -16,7 +16,7 @@ from gguf import GGUFReader, GGUFValueType
 from gguf_layouts import huge, split_in_three
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers import damaged, packed, packed_string, random_llama
+from makers import damaged, packed, packed_string, random_llama, strings
 
 from wsd_local.errors import ModelError
 from wsd_local.library.gguf import Array, Value, look_at, read_header, read_model
@@ -32,7 +32,7 @@ def test_it_reads_what_the_gguf_package_reads(demo_q8: tuple[Path, Path]) -> Non
             if not isinstance(value, Array):
                 assert value == field.contents()
             elif value.kind.name == "STRING":
-                assert list(value.strings()) == field.contents()
+                assert list(strings(value)) == field.contents()
             else:
                 assert value.numbers().tolist() == field.contents()
         assert [(t.name, t.shape, t.type, t.size) for t in ours.tensors] == [
@@ -48,7 +48,7 @@ def test_real_vocabularies_are_read() -> None:
     for vocab in found:
         tokens = read_header(vocab).metadata["tokenizer.ggml.tokens"]
         assert isinstance(tokens, Array)
-        assert len(list(tokens.strings())) == tokens.count > 30_000
+        assert len(list(strings(tokens))) == tokens.count > 30_000
 
 
 def test_only_the_header_is_read(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from wsd_local.library.vetting import amx_works, crash_cause, vet
 from wsd_local.llama import Model
 from wsd_local.reports import doctor as diagnosis
 from wsd_local.runtime import llama_file
+from wsd_local.system.child import Waiting
 from wsd_local.units import MIB
 
 
@@ -42,7 +43,7 @@ def counted_trials(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     tried: list[Path] = []
     really = vetting._try
 
-    def counted(headers: Sequence[Header], waiting: vetting.Waiting | None, adapter: Header | None = None) -> None:
+    def counted(headers: Sequence[Header], waiting: Waiting | None, adapter: Header | None = None) -> None:
         tried.append(headers[0].path if adapter is None else adapter.path)
         really(headers, waiting, adapter)
 

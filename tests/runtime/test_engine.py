@@ -325,8 +325,8 @@ def test_stop_strings_of_the_user_beside_the_bases(pair: Pair, oracle: Oracle) -
 
 def test_a_draft_that_thinks_in_control_tokens_opens_with_what_follows(pair: Pair) -> None:
     model = pair.models.model("draft")
-    marks = {model.spelling(token): token for token in model.control_tokens}
-    left, right = marks["<|im_start|>"], marks["<|begin|>"]
+    tokens = {spelling: token for token, spelling in model.spelled(("<|im_start|>", "<|begin|>")).items()}
+    left, right = tokens[b"<|im_start|>"], tokens[b"<|begin|>"]
     asked: dict[str, Any] = {"threshold": 2.0, "max_tokens": 40, "on_draft_end": "stop"}
     run = pair.start(PROMPTS[0], **asked)
     run.job.spelled = {left: b"<think>", right: b"</think>"}

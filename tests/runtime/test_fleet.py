@@ -190,7 +190,7 @@ def test_a_stop_stops_all_and_they_go_on(kin: tuple[Path, Path]) -> None:
             fleet.ask(index, prompt, **own)
         found: dict[int, Reply] = {}
         stops = 0
-        while fleet.waiting or fleet.drafting or fleet.continuing:
+        while len(found) < len(asked):
             try:
                 for count, (key, event) in enumerate(fleet.events()):
                     if isinstance(event, Finished):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wsd_local.errors import WsdError
-from wsd_local.runtime.worker import Failed, Worker
+from wsd_local.runtime.worker import TaskFailed, Worker
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_jobs_run_in_order_and_errors_are_news(worker: Worker) -> None:
     assert done.wait(20)
     first, second, third = worker.news()
     assert (first, third) == (1, 2)
-    assert isinstance(second, Failed) and second.message == "no" and second.task is failing
+    assert isinstance(second, TaskFailed) and second.message == "no" and second.task is failing
     assert list(worker.news()) == []
 
 
@@ -53,7 +53,7 @@ def test_an_error_of_another_kind_ends_no_thread(worker: Worker) -> None:
     worker.submit(lambda worker: done.set())
     assert done.wait(20)
     (news,) = worker.news()
-    assert isinstance(news, Failed) and news.message.startswith("internal error: ZeroDivisionError")
+    assert isinstance(news, TaskFailed) and news.message.startswith("internal error: ZeroDivisionError")
 
 
 def test_stop_reaches_the_job_that_runs(worker: Worker) -> None:

@@ -104,7 +104,7 @@ class ChatApp(ChatLayout):
             self.replies.listen()
 
     def _prepare(self, worker: Worker) -> None:
-        """In the models' thread, while no job waits."""
+        """In the models' thread, while no task waits."""
         if not on_battery() and self.pairs.wanted.prepare:
             self.replies.answering.prepare(worker)
 

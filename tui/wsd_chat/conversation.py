@@ -40,7 +40,7 @@ class Begun:
 
 
 @dataclass(slots=True)
-class Outcome:
+class FailedReply:
     """What is left of a reply that failed: `text` goes back into the composer; None if the reply stays."""
 
     text: str | None
@@ -190,17 +190,17 @@ class Conversation:
             raise
         return entries(begun.store, begun.writer.id)
 
-    def fail(self, begun: Begun, message: str) -> Outcome:
+    def fail(self, begun: Begun, message: str) -> FailedReply:
         """The reply failed. One of which nothing was written is taken back, with its question."""
         begun.writer.fail(message)
         store, row = begun.store, begun.store.messages.get(begun.writer.id)
         if row.text or begun.continues:
-            return Outcome(None, row.id)
+            return FailedReply(None, row.id)
         first = row.id if begun.question is None or row.parent is None else row.parent
         self._take_back(store, begun.chat, first, begun.before)
         if self.current_store is store and self.chat == begun.chat and self.head == begun.writer.id:
             self.head = begun.before
-        return Outcome(begun.question, begun.before)
+        return FailedReply(begun.question, begun.before)
 
     def close(self, begun: Begun | None, reply: Reply | None) -> None:
         """Keep what there is of the last reply; the program ends."""

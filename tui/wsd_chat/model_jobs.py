@@ -96,7 +96,7 @@ class Wanted:
         return " + ".join([self.pair or DEFAULT_PAIR, *own] if len(own) == 1 else own or [self.pair or DEFAULT_PAIR])
 
 
-def load_job(worker: Worker, wanted: Wanted) -> None:
+def load_pair(worker: Worker, wanted: Wanted) -> None:
     """Load a pair in place of the present one."""
     if worker.pair is not None:
         worker.pair.close()

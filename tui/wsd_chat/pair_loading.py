@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from wsd_chat.model_jobs import Loaded, Loading, Wanted, load_job
+from wsd_chat.model_jobs import Loaded, Loading, Wanted, load_pair
 from wsd_chat.next_settings import NextSettings
 from wsd_chat.view import View
 from wsd_chat.widgets.greeting import greeting
-from wsd_local.runtime.worker import Failed, Task, Worker
+from wsd_local.runtime.worker import Task, TaskFailed, Worker
 
 
 class PairLoading:
-    """The pair that was chosen, and the job that loads it."""
+    """The pair that was chosen, and the task that loads it."""
 
     def __init__(self, view: View, models: Worker, settings: NextSettings, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -40,7 +40,7 @@ class PairLoading:
         status = self._view.status
         status.pair, status.phase, status.progress = wanted.name, "loading", None
         status.threshold = self._settings.threshold
-        self._task = self._models.submit(partial(load_job, wanted=wanted))
+        self._task = self._models.submit(partial(load_pair, wanted=wanted))
 
     def stop(self) -> None:
         """Stop the loading that is in progress."""
@@ -61,7 +61,7 @@ class PairLoading:
         for note in news.notes:
             self._view.say(note, "warning")
 
-    def failed(self, news: Failed) -> bool:
+    def failed(self, news: TaskFailed) -> bool:
         """Whether it was the loading that failed; then no pair is loaded."""
         if news.task is not self._task:
             return False

@@ -23,7 +23,7 @@ from wsd_local.core.decoding import Phase
 from wsd_local.errors import WsdError
 from wsd_local.events import Checked, Notice, Switched, Text
 from wsd_local.runtime.reply import Finished, ReplyProgress
-from wsd_local.runtime.worker import Failed, Worker
+from wsd_local.runtime.worker import TaskFailed, Worker
 
 LEAVE_S = 1.5
 """How long the end of the program waits for another program that locks the store."""
@@ -221,7 +221,7 @@ class Replies:
                 self._ended(turn)
             else:
                 self._show_phase(None)
-        elif isinstance(news, Failed):
+        elif isinstance(news, TaskFailed):
             self._failed(news)
 
     def _follow(self, turn: Turn, news: Said) -> None:
@@ -264,7 +264,7 @@ class Replies:
         finally:
             self.turn = None
 
-    def _failed(self, news: Failed) -> None:
+    def _failed(self, news: TaskFailed) -> None:
         turn = self.turn
         if self._pairs.failed(news):
             self._view.start(self._end.warn(news.message))

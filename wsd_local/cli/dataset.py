@@ -19,7 +19,7 @@ from wsd_local.units import plural
 
 if TYPE_CHECKING:
     from wsd_local.datasets import DataSet
-    from wsd_local.datasets.batch import Batch, Outcome
+    from wsd_local.datasets.batch import Batch, TurnOutcome
     from wsd_local.datasets.run_file import Key, RunFile
     from wsd_local.runtime.pair import Pair
     from wsd_local.system.interrupt import Stop
@@ -231,7 +231,7 @@ def _are_done(number: int) -> str:
     return f"{plural(number, 'reply')} {'is' if number == 1 else 'are'} done"
 
 
-def _where(outcome: Outcome) -> str:
+def _where(outcome: TurnOutcome) -> str:
     line = "" if outcome.item.line is None else f", line {outcome.item.line}"
     turn = f", turn {outcome.turn + 1}" if outcome.item.later else ""
     return f"record {outcome.item.id}{line}{turn}"

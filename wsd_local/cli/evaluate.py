@@ -123,7 +123,7 @@ def _say(message: str) -> None:
 def show(tables: Sequence[Table]) -> None:
     """Tables below each other, each with its note."""
     from wsd_local.cli.tables import plain_table, print_tables
-    from wsd_local.reports.charts import printable
+    from wsd_local.errors import printable
 
     width = min(_NOTE_WIDTH, shutil.get_terminal_size().columns)
     for index, table in enumerate(tables):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from wsd_local.cli import terminal
 from wsd_local.cli.progress import Console
 from wsd_local.cli.task import SOME_FAILED, Task, is_cut, load_pair, report_cut
-from wsd_local.datasets.lines import check_line_format, item_of
+from wsd_local.datasets.lines import check_line_format, line_record
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.prompts.messages import counted
 from wsd_local.system.lines import lines
@@ -68,7 +68,7 @@ def _answer(task: Task, index: int, line: bytes, pair: Pair, console: Console, t
     tally.seen += 1
     is_last = tally.seen == task.data.limit
     try:
-        item = item_of(line, index, task.data.format, task.system)
+        item = line_record(line, index, task.data.format, task.system)
         tally.unused.update(item.unused)
         reply = pair.reply(item.messages)
     except CancelledError:

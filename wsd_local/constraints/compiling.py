@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 from wsd_local.constraints.constraint import Constraint
 from wsd_local.constraints.gbnf import portable
 from wsd_local.constraints.schemas import portable_schema
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, cut
 from wsd_local.system import child
+from wsd_local.system.child import Waiting
 from wsd_local.units import MIB
 
 T = TypeVar("T")
-Waiting = Callable[[], bool]
 PATIENCE_S = 20.0
 _MEMORY, _STACK, _LEAST_STACK = 3072 * MIB, 32 * MIB, MIB // 2
 _STEPS = 48
@@ -83,8 +83,7 @@ def _try(constraint: Constraint, waiting: Waiting | None) -> tuple[int | None, s
             code = child.wait(trial, PATIENCE_S, waiting, "stopped while a constraint was compiled")
         finally:
             child.end(trial)
-        out.seek(0)
-        return code, out.read().decode(errors="replace")
+        return code, child.text_of(out)
 
 
 # -- in the child process ------------------------------------------------------------------------------------
@@ -258,8 +257,7 @@ def _short(text: str) -> str:
         return "oneOf is not supported where its parts do not exclude each other by type or constant; anyOf may do"
     if text.startswith("Unknown format"):
         text = f"{text} is not supported; leave the format out, or give a pattern instead"
-    text = re.sub(r"(.)\1{9,}", r"\1\1\1…", text)
-    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
+    return cut(re.sub(r"(.)\1{9,}", r"\1\1\1…", text), _LONGEST_REASON)
 
 
 def _without_place(text: str) -> str:

@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from wsd_local.constraints.compiling import LIMITS, on_large_stack
+from wsd_local.core.translation import ExactVocabulary, exact_tokens
 from wsd_local.errors import DeadEndError, UsageError, WsdError
 
 Check = Callable[[], None]
@@ -27,7 +28,7 @@ _KEPT = 16
 """Compiled grammars that are kept."""
 
 
-class ModelVocabulary(Protocol):
+class ModelVocabulary(ExactVocabulary, Protocol):
     """The part of a model that constraints use."""
 
     @property
@@ -47,14 +48,6 @@ class ModelVocabulary(Protocol):
 
     def is_eog(self, token: int) -> bool:
         """Whether a token ends a text."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for."""
-        ...
-
-    def tokenize_text(self, text: str) -> list[int]:
-        """Tokens of a text alone."""
         ...
 
 
@@ -85,12 +78,7 @@ class _Vocabulary:
         if len(data) > _ENOUGH:
             ends = (end for end in range(_ENOUGH, 0, -1) if data[end] & 0xC0 != 0x80)
             data = data[: next(ends, _ENOUGH)]
-        for before in ("", "\n"):  # some vocabularies put a space before the beginning of a text
-            tokens = self._model.tokenize_text(before + data.decode(errors="replace"))
-            for start in range(min(len(tokens), 4)):
-                if b"".join(map(self._model.piece, tokens[start:])) == data:
-                    return tokens[start:]
-        return self._greedy(data)
+        return exact_tokens(data, self._model) or self._greedy(data)
 
     def _greedy(self, data: bytes) -> list[int]:
         tokens: list[int] = []

@@ -11,13 +11,8 @@ from typing import Protocol
 from wsd_local.core.text import utf8_decoder
 
 
-class TextVocabulary(Protocol):
-    """The part of a tokenizer that translation uses: pure functions over plain text."""
-
-    @property
-    def n_vocab(self) -> int:
-        """Number of tokens."""
-        ...
+class ExactVocabulary(Protocol):
+    """A tokenizer of plain text: pure functions."""
 
     def tokenize_text(self, text: str) -> list[int]:
         """Tokens of a text alone, without BOS."""
@@ -25,6 +20,15 @@ class TextVocabulary(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for."""
+        ...
+
+
+class TextVocabulary(ExactVocabulary, Protocol):
+    """The part of a tokenizer that translation uses."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of tokens."""
         ...
 
 
@@ -38,10 +42,14 @@ def translated(tokens: Sequence[int], source: TextVocabulary, target: TextVocabu
         token < size and piece and piece == target.piece(token) for token, piece in zip(tokens, pieces, strict=True)
     ):
         return list(tokens)
-    text = utf8_decoder().decode(b"".join(pieces))
+    return exact_tokens(utf8_decoder().decode(b"".join(pieces)).encode(), target)
+
+
+def exact_tokens(data: bytes, vocabulary: ExactVocabulary) -> list[int]:
+    """Tokens that write exactly these bytes, as the tokenizer would cut them; empty where it cannot."""
     for before in ("", "\n"):  # some vocabularies put a space before the beginning of a text
-        found = target.tokenize_text(before + text)
+        found = vocabulary.tokenize_text(before + data.decode(errors="replace"))
         for start in range(min(len(found), 4)):
-            if b"".join(map(target.piece, found[start:])) == text.encode():
+            if b"".join(map(vocabulary.piece, found[start:])) == data:
                 return found[start:]
     return []

@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TurnOutcome:
     """The outcome of one turn of a record: a reply that was written, an error, or a notice."""
 
     item: Item
@@ -108,7 +108,7 @@ class Batch:
         """Tokens of the replies of this batch, unfinished ones included."""
         return self._kept + self.fleet.shown_tokens
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[TurnOutcome]:
         """Work until all records are answered.
 
         Raises:
@@ -119,12 +119,12 @@ class Batch:
             item = self._items[index]
             if isinstance(event, Finished):
                 self._keep(item, turn, event.reply)
-                yield Outcome(item, turn, reply=event.reply)
+                yield TurnOutcome(item, turn, reply=event.reply)
                 self._ask_next(item, first=True)
             elif isinstance(event, Failed):
-                yield Outcome(item, turn, error=event.error)
+                yield TurnOutcome(item, turn, error=event.error)
             elif isinstance(event, Notice):
-                yield Outcome(item, turn, notice=event.message)
+                yield TurnOutcome(item, turn, notice=event.message)
 
     def _ask_next(self, item: Item, *, first: bool) -> None:
         turn = 0

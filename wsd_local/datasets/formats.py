@@ -39,19 +39,17 @@ class _Request:
     system: str | None = None
 
 
-def record_of(format: str, index: int, line: int | None, value: Any, system: str | None) -> Item:
+def record_of(
+    format: str, index: int, line: int | None, value: Any, system: str | None, column: str | None = None
+) -> Item:
     """One record. `value` is a JSON object, a row by its columns, or a line of text if `format` is `text`.
 
     `id` is the record's own whether or not others have it too. `system` is put in front if the record has none.
+    `column` is the one that holds the prompt, of a row that is read by it.
 
     Raises:
         ValueError: the record cannot be answered; the text is the reason.
     """
-    return item_of(format, index, line, value, system, None)
-
-
-def item_of(format: str, index: int, line: int | None, value: Any, system: str | None, column: str | None) -> Item:
-    """`record_of`, with the column that holds the prompt of a row."""
     record = {"prompt": value} if format == "text" and isinstance(value, str) else value
     if not isinstance(record, dict):
         raise ValueError("is not a JSON object")
@@ -87,7 +85,7 @@ def require_fields(format: str, record: dict[str, Any], column: str | None) -> N
         MissingField: it has not.
     """
     try:
-        item_of(format, 0, None, record, None, column)
+        record_of(format, 0, None, record, None, column)
     except MissingField:
         raise
     except ValueError:

@@ -16,7 +16,7 @@ def check_line_format(format: str | None) -> None:
         raise UsageError(f"--input - cannot read {format!r}: give JSON lines of one turn, or --format text")
 
 
-def item_of(line: bytes, index: int, format: str | None, system: str | None) -> Item:
+def line_record(line: bytes, index: int, format: str | None, system: str | None) -> Item:
     """The record in line `index` (from 0) of a stream; without a format it is found by the record's fields.
 
     Raises:

@@ -104,7 +104,8 @@ def _fetch(wanted: PublicSet, progress: Progress | None) -> None:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, shown: str, part: Path, progress: Progress | None) -> None:

@@ -19,9 +19,9 @@ from wsd_local.datasets.formats import (
     FORMATS,
     MissingField,
     detected,
-    item_of,
     own_id,
     prompt_column,
+    record_of,
     require_fields,
 )
 from wsd_local.datasets.items import BadRecord, DataSet, Item
@@ -72,7 +72,7 @@ def read(
         try:
             if record.problem is not None:
                 raise ValueError(record.problem)
-            item = item_of(format, index, record.line, record.value, system, column)
+            item = record_of(format, index, record.line, record.value, system, column)
         except ValueError as error:
             bad.append(BadRecord(index, record.line, str(error)))
         else:

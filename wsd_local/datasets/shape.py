@@ -12,12 +12,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wsd_local.files import write_text
+from wsd_local.files import read_memory, write_memory
 from wsd_local.llama.build import version
 from wsd_local.paths import cache_dir
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.settings import plain
-from wsd_local.system.inputs import json_value
 
 
 def shape_of(models: LoadedModels, parallel: int) -> dict[str, Any]:
@@ -40,24 +39,11 @@ def remembered(models: LoadedModels, measure: Callable[[], int]) -> int:
     """The number of replies at once that pays, measured when it is not known yet. The models must be hashed."""
     traits = [version(), models.hashes, plain(models.loading), models.shape()]
     key = hashlib.sha256(json.dumps(traits, sort_keys=True).encode()).hexdigest()
-    known = _read()
+    path = cache_dir() / "parallel.json"
+    known = read_memory(path)
     number = known.get(key)
     if type(number) is int and 1 <= number <= models.loading.parallel:
         return number
     number = measure()
-    try:
-        write_text(cache_dir() / _FILE, json.dumps(known | {key: number}))
-    except OSError:
-        return number
+    write_memory(path, known | {key: number})
     return number
-
-
-_FILE = "parallel.json"
-
-
-def _read() -> dict[str, Any]:
-    try:
-        known = json_value((cache_dir() / _FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

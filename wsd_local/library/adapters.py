@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gguf.constants import GGUFValueType
 
-from wsd_local.errors import ModelError
+from wsd_local.errors import ModelError, printable
 from wsd_local.library.gguf import Array, Header, Tensor, damage
 from wsd_local.library.naming import readable_name
 
@@ -128,4 +128,4 @@ def _no_matrix(path: Path) -> ModelError:
 
 def _shown(text: str) -> str:
     """Names out of a file may be anything."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)[:300]
+    return printable(text)[:300]

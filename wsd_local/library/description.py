@@ -14,11 +14,14 @@ from typing import Any
 
 from gguf.constants import GGUFValueType
 
+from wsd_local.errors import cut
 from wsd_local.library.gguf import Array, Header, Value, damage
 from wsd_local.library.naming import readable_name
 
 _FINGERPRINT_KEYS = ("model", "pre", "tokens", "token_type", "merges", "scores")
 _MOST_LAYERS = 1 << 14
+_LONGEST_SHOWN = 60
+"""Characters of a metadata value in a description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +153,10 @@ def fingerprint(header: Header) -> str:
     return digest.hexdigest()[:12]
 
 
-def _shown(value: Value, longest: int = 60) -> str:
+def _shown(value: Value) -> str:
     if isinstance(value, Array):
         return f"{value.kind.name.lower()}[{value.count}]"
-    text = " ".join(str(value).split())
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return cut(" ".join(str(value).split()), _LONGEST_SHOWN)
 
 
 def gguf_files(folder: Path) -> list[Path]:

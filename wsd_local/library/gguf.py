@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGUFValueType
 
-from wsd_local.errors import ModelError, reason
+from wsd_local.errors import ModelError, printable, reason
 
 LARGEST_HEADER = 1 << 26
 """Bytes, of all parts of a model together. A vocabulary of 262,144 tokens with its merges takes about 2^24."""
@@ -64,14 +64,6 @@ class Array:
     def numbers(self) -> npt.NDArray[np.generic]:
         """The elements of a numeric array."""
         return np.frombuffer(self.data, dtype=np.dtype(_SCALARS[self.kind]).newbyteorder("<"))
-
-    def strings(self) -> Iterator[str]:
-        """The elements of an array of strings."""
-        at = 0
-        for _ in range(self.count):
-            (size,) = struct.unpack_from("<Q", self.data, at)
-            yield self.data[at + 8 : at + 8 + size].decode(errors="replace")
-            at += 8 + size
 
 
 Value = bool | int | float | str | Array
@@ -210,7 +202,7 @@ def is_mappable(path: Path) -> bool:
 
 def damage(path: Path, what: str) -> ModelError:
     """The error for a file whose contents cannot be true; names out of the file may be anything."""
-    readable = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in what)
+    readable = printable(what)
     short = readable if len(readable) <= _LONGEST_REASON else f"{readable[: _LONGEST_REASON // 2]} … {readable[-60:]}"
     return ModelError(f"{path}: is damaged: {short}; fetch or copy it again")
 

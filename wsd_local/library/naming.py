@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Protocol
 
+from wsd_local.errors import cut
+
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _QUANTIZATION = r"(?:i?q[1-8](?:_[a-z0-9]+)*|tq\d_\d|(?:mx|nv)fp4(?:_moe)?|bf16|fp?16|fp?32|f64)"
 _CONTAINER = rf"(?:gguf|ggml|{_QUANTIZATION}|(?:ud|i1|imat|imatrix)(?=$|[-._ ]{_QUANTIZATION}|[-._ ]gguf))"
@@ -47,7 +49,7 @@ def readable_name(path: Path, stated: str | None) -> str:
     file = _without_container(_PART.sub("", stem))
     metadata = _without_container(_FOLDERS.split(" ".join((stated or "").split()))[-1])
     says_nothing = _words(file) <= _SAYS_NOTHING or _DIGEST.fullmatch(file) is not None
-    return _short(metadata if metadata and says_nothing else file or stem)
+    return cut(metadata if metadata and says_nothing else file or stem, _LONGEST)
 
 
 def _without_container(name: str) -> str:
@@ -59,7 +61,3 @@ def _without_container(name: str) -> str:
 
 def _words(name: str) -> set[str]:
     return {word for word in re.split(r"[-_\s]+", name.casefold()) if word}
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

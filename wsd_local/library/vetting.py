@@ -9,25 +9,24 @@ look is repeated. The files of the package need none. `amx_works` tries llama.cp
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import ModelError
-from wsd_local.files import identity, write_text
+from wsd_local.files import identity, read_memory, write_memory
 from wsd_local.library.adapters import check_adapter
 from wsd_local.library.gguf import MAPPABLE, Header, damage, read_header, read_model
 from wsd_local.paths import cache_dir, demo_dir, package_models_dir
 from wsd_local.system import child
-from wsd_local.system.inputs import json_value
+from wsd_local.system.child import Waiting
 from wsd_local.units import MIB
 
-Waiting = Callable[[], bool]
 _SHORTEST, _SLOWEST = 60.0, 20 * MIB
 """A trial may take this many seconds, and one more for each `_SLOWEST` bytes of the file."""
+_MOST_OUTPUT = MIB
 _LARGEST = {"block_count": 1 << 14, "embedding_length": 1 << 24, "context_length": 1 << 30, "expert_count": 1 << 14}
 _TENSORS_OF_NONE = "it holds no weights, only a vocabulary; name the model itself"
 
@@ -43,15 +42,14 @@ def vet(path: Path, waiting: Waiting | None = None) -> None:
     """
     if path.resolve().is_relative_to(package_models_dir().resolve()):
         return
-    verdicts = _read()
     key = str(path.resolve())
-    if path.is_file() and _still_true(verdicts.get(key)):
+    if path.is_file() and _still_true(read_memory(_file()).get(key)):
         return
     headers = read_model(path)
     verdict = _verdict(headers)
     check(headers)
     _try(headers, waiting)
-    _write(_read() | {key: verdict})
+    _remember(key, verdict)
 
 
 def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None:
@@ -61,15 +59,14 @@ def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None
         ModelError: a file is missing or damaged, the adapter is one of another model, or llama.cpp refuses it.
         CancelledError: `waiting` returned False.
     """
-    verdicts = _read()
     key = f"{path.resolve()} with {model.resolve()}"
-    if path.is_file() and model.is_file() and _still_true(verdicts.get(key)):
+    if path.is_file() and model.is_file() and _still_true(read_memory(_file()).get(key)):
         return
     adapter, headers = read_header(path), read_model(model)
     verdict = _verdict((*headers, adapter))
     check_adapter(adapter, headers)
     _try(headers, waiting, adapter)
-    _write(_read() | {key: verdict})
+    _remember(key, verdict)
 
 
 def check(headers: tuple[Header, ...]) -> None:
@@ -100,12 +97,12 @@ def amx_works(waiting: Waiting | None = None) -> bool:
         return True
     library = library_folder()
     build = [str(library), library.stat().st_mtime_ns]
-    known = _read().get("AMX")
+    known = read_memory(_file()).get("AMX")
     if isinstance(known, dict) and known.get("build") == build:
         return known.get("works") is True
     path = demo_dir() / "draft-q8_0.gguf"
     works = _trial([str(path), str(path.stat().st_size), "none", "repack"], _SHORTEST, waiting)[0] == 0
-    _write(_read() | {"AMX": {"build": build, "works": works}})
+    _remember("AMX", {"build": build, "works": works})
     return works
 
 
@@ -143,13 +140,8 @@ def _trial(arguments: list[str], patience: float, waiting: Waiting | None) -> tu
             code = child.wait(trial, patience, waiting, "stopped while a model was looked at")
         finally:
             child.end(trial)
-        output, log = (_text_of(file) for file in (out, err))
+        output, log = (child.text_of(file, _MOST_OUTPUT).strip() for file in (out, err))
     return code, output, log
-
-
-def _text_of(file: Any) -> str:
-    file.seek(0)
-    return str(file.read(1 << 20).decode(errors="replace")).strip()
 
 
 def crash_cause(log: str) -> str:
@@ -195,16 +187,5 @@ def _file() -> Path:
     return cache_dir() / "checked.json"
 
 
-def _read() -> dict[str, Any]:
-    try:
-        verdicts = json_value(_file().read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return verdicts if isinstance(verdicts, dict) else {}
-
-
-def _write(verdicts: dict[str, Any]) -> None:
-    try:
-        write_text(_file(), json.dumps(verdicts))
-    except OSError:
-        return
+def _remember(key: str, verdict: dict[str, Any]) -> None:
+    write_memory(_file(), read_memory(_file()) | {key: verdict})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 
 from wsd_local.core.resources import Device, Machine
+from wsd_local.llama.build import library_folder, version
 from wsd_local.llama.logs import forward_logs
 
 _CPU, _GPU, _IGPU = 0, 1, 2
@@ -71,7 +71,7 @@ def cpu_features() -> frozenset[str]:
 def library_version() -> str:
     """Versions of the binding and of llama.cpp's tensor library."""
     ggml = _ggml("ggml_version", ctypes.c_char_p)().decode(errors="replace")
-    return f"llama-cpp-python {version('llama-cpp-python')}, ggml {ggml}"
+    return f"llama-cpp-python {version()}, ggml {ggml}"
 
 
 def host_memory() -> tuple[int, int]:
@@ -99,8 +99,7 @@ def _handles() -> list[Any]:
 
 def _ggml(name: str, result: Any, *arguments: Any) -> Any:
     """A function of ggml's public interface, which the binding does not wrap."""
-    library = Path(llama_cpp.__file__).parent / "lib"
-    candidates = [llama_cpp.llama_cpp._lib, *sorted(library.glob("*ggml*.dll"))]
+    candidates = [llama_cpp.llama_cpp._lib, *sorted(library_folder().glob("*ggml*.dll"))]
     for candidate in candidates:
         found = ctypes.CDLL(str(candidate)) if isinstance(candidate, Path) else candidate
         if hasattr(found, name):

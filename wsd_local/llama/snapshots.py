@@ -35,11 +35,6 @@ class Snapshots:
         """Tokens of the longest snapshot; 0 if there is none."""
         return max(self._kept, default=0)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all snapshots."""
-        return sum(len(data) for data in self._kept.values())
-
     def take(self, length: int) -> None:
         """Keep the state, which stands for `length` tokens."""
         if length == 0 or length in self._kept:

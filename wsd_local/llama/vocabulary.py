@@ -132,11 +132,6 @@ class Vocabulary(ABC):
         """All tokens that end a text."""
         return tuple(token for token in range(self.n_vocab) if self.is_eog(token))
 
-    @cached_property
-    def control_tokens(self) -> tuple[int, ...]:
-        """All control tokens that do not end a text."""
-        return tuple(token for token in self._control_tokens.values() if not self.is_eog(token))
-
     def special_spelling(self, name: str) -> str:
         """Spelling of the bos, eos, unk, sep, pad, cls or mask token as templates use it; empty if there is none."""
         if name in _HEADER_NAMES:

@@ -25,8 +25,13 @@ def fitted(paths: Mapping[Source, Path], loading: LoadSettings) -> Plan:
     Raises:
         FitError: they do not fit.
     """
+    return placed(footprints(paths), loading)
+
+
+def footprints(paths: Mapping[Source, Path]) -> dict[Source, Footprint]:
+    """Footprints of the models in these files, on this machine's CPU."""
     features = cpu_features()
-    return placed({role: footprint(read_model(path), features) for role, path in paths.items()}, loading)
+    return {role: footprint(read_model(path), features) for role, path in paths.items()}
 
 
 def expected(name: str) -> tuple[Footprint, bool]:

@@ -12,10 +12,7 @@ from pathlib import Path
 
 from wsd_local.errors import FitError
 from wsd_local.events import Source
-from wsd_local.library.gguf import read_model
-from wsd_local.llama.devices import cpu_features
-from wsd_local.placement.fit import placed
-from wsd_local.placement.footprint import footprint
+from wsd_local.placement.fit import footprints, placed
 from wsd_local.settings import LoadSettings
 
 MOST_ON_CPU, MOST_ON_GPU = 16, 64
@@ -27,8 +24,7 @@ def roomy(paths: Mapping[Source, Path], loading: LoadSettings, wanted: int) -> i
     Raises:
         FitError: not even one has room.
     """
-    features = cpu_features()
-    models = {role: footprint(read_model(path), features) for role, path in paths.items()}
+    models = footprints(paths)
     alone = placed(models, replace(loading, parallel=1))
     most = MOST_ON_GPU if alone.machine.devices else MOST_ON_CPU
     number = 1

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsd_local.errors import WsdError
+from wsd_local.errors import WsdError, printable
 from wsd_local.system.extras import install_command
 
 if TYPE_CHECKING:
@@ -228,11 +228,6 @@ def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x:
 
     panels = [drawing(number == len(counts), name, values) for number, (name, values) in enumerate(counts.items(), 1)]
     return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {_in_words(ranges, counts, str)}")
-
-
-def printable(text: str) -> str:
-    """Text without characters that terminals or pages would take for something else than text."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _shortened(name: str) -> str:

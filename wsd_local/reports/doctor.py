@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import WsdError, reason
+from wsd_local.files import existing_folder
 from wsd_local.system.child import use
 from wsd_local.system.redaction import redacted
 from wsd_local.units import gib, plural
@@ -166,9 +167,8 @@ def _paths(problems: list[str]) -> list[str]:
 
 def unwritable(folder: Path) -> str | None:
     """Why no file can be made in a folder, or in the one that it would be made in; None if one can."""
-    here = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
-        with tempfile.TemporaryFile(dir=here):
+        with tempfile.TemporaryFile(dir=existing_folder(folder)):
             return None
     except OSError as error:
         return reason(error)

@@ -236,22 +236,18 @@ def row(
         window=window,
         threshold=threshold,
         well=len(well) / len(answers),
-        right=_mean(answer.verdict.right for answer in answers),
-        right_of_well=_mean(verdict.right for verdict in well) if well else None,
-        mean_switch=_mean(switches) if switches else None,
+        right=statistics.fmean(answer.verdict.right for answer in answers),
+        right_of_well=statistics.fmean(verdict.right for verdict in well) if well else None,
+        mean_switch=statistics.fmean(switches) if switches else None,
         median_switch=statistics.median(switches) if switches else None,
         switches=tuple(sorted(Counter(switches).items())),
         without_switch=len(answers) - len(switches),
-        mean_kept=_mean(answer.kept for answer in answers),
-        mean_drafted=_mean(answer.drafted for answer in answers),
-        mean_tokens=_mean(answer.tokens for answer in answers),
-        mean_s=_mean(answer.seconds for answer in answers),
+        mean_kept=statistics.fmean(answer.kept for answer in answers),
+        mean_drafted=statistics.fmean(answer.drafted for answer in answers),
+        mean_tokens=statistics.fmean(answer.tokens for answer in answers),
+        mean_s=statistics.fmean(answer.seconds for answer in answers),
         median_s=statistics.median(answer.seconds for answer in answers),
     )
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
 
 
 # -- perplexity ----------------------------------------------------------------------------------------------

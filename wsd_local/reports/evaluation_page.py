@@ -22,6 +22,7 @@ from wsd_local.reports.html import (
     whole_percent,
 )
 from wsd_local.reports.runs import binned, bins
+from wsd_local.units import plural
 
 _SHOWN_PREFIXES = (0, 1, 2, 4, 8, 16, 24)
 _COLUMNS = ("well", "right", "right\nof well", "switch", "kept", "none", "tokens", "time")
@@ -40,7 +41,7 @@ def demo_tables(results: DemoResults) -> list[Table]:
     count = results.ways[0].questions
     return [
         Table(
-            f"{_questions(count)}, window {USUAL.window}",
+            f"{plural(count, 'held-out question')}, window {USUAL.window}",
             ("", *_COLUMNS),
             tuple((row.way, *_cells(row)) for row in results.ways),
             f"{_NOTE} · fixed:K keeps just K tokens of the draft",
@@ -49,10 +50,6 @@ def demo_tables(results: DemoResults) -> list[Table]:
         _sweep_table(f"Window, with threshold {USUAL.threshold:g}", "window", results.windows),
         _perplexity_table(results.perplexity),
     ]
-
-
-def _questions(count: int) -> str:
-    return f"{count} held-out question{'' if count == 1 else 's'}"
 
 
 def _cells(row: WayRow) -> tuple[str, ...]:
@@ -70,7 +67,7 @@ def _cells(row: WayRow) -> tuple[str, ...]:
 
 def _sweep_table(title: str, name: str, rows: Sequence[WayRow]) -> Table:
     cells = tuple((f"{getattr(row, name):g}", *_cells(row)) for row in rows)
-    return Table(f"{title}: {_questions(rows[0].questions)}", (name, *_COLUMNS), cells)
+    return Table(f"{title}: {plural(rows[0].questions, 'held-out question')}", (name, *_COLUMNS), cells)
 
 
 def _perplexity_table(rows: Sequence[PrefixRow]) -> Table:
@@ -108,7 +105,7 @@ def demo_page(results: DemoResults) -> str:
     rows = {row.way: row for row in results.ways}
     base, draft, wsd = rows[BASE], rows[DRAFT], rows[WSD]
     lead = [
-        f"The embedded pair answered {_questions(wsd.questions)}. Weak-to-Strong Decoding answered "
+        f"The embedded pair answered {plural(wsd.questions, 'held-out question')}. Weak-to-Strong Decoding answered "
         f"{percent(wsd.well)} of them well and {percent(wsd.right)} of them right; the base alone "
         f"{percent(base.well)} and {percent(base.right)}, the draft alone {percent(draft.well)} and "
         f"{percent(draft.right)}.",

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wsd_local.reports.charts import DARK, LIGHT, printable
+from wsd_local.errors import printable
+from wsd_local.reports.charts import DARK, LIGHT
 
 CHART_BINS = 20
 """Bars of a histogram, at most."""

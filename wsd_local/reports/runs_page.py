@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from wsd_local.errors import cut
 from wsd_local.events import FinishReason, SwitchReason
 from wsd_local.reports.charts import bars, histograms
 from wsd_local.reports.html import (
@@ -104,7 +105,7 @@ def _values(values: Sequence[Any]) -> str:
     if len(values) > MANY:
         return f"{len(values)} values"
     texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
-    return ", ".join(text if len(text) <= LONG else f"{text[: LONG - 1]}…" for text in texts) or "not said"
+    return ", ".join(cut(text, LONG) for text in texts) or "not said"
 
 
 def runs_page(runs: Sequence[Summary], differing: Differences) -> str:

@@ -54,7 +54,7 @@ class Engine:
             self._stop.clear()
             yield from job.events()
         finally:
-            job.stopwatch.now()
+            job.stopwatch.update()
         if job.error is not None:
             raise job.error
 
@@ -111,7 +111,8 @@ class Engine:
             return "draft", self._next_draft_token(job)
         if isinstance(request, ScoreTokens):
             return job.writes, self._score(job, request)
-        return self._continuation(job, request)
+        begun = job.stopwatch.clock()  # what proposals take counts too
+        return job.writes, self._next_base_token(job, request.tokens, self._proposed(job, request.tokens), begun)
 
     @staticmethod
     def _is_over(job: Job, sampler: TokenSampler | None, tokens: Sequence[int] = ()) -> bool:
@@ -164,11 +165,6 @@ class Engine:
                 job.outcome.agreed.append(context.best(row) == token if greedy else math.exp(found[-1].logprob))
 
         return self._guarded(job, job.writes, request.tokens, request.start - 1, answer)
-
-    def _continuation(self, job: Job, request: NextBaseToken) -> tuple[Source, Question]:
-        """The question for the next token, and for those that may follow it."""
-        begun = job.stopwatch.clock()
-        return job.writes, self._next_base_token(job, request.tokens, self._proposed(job, request.tokens), begun)
 
     def _proposed(self, job: Job, tokens: Sequence[int]) -> Sequence[int]:
         """Tokens that may follow; none if other jobs share the evaluations, or if the draft model fails."""

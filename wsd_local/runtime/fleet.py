@@ -13,7 +13,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from wsd_local.core.decoding import Phase
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event
 from wsd_local.prompts.messages import Prompt
@@ -58,21 +57,6 @@ class Fleet(Generic[K]):
     def ask(self, key: K, prompt: Prompt, *, first: bool = False, **overrides: Any) -> None:
         """Add a prompt, before all that wait if it is `first`. Possible while others are answered."""
         (self._waiting.appendleft if first else self._waiting.append)((key, prompt, overrides))
-
-    @property
-    def waiting(self) -> int:
-        """Number of prompts that wait."""
-        return len(self._waiting)
-
-    @property
-    def drafting(self) -> int:
-        """Number of replies in progress that are still being drafted."""
-        return sum(1 for run in list(self._live.values()) if run.machine.phase is Phase.DRAFT)
-
-    @property
-    def continuing(self) -> int:
-        """Number of replies in progress that the base continues."""
-        return sum(1 for run in list(self._live.values()) if run.machine.phase is Phase.CONTINUE)
 
     @property
     def shown_tokens(self) -> int:
@@ -120,7 +104,7 @@ class Fleet(Generic[K]):
                 yield key, event
 
     def _end(self, key: K, run: Run) -> Iterator[tuple[K, Event]]:
-        run.job.stopwatch.now()
+        run.job.stopwatch.update()
         if run.job.error is not None:
             yield key, Failed(run.job.error)
             return

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wsd_local.constraints.compiling import Waiting, compiled
+from wsd_local.constraints.compiling import compiled
 from wsd_local.constraints.constraint import Constraint, unknown_keywords
 from wsd_local.constraints.matching import Matcher, Matching
 from wsd_local.errors import CancelledError
 from wsd_local.llama import Model
+from wsd_local.system.child import Waiting
 
 
 class Grammars:

@@ -113,7 +113,7 @@ class Run:
             self.job = self._job(watch)
             self._proposals = self._speculative()
             self.job.proposals = self._proposals
-        watch.now()
+        watch.update()
 
     def _job(self, watch: Stopwatch) -> Job:
         settings, models, drafts = self.settings, self._models, len(self._roles) == 2

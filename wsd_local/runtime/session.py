@@ -31,7 +31,7 @@ from wsd_local.runtime.setup import Setup, start
 
 @dataclass(slots=True)
 class Session:
-    """A conversation. Text that was shown stays in it, also that of a cancelled reply.
+    """A conversation.
 
     Args:
         pair: the pair that answers.

@@ -48,20 +48,7 @@ def start(
     busy: Busy | None = None,
     **overrides: Any,
 ) -> Run:
-    """Prepare a reply with the setup's defaults; nothing is evaluated yet.
-
-    Args:
-        setup: models, engine and defaults.
-        prompt: the user's text, or messages.
-        progress: called while prompts are read.
-        left_out: turns that an earlier reply of the same session has left out; None outside sessions.
-        busy: what the reply does if the models are in use; None: the default.
-        overrides: settings of this reply.
-
-    Raises:
-        UsageError: the prompt or a setting is wrong.
-        FitError: the newest message alone does not fit into a context.
-    """
+    """Prepare a reply with the setup's defaults; arguments and errors are those of `Pair.start`."""
     wait = waits(setup.busy if busy is None else busy)
     settings = changed(setup.settings, overrides)
     options = RunOptions(progress, wait, left_out)

@@ -1,6 +1,7 @@
 """When things happened in one reply.
 
-Contract: seconds of work; the pause of an interrupted reply does not count. Reading a value changes nothing.
+Contract: seconds of work; the pause of an interrupted reply does not count. Only `resume`, `update` and `saw` change
+values, so that any thread can read them.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ class Stopwatch:
         """The work begins, or goes on after a pause."""
         self._resumed = self.clock() - self.total
 
-    def now(self) -> float:
-        """Seconds of work so far."""
+    def update(self) -> float:
+        """Bring `total` up to date, and return it: seconds of work so far."""
         self.total = self.clock() - self._resumed
         return self.total
 
     def saw(self, event: Event, shown_tokens: int) -> None:
         """Record the time of an event; `shown_tokens` counts the reply's tokens that are shown by then."""
         if isinstance(event, Switched):
-            self.switch = self.now()
+            self.switch = self.update()
         if isinstance(event, Text):
-            self._saw_text(self.now(), shown_tokens)
+            self._saw_text(self.update(), shown_tokens)
 
     def _saw_text(self, now: float, shown_tokens: int) -> None:
         if self.first_text is None:

@@ -1,9 +1,10 @@
 """One thread in which models work, for programs that must not wait for them: a screen, a server.
 
-Contract: jobs run one after the other, in the order in which they were submitted. A job is a function of the worker;
-what it publishes is taken with `news`, whenever the other side likes, so models never wait for a consumer. `stop` ends
-one job and no other: a job that still waits finds itself stopped when its turn comes. While no job waits, `idle` runs,
-and it is interrupted as soon as one is submitted. The worker owns its pair and closes it at its end.
+Contract: tasks run one after the other, in the order in which they were submitted. The work of a task is a function
+of the worker; what it publishes is taken with `news`, whenever the other side likes, so models never wait for a
+consumer. `stop` ends one task and no other: a task that still waits finds itself stopped when its turn comes. While no
+task waits, `idle` runs, and it is interrupted as soon as one is submitted. The worker owns its pair and closes it at
+its end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Work = Callable[["Worker"], None]
 
 
 class Task:
-    """A submitted job: it waits, runs or is done."""
+    """Submitted work: it waits, runs or is done."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -36,8 +37,8 @@ class Task:
         self._stop.set()
 
 
-class Failed:
-    """News: a job raised `error`; `message` is the error in one line for people."""
+class TaskFailed:
+    """News: a task raised `error`; `message` is the error in one line for people."""
 
     def __init__(self, error: Exception, task: Task) -> None:
         self.error, self.task = error, task
@@ -45,14 +46,14 @@ class Failed:
 
 
 class Worker:
-    """A thread, its queue of jobs, and the pair that they work with; `pair` is set and replaced by jobs alone."""
+    """A thread, its queue of tasks, and the pair that they work with; `pair` is set and replaced by tasks alone."""
 
     def __init__(self) -> None:
         self.pair: Pair | None = None
         self.idle: Work | None = None
-        """Runs while no job waits."""
+        """Runs while no task waits."""
         self.busy = False
-        """Whether a job runs."""
+        """Whether a task runs."""
         self._tasks: deque[Task] = deque()
         self._closing = False
         self._queue: queue.Queue[Work | None] = queue.Queue()
@@ -63,7 +64,7 @@ class Worker:
         self._thread.start()
 
     def submit(self, work: Work) -> Task:
-        """Run a job after those before it; idle work ends at once."""
+        """Run work after all that was submitted before; idle work ends at once."""
         task = Task()
         with self._lock:
             self._tasks.append(task)
@@ -73,7 +74,7 @@ class Worker:
         return task
 
     def stop(self, task: Task | None = None) -> None:
-        """End a job; None is the one that runs, or is about to."""
+        """End a task; None is the one that runs, or is about to."""
         with self._lock:
             first = self._tasks[0] if self._tasks else None
             if task is None:
@@ -85,12 +86,12 @@ class Worker:
 
     @property
     def stopped(self) -> bool:
-        """Whether the job that runs should end."""
+        """Whether the task that runs should end."""
         return self._closing or bool(self._tasks and self._tasks[0].stopped)
 
     @property
     def waits(self) -> bool:
-        """Whether a job waits, so that idle work should end."""
+        """Whether a task waits, so that idle work should end."""
         return not self._queue.empty()
 
     def publish(self, news: object) -> None:
@@ -98,13 +99,13 @@ class Worker:
         self._news.append(news)
 
     def news(self) -> Iterator[object]:
-        """What was published since the last call, in its order; a job's error is `Failed`."""
+        """What was published since the last call, in its order; a task's error is `TaskFailed`."""
         with contextlib.suppress(IndexError):
             while True:
                 yield self._news.popleft()
 
     def close(self) -> None:
-        """Stop the running job, drop those that wait, and wait for the thread's end."""
+        """Stop the running task, drop those that wait, and wait for the thread's end."""
         self._closing = True
         self.stop()
         self._queue.put(None)
@@ -120,8 +121,8 @@ class Worker:
             try:
                 if not self._closing:
                     work(self)
-            except Exception as error:  # the thread outlives a job's error, whatever it is
-                self.publish(Failed(error, self._tasks[0]))
+            except Exception as error:  # the thread outlives a task's error, whatever it is
+                self.publish(TaskFailed(error, self._tasks[0]))
             finally:
                 self.busy = False
                 with self._lock:
@@ -143,7 +144,7 @@ class Worker:
             if not self.waits:
                 idle(self)
         except WsdError:
-            pass  # what could not be prepared is repeated by the job that needs it, and fails there
+            pass  # what could not be prepared is repeated by the task that needs it, and fails there
         finally:
             with self._lock:
                 self._is_idle = False

@@ -24,7 +24,14 @@ Writer = Literal["draft", "base", "given"]
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRow:
+class _Row:
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow(_Row):
     """A chat. `messages` counts all branches, `head` is the message shown last, `deleted` when it went to the bin."""
 
     id: int
@@ -37,10 +44,6 @@ class ChatRow:
     messages: int
     head: int | None
     deleted: datetime | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class ReplyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageRow:
+class MessageRow(_Row):
     """A message. `parent` is what it answers; `reply` is how it was made, if models wrote it."""
 
     id: int
@@ -91,13 +94,9 @@ class MessageRow:
             start += span.length
         return found
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(_Row):
     """A message that was found. `marks` are the places found, as (start, end) in `snippet`."""
 
     chat: int
@@ -107,10 +106,6 @@ class Hit:
     created: datetime
     snippet: str
     marks: tuple[tuple[int, int], ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +130,8 @@ def chat_row(row: sqlite3.Row) -> ChatRow:
             id=row["id"],
             messages=row["messages"],
             **{name: of_kind(name, row[name], kind) for name, kind in kinds.items()},
-            created=_at(row["created"]),
-            updated=_at(row["updated"]),
+            created=datetime.fromisoformat(row["created"]),
+            updated=datetime.fromisoformat(row["updated"]),
             deleted=_time(row["deleted"]),
         )
 
@@ -161,7 +156,9 @@ def message_row(row: sqlite3.Row, state: State) -> MessageRow:
             )
         kinds = {"parent": COUNT + NOTHING, "role": TEXT, "text": TEXT}
         values = {name: of_kind(name, row[name], kind) for name, kind in kinds.items()}
-        return MessageRow(row["id"], row["chat"], **values, state=state, created=_at(row["created"]), reply=reply)
+        return MessageRow(
+            row["id"], row["chat"], **values, state=state, created=datetime.fromisoformat(row["created"]), reply=reply
+        )
 
 
 def preset_row(row: sqlite3.Row) -> Preset:
@@ -184,7 +181,9 @@ def hit(row: sqlite3.Row, query: str) -> Hit:
     """
     with readable(f"message {row['id']} of chat {row['chat']}"):
         title, text = of_kind("title", row["title"], TEXT), of_kind("its text", row["text"], TEXT)
-        return Hit(row["chat"], row["id"], title, row["role"], _at(row["created"]), *snippet(text, query))
+        return Hit(
+            row["chat"], row["id"], title, row["role"], datetime.fromisoformat(row["created"]), *snippet(text, query)
+        )
 
 
 # -- columns --------------------------------------------------------------------------------------------------
@@ -249,10 +248,6 @@ def moment(time: datetime) -> str:
 
 def _time(column: str | None) -> datetime | None:
     return None if column is None else datetime.fromisoformat(column)
-
-
-def _at(column: str) -> datetime:
-    return datetime.fromisoformat(column)
 
 
 def _plain(value: Any) -> Any:

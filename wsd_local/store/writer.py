@@ -55,7 +55,6 @@ class PartialReply:
     """The state of a reply that is being written."""
 
     text: str = ""
-    spans: list[Span] = field(default_factory=list)
     pieces: list[tuple[int, Writer, float | None]] = field(default_factory=list)
     probs: list[float | None] = field(default_factory=list)
     windows: list[float | None] = field(default_factory=list)
@@ -66,10 +65,6 @@ class PartialReply:
         text = clean(text)
         self.text += text
         self.pieces.append((len(text), source, prob))
-        if self.spans and self.spans[-1].source == source:
-            self.spans[-1] = Span(source, self.spans[-1].length + len(text))
-        else:
-            self.spans.append(Span(source, len(text)))
 
     def check(self, event: events.Checked) -> None:
         """The base's scores of the draft; those from before a stop are not known here."""
@@ -117,8 +112,8 @@ class ReplyWriter:
         self.trouble: WsdError | None = None
         self._file, self._before, self._clock = file, reference, clock
         self._flush_s, self._make_timer, self._closed = flush_s, timer, closed
-        self._partial = PartialReply(reference.text, list(reference.spans))
-        self._partial.pieces = [(span.length, span.source, None) for span in reference.spans]
+        before = [(span.length, span.source, None) for span in reference.spans]
+        self._partial = PartialReply(reference.text, [*before])
         self._timer: Timer | None = None
         self._dirty = self._done = False
         self._buffer = threading.Lock()  # guards the text: held for moments
@@ -224,7 +219,8 @@ class ReplyWriter:
     def _now(self) -> tuple[str, list[Span], str]:
         """Under `_buffer`: text, spans and report as far as they are known."""
         partial = self._partial
-        return partial.text, list(partial.spans), rows.as_json(partial.report(self._before.report))
+        spans = [Span(source, length) for length, source, _ in partial.pieces]
+        return partial.text, spans, rows.as_json(partial.report(self._before.report))
 
     def _wait(self) -> None:
         if self._timer is None:

@@ -31,6 +31,8 @@ StepProgress = Callable[[str, float], None]
 """Called with what is being done and how much of it, 0 to 1."""
 Stoppable = Callable[[Callable[[], None]], None]
 """Called with a function that ends the work at once, from any thread."""
+Waiting = Callable[[], bool]
+"""Called now and then during a wait; returning False ends the work."""
 
 _LONGEST_CAUSE = 300
 _PACKAGES = ("llama_cpp", "numpy", "jinja2", "gguf", "llguidance")
@@ -166,9 +168,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def wait(
-    child: subprocess.Popen[bytes], patience: float, waiting: Callable[[], bool] | None, stopped: str
-) -> int | None:
+def wait(child: subprocess.Popen[bytes], patience: float, waiting: Waiting | None, stopped: str) -> int | None:
     """The exit code of a child; None if it has not ended after `patience` seconds.
 
     `waiting` is called now and then; where it returns False, the wait ends.
@@ -230,8 +230,13 @@ def ask(arguments: Sequence[str], *, needs: Collection[str] = (), patience: floa
             return ""
         finally:
             end(child)
-        out.seek(0)
-        return out.read().decode(errors="replace") if child.returncode == 0 else ""
+        return text_of(out) if child.returncode == 0 else ""
+
+
+def text_of(file: IO[bytes], most: int = -1) -> str:
+    """What a child wrote to a temporary file, at most `most` bytes of it."""
+    file.seek(0)
+    return file.read(most).decode(errors="replace")
 
 
 def program(name: str) -> str | None:
