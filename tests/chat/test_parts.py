@@ -16,9 +16,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
+from textual.app import App, ComposeResult
+from textual.widgets import Static
+from wsd_chat.entries import Entry
 from wsd_chat.markdown.live import LiveMarkdown
 from wsd_chat.markdown.source import SWITCH, pieces, source_of
 from wsd_chat.terminal.clipboard import copy
+from wsd_chat.widgets.message import MessageView
 
 from wsd_local.runtime.power import on_battery
 
@@ -255,3 +259,22 @@ from wsd_chat.terminal.flow_control import no_flow_control
 with no_flow_control():
     print("within")
 """
+
+
+@pytest.mark.parametrize(("state", "is_shown"), [("finished", True), ("writing", False)])
+async def test_figures_of_a_reply_that_is_continued_are_not_shown(state: str, is_shown: bool) -> None:
+    report = {
+        "draft": {"model": "a draft", "kept_tokens": 3},
+        "base": {"model": "a base", "tokens": 0},
+        "timings": {"total_s": 4.0},
+        "finish_reason": "length",
+    }
+
+    class OneMessage(App[None]):
+        def compose(self) -> ComposeResult:
+            yield MessageView(Entry(1, None, "assistant", "Hello", state, place=(2, 3), report=report))
+
+    async with (app := OneMessage()).run_test():
+        foot = str(app.query_one(".foot", Static).content)
+    assert "‹ 2/3 ›" in foot
+    assert ("a draft alone" in foot, "cut at the length limit" in foot) == (is_shown, is_shown)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from makers import random_llama
 from terminals import OnTerminal
 
 from wsd_local.store import Store
+from wsd_local.system.interrupt import Interrupted, signals_raise
 
 NUMBERS = [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT]
 LONG = ["--mode", "draft", "--ignore-eos", "--max-tokens", "1800", "--threads", "1"]
@@ -152,3 +154,17 @@ def test_nohup_is_obeyed() -> None:
     run.wait_for("Hello")
     run.process.send_signal(signal.SIGHUP)
     assert run.end() == 0
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    reported = sys.unraisablehook
+    with pytest.raises(Interrupted) as ended, signals_raise():
+        Finalized()
+        threading.Event().wait(60)
+    assert ended.value.exit_code == 128 + number
+    assert sys.unraisablehook is reported

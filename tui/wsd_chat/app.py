@@ -183,7 +183,7 @@ class ChatApp(ChatLayout):
 
     def _set_system(self, system: str) -> None:
         self.chats.set_system(system)
-        self.say("the system prompt holds for the next questions")
+        self.say("the system prompt applies from the next question on")
 
     def _set_threshold(self, value: float | str) -> None:
         """Another threshold, also for the reply that is being drafted."""

@@ -159,7 +159,7 @@ class Replies:
             if not (begun.continues and self.answering.continue_(worker, key)):
                 self.answering.answer(worker, key, messages, settings)
 
-        self._show_phase("waits for the pair" if self._pairs.in_progress else None)
+        self._show_phase("waiting for the pair" if self._pairs.in_progress else None)
         turn.task = self._models.submit(job)
         if turn.stopped:
             self._models.stop(turn.task)

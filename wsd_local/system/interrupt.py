@@ -2,13 +2,15 @@
 
 Contract: such a signal ends a command in order: what it had written stays, the terminal is restored, child processes
 end, and the exit code is 128 and the signal's number. SIGHUP stays ignored if it was when the program began (`nohup`).
-Inside `signals_raise()` a signal raises `Interrupted` in the main thread. Inside `interruptible()`, for work in native
-code, it is noted at once and calls the registered function from a thread of its own, because Python's handlers wait
-until llama.cpp returns; a second signal, half a second later or more, ends the process there and then.
+Inside `signals_raise()` a signal raises `Interrupted` in the main thread, again if that was lost in a finalizer. Inside
+`interruptible()`, for work in native code, it is noted at once and calls the registered function from a thread of its
+own, because Python's handlers wait until llama.cpp returns; a second signal, half a second later or more, ends the
+process there and then.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
@@ -26,6 +28,9 @@ _SHOW_CURSOR = "\x1b[?25h"
 _AGAIN_S = 0.5
 """A signal that comes again sooner is the same one: `timeout` and shells send it to a process and to its group."""
 
+_LATER_S = 0.05
+"""Time for a finalizer to end before a signal that was lost in it is sent again."""
+
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -40,6 +45,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -89,6 +95,7 @@ class Stop:
 def signals_raise() -> Iterator[None]:
     """A signal raises `Interrupted`, so that everything that is open is closed. Main thread only."""
     stop = Stop()
+    report = sys.unraisablehook
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         is_first = not stop.asked
@@ -96,8 +103,28 @@ def signals_raise() -> Iterator[None]:
         if is_first:
             raise Interrupted(number)
 
-    with handled(interrupt, ending_signals()):
-        yield
+    def send_again(ignored: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised in a finalizer or, often while modules are imported, in a weak reference's."""
+        if not isinstance(ignored.exc_value, Interrupted):
+            report(ignored)
+            return
+        stop.number = None
+        threading.Timer(_LATER_S, _send, (ignored.exc_value.number,)).start()
+
+    sys.unraisablehook = send_again
+    try:
+        with handled(interrupt, ending_signals()):
+            yield
+    finally:
+        sys.unraisablehook = report
+
+
+def _send(number: int) -> None:
+    """Send the main thread a signal, from another thread."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(signal.Signals(number))
 
 
 @contextmanager

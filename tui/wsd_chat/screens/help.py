@@ -39,7 +39,7 @@ class HelpScreen(Box):
         for column in ("key", "command", "what it does"):
             table.add_column(column)
         for command in COMMANDS:
-            table.add_row(command.keys, f"/{command.slash}" if command.slash else "", command.help)
+            table.add_row(command.keys.replace(",", ", "), f"/{command.slash}" if command.slash else "", command.help)
         for row in OTHERS:
             table.add_row(*row)
         with VerticalScroll(classes="box"):

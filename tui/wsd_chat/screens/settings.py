@@ -76,7 +76,7 @@ class SettingsScreen(Box):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
-            yield Static("Settings of the next replies", classes="title")
+            yield Static("Settings for the next replies", classes="title")
             yield Select(self._choices(), prompt="presets", id="preset", compact=True)
             with VerticalScroll(can_focus=False):
                 for name in names():

@@ -23,7 +23,7 @@ _REASONS = {
     "draft_end": "the draft had ended and no window had passed",
     "draft_limit": "the draft had reached its limit and no window had passed",
     "length": "the reply had reached its limit",
-    "stop": "a stop string came",
+    "stop": "the draft wrote a stop string",
     "user": "you handed over",
     "cancelled": "it was stopped while the draft was writing",
     "none": "one model wrote alone",
@@ -41,7 +41,7 @@ class SwitchView(Screen[None]):
     """
     BINDINGS: ClassVar[list[Any]] = [
         Binding("escape,f2", "close", "close"),
-        Binding("o", "others", "the base's favourites"),
+        Binding("o", "others", "the base's top tokens"),
     ]
 
     def __init__(self, entry: Entry, tokens: Sequence[ReplyToken], messages: list[Message], models: Worker) -> None:

@@ -98,6 +98,8 @@ class MessageView(Vertical):
         entry, parts = self.entry, []
         if entry.place[1] > 1:
             parts.append(f"‹ {entry.place[0]}/{entry.place[1]} ›")
+        if entry.state == "writing":  # what is known of a reply that is continued no longer holds
+            return " · ".join(parts)
         if entry.role == "assistant" and "draft" in entry.report:
             draft, base = entry.report["draft"], entry.report["base"]
             if draft["kept_tokens"] and base["tokens"]:
