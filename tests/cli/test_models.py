@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from gguf_layouts import huge, split_in_three
 from makers import damaged, random_llama
 
 from wsd_local.errors import WsdError
+from wsd_local.files import file_sha256
 from wsd_local.library.catalog import catalog_models, catalog_pairs
 from wsd_local.library.description import describe
 from wsd_local.library.gguf import read_model
 from wsd_local.library.local import found_elsewhere, import_model
 from wsd_local.library.registry import Known, known, remember
-from wsd_local.paths import package_models_dir
+from wsd_local.paths import demo_dir, package_models_dir
 from wsd_local.placement.usage import usage
 from wsd_local.reports.doctor import gpu_here, reinstall_command
 
@@ -275,3 +277,15 @@ def test_a_gpu_is_seen_without_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert gpu_here() == "cuda"
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert gpu_here() != "cuda"
+
+
+def test_a_file_whose_bytes_are_known_is_not_said_to_be_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes((demo_dir() / "draft-q8_0.gguf").read_bytes())
+    assert "catalog   " in wsd("models", "show", str(path)).stdout.decode()
+    entry = replace(catalog_models()["gemma-3-270m"], size=path.stat().st_size, sha256=file_sha256(path))
+    monkeypatch.setattr("wsd_local.library.known_bytes.catalog_models", lambda: {entry.name: entry})
+    shown = wsd("models", "show", str(path)).stdout.decode()
+    assert "the bytes are those of gemma-3-270m" in shown and "catalog   " not in shown

@@ -104,7 +104,8 @@ def show(
     else:
         about = () if entry is None or not entry.description else (("what it does", entry.description),)
         bytes_are = () if found is None else (("bytes", str(found)),)
-        print_tables(*_shown(shown, memory, hashes, entry, (*about, *bytes_are)))
+        pinned = () if entry is None and found is not None else (("catalog", _pin(entry)),)
+        print_tables(*_shown(shown, memory, hashes, (*pinned, *about, *bytes_are)))
 
 
 def import_(
@@ -174,7 +175,6 @@ def _shown(
     shown: Description,
     memory: Usage,
     hashes: dict[str, str | None],
-    entry: ModelEntry | None,
     more: tuple[tuple[str, str], ...],
 ) -> tuple[Table, ...]:
     from wsd_local.units import amount, gb, gib
@@ -197,7 +197,6 @@ def _shown(
             ("SHA-256", found or "not known yet; the first --json reply, or models import, makes it")
             for found in hashes.values()
         ),
-        ("catalog", _pin(entry)),
         *more,
     ):
         facts.add_row(label, text)

