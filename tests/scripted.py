@@ -282,6 +282,8 @@ class ScriptedContext:
         for question in questions:
             held, tokens = self._held[question.seq], list(question.tokens)
             del held[min(common_prefix(held, tokens), question.row) :]
+            if question.begun is None:
+                question.begun = len(held)
             new = tokens[len(held) : len(held) + self._n_batch]
             held += new
             self.evaluated += len(new)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
-    from wsd_local.events import Checked, Event, Notice, Switched, Text
+    from wsd_local.events import Checked, Event, Notice, Reading, Switched, Text
     from wsd_local.prompts.base_format import BaseFormat
     from wsd_local.runtime.pair import Pair, load
     from wsd_local.runtime.reply import Finished, Reply
@@ -31,6 +31,7 @@ __all__ = [
     "ModelError",
     "Notice",
     "Pair",
+    "Reading",
     "Reply",
     "Run",
     "Session",
@@ -44,7 +45,7 @@ __all__ = [
 
 _MODULES = {
     "errors": ("BusyError", "CancelledError", "FitError", "ModelError", "UsageError", "WsdError"),
-    "events": ("Checked", "Event", "Notice", "Switched", "Text"),
+    "events": ("Checked", "Event", "Notice", "Reading", "Switched", "Text"),
     "runtime.pair": ("Pair", "load"),
     "prompts.base_format": ("BaseFormat",),
     "runtime.reply": ("Finished", "Reply"),

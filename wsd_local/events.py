@@ -66,6 +66,19 @@ class Switched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Reading(Event):
+    """A model evaluates a text that is too long for one batch, a prompt as a rule: `done` of `total` tokens so far.
+
+    Emitted after each batch; the last one has `done == total`. Tokens that are in the KV cache already are not counted.
+    """
+
+    kind: ClassVar[str] = "reading"
+    model: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """Something a person should know once, such as older turns left out for lack of room."""
 

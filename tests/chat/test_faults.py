@@ -14,7 +14,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Input, OptionList
 from textual_plotext import PlotextPlot
 from wsd_chat.app import ChatApp
-from wsd_chat.model_jobs import Reading, Wanted
+from wsd_chat.model_jobs import Wanted
 from wsd_chat.screens.compare import CompareScreen
 from wsd_chat.screens.model_picker import ModelPicker
 from wsd_chat.screens.settings import SettingsScreen, names
@@ -285,11 +285,15 @@ async def test_the_switch_view_of_a_stopped_reply(tmp_path: Path) -> None:
         await until(pilot, lambda: not isinstance(app.screen, SwitchView))
 
 
-async def test_reading_ends_at_its_end(tmp_path: Path) -> None:
-    async with chatting(tmp_path) as (app, pilot):
-        for done, phase in ((1, "base reads 1 of 2 tokens"), (2, "ready")):
-            app.models.publish(Reading("base", done, 2))
-            await until(pilot, lambda phase=phase: app.status.phase == phase)
+async def test_the_status_line_shows_how_far_a_long_prompt_is_read(tmp_path: Path) -> None:
+    phases: list[str] = []
+    async with chatting(tmp_path, max_tokens=5) as (app, pilot):
+        app.watch(app.status, "phase", lambda phase: phases.append(phase), init=False)
+        await ask(app, pilot, "word " * 700)
+        read = [phase for phase in phases if " reads " in phase]
+        assert {phase.partition(" reads ")[0] for phase in read} == {"WSD demo draft", "WSD demo base"}
+        assert all(phase.partition(" reads ")[2].startswith("512 of 7") for phase in read)
+        await until(pilot, lambda: app.status.phase == "ready")
 
 
 async def test_forks_are_reached_by_key(tmp_path: Path) -> None:

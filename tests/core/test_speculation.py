@@ -26,7 +26,7 @@ from wsd_local.core.lookup import GRAM, LONGEST, PLACES, LookUp
 from wsd_local.core.speculation import Evaluation, Speculator
 from wsd_local.core.translation import translated
 from wsd_local.errors import WsdError
-from wsd_local.events import Text
+from wsd_local.events import Reading, Text
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Reply
@@ -667,14 +667,10 @@ def test_cancelling_is_no_measurement(kin: tuple[Path, Path]) -> None:
         pair.reply(COPY, max_tokens=10, ignore_eos=True)
         costs = pair.models.experience.costs["base"]
         before = list(costs._seen[1])
-
-        def stop(role: str, done: int, total: int) -> None:
-            if role == "base":
+        run = pair.start(COPY * 30, mode="base", max_tokens=30, ignore_eos=True)
+        for event in run.events():
+            if isinstance(event, Reading):
                 pair.cancel()
-
-        run = pair.start(COPY * 30, mode="base", max_tokens=30, ignore_eos=True, progress=stop)
-        for _ in run.events():
-            pass
         assert run.machine.phase is not Phase.DONE
         assert list(costs._seen[1]) == before[-1:]
 

@@ -17,7 +17,7 @@ from scripted import Says
 from wsd_local.cli.output import summary
 from wsd_local.core.requests import NextDraftToken, ScoreTokens
 from wsd_local.errors import FitError, UsageError
-from wsd_local.events import Notice, Text
+from wsd_local.events import Notice, Reading, Text
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished
 from wsd_local.runtime.run import Run
@@ -145,14 +145,12 @@ def test_a_cancelled_reply_resumes_in_its_phase_and_is_exact(pair: Pair, steps: 
 def test_cancel_from_another_thread_inside_an_evaluation(kin: tuple[Path, Path]) -> None:
     long = "word " * 400
     with exact_pair(kin) as pair:
-
-        def cancel_elsewhere(_role: str, _done: int, _total: int) -> None:
-            thread = threading.Thread(target=pair.cancel)
-            thread.start()
-            thread.join()
-
-        run = pair.start(long, max_tokens=20, progress=cancel_elsewhere)
-        list(run.events())
+        run = pair.start(long, max_tokens=20)
+        for event in run.events():
+            if isinstance(event, Reading):
+                thread = threading.Thread(target=pair.cancel)
+                thread.start()
+                thread.join()
         assert run.reply.finish_reason == "cancelled"
         assert run.reply.timings.draft_evaluated_tokens < run.reply.timings.draft_prompt_tokens
         while run.reply.finish_reason == "cancelled":
@@ -265,8 +263,11 @@ def test_a_session_keeps_a_cancelled_reply_and_goes_on(pair: Pair) -> None:
 def test_a_question_stopped_before_its_first_word_leaves_the_session(pair: Pair) -> None:
     with pair.session() as chat:
         chat.send(PROMPTS[0], max_tokens=5)
-        for event in chat.stream("Never " + "word " * 300, max_tokens=5, progress=lambda *_: pair.cancel()):
+        for event in chat.stream("Never " + "word " * 600, max_tokens=5):
             assert not isinstance(event, Text)
+            if isinstance(event, Reading):
+                pair.cancel()
+        assert chat.run is not None and chat.run.reply.finish_reason == "cancelled"
         chat.send("And now?", max_tokens=5)
         assert [message["role"] for message in chat.messages] == ["user", "assistant"] * 2
         assert "Never" not in str(chat.messages)

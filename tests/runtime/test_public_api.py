@@ -42,6 +42,29 @@ def test_events_are_ready_for_json(pair: wsd.Pair) -> None:
     assert {"text", "checked", "switched"} <= set(kinds)
 
 
+def test_a_long_prompt_is_read_in_events(pair: wsd.Pair) -> None:
+    events = list(pair.stream("word " * 700, max_tokens=3))
+    read = {
+        name: [event for event in events if isinstance(event, wsd.Reading) and event.model == name]
+        for name in ("WSD demo draft", "WSD demo base")
+    }
+    for events_of_model in read.values():
+        done = [event.done for event in events_of_model]
+        assert len(done) > 1 and done == sorted(set(done)) and done[-1] > 600
+        assert {event.total for event in events_of_model} == {done[-1]}
+    first = next(place for place, event in enumerate(events) if isinstance(event, wsd.Text))
+    assert any(isinstance(event, wsd.Reading) for event in events[:first])
+    assert not any(isinstance(event, wsd.Reading) for event in pair.stream(EGG))
+
+
+def test_a_session_reports_only_what_it_has_to_read(pair: wsd.Pair) -> None:
+    with pair.session() as chat:
+        chat.send("word " * 500, max_tokens=3)
+        totals = {event.total for event in chat.stream("word " * 520, max_tokens=3) if isinstance(event, wsd.Reading)}
+        assert chat.run is not None
+        assert totals and max(totals) < chat.run.timings.draft_prompt_tokens
+
+
 def test_a_session_remembers(pair: wsd.Pair) -> None:
     with pair.session() as chat:
         chat.send("What is the capital of France?")
@@ -181,7 +204,6 @@ def test_other_wrong_kinds(pair: wsd.Pair) -> None:
         lambda: pair.session(5),  # type: ignore[arg-type]
         lambda: wsd.Session(pair, messages=5),  # type: ignore[arg-type]
         lambda: chat.fork("all"),  # type: ignore[arg-type]
-        lambda: pair.start(EGG, progress=5),  # type: ignore[arg-type]
         lambda: run.steer("high"),  # type: ignore[arg-type]
         lambda: wsd.BaseFormat(headings=5),  # type: ignore[arg-type]
         lambda: wsd.BaseFormat(stop=5),  # type: ignore[arg-type]

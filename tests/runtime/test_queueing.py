@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import llama_cpp
 import pytest
 from exactness import EXACT, PLAIN, exact_pair
 
+from wsd_local.core.contexts import Question
 from wsd_local.errors import BusyError, CancelledError, UsageError, WsdError
 from wsd_local.events import Text
 from wsd_local.llama import Cancellation
@@ -187,16 +188,19 @@ def test_a_pair_in_use_is_an_error_where_that_is_wanted(pair: Pair, demo_f32: tu
         Pair(draft=demo_f32[0], base=demo_f32[1], busy="later")  # type: ignore[arg-type]
 
 
-def test_an_answer_asked_for_inside_an_answer_is_refused(pair: Pair) -> None:
-    errors = []
+def test_an_answer_asked_for_inside_an_answer_is_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, draft = [], pair.models.context("draft")
+    step = draft.step
 
-    def ask(*_: object) -> None:
+    def asking(questions: Sequence[Question]) -> None:
         try:
             pair.reply("Hello!")
         except BusyError as error:
             errors.append(error)
+        step(questions)
 
-    assert pair.reply("word " * 200, progress=ask, max_tokens=5).finish_reason == "length"
+    monkeypatch.setattr(draft, "step", asking)
+    assert pair.reply("word " * 200, max_tokens=5).finish_reason == "length"
     assert errors
 
 

@@ -15,7 +15,7 @@ from wsd_local.core.decoding import Decoding, Limits, Phase
 from wsd_local.core.rules import Window
 from wsd_local.core.speculation import Speculator
 from wsd_local.errors import WsdError
-from wsd_local.events import Source, Text
+from wsd_local.events import Event, Reading, Source, Text
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.job import Job
 from wsd_local.runtime.proposals import SpeculativeProposals
@@ -109,6 +109,26 @@ def test_the_engine_gives_the_plain_answer(
     found = (machine.switch_index, machine.switch_reason, machine.text, machine.finish_reason)
     assert found == (answer.index, answer.reason, answer.text, answer.finish)
     assert shown == machine.text
+
+
+@pytest.mark.parametrize(("n_batch", "prompt"), [(100, 250), (100, 199), (512, 250), (50, 200)])
+def test_a_long_prompt_is_reported_from_batch_to_batch(n_batch: int, prompt: int) -> None:
+    stage = Stage("the fox", " is quick", n_batch=n_batch)
+    job = stage.job(6, 0.8, bounds(stops=STOPS))
+    job.names = {"draft": "weak", "base": "strong"}
+    job.draft_tokens[:] = stage.draft_prompt = stage.draft_prompt * (prompt // len(stage.draft_prompt) + 1)
+    del job.draft_tokens[prompt:], stage.draft_prompt[prompt:]
+    events: list[Event] = []
+    between = []
+    for event in stage.engine.drive(job):
+        events.append(event)
+        if isinstance(event, Reading):
+            between.append(len(stage.contexts["draft"].held(0)))
+    steps = [min(done, prompt) for done in range(n_batch, prompt + n_batch, n_batch)]
+    is_reported = prompt >= 200 and n_batch < prompt
+    assert events[: len(between)] == [Reading("weak", done, prompt) for done in steps if is_reported]
+    assert between == (steps if is_reported else [])
+    assert not any(isinstance(event, Reading) for event in events[len(between) :])
 
 
 @pytest.mark.parametrize("after", [1, 3, 8, 15])

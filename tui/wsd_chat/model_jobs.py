@@ -14,7 +14,7 @@ from typing import Any
 
 from wsd_local.core.decoding import Phase
 from wsd_local.errors import CancelledError, WsdError
-from wsd_local.events import Event, Source
+from wsd_local.events import Event, Reading, Source
 from wsd_local.library.catalog import DEFAULT_PAIR
 from wsd_local.library.naming import name_of
 from wsd_local.prompts.messages import Message
@@ -46,15 +46,6 @@ class Loaded:
     base: str
     n_ctx: int
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A model reads a prompt; its name, tokens read, and all of them."""
-
-    model: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +144,7 @@ class Answering:
         left_out = before.left_out if same and before is not None else 0
         session = Session(pair, messages=list(messages), left_out=left_out)
         self.session, self.key = session, key
-        self._follow(worker, key, session, session.stream_complete(progress=self._reader(worker), **overrides))
+        self._follow(worker, key, session, session.stream_complete(**overrides))
 
     def continue_(self, worker: Worker, key: str) -> bool:
         """Continue the reply that was stopped.
@@ -177,14 +168,6 @@ class Answering:
         if self.session is not None:
             self.session.prepare(lambda: worker.waits)
 
-    @staticmethod
-    def _reader(worker: Worker) -> Any:
-        def read(role: Source, done: int, total: int) -> None:
-            if worker.pair is not None:
-                worker.publish(Reading(name_of(worker.pair.models.model(role)), done, total))
-
-        return read
-
     def _follow(self, worker: Worker, key: str, session: Session, events: Iterator[Event]) -> None:
         worker.publish(Began(key))
         last, self._is_writing = 0.0, True
@@ -194,6 +177,8 @@ class Answering:
                 if worker.stopped:
                     session.cancel()
                 now = time.monotonic()
+                if isinstance(event, Reading):  # nothing else advances, and its line stays
+                    continue
                 if session.run is not None and (now - last > PROGRESS_S or isinstance(event, Finished)):
                     last = now
                     worker.publish(session.run.progress)

@@ -13,7 +13,7 @@ from typing import Any
 
 from wsd_chat.conversation import Conversation
 from wsd_chat.entries import Entry, label, messages_of
-from wsd_chat.model_jobs import Answering, Began, Ended, Loaded, Loading, Reading, Said
+from wsd_chat.model_jobs import Answering, Began, Ended, Loaded, Loading, Said
 from wsd_chat.next_settings import NextSettings
 from wsd_chat.pair_loading import PairLoading
 from wsd_chat.reply_end import ReplyEnd, Turn
@@ -21,7 +21,7 @@ from wsd_chat.store_thread import StoreThread, in_order
 from wsd_chat.view import View
 from wsd_local.core.decoding import Phase
 from wsd_local.errors import WsdError
-from wsd_local.events import Checked, Notice, Switched, Text
+from wsd_local.events import Checked, Notice, Reading, Switched, Text
 from wsd_local.runtime.reply import Finished, ReplyProgress
 from wsd_local.runtime.worker import TaskFailed, Worker
 
@@ -204,10 +204,6 @@ class Replies:
         elif isinstance(news, Loaded):
             self._phase = None
             self._pairs.loaded(news, self._conversation.title)
-        elif isinstance(news, Reading):
-            reads = news.done < news.total
-            idle = self._phase or self._pairs.idle_phase
-            status.phase = f"{news.model} reads {news.done:,} of {news.total:,} tokens" if reads else idle
         elif isinstance(news, ReplyProgress):
             status.progress = news
             self._show_phase(PHASES[news.phase])
@@ -238,6 +234,9 @@ class Replies:
                 turn.view.switch(label(event.reason, event.confidence))
         elif isinstance(event, Checked):
             writer.checked(event)
+        elif isinstance(event, Reading):
+            reads = f"{event.model} reads {event.done:,} of {event.total:,} tokens"
+            self._view.status.phase = reads if event.done < event.total else self._phase or self._pairs.idle_phase
         elif isinstance(event, Notice):
             self._view.say(event.message, "warning")
         elif isinstance(event, Finished):

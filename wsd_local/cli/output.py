@@ -13,7 +13,7 @@ from rich.text import Text as Shown
 
 from wsd_local.cli import terminal
 from wsd_local.cli.aside import Aside
-from wsd_local.events import Event, Notice, Source, Switched, Text
+from wsd_local.events import Event, Notice, Reading, Source, Switched, Text
 from wsd_local.files import HashProgress
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.system.visible import CONTEXT, visible
@@ -34,8 +34,6 @@ def hashing_bar() -> Iterator[HashProgress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-LONG_PROMPT = 200
-"""Tokens from which on the reading of a prompt takes long enough to be shown between two words of the reply."""
 STYLES = {"draft": Style(color="cyan", italic=True), "base": Style()}
 
 
@@ -71,16 +69,6 @@ class Printer:
             for line in (*plan.given_up, *(plan.speed_given_up if self._trace else ())):
                 terminal.note(f"wsd-local: {line}")
 
-    def progress(self, model: str, done: int, total: int) -> None:
-        """A model reads a prompt; after the first text this is shown only for a long one, at the end of the line."""
-        note = f"{model} reads {done:,} of {total:,} tokens"
-        if self._aside is None or not self._begun:
-            self._wait(note)
-        elif done >= total or total < LONG_PROMPT:
-            self._aside.clear()
-        else:
-            self._aside.show(visible(note, keep_newlines=False))
-
     def preparing(self) -> None:
         """A vocabulary is read for a constraint."""
         self._wait("reading the vocabulary for the constraint")
@@ -96,6 +84,8 @@ class Printer:
             self._quiet()
             self._late.append(event.message)
             self._tell()
+        elif isinstance(event, Reading):
+            self._reads(event)
         elif isinstance(event, Finished):
             self._quiet()
             self._finish(event.reply)
@@ -105,6 +95,16 @@ class Printer:
         elif isinstance(event, Switched) and self._coloured:
             mark = "" if event.confidence is None else f" {event.confidence:.2f}"
             self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="", soft_wrap=True)
+
+    def _reads(self, event: Reading) -> None:
+        """A model reads a long prompt; after the first text this is shown at the end of the line."""
+        note = visible(f"{event.model} reads {event.done:,} of {event.total:,} tokens", keep_newlines=False)
+        if event.done >= event.total:
+            self._quiet()
+        elif self._aside is None or not self._begun:
+            self._wait(note)
+        else:
+            self._aside.show(note)
 
     def close(self) -> None:
         """Nothing follows, not even on the answer's line of a terminal."""

@@ -166,13 +166,9 @@ def _answer(
     pair: Pair, messages: list[dict[str, Any]], printer: Printer, interrupt: Stop, timeout: float | None
 ) -> None:
     """Print the reply; it can also be stopped while its prompt is prepared."""
-    from wsd_local.library.naming import name_of
     from wsd_local.runtime.reply import Finished
 
     stopped = threading.Event()
-
-    def reading(role: Source, done: int, total: int) -> None:
-        printer.progress(name_of(pair.models.model(role)), done, total)
 
     def stop() -> None:
         stopped.set()
@@ -186,7 +182,7 @@ def _answer(
     if timeout is not None:
         timer.start()
     try:
-        reply = pair.start(messages, progress=reading)
+        reply = pair.start(messages)
         if stopped.is_set():  # before there was a reply to stop
             pair.cancel()
         try:

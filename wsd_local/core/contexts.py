@@ -13,24 +13,20 @@ from typing import Protocol
 
 from wsd_local.core.rules import Score
 
-Progress = Callable[[int, int], None]
-"""Called with the tokens that are evaluated and their total."""
-
 
 @dataclass(slots=True, eq=False)
 class Question:
     """`tokens` that the sequence `seq` is to hold, and the positions from `row` on whose logits are wanted.
 
     `answer` is called for each of these positions, in order, with the position and its row while that is valid.
-    `evaluated` counts the tokens that had to be evaluated. `end` and `begun` are the context's own notes: the number of
-    tokens, and the position where their evaluation began.
+    `evaluated` counts the tokens that had to be evaluated. `end` is the number of tokens; `begun`, recorded by the
+    context, the position where their evaluation began.
     """
 
     seq: int
     tokens: Sequence[int]
     row: int
     answer: Callable[[int, int], None]
-    progress: Progress | None = None
     evaluated: int = 0
     end: int = 0
     begun: int | None = None

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsd_local.core.alignment import common_prefix
-from wsd_local.core.contexts import Progress, Question
+from wsd_local.core.contexts import Question
 from wsd_local.core.resources import ROWS, UBATCH, CacheType, FlashAttention, cpu_flash, cpu_ubatch
 from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
@@ -120,7 +120,7 @@ class Context:
 
     # -- questions -------------------------------------------------------------------------------------------
 
-    def logprobs(self, seq: int, tokens: Sequence[int], start: int, progress: Progress | None = None) -> list[float]:
+    def logprobs(self, seq: int, tokens: Sequence[int], start: int) -> list[float]:
         """Natural log-probabilities (temperature 1) of `tokens[start:]`, each given all tokens before it."""
         found: list[float] = []
 
@@ -128,7 +128,7 @@ class Context:
             if position + 1 < len(tokens):
                 found.append(self.logprob(row, tokens[position + 1]))
 
-        self.ask(Question(seq, tokens, start - 1, answer, progress))
+        self.ask(Question(seq, tokens, start - 1, answer))
         return found
 
     def favourites(self, seq: int, tokens: Sequence[int], start: int) -> list[tuple[int, float]]:
@@ -144,9 +144,9 @@ class Context:
         self.ask(Question(seq, tokens, start - 1, answer))
         return found
 
-    def read(self, seq: int, tokens: Sequence[int], progress: Progress | None = None) -> None:
+    def read(self, seq: int, tokens: Sequence[int]) -> None:
         """Evaluate `tokens` for a later question that begins with them."""
-        self.ask(Question(seq, tokens, len(tokens) - 1, lambda position, row: None, progress))
+        self.ask(Question(seq, tokens, len(tokens) - 1, lambda position, row: None))
 
     def ask(self, question: Question) -> None:
         """Answer one question completely."""
@@ -211,10 +211,7 @@ class Context:
         if not any(part.rows for part in parts):  # else reading a row waits for the device
             llama_cpp.llama_synchronize(self._handle)
         for part in parts:
-            question = part.question
-            if question.progress is not None and question.begun is not None:
-                question.progress(part.end - question.begun, question.end - question.begun)
-            self._answer(question)
+            self._answer(part.question)
 
     def _answer(self, question: Question) -> bool:
         """Answer from the rows at hand; whether there was one."""

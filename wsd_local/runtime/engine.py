@@ -149,7 +149,7 @@ class Engine:
                 job.draft_tokens.append(token)
                 job.machine.drafted(draft.model.piece(token), job.spelled.get(token, b""))
 
-        return self._guarded(job, "draft", job.draft_tokens, len(job.draft_tokens) - 1, answer)
+        return self._guarded(job, job.draft_tokens, len(job.draft_tokens) - 1, answer)
 
     def _score(self, job: Job, request: ScoreTokens) -> Question:
         found: list[Score] = []
@@ -164,7 +164,7 @@ class Engine:
                 greedy = job.base_sampler.greedy
                 job.outcome.agreed.append(context.best(row) == token if greedy else math.exp(found[-1].logprob))
 
-        return self._guarded(job, job.writes, request.tokens, request.start - 1, answer)
+        return self._guarded(job, request.tokens, request.start - 1, answer)
 
     def _proposed(self, job: Job, tokens: Sequence[int]) -> Sequence[int]:
         """Tokens that may follow; none if other jobs share the evaluations, or if the draft model fails."""
@@ -213,12 +213,10 @@ class Engine:
                 if sampler.over:
                     job.machine.base_ended()
 
-        return self._guarded(job, job.writes, expected, len(tokens) - 1, answer)
+        return self._guarded(job, expected, len(tokens) - 1, answer)
 
     @staticmethod
-    def _guarded(
-        job: Job, role: Source, tokens: Sequence[int], row: int, answer: Callable[[int, int], None]
-    ) -> Question:
+    def _guarded(job: Job, tokens: Sequence[int], row: int, answer: Callable[[int, int], None]) -> Question:
         def guarded(position: int, row: int) -> None:
             try:
                 if job.error is None:
@@ -226,7 +224,7 @@ class Engine:
             except WsdError as error:  # ends this job alone: the others of the batch go on
                 job.error = error
 
-        return Question(-1, tokens, row, guarded, None if job.progress is None else partial(job.progress, role))
+        return Question(-1, tokens, row, guarded)
 
     # -- evaluations -----------------------------------------------------------------------------------------
 
@@ -248,7 +246,9 @@ class Engine:
         clock = next(iter(chosen)).stopwatch.clock
         before, begun = context.evaluated, clock()
         context.step(list(chosen.values()))
-        for job in chosen:
+        for job, question in chosen.items():
+            if question.begun is not None:
+                job.has_read(role, len(context.held(question.seq)) - question.begun, question.end - question.begun)
             if self._alone:
                 job.observe(role, context.evaluated - before, clock() - begun)
             else:
@@ -265,12 +265,11 @@ class Engine:
         context = self._context(role)
         if len(tokens) > context.n_ctx:
             raise FitError(f"{len(tokens)} tokens do not fit into a context of {context.n_ctx}")
-        progress = None if job.progress is None else partial(job.progress, role)
 
         def answer(_position: int, row: int) -> None:
             found.append(context.sample(row, sampler))
 
-        question = Question(-1, tokens, len(tokens) - 1, answer, progress)
+        question = Question(-1, tokens, len(tokens) - 1, answer)
         try:
             while not question.done:
                 self._stop.check()

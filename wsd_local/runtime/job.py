@@ -14,9 +14,12 @@ from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.requests import Request
 from wsd_local.core.speculation import Evaluation
 from wsd_local.errors import WsdError
-from wsd_local.events import Event, Source
+from wsd_local.events import Event, Reading, Source
 from wsd_local.runtime.proposals import Proposals
 from wsd_local.runtime.stopwatch import Stopwatch
+
+LONG_READING = 200
+"""Tokens from which on the reading of a text takes long enough to be reported."""
 
 
 @dataclass(slots=True)
@@ -33,9 +36,9 @@ class Job:
     """One reply in progress.
 
     `draft_tokens` is the draft's prompt and what it has written; `spelled` has the spellings of its control tokens that
-    mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `progress` is
-    called from inside long evaluations with the model's role, the tokens done and their total. What is put into
-    `steering`, from any thread, is applied to the machine before the next request. `error` ended the job.
+    mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `names` are
+    those of the models in events. What is put into `steering`, from any thread, is applied to the machine before the
+    next request. `error` ended the job.
     """
 
     machine: Decoding
@@ -46,16 +49,21 @@ class Job:
     spelled: Mapping[int, bytes] = field(default_factory=dict)
     writes: Source = "base"
     probabilities: bool = False
-    progress: Callable[[Source, int, int], None] | None = None
+    names: Mapping[Source, str] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     evaluated: dict[Source, int] = field(default_factory=dict)
     steering: deque[Callable[[Decoding], None]] = field(default_factory=deque)
     error: WsdError | None = None
     waits_for: tuple[Source, Question] | None = None
     outcome: Outcome = field(default_factory=Outcome)
+    _reading: Reading | None = None
+    _reads_on: bool = False
 
     def events(self) -> Iterator[Event]:
-        """What became final since the last time."""
+        """How far a long text is read, and what became final since the last time."""
+        if self._reading is not None:
+            reading, self._reading = self._reading, None
+            yield reading
         for event in self.machine.take_events():
             self.stopwatch.saw(event, self.machine.shown_tokens)
             yield event
@@ -70,6 +78,12 @@ class Job:
         while self.steering:
             self.steering.popleft()(self.machine)
         return None if self.error is not None else self.machine.request()
+
+    def has_read(self, role: Source, done: int, total: int) -> None:
+        """Record how many tokens of a text are evaluated; an event if it is long and takes more steps."""
+        if total >= LONG_READING and (done < total or self._reads_on):
+            self._reads_on = done < total
+            self._reading = Reading(self.names.get(role, role), done, total)
 
     def count(self, role: Source, question: Question) -> None:
         """Add the tokens that were evaluated for a question."""

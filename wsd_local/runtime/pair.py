@@ -27,7 +27,7 @@ from wsd_local.runtime.llama_file import LoadProgress
 from wsd_local.runtime.loading import LoadedModels, roles_of
 from wsd_local.runtime.queueing import Busy, waits
 from wsd_local.runtime.reply import Finished, Reply
-from wsd_local.runtime.run import ProgressCallback, Run
+from wsd_local.runtime.run import Run
 from wsd_local.runtime.session import Session
 from wsd_local.runtime.setup import start
 from wsd_local.settings import LoadSettings, ReplySettings, changed, split
@@ -180,7 +180,6 @@ class Pair:
         self,
         prompt: Prompt,
         *,
-        progress: ProgressCallback | None = None,
         left_out: int | None = None,
         busy: Busy | None = None,
         **overrides: Any,
@@ -189,7 +188,6 @@ class Pair:
 
         Args:
             prompt: the user's text, or messages.
-            progress: called while prompts are read, with the model's role, the tokens read and their total.
             left_out: turns that an earlier reply of the same session has left out; None outside sessions.
             busy: what the reply does if the pair is in use when its first event is requested; None: the pair's default.
             overrides: settings of this reply.
@@ -198,7 +196,7 @@ class Pair:
             UsageError: the prompt or a setting is wrong.
             FitError: the newest message alone does not fit into a context.
         """
-        return start(self, prompt, progress=progress, left_out=left_out, busy=busy, **overrides)
+        return start(self, prompt, left_out=left_out, busy=busy, **overrides)
 
     def stream(self, prompt: Prompt, **overrides: Any) -> Generator[Event, None, None]:
         """Answer, event by event; the last one is `Finished` with the whole `Reply`.

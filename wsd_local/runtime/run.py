@@ -20,7 +20,7 @@ from wsd_local.core.rules import require_threshold
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculator
 from wsd_local.core.text import THINKING_MARKS
-from wsd_local.errors import CancelledError, UsageError, short
+from wsd_local.errors import CancelledError, UsageError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
 from wsd_local.llama import Model, Sampler
@@ -42,16 +42,12 @@ from wsd_local.version import __version__
 DEMO_TURNS = 5
 """Questions in a conversation from which the embedded pair begins to get known facts wrong."""
 
-ProgressCallback = Callable[[Source, int, int], None]
-"""Called while a prompt is read, with the model's role, the tokens read and their total."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a reply is worked on, beside its settings.
 
     Args:
-        progress: called while prompts are read.
         wait: whether the reply waits if the models are in use.
         left_out: turns that an earlier reply of the same session has left out; None outside sessions.
         clock: a time in seconds, for the timings.
@@ -59,16 +55,11 @@ class RunOptions:
         experience: what proposals go by; None: what was measured of these models so far.
     """
 
-    progress: ProgressCallback | None = None
     wait: bool = True
     left_out: int | None = None
     clock: Callable[[], float] = time.perf_counter
     endless_draft: bool = False
     experience: Experience | None = None
-
-    def __post_init__(self) -> None:
-        if self.progress is not None and not callable(self.progress):
-            raise UsageError(f"progress is {short(self.progress)}: it must be a function")
 
 
 class Run:
@@ -144,7 +135,7 @@ class Run:
             spelled={} if draft is None or constraint is not None else draft.spelled(THINKING_MARKS),
             writes=self._writer,
             probabilities=settings.probabilities,
-            progress=self._options.progress,
+            names=self._names,
             stopwatch=watch,
         )
 

@@ -11,7 +11,7 @@ from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.queueing import Busy, waits
-from wsd_local.runtime.run import ProgressCallback, Run, RunOptions
+from wsd_local.runtime.run import Run, RunOptions
 from wsd_local.settings import ReplySettings, changed
 
 
@@ -43,7 +43,6 @@ def start(
     setup: Setup,
     prompt: Prompt,
     *,
-    progress: ProgressCallback | None = None,
     left_out: int | None = None,
     busy: Busy | None = None,
     **overrides: Any,
@@ -51,5 +50,5 @@ def start(
     """Prepare a reply with the setup's defaults; arguments and errors are those of `Pair.start`."""
     wait = waits(setup.busy if busy is None else busy)
     settings = changed(setup.settings, overrides)
-    options = RunOptions(progress, wait, left_out)
+    options = RunOptions(wait, left_out)
     return Run(setup.models, setup.engine, conversation(prompt), settings, options)
