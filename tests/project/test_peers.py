@@ -99,7 +99,7 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     coming: list[float] = []
 
     class Scripted:
-        def told(self) -> Elsewhere:
+        def elsewhere(self) -> Elsewhere:
             return Elsewhere(0.0, coming.pop(0))
 
     moments = iter(range(0, 10_000, 10))
