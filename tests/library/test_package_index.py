@@ -27,6 +27,7 @@ from wsd_local.library.package_index import PackageDownload, fetch, member_block
 from wsd_local.library.registry import known
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.system import child
 
 DATA = (demo_dir() / "draft-q8_0.gguf").read_bytes()
 HALF = len(DATA) // 2
@@ -301,6 +302,25 @@ def test_a_full_disk(entry: ModelEntry, index: PackageIndex, monkeypatch: pytest
         ),
         ("ERROR: something new\n", "pip failed: something new"),
         ("", "pip failed: it wrote nothing"),
+        (
+            "Created build tracker: /t/1\nERROR: x has an invalid wheel\nRemoved build tracker: '/t/1'\n",
+            "pip failed: x has an invalid wheel$",
+        ),
+        (
+            'ERROR: Exception:\nTraceback (most recent call last):\n  File "misc.py", line 104, in ensure_dir\n'
+            "    os.makedirs(path)\nFileNotFoundError: [Errno 2] No such file or directory: '/x'\n"
+            "Removed build tracker: '/t/1'\n",
+            r"pip failed: FileNotFoundError: No such file or directory: '/x'$",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1\nValueError: first\n\n'
+            "During handling of the above exception, another exception occurred:\n\n"
+            'Traceback (most recent call last):\n  File "b.py", line 2\n'
+            "pip._internal.exceptions.InstallationError: second\nRemoved build tracker: '/t/1'\n",
+            "pip failed: pip._internal.exceptions.InstallationError: second$",
+        ),
+        ("\nUsage:   \n  pip download [options]\n\nno such option: --x\n", "pip failed: no such option: --x$"),
+        ("Removed build tracker: '/t/1'\n", "pip failed: it wrote nothing"),
     ],
 )
 def test_what_pip_writes_becomes_one_line(log: str, what: str) -> None:
@@ -308,6 +328,13 @@ def test_what_pip_writes_becomes_one_line(log: str, what: str) -> None:
     with pytest.raises(WsdError, match=what):
         raise error
     assert "\n" not in str(error)
+
+
+def test_a_pip_that_writes_its_wheel_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, result in (("start", None), ("wait", 0), ("end", None)):
+        monkeypatch.setattr(child, name, lambda *_, result=result, **__: result)
+    with pytest.raises(WsdError, match="x==1: pip reported no error, but wrote 0 wheels, not 1"):
+        pip_download.download_wheel(Package("x", "1", "m", 1), tmp_path / "x.whl", lambda done: None)
 
 
 # -- the Hub first ------------------------------------------------------------------------------------------------

