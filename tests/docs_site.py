@@ -29,7 +29,7 @@ Every command, as its `--help` prints it. `wsd-chat` is `wsd-local chat` under a
 - Standard output carries the answer and nothing else; progress, notices and errors go to standard error.
 - An error is one line. `--debug` adds the traceback.
 - [Exit codes](guide/troubleshooting.md#exit-codes) say what kind of failure it was.
-- Options go over environment variables, and those over [`config.toml`](guide/configuration.md).
+- Options override environment variables, and those override [`config.toml`](guide/configuration.md).
 """
 
 

@@ -37,7 +37,7 @@ class Measurement:
     tokens: int = 128
     """Length of each reply, in base tokens."""
     drafted: int | None = None
-    """Force a draft of so many draft tokens. [default: as the reply comes]"""
+    """Force a draft of this many draft tokens. [default: as the reply comes]"""
     repeat: int = 3
     """Repetitions; medians of them are shown."""
     goals: bool = False

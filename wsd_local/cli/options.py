@@ -75,7 +75,7 @@ class DataSetOptions:
     output: Annotated[Path | None, DATA] = None
     """File for the replies, one line of JSON each; the same command continues it."""
     format: Annotated[str | None, DATA] = None
-    """Format of the input, if it cannot be seen from it."""
+    """Format of the input, where it is not recognised."""
     column: Annotated[str | None, DATA] = None
     """Column of a table that holds the prompts."""
     limit: Annotated[int | None, DATA] = None
