@@ -393,6 +393,26 @@ async def test_help_log_and_models(tmp_path: Path) -> None:
             await until(pilot, lambda kind=kind: not isinstance(app.screen, kind))
 
 
+async def test_a_small_screen_has_one_line_for_each_pair_and_the_first_is_tiny(tmp_path: Path) -> None:
+    async with chatting(tmp_path, (80, 24)) as (app, pilot):
+        await pilot.press("f8")
+        await until(pilot, lambda: isinstance(app.screen, ModelPicker) and "▸ demo" in shown(app))
+        rows = [line for line in shown(app).splitlines() if "here" in line or " fetch " in line]
+        assert [row.strip(" │▎▊▸").split()[0] for row in rows][:2] == ["tiny", "edge"]
+        options = app.screen.query_one(OptionList)
+        assert options.virtual_size.height == options.option_count
+        columns = {str(options.get_option_at_index(row).prompt).index(" fits ") for row in range(1, 4)}
+        assert len(columns) == 1
+
+
+async def test_figures_are_those_of_the_reply_that_is_shown(tmp_path: Path) -> None:
+    async with chatting(tmp_path, (120, 40), max_tokens=5) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        await until(pilot, lambda: app.status.progress is not None)
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: app.status.progress is None)
+
+
 async def test_another_pair_from_the_picker(tmp_path: Path) -> None:
     async with chatting(tmp_path) as (app, pilot):
         before = app.models.pair
@@ -400,6 +420,8 @@ async def test_another_pair_from_the_picker(tmp_path: Path) -> None:
         await until(
             pilot, lambda: isinstance(app.screen, ModelPicker) and app.screen.query_one(OptionList).option_count
         )
+        options = app.screen.query_one(OptionList)
+        options.highlighted = options.get_option_index("demo")
         await pilot.press("enter")
         await until(pilot, lambda: app.models.pair is not None and app.models.pair is not before)
         await ask(app, pilot, FRANCE)

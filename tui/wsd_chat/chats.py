@@ -44,6 +44,7 @@ class Chats:
         view = self._view
         view.sub_title = self._conversation.title
         view.status.note, view.status.branch = "off the record" if off_record else "", ""
+        view.status.progress = None
         view.transcript.choose(None)
         await view.transcript.show(shown)
         view.refresh_list(self._conversation.chat)

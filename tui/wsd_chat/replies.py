@@ -210,6 +210,7 @@ class Replies:
         elif isinstance(news, Said) and turn is not None and news.key == turn.key:
             self._follow(turn, news)
         elif isinstance(news, Began):
+            status.progress = None
             self._show_phase("drafting")
         elif isinstance(news, Ended):
             gc.unfreeze()

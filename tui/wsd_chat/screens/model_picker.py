@@ -5,8 +5,10 @@ Contract: finds and fetches models in threads of its own; the result is a `Choic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len, set_cell_size
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -16,6 +18,7 @@ from textual.worker import get_current_worker
 
 from wsd_chat.screens.box import BOX, Box
 from wsd_local.errors import ModelError, WsdError
+from wsd_local.library.catalog import DEFAULT_PAIR
 from wsd_local.system.visible import visible
 from wsd_local.units import gb
 
@@ -39,7 +42,8 @@ class ModelPicker(Box):
     """Pairs: which are here, which fit; one that is not here is fetched. Or a draft and a base."""
 
     DEFAULT_CSS = (
-        f"ModelPicker {{ {BOX} & ProgressBar {{ display: none; }} & OptionList {{ height: auto; max-height: 60vh; }}"
+        f"ModelPicker {{ {BOX} & ProgressBar {{ display: none; }} & OptionList {{ height: auto; max-height: 60vh;"
+        " text-wrap: nowrap; text-overflow: ellipsis; }"
         " &.-low OptionList { max-height: 45vh; } }"
     )
 
@@ -76,26 +80,28 @@ class ModelPicker(Box):
             self.app.call_from_thread(self._say, str(error))
             return
         found = _Found()
-        for pair in there.pairs:
+        rows: dict[str, tuple[str, ...]] = {}
+        for pair in sorted(there.pairs, key=lambda pair: pair.name == DEFAULT_PAIR):  # which is for a first try
             here = "here" if pair.ready else "fetch" + (f" {pair.size / 1e9:.1f} GB" if pair.size else "")
             mark = "▸" if pair.name == self._current else " "
-            fits = _fits(pair.draft, pair.base)
-            found.pairs[pair.name] = f"{mark} {pair.name:<14} {here:<14} {fits:<18} {pair.description}"
+            rows[pair.name] = (f"{mark} {pair.name}", here, _fits(pair.draft, pair.base), pair.description)
             if pair.ready:
                 found.ready.add(pair.name)
+        found.pairs, rows = _lined_up(rows), {}
         for model in there.models:
             if model.usable:
                 size = "" if model.size is None else gb(model.size)
-                found.models[model.name] = f"  {model.name:<28} {model.quantization:<8} {size:<9} {model.description}"
+                rows[model.name] = (f"  {model.name}", model.quantization, size, model.description)
         known = {model.path for model in there.models}
         for other in elsewhere:
             if str(other.path) not in known:
-                found.models[str(other.path)] = f"  {other.name:<28} {'':<8} {'':<9} of {other.program}"
+                rows[str(other.path)] = (f"  {other.name}", "", "", f"of {other.program}")
+        found.models = _lined_up(rows)
         self.app.call_from_thread(self._show_pairs, found)
 
     def _show_pairs(self, found: _Found) -> None:
         self._found = found
-        rows = [Option(visible(text, keep_newlines=False), id=name) for name, text in found.pairs.items()]
+        rows = [Option(text, id=name) for name, text in found.pairs.items()]
         if found.models:
             rows += [Option("  two models on this machine: choose the draft, then the base …", id=_TWO)]
         self._fill("Pairs", rows, self._trouble or _HINT)
@@ -103,7 +109,7 @@ class ModelPicker(Box):
     def _show_models(self) -> None:
         """All models on this machine, for one of the two roles."""
         role = "draft: small, tuned to chat" if self._draft is None else f"base that continues after {self._draft}"
-        rows = [Option(visible(text, keep_newlines=False), id=name) for name, text in self._found.models.items()]
+        rows = [Option(text, id=name) for name, text in self._found.models.items()]
         self._fill(f"The {role}", rows, "Enter chooses · Esc goes back")
 
     def _fill(self, title: str, rows: list[Option], hint: str) -> None:
@@ -188,6 +194,16 @@ class ModelPicker(Box):
             return
         self.workers.cancel_group(self, "pull")
         self.dismiss(None)
+
+
+def _lined_up(rows: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Rows with columns as wide as their texts, so that the last one has as much room as there is."""
+    columns = [[visible(text, keep_newlines=False) for text in column] for column in zip(*rows.values(), strict=True)]
+    wide = [max(map(cell_len, column)) for column in columns]
+    return {
+        key: "  ".join(map(set_cell_size, row, wide)).rstrip()
+        for key, row in zip(rows, zip(*columns, strict=True), strict=True)
+    }
 
 
 def _fits(draft: str, base: str) -> str:
