@@ -289,3 +289,10 @@ def test_a_file_whose_bytes_are_known_is_not_said_to_be_unknown(
     monkeypatch.setattr("wsd_local.library.known_bytes.catalog_models", lambda: {entry.name: entry})
     shown = wsd("models", "show", str(path)).stdout.decode()
     assert "the bytes are those of gemma-3-270m" in shown and "catalog   " not in shown
+
+
+def test_a_pair_that_is_not_here_is_fetched_with_one_command() -> None:
+    complains(wsd("run", "hi", "--pair", "laptop"), 3, "the pair laptop is not on this machine", "models pull laptop (")
+    one = wsd("run", "hi", "--pair", "laptop", "--draft", "demo-draft")
+    complains(one, 3, "llama-3.1-8b is not on this machine", "models pull llama-3.1-8b")
+    complains(wsd("run", "hi", "--pair", "paper"), 3, "models convert songff/Pilot-3B --as pilot-3b")

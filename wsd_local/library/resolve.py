@@ -96,6 +96,26 @@ def model_path(name: str | Path) -> Path:
     raise ModelError(f"{text}: neither a model's name nor a file{nearest(text, list(names))}")
 
 
+def model_of_pair(pair: PairEntry, model: str | Path) -> Path:
+    """File of a model that a pair names.
+
+    Raises:
+        ModelError: see `model_path`; where one command fetches the whole pair, the message names that.
+    """
+    try:
+        return model_path(model)
+    except ModelError:
+        parts = [catalog_model(pair.draft), catalog_model(pair.base)]
+        missing = [part for part in parts if part is not None and local_path(part) is None]
+        is_fetched_whole = catalog_pairs().get(pair.name) == pair and all(part.file is not None for part in missing)
+        if not is_fetched_whole or len(missing) < len(parts):
+            raise
+        size = f" ({gb(sum(part.size or 0 for part in missing))})" if all(part.size for part in missing) else ""
+        raise ModelError(
+            f"the pair {pair.name} is not on this machine: fetch it with: wsd-local models pull {pair.name}{size}"
+        ) from None
+
+
 def how_to_get(entry: ModelEntry) -> str:
     """The command that brings a model of the catalog here."""
     size = "" if entry.size is None else f" ({gb(entry.size)})"

@@ -17,7 +17,8 @@ from typing import Any
 from wsd_local.config import read_config
 from wsd_local.errors import UsageError, short
 from wsd_local.events import Event, Source
-from wsd_local.library.resolve import model_path, named_pair
+from wsd_local.library.catalog import PairEntry
+from wsd_local.library.resolve import model_of_pair, model_path, named_pair
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Prompt
 from wsd_local.prompts.templates import Template
@@ -65,9 +66,10 @@ def load(
     _require_kinds(name, draft, base, base_format, progress)
     reply, loading = split(settings)
     entry = named_pair(name, read_config().pairs)
+    find = _finder(entry, draft, base)
     models = LoadedModels(
-        model_path(draft if draft is not None else entry.draft),
-        model_path(base if base is not None else entry.base),
+        find(draft if draft is not None else entry.draft),
+        find(base if base is not None else entry.base),
         loading,
         base_format=base_format or entry.base_format,
         template=template,
@@ -108,7 +110,13 @@ def model_files(
     """
     entry = named_pair(name, read_config().pairs)
     files: dict[Source, str | Path] = {"draft": draft or entry.draft, "base": base or entry.base}
-    return {role: model_path(files[role]) for role in roles_of(mode)}
+    find = _finder(entry, draft, base)
+    return {role: find(files[role]) for role in roles_of(mode)}
+
+
+def _finder(entry: PairEntry, draft: str | Path | None, base: str | Path | None) -> Callable[[str | Path], Path]:
+    """What finds a model's file; where both models are the pair's own, a message is about the pair."""
+    return partial(model_of_pair, entry) if draft is None and base is None else model_path
 
 
 class Pair:
