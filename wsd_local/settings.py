@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -305,15 +305,22 @@ def changed(settings: Values, values: Mapping[str, Any]) -> Values:
         UsageError: a name is unknown (the nearest one is suggested) or a value is of the wrong kind.
     """
     known = [field.name for field in fields(settings)]
-    for name in values:
-        if name not in known:
-            raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
+    if isinstance(settings, ReplySettings):
+        for name in given(LoadSettings, values):
+            raise UsageError(f"{name} is a setting of loading: it cannot be given for one reply")
+    _require_known(values, known)
     new: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
     if isinstance(new.get("stop"), str):
         new["stop"] = (new["stop"],)
     if isinstance(new.get("json_schema"), Mapping):
         new["json_schema"] = json.dumps(new["json_schema"])
     return replace(settings, **new)
+
+
+def _require_known(values: Iterable[str], known: Sequence[str]) -> None:
+    for name in values:
+        if name not in known:
+            raise UsageError(f"there is no setting {name!r}{nearest(name, known)}")
 
 
 def names() -> list[str]:
@@ -340,7 +347,12 @@ def read_text(name: str, text: str) -> Any:
 
 
 def split(values: Mapping[str, Any]) -> tuple[ReplySettings, LoadSettings]:
-    """Reply and load settings from one set of names."""
+    """Reply and load settings from one set of names.
+
+    Raises:
+        UsageError: as `changed`.
+    """
+    _require_known(values, names())
     load = given(LoadSettings, values)
     reply = {name: value for name, value in values.items() if name not in load}
     return changed(ReplySettings(), reply), changed(LoadSettings(), load)

@@ -90,3 +90,8 @@ def pair(demo_q8: tuple[Path, Path]) -> Iterator[Pair]:
 def test_the_largest_that_is_accepted_works(pair: Pair, settings: dict[str, Any]) -> None:
     reply = pair.reply("Hello!", max_tokens=12, seed=1, **settings)
     assert reply.finish_reason in ("stop", "length")
+
+
+def test_a_setting_of_loading_is_no_setting_of_one_reply(pair: Pair) -> None:
+    with pytest.raises(UsageError, match="ctx is a setting of loading: it cannot be given for one reply"):
+        pair.reply("Hello!", ctx=512)

@@ -79,6 +79,8 @@ def test_options_go_over_both(config: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("pear = 'x'", "there is no key 'pear'; did you mean 'pair'?"),
         ("threshold = 0.5", "put it under [settings]"),
         ("[settings]\nthreshhold = 0.5", "did you mean 'threshold'?"),
+        ("[settings]\nthread = 1", "did you mean 'threads'?"),
+        ("[settings]\nflash_atn = 'on'", "did you mean 'flash_attn'?"),
         ("[settings]\nthreshold = 'high'", "threshold is 'high'"),
         ("[settings]\nwindow = 0", "window"),
         ("pair = 'demmo'", "did you mean 'demo'?"),
