@@ -261,6 +261,29 @@ with no_flow_control():
 """
 
 
+async def foot_of(entry: Entry) -> str:
+    """The line after one message."""
+
+    class OneMessage(App[None]):
+        def compose(self) -> ComposeResult:
+            yield MessageView(entry)
+
+    async with (app := OneMessage()).run_test():
+        return str(app.query_one(".foot", Static).content)
+
+
+@pytest.mark.parametrize("text", ["", "Hello"])
+async def test_an_empty_reply_is_called_one(text: str) -> None:
+    report = {
+        "draft": {"model": "a draft", "kept_tokens": 0},
+        "base": {"model": "a base", "tokens": 1},
+        "timings": {"total_s": 4.0},
+        "finish_reason": "stop",
+    }
+    foot = await foot_of(Entry(1, None, "assistant", text, report=report))
+    assert ("a base alone" in foot, "an empty reply" in foot) == (bool(text), not text)
+
+
 @pytest.mark.parametrize(("state", "is_shown"), [("finished", True), ("writing", False)])
 async def test_figures_of_a_reply_that_is_continued_are_not_shown(state: str, is_shown: bool) -> None:
     report = {
@@ -270,11 +293,6 @@ async def test_figures_of_a_reply_that_is_continued_are_not_shown(state: str, is
         "finish_reason": "length",
     }
 
-    class OneMessage(App[None]):
-        def compose(self) -> ComposeResult:
-            yield MessageView(Entry(1, None, "assistant", "Hello", state, place=(2, 3), report=report))
-
-    async with (app := OneMessage()).run_test():
-        foot = str(app.query_one(".foot", Static).content)
+    foot = await foot_of(Entry(1, None, "assistant", "Hello", state, place=(2, 3), report=report))
     assert "‹ 2/3 ›" in foot
     assert ("a draft alone" in foot, "cut at the length limit" in foot) == (is_shown, is_shown)

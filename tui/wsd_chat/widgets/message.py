@@ -105,7 +105,7 @@ class MessageView(Vertical):
             if draft["kept_tokens"] and base["tokens"]:
                 parts.append(f"opened by {draft['model']} ({plural(draft['kept_tokens'], 'token')})")
                 parts.append(f"continued by {base['model']} ({base['tokens']})")
-            else:
+            elif entry.text:
                 writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
                 parts.append(f"{writer} alone")
             parts.append(f"{entry.report['timings']['total_s']:.1f} s")
@@ -121,6 +121,8 @@ class MessageView(Vertical):
             return "not saved yet; trying again"
         if entry.state == "cancelled":
             return "stopped — F6 continues" if entry.text else "stopped before its first word — F5 answers again"
+        if entry.state == "finished" and entry.role == "assistant" and not entry.text:
+            return "an empty reply: the model ended it before its first word"
         if entry.state == "failed":
             return "failed — F6 tries to continue"
         return "cut at the length limit — F6 continues" if entry.report.get("finish_reason") == "length" else ""
