@@ -319,9 +319,11 @@ def test_other_bytes_than_the_pinned_are_refused(
 
 @pytest.mark.parametrize("name", [name for name, entry in catalog_models().items() if entry.sha256])
 def test_pins_of_the_catalog_are_whole(name: str) -> None:
+    """The bytes are known in any case; the commit may be missing, since they are the same in every one that is taken."""
     entry = catalog_models()[name]
-    assert entry.revision is not None and entry.sha256 is not None and entry.file is not None
-    for value, length in ((entry.revision, 40), (entry.sha256, 64)):
+    assert entry.sha256 is not None and entry.file is not None
+    pins = [(entry.sha256, 64), *([] if entry.revision is None else [(entry.revision, 40)])]
+    for value, length in pins:
         assert len(value) == length and set(value) <= set("0123456789abcdef")
     assert entry.size is not None and entry.size % 1000, "a size that is known to the byte"
 
