@@ -319,7 +319,7 @@ def test_other_bytes_than_the_pinned_are_refused(
 
 @pytest.mark.parametrize("name", [name for name, entry in catalog_models().items() if entry.sha256])
 def test_pins_of_the_catalog_are_whole(name: str) -> None:
-    """The bytes are known in any case; the commit may be missing, since they are the same in every one that is taken."""
+    """The hash of the bytes is known; the commit may be missing, since no other bytes are taken."""
     entry = catalog_models()[name]
     assert entry.sha256 is not None and entry.file is not None
     pins = [(entry.sha256, 64), *([] if entry.revision is None else [(entry.revision, 40)])]
