@@ -24,7 +24,7 @@ from hub_stand_in import COMMIT, GOOD_TOKEN, STRANGER_TOKEN, Fault, HubStandIn, 
 
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library.catalog import PairEntry, catalog_models
-from wsd_local.library.download import Phase, RemoteFile
+from wsd_local.library.download import RemoteFile, TransferPhase
 from wsd_local.library.hub import Download, Hub
 from wsd_local.library.registry import Known, known, remember
 from wsd_local.prompts.base_format import BaseFormat
@@ -337,7 +337,7 @@ def test_a_commit_that_is_none(hub: Hub, stand_in: HubStandIn, commit: str) -> N
 def test_split_files_are_fetched_in_their_order(hub: Hub, stand_in: HubStandIn) -> None:
     parts = {f"Big-Q4_K_M-0000{i}-of-00003.gguf": gguf(10 + i, 50_000 + i) for i in (3, 1, 2)}
     stand_in.repos[REPO].files = dict(parts)
-    seen: list[tuple[int, int, Phase]] = []
+    seen: list[tuple[int, int, TransferPhase]] = []
     stand_in.next["get"] += [Fault(), Fault(cut=7)]
     entry = hub.fetch(only(hub), lambda done, total, phase: seen.append((done, total, phase)))
     assert entry.name == "big-q4_k_m"
@@ -564,7 +564,7 @@ def test_without_symbolic_links_there_is_one_copy(
 
 
 def test_progress_can_stop_it(hub: Hub, stand_in: HubStandIn) -> None:
-    def stop(done: int, total: int, phase: Phase) -> None:
+    def stop(done: int, total: int, phase: TransferPhase) -> None:
         if done >= 65_536:
             raise CancelledError("enough")
 
@@ -578,7 +578,7 @@ def test_progress_can_stop_it(hub: Hub, stand_in: HubStandIn) -> None:
 
 
 def test_a_check_that_was_stopped_is_made_again(hub: Hub, stand_in: HubStandIn) -> None:
-    def stop(done: int, total: int, phase: Phase) -> None:
+    def stop(done: int, total: int, phase: TransferPhase) -> None:
         if phase == "verify":
             raise KeyboardInterrupt
 
@@ -595,7 +595,7 @@ def test_two_programs_fetch_a_file_once(hub: Hub, stand_in: HubStandIn) -> None:
     download, entries = only(hub), []
     others = [threading.Thread(target=lambda: entries.append(hub.fetch(download))) for _ in range(2)]
 
-    def begin(done: int, total: int, phase: Phase) -> None:
+    def begin(done: int, total: int, phase: TransferPhase) -> None:
         if others[0].ident is None:
             for other in others:
                 other.start()
@@ -609,7 +609,7 @@ def test_two_programs_fetch_a_file_once(hub: Hub, stand_in: HubStandIn) -> None:
 
 
 def test_waiting_for_another_program_can_be_stopped(hub: Hub, stand_in: HubStandIn) -> None:
-    def stop(done: int, total: int, phase: Phase) -> None:
+    def stop(done: int, total: int, phase: TransferPhase) -> None:
         raise CancelledError("enough")
 
     download = only(hub)

@@ -14,8 +14,9 @@ from wsd_local.cli.options import Debug, option
 from wsd_local.system.visible import visible
 
 if TYPE_CHECKING:
+    from wsd_local.library.download import TransferProgress
     from wsd_local.library.fetching import Step
-    from wsd_local.library.hub import Hub, Progress
+    from wsd_local.library.hub import Hub
 
 
 def pull(
@@ -70,7 +71,7 @@ def say_note(hub: Hub) -> None:
 
 
 @contextmanager
-def transfer_bar(download: Step) -> Iterator[Progress | None]:
+def transfer_bar(download: Step) -> Iterator[TransferProgress | None]:
     """A bar for what is fetched and one for what is checked, on a terminal; nothing where there is none."""
     console = terminal.console(stderr=True)
     if not console.is_terminal:

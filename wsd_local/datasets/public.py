@@ -14,18 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from wsd_local.errors import UsageError, WsdError, nearest, reason
 from wsd_local.files import replaced
-from wsd_local.library.download import http_package, with_retries
+from wsd_local.library.download import TransferProgress, http_package, with_retries
 from wsd_local.paths import cache_dir, expanded, package_models_dir
 from wsd_local.system.inputs import read_toml
 from wsd_local.system.network import AGENT, one_line, session, without_secrets
-
-if TYPE_CHECKING:
-    from wsd_local.library.hub import Progress
 
 WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts."""
@@ -56,7 +52,7 @@ def catalog_datasets() -> dict[str, PublicSet]:
     return {name: PublicSet(name, **table) for name, table in tables.items()}
 
 
-def dataset_path(name_or_path: str, progress: Progress | None = None) -> tuple[Path, str | None]:
+def dataset_path(name_or_path: str, progress: TransferProgress | None = None) -> tuple[Path, str | None]:
     """A data set's file, and its format where the name states it: a file, else a set of the catalog, fetched if needed.
 
     `progress` may stop the transfer by raising.
@@ -85,7 +81,7 @@ def dataset_path(name_or_path: str, progress: Progress | None = None) -> tuple[P
 # -- fetching ------------------------------------------------------------------------------------------------
 
 
-def _fetch(wanted: PublicSet, progress: Progress | None) -> None:
+def _fetch(wanted: PublicSet, progress: TransferProgress | None) -> None:
     from huggingface_hub import is_offline_mode
     from huggingface_hub.constants import ENDPOINT
 
@@ -108,7 +104,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(url: str, shown: str, part: Path, progress: Progress | None) -> None:
+def _download(url: str, shown: str, part: Path, progress: TransferProgress | None) -> None:
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 

