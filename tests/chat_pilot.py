@@ -11,7 +11,7 @@ from typing import Any
 
 from textual.pilot import Pilot
 from wsd_chat.app import ChatApp
-from wsd_chat.model_jobs import Said, Wanted
+from wsd_chat.model_jobs import Emitted, Wanted
 from wsd_chat.widgets.composer import Composer
 from wsd_chat.widgets.message import MessageView
 
@@ -69,7 +69,7 @@ class Brake:
 
         def told(news: Any) -> None:
             tell(news)
-            if isinstance(news, Said) and isinstance(news.event, Text):
+            if isinstance(news, Emitted) and isinstance(news.event, Text):
                 self._left -= len(news.event.text)
                 if self._left < 0:
                     self._going.wait(30)

@@ -305,7 +305,7 @@ class ScriptedContext:
     def sample(self, row: int, sampler: object) -> int:
         return self.best(row)
 
-    def alive(self, seq: int, tokens: Sequence[int], row: int) -> int:
+    def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
         return 0
 
     def held(self, seq: int) -> Sequence[int]:

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "tui"))
 
 from wsd_chat.app import ChatApp
-from wsd_chat.model_jobs import Ended, Said, Wanted
+from wsd_chat.model_jobs import Emitted, Ended, Wanted
 
 from wsd_local.events import Switched, Text
 from wsd_local.runtime.worker import Task
@@ -67,9 +67,9 @@ async def measure(messages: int, rate: float, seconds: float) -> dict[str, float
                     gaps.append((now - last) * 1000)
                     last = now
                     while sent < (now - begun) * rate and sent < len(words):
-                        app.models.publish(Said(key, Text(words[sent] + " ", "draft" if sent < 7 else "base")))
+                        app.models.publish(Emitted(key, Text(words[sent] + " ", "draft" if sent < 7 else "base")))
                         if sent == 6:
-                            app.models.publish(Said(key, Switched("threshold", 6, 7, 0.91)))
+                            app.models.publish(Emitted(key, Switched("threshold", 6, 7, 0.91)))
                         sent += 1
                     await asyncio.sleep(0.001)
                 app.models.publish(Ended(key))

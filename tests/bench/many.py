@@ -28,7 +28,7 @@ def answered(
     """The replies with so many at once, and the seconds they took."""
     fleet: Fleet[int] = Fleet(pair, number)
     for index, prompt in enumerate(prompts):
-        fleet.ask(index, prompt, max_tokens=tokens, ignore_eos=ignore_eos)
+        fleet.add(index, prompt, max_tokens=tokens, ignore_eos=ignore_eos)
     for context in (pair.models.context("draft"), pair.models.context("base")):
         for seq in range(context.options.n_seq):
             context.forget(seq)

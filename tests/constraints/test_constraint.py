@@ -524,8 +524,8 @@ def test_the_supplied_beginning_of_an_answer_is_part_of_the_text(demo: Pair) -> 
 
 def test_what_the_vocabulary_cannot_write(pair: Pair) -> None:
     fleet: Fleet[str] = Fleet(pair)
-    fleet.ask("stuck", "word", mode="base", regex="ab\U0010fffe")
-    fleet.ask("well", "word", mode="base", regex="ab")
+    fleet.add("stuck", "word", mode="base", regex="ab\U0010fffe")
+    fleet.add("well", "word", mode="base", regex="ab")
     found = {key: event for key, event in fleet.events() if isinstance(event, Failed | Finished)}
     stuck, well = found["stuck"], found["well"]
     assert isinstance(well, Finished) and well.reply.text == "ab"

@@ -30,7 +30,7 @@ from makers import Floats
 
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library import convert as making
-from wsd_local.library.checkpoint import Checkpoint, chosen_kind, local, weights
+from wsd_local.library.checkpoint import Checkpoint, chosen_kind, local_checkpoint, weights
 from wsd_local.library.convert import ARCHIVES, convert, converter
 from wsd_local.library.gguf import read_header
 from wsd_local.library.registry import known
@@ -357,24 +357,24 @@ def test_nothing_is_overwritten_without_force(hand_made: Path, tmp_path: Path) -
     output = tmp_path / "made.gguf"
     output.write_text("mine")
     with pytest.raises(UsageError, match=r"made\.gguf: exists already; --force"):
-        convert(local(str(hand_made)), output)
+        convert(local_checkpoint(str(hand_made)), output)
     assert output.read_text() == "mine"
     with pytest.raises(UsageError, match="is a folder"):
-        convert(local(str(hand_made)), tmp_path, force=True)
+        convert(local_checkpoint(str(hand_made)), tmp_path, force=True)
 
 
 @pytest.mark.usefixtures("no_converter")
 def test_a_full_disk_is_seen_before(hand_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(1000, 937, 63))
     with pytest.raises(WsdError, match="64 B are needed and 63 B are free"):
-        convert(local(str(hand_made)), tmp_path / "deep" / "made.gguf")
+        convert(local_checkpoint(str(hand_made)), tmp_path / "deep" / "made.gguf")
     assert not (tmp_path / "deep").exists()
 
 
 @pytest.mark.usefixtures("no_converter")
 def test_an_unknown_type_is_refused(hand_made: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no type 'q4_0'; known are auto, f32"):
-        convert(local(str(hand_made)), tmp_path / "made.gguf", "q4_0")  # type: ignore[arg-type]
+        convert(local_checkpoint(str(hand_made)), tmp_path / "made.gguf", "q4_0")  # type: ignore[arg-type]
 
 
 def test_the_16_bit_type_is_that_of_most_weights(hand_made: Path) -> None:

@@ -49,7 +49,7 @@ def answers(pair: Pair, asked: list[tuple[Any, dict[str, Any]]], parallel: int |
     """What is asked together with its settings; the replies in the order of the questions."""
     fleet: Fleet[int] = Fleet(pair, parallel)
     for index, (prompt, own) in enumerate(asked):
-        fleet.ask(index, prompt, **own)
+        fleet.add(index, prompt, **own)
     found = {index: event.reply for index, event in fleet.events() if isinstance(event, Finished)}
     assert set(found) == set(range(len(asked)))
     return [found[index] for index in range(len(asked))]
@@ -151,11 +151,11 @@ def test_a_reply_that_fails_fails_alone(kin: tuple[Path, Path]) -> None:
     with fleet_pair(kin, 4, ctx=512) as pair:
         fleet: Fleet[int | str] = Fleet(pair)
         for index, (prompt, own) in enumerate(asked):
-            fleet.ask(index, prompt, **own)
+            fleet.add(index, prompt, **own)
             if index == 2:
-                fleet.ask("long", "word " * 2000)
-                fleet.ask("wrong", "word", window=-1)
-                fleet.ask("stuck", "word", mode="base", grammar='root ::= "a" nothing')
+                fleet.add("long", "word " * 2000)
+                fleet.add("wrong", "word", window=-1)
+                fleet.add("stuck", "word", mode="base", grammar='root ::= "a" nothing')
         events = list(fleet.events())
     failed = {key: event.error for key, event in events if isinstance(event, Failed)}
     assert isinstance(failed["long"], FitError) and "the prompt is too long" in str(failed["long"])
@@ -170,7 +170,7 @@ def test_the_stream_of_each_reply_joins_to_its_text(kin: tuple[Path, Path]) -> N
     with fleet_pair(kin, 4, ctx=512) as pair:
         fleet: Fleet[int] = Fleet(pair)
         for index, prompt in enumerate(PROMPTS[:8]):
-            fleet.ask(index, prompt, max_tokens=30, threshold=0.6)
+            fleet.add(index, prompt, max_tokens=30, threshold=0.6)
         streamed, whole = dict.fromkeys(range(8), ""), dict[int, str]()
         for key, event in fleet.events():
             if isinstance(event, Finished):
@@ -187,7 +187,7 @@ def test_a_stop_stops_all_and_they_go_on(kin: tuple[Path, Path]) -> None:
     with fleet_pair(kin, 4, ctx=512) as pair:
         fleet: Fleet[int] = Fleet(pair)
         for index, (prompt, own) in enumerate(asked):
-            fleet.ask(index, prompt, **own)
+            fleet.add(index, prompt, **own)
         found: dict[int, Reply] = {}
         stops = 0
         while len(found) < len(asked):
@@ -207,13 +207,13 @@ def test_a_stop_stops_all_and_they_go_on(kin: tuple[Path, Path]) -> None:
 def test_questions_can_be_added_while_others_are_answered(kin: tuple[Path, Path]) -> None:
     with fleet_pair(kin, 2, ctx=512) as pair:
         fleet: Fleet[int] = Fleet(pair)
-        fleet.ask(0, "word", max_tokens=5)
+        fleet.add(0, "word", max_tokens=5)
         order = []
         for key, event in fleet.events():
             if isinstance(event, Finished):
                 order.append(key)
                 if key < 4:
-                    fleet.ask(key + 1, "word", first=True, max_tokens=5)
+                    fleet.add(key + 1, "word", first=True, max_tokens=5)
         assert order == [0, 1, 2, 3, 4]
 
 

@@ -257,7 +257,7 @@ def test_a_stop_is_for_one_of_them(
 def test_a_batch_goes_on_after_a_stop_without_more_ado(pair: Pair, alone: dict[str, Reply]) -> None:
     fleet: Fleet[str] = Fleet(pair)
     for question in QUESTIONS[:3]:
-        fleet.ask(question, question, **OWN)
+        fleet.add(question, question, **OWN)
     found: dict[str, Reply] = {}
     with pytest.raises(CancelledError):
         for _ in fleet.events():

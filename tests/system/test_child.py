@@ -19,7 +19,7 @@ from makers_more import random_lora
 
 from wsd_local.errors import CancelledError, ModelError
 from wsd_local.library import convert as making
-from wsd_local.library.checkpoint import local
+from wsd_local.library.checkpoint import local_checkpoint
 from wsd_local.library.vetting import amx_works, vet
 from wsd_local.reports.doctor import gpu_here
 from wsd_local.system import child
@@ -145,7 +145,7 @@ def test_no_child_runs_what_lies_in_the_working_folder(
     Path("checkpoint/config.json").write_text("{}")
     Path("checkpoint/pytorch_model.bin").write_bytes(bytes(64))
     with pytest.raises(ModelError, match=r"nothing was planted|No module named 'transformers'"):
-        making.convert(local("checkpoint"), tmp_path / "made.gguf")
+        making.convert(local_checkpoint("checkpoint"), tmp_path / "made.gguf")
     assert ran() == ""
 
 
@@ -175,12 +175,12 @@ def test_a_child_sees_what_it_needs_and_no_secret(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("HF_HOME", "relative/hub")
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{os.pathsep}lib{os.pathsep}")
-    found = dict(eval(child.ask([here])))
+    found = dict(eval(child.output([here])))
     assert "canary" not in found.values() and not found.keys() & secrets
     assert found["CUDA_VISIBLE_DEVICES"] == "0" and found["PATH"] == os.environ["PATH"]
     assert found["HF_HOME"] == str(tmp_path / "relative" / "hub"), "the child works in another folder"
     assert found["LD_LIBRARY_PATH"] == str(tmp_path / "lib"), "an empty entry would be the working folder"
-    assert dict(eval(child.ask([here], needs=["OPENAI_API_KEY"])))["OPENAI_API_KEY"] == "canary"
+    assert dict(eval(child.output([here], needs=["OPENAI_API_KEY"])))["OPENAI_API_KEY"] == "canary"
 
 
 def test_a_child_inherits_nothing(
@@ -194,7 +194,7 @@ def test_a_child_inherits_nothing(
     )
     with (tmp_path / "file").open("w") as file:
         os.set_inheritable(file.fileno(), True)
-        stdin, opened, folder, isolated, package, _ = eval(child.ask([module(code)]))
+        stdin, opened, folder, isolated, package, _ = eval(child.output([module(code)]))
     here = Path(child.__file__).parents[1]
     assert (stdin, opened, isolated) == ("", [], 1)
     assert (Path(folder), Path(package)) == (here, here / "__init__.py")
@@ -214,7 +214,7 @@ def test_a_child_finds_what_this_process_finds(
             for loaded in [name for name in sys.modules if name.partition(".")[0] == "jinja2"]:
                 patch.delitem(sys.modules, loaded)
             patch.syspath_prepend(str(tmp_path / folder))
-            assert (str(tmp_path / folder) in eval(child.ask([here]))) is wanted
+            assert (str(tmp_path / folder) in eval(child.output([here]))) is wanted
 
 
 FAMILY = """
@@ -269,9 +269,9 @@ def test_processes_are_started_in_one_place() -> None:
 
 
 def test_a_child_that_takes_too_long_or_fails_says_nothing(module: Callable[[str], str]) -> None:
-    assert child.ask([module("import time; print('x', flush=True); time.sleep(1000)")], patience=0.2) == ""
-    assert child.ask([module("print('x'); raise SystemExit(3)")]) == ""
-    assert child.ask([module("print('x')")]) == "x\n"
+    assert child.output([module("import time; print('x', flush=True); time.sleep(1000)")], patience=0.2) == ""
+    assert child.output([module("print('x'); raise SystemExit(3)")]) == ""
+    assert child.output([module("print('x')")]) == "x\n"
 
 
 def test_a_program_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

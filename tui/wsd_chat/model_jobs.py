@@ -56,7 +56,7 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Emitted:
     """An event of an answer."""
 
     key: str
@@ -173,7 +173,7 @@ class Answering:
         last, self._is_writing = 0.0, True
         try:
             for event in events:
-                worker.publish(Said(key, event))
+                worker.publish(Emitted(key, event))
                 if worker.stopped:
                     session.cancel()
                 now = time.monotonic()

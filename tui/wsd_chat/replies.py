@@ -13,7 +13,7 @@ from typing import Any
 
 from wsd_chat.conversation import Conversation
 from wsd_chat.entries import Entry, label, messages_of
-from wsd_chat.model_jobs import Answering, Began, Ended, Loaded, Loading, Said
+from wsd_chat.model_jobs import Answering, Began, Emitted, Ended, Loaded, Loading
 from wsd_chat.next_settings import NextSettings
 from wsd_chat.pair_loading import PairLoading
 from wsd_chat.reply_end import ReplyEnd, Turn
@@ -207,7 +207,7 @@ class Replies:
         elif isinstance(news, ReplyProgress):
             status.progress = news
             self._show_phase(PHASES[news.phase])
-        elif isinstance(news, Said) and turn is not None and news.key == turn.key:
+        elif isinstance(news, Emitted) and turn is not None and news.key == turn.key:
             self._follow(turn, news)
         elif isinstance(news, Began):
             status.progress = None
@@ -221,7 +221,7 @@ class Replies:
         elif isinstance(news, TaskFailed):
             self._failed(news)
 
-    def _follow(self, turn: Turn, news: Said) -> None:
+    def _follow(self, turn: Turn, news: Emitted) -> None:
         assert turn.begun is not None
         event, writer = news.event, turn.begun.writer
         if isinstance(event, Text):
@@ -290,7 +290,7 @@ class Replies:
         self._conversation.store.hurry(LEAVE_S)
         await asyncio.to_thread(self._models.close)
         for news in self._models.news():
-            if turn is not None and isinstance(news, Said) and news.key == turn.key and turn.begun is not None:
+            if turn is not None and isinstance(news, Emitted) and news.key == turn.key and turn.begun is not None:
                 if isinstance(news.event, Text):
                     turn.begun.writer.text(news.event)
                 elif isinstance(news.event, Finished):

@@ -121,15 +121,15 @@ def _measured(
 
         def loading(role: Source, fraction: float) -> bool:
             progress.update(task, description=f"loading the {role} model", completed=fraction)
-            return not interrupt.asked
+            return not interrupt.requested
 
         def next_one(what: str) -> None:
-            if interrupt.asked:
+            if interrupt.requested:
                 raise CancelledError("interrupted")
             progress.update(task, description=what, advance=1)
 
         with load(pair, progress=loading, **models, **settings) as loaded:
-            interrupt.calls(loaded.cancel)
+            interrupt.on_request(loaded.cancel)
             progress.update(task, completed=0)
             measuring = Bench(loaded, prompt_tokens=wanted.prompt_tokens, tokens=wanted.tokens, drafted=wanted.drafted)
             return measure(measuring, wanted.repeat, next_one, lambda: int(resident().rss), before)

@@ -47,7 +47,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint (safetensors) to a GGUF file, with llama.cpp's own converter."""
     from wsd_local.library import convert as making
-    from wsd_local.library.checkpoint import chosen_kind, local, weights
+    from wsd_local.library.checkpoint import chosen_kind, local_checkpoint, weights
     from wsd_local.library.made import free_target
     from wsd_local.library.repo_files import names_repository
     from wsd_local.library.resolve import catalog_model
@@ -57,7 +57,7 @@ def convert(
     repo = entry.repo if entry is not None and entry.file is None else None
     if repo is None and not Path(source).exists() and names_repository(source):
         repo = source
-    checkpoint = local(source) if repo is None else None
+    checkpoint = local_checkpoint(source) if repo is None else None
     making.require_extra()
     if name is not None or output is not None:
         free_target(name, output, repo, force=force)
@@ -70,7 +70,7 @@ def convert(
     name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
     path = free_target(name, output, repo, force=force)
     with interruptible() as stop, _shown("converting") as progress:
-        making.convert(checkpoint, path, chosen, force=force, observer=Observer(progress, stop.calls))
+        making.convert(checkpoint, path, chosen, force=force, observer=Observer(progress, stop.on_request))
     _remember(name, path, checkpoint.repo, checkpoint.revision)
     if chosen != "q8_0":
         terminal.note(f"quantise it with: wsd-local models quantize {name} Q4_K_M")
@@ -123,7 +123,7 @@ def quantize(
             target,
             kind,
             force=force,
-            observer=Observer(progress, stop.calls),
+            observer=Observer(progress, stop.on_request),
             **how,
         )
     _remember(name, made.path, repo, revision)

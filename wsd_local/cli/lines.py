@@ -52,13 +52,13 @@ def answer_lines(task: Task, interrupt: Stop, stack: ExitStack) -> int:
     stack.enter_context(terminal.reader_may_leave())
     tally = _Tally()
     if sys.stdin is not None:
-        for index, line in enumerate(lines(sys.stdin.fileno(), lambda: interrupt.asked)):
+        for index, line in enumerate(lines(sys.stdin.fileno(), lambda: interrupt.requested)):
             if line.strip() and not _answer(task, index, line, pair, console, tally):
                 break
     if tally.unused:
         console.report(f"standard input: the models do not read these fields: {counted(tally.unused)}")
     report_cut(console, tally.cut)
-    if interrupt.asked:
+    if interrupt.requested:
         raise CancelledError("interrupted")
     return SOME_FAILED if tally.failed else 0
 

@@ -65,7 +65,7 @@ class Printer:
     def planned(self, plan: Plan | None) -> None:
         """Say what was given up to fit into memory: always if it changes replies, else with `--trace`."""
         if plan is not None:
-            self._quiet()
+            self._clear()
             for line in (*plan.given_up, *(plan.speed_given_up if self._trace else ())):
                 terminal.note(f"wsd-local: {line}")
 
@@ -81,16 +81,16 @@ class Printer:
     def show(self, event: Event) -> None:
         """Print one event."""
         if isinstance(event, Notice):
-            self._quiet()
+            self._clear()
             self._late.append(event.message)
-            self._tell()
+            self._print_notices()
         elif isinstance(event, Reading):
             self._reads(event)
         elif isinstance(event, Finished):
-            self._quiet()
+            self._clear()
             self._finish(event.reply)
         elif isinstance(event, Text) and not self._json:
-            self._quiet()
+            self._clear()
             self._write(event)
         elif isinstance(event, Switched) and self._coloured:
             mark = "" if event.confidence is None else f" {event.confidence:.2f}"
@@ -100,7 +100,7 @@ class Printer:
         """A model reads a long prompt; after the first text this is shown at the end of the line."""
         note = visible(f"{event.model} reads {event.done:,} of {event.total:,} tokens", keep_newlines=False)
         if event.done >= event.total:
-            self._quiet()
+            self._clear()
         elif self._aside is None or not self._begun:
             self._wait(note)
         else:
@@ -108,17 +108,17 @@ class Printer:
 
     def close(self) -> None:
         """Nothing follows, not even on the answer's line of a terminal."""
-        self._quiet()
+        self._clear()
         if self._is_open and self._out.is_terminal:
             self._end_line()
-        self._tell()
+        self._print_notices()
 
     @property
     def _is_open(self) -> bool:
         """Whether the answer's last line has no end yet."""
         return not self._written.endswith("\n")
 
-    def _tell(self) -> None:
+    def _print_notices(self) -> None:
         """Print the notices that came, unless they would land in the answer's line."""
         if self._is_open and self._out.is_terminal:
             return
@@ -130,7 +130,7 @@ class Printer:
         sys.stdout.flush()
         self._written = "\n"
 
-    def _quiet(self) -> None:
+    def _clear(self) -> None:
         if self._status is not None:
             self._status.stop()
         if self._aside is not None:
@@ -154,7 +154,7 @@ class Printer:
         elif self._is_open:
             self._end_line()
         sys.stdout.flush()
-        self._tell()
+        self._print_notices()
         if self._trace:
             terminal.note(summary(reply))
 

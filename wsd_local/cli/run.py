@@ -148,11 +148,11 @@ def _answer_prompt(
 
         def loading(role: Source, fraction: float) -> bool:
             printer.loading(role, fraction)
-            return not interrupt.asked
+            return not interrupt.requested
 
         def hashing(done: int, total: int) -> None:
             printer.hashing(done, total)
-            if interrupt.asked:
+            if interrupt.requested:
                 raise CancelledError("interrupted")
 
         loaded = stack.enter_context(load(pair, progress=loading, template=template, **models, **settings))
@@ -174,7 +174,7 @@ def _answer(
         stopped.set()
         pair.cancel()
 
-    interrupt.calls(stop)
+    interrupt.on_request(stop)
     if pair.settings.constraint is not None:
         printer.preparing()
     timer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, stop)
@@ -200,7 +200,7 @@ def _answer(
         is_complete = False
     finally:
         timer.cancel()
-    if interrupt.asked:
+    if interrupt.requested:
         raise CancelledError("interrupted")
     if not is_complete:
         raise WsdError(f"stopped after {timeout:g} s (--timeout); the reply is not complete")

@@ -44,18 +44,18 @@ def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stac
 
     def loading(role: Source, fraction: float) -> bool:
         console.wait(f"loading the {role} model: {fraction:.0%}")
-        return not interrupt.asked
+        return not interrupt.requested
 
     pair = stack.enter_context(
         load(task.pair, progress=loading, **task.models, **{**task.settings, "parallel": parallel})
     )
-    interrupt.calls(pair.cancel)
+    interrupt.on_request(pair.cancel)
     for line in () if pair.models.plan is None else pair.models.plan.given_up:
         console.report(line)
 
     def hashing(done: int, total: int) -> None:
         console.wait(f"hashing the models, once: {done / max(total, 1):.0%}")
-        if interrupt.asked:
+        if interrupt.requested:
             raise CancelledError("interrupted")
 
     pair.models.hash_files(hashing)

@@ -154,7 +154,7 @@ class TokenContext(Protocol):
         """
         ...
 
-    def alive(self, seq: int, tokens: Sequence[int], row: int) -> int:
+    def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
         """How many positions of `tokens`, from `row` on without a gap, have rows at hand."""
         ...
 

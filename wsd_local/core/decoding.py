@@ -103,6 +103,14 @@ class Decoding:
         drafting: False starts in the continuation.
         verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
         exact: the draft follows a constraint, so all that it writes counts.
+
+    Attributes:
+        phase: where the reply stands.
+        text: what was emitted so far, of both models; `draft_text` is the draft's part of it.
+        switch_index: the token at which the rule decided, counted after the prompt; None if it did not.
+        kept_tokens: base tokens of the draft that are kept; final once the draft phase is over.
+        beyond: base tokens of the draft after those, from which the continuation may be proposed.
+        finish_reason: None until the reply is done.
     """
 
     def __init__(
@@ -202,7 +210,7 @@ class Decoding:
         elif self.counts.drafted_tokens >= self.limits.draft_max_tokens:
             self._close("draft_limit")
         else:
-            self._look()
+            self._retokenise()
 
     def draft_ended(self, reason: Literal["draft_end", "draft_limit"] = "draft_end") -> None:
         """The draft model wrote an end-of-generation token, or (`draft_limit`) it cannot write any more."""
@@ -222,7 +230,7 @@ class Decoding:
         probs = tuple(math.exp(score.logprob) for score in self._scores[start:])
         self._events.append(Checked(start, probs, tuple(self._confidences[start:])))
         if kept is not None:
-            self._pass(kept)
+            self._take_over(kept)
         else:
             self._show()
             self._conclude()
@@ -247,9 +255,9 @@ class Decoding:
         """No more draft text comes: all of it is settled."""
         self._draft.close()
         self._closed = "draft_end" if reason == "draft_limit" and not self._draft.text else reason
-        self._look()
+        self._retokenise()
 
-    def _look(self) -> None:
+    def _retokenise(self) -> None:
         """Tokenise again if enough text is settled, and show what became final."""
         if not self._draft.settle(self._needed()):
             return
@@ -303,7 +311,7 @@ class Decoding:
         """The least number of draft tokens that hold all that was shown."""
         return sum(1 for end in self._now.ends if end < self._shown) if self._shown else 0
 
-    def _pass(self, kept: int) -> None:
+    def _take_over(self, kept: int) -> None:
         shown = self._tokens_shown()
         if shown > kept:
             # A roll-back moved the switch before text that is shown already: it must stay.

@@ -128,15 +128,19 @@ class Speculator:
         self._costs = experience.costs[writes]
         self._base, self._draft = base, draft
         self._lookup = LookUp() if lookup else None
-        self._followed = prompt_length
         self._draft_tokens = list(draft_prompt)
+        """What the draft model reads: its prompt and the first `_followed` base tokens, translated."""
+        self._followed = prompt_length
         self._account: Account | None = None
         self._round: Round | None = None
         self._beyond: tuple[int, Sequence[int]] | None = None
-        self._again = 0
-        self._awake = 0
+        """Tokens that the draft had written after the switch, and the length of the text before them."""
+        self._again = self._awake = 0
+        """Lengths of the text before which the draft model is not considered, and nothing is planned."""
         self._lacking, self._planning = math.inf, 0.0
+        """Seconds: by how much the cheapest round that would pay exceeds what may be lost; the last planning's time."""
         self._fresh, self._since = FRESH, 0
+        """Rounds without proposals that are still to come, and rounds with proposals since the last of them."""
 
     # -- the seam --------------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Batch:
         self._clock = clock
         self.done = sum(1 for index, _ in sink.done if index in self._items)
         for item in data.items:
-            self._ask_next(item, first=False)
+            self._add_next(item, first=False)
 
     @property
     def tokens(self) -> int:
@@ -120,18 +120,18 @@ class Batch:
             if isinstance(event, Finished):
                 self._keep(item, turn, event.reply)
                 yield TurnOutcome(item, turn, reply=event.reply)
-                self._ask_next(item, first=True)
+                self._add_next(item, first=True)
             elif isinstance(event, Failed):
                 yield TurnOutcome(item, turn, error=event.error)
             elif isinstance(event, Notice):
                 yield TurnOutcome(item, turn, notice=event.message)
 
-    def _ask_next(self, item: Item, *, first: bool) -> None:
+    def _add_next(self, item: Item, *, first: bool) -> None:
         turn = 0
         while (item.index, turn) in self._sink.done:
             turn += 1
         if turn <= len(item.later):
-            self.fleet.ask((item.index, turn), conversation_of(item, turn, self._sink.done), first=first)
+            self.fleet.add((item.index, turn), conversation_of(item, turn, self._sink.done), first=first)
 
     def _keep(self, item: Item, turn: int, reply: Reply) -> None:
         values = {"id": item.id, "input": item.record, "finished_at": round(self._clock(), 3)}

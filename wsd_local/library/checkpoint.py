@@ -35,7 +35,7 @@ class Checkpoint:
         return (self.repo or self.folder.resolve().name).rpartition("/")[2]
 
 
-def local(source: str) -> Checkpoint:
+def local_checkpoint(source: str) -> Checkpoint:
     """A checkpoint folder on this machine.
 
     Raises:

@@ -24,7 +24,7 @@ from wsd_local.errors import ModelError, UsageError, WsdError
 from wsd_local.files import check_disk, check_free, replaced
 from wsd_local.library.checkpoint import Checkpoint, WeightType, chosen_kind, weights
 from wsd_local.paths import cache_dir, expanded
-from wsd_local.system.child import UNOBSERVED, Observer, StepProgress, ask, cause, nothing, run
+from wsd_local.system.child import UNOBSERVED, Observer, StepProgress, cause, nothing, output, run
 from wsd_local.system.extras import install_command
 
 EXTRA = ("torch", "transformers", "sentencepiece")
@@ -201,7 +201,7 @@ def _package_index() -> str:
     if named := os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_INDEX_URL"):
         return named
     needs = ("PIP_CONFIG_FILE", "XDG_CONFIG_DIRS")
-    return ask(["pip", "config", "get", "global.index-url"], needs=needs).strip() or "https://pypi.org/simple"
+    return output(["pip", "config", "get", "global.index-url"], needs=needs).strip() or "https://pypi.org/simple"
 
 
 # -- the program ---------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ class Hub:
             if is_offline_mode():
                 download = self._cached(repo, what, choice, revision)
             else:
-                info = self._asked(lambda: self._info(repo, revision))
+                info = self._retried(lambda: self._info(repo, revision))
                 listed = {one.rfilename: one for one in info.siblings or () if is_safe(one.rfilename)}
                 commit = self._address.hexadecimal(info.sha)
                 if revision not in (None, commit):
@@ -210,7 +210,7 @@ class Hub:
         stated = sha256 or listed.blob_id
         if self._cache.pointer(repo, commit, path).is_file() and stated is not None and size is not None:
             return RemoteFile(path, size, self._address.hexadecimal(stated), sha256)
-        found = self._asked(lambda: self._head(repo, commit, path))
+        found = self._retried(lambda: self._head(repo, commit, path))
         blob, xet = self._address.hexadecimal(found.etag), found.xet_file_data
         size = found.size if size is None else size
         in_git = listed.blob_id if listed.lfs is None and len(blob) == 40 else None
@@ -235,7 +235,7 @@ class Hub:
             url, endpoint=self._address.endpoint, token=self._address.sent_token, library_name=AGENT
         )
 
-    def _asked(self, call: Callable[[], T]) -> T:
+    def _retried(self, call: Callable[[], T]) -> T:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:

@@ -44,7 +44,7 @@ class Gguf:
         found = _QUANT.findall(self.stem.rpartition("/")[2])
         return str(found[-1]).upper() if found else self.files[0]
 
-    def answers(self, wanted: str) -> bool:
+    def matches(self, wanted: str) -> bool:
         """Whether a person means it by a quantisation, a file's name, or its path in the repository."""
         wanted, stem = wanted.lower(), self.stem.lower()
         names = {name for path in self.files for name in (path.lower(), path.lower().rpartition("/")[2])}
@@ -78,12 +78,12 @@ def choose(repo: str, paths: Sequence[str], wanted: str | None = None) -> Gguf:
     if wanted is None:
         meant = models if len(models) == 1 else _by_default(repo, models)
     else:
-        meant = [model for model in models if wanted in model.files] or [m for m in models if m.answers(wanted)]
+        meant = [model for model in models if wanted in model.files] or [m for m in models if m.matches(wanted)]
     if len(meant) == 1:
         if len(meant[0].files) != meant[0].parts:
             raise ModelError(f"{repo}: {meant[0].stem} is split into {meant[0].parts} parts, and some are not there")
         return meant[0]
-    cut = pieces if wanted is None else [one for one in pieces if Gguf(one, (one,)).answers(_whole(wanted))]
+    cut = pieces if wanted is None else [one for one in pieces if Gguf(one, (one,)).matches(_whole(wanted))]
     if cut and not (meant or (wanted is None and models)):
         others = f"; take another: {_listed(models)}" if models else ""
         raise ModelError(f"{repo}: {cut[0]} is cut into pieces that only a person can join{others}")

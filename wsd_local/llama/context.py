@@ -172,7 +172,7 @@ class Context:
         """The most probable token in a row of the last evaluation."""
         return int(self._logits(row).argmax())
 
-    def alive(self, seq: int, tokens: Sequence[int], row: int) -> int:
+    def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
         """How many positions of `tokens`, from `row` on without a gap, have logits at hand."""
         rows, same = self._rows[seq], common_prefix(self._mirrors[seq], tokens)
         return next((place - row for place in range(row, same) if place not in rows), max(0, same - row))

@@ -133,7 +133,7 @@ def names(paths: Sequence[Path]) -> list[str]:
     stems = Counter(path.stem for path in paths)
     found: list[str] = []
     for path in paths:
-        name = wanted = _sayable(path.stem if stems[path.stem] == 1 else str(path.with_suffix("")))
+        name = wanted = _encodable(path.stem if stems[path.stem] == 1 else str(path.with_suffix("")))
         number = 1
         while name in found:
             number += 1
@@ -272,17 +272,17 @@ def _traits(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((name, _canonical(part)) for name, part in shape_traits(value))
     settings = provenance.get("settings")
     for key, setting in settings.items() if isinstance(settings, dict) else ():
-        yield _sayable(key), _canonical(setting)
+        yield _encodable(key), _canonical(setting)
 
 
 def _canonical(value: Any) -> str:
     """JSON that is the same for equal values; 1 and 1.0 are equal."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return _sayable(json.dumps(value, sort_keys=True, ensure_ascii=False))
+    return _encodable(json.dumps(value, sort_keys=True, ensure_ascii=False))
 
 
-def _sayable(text: str) -> str:
+def _encodable(text: str) -> str:
     """Text without half surrogate pairs, which cannot be encoded."""
     return text.encode(errors="replace").decode()
 
@@ -299,7 +299,7 @@ def summary(run: RunFile) -> Summary:
     total_s, wall_s = math.fsum(seconds), _wall(records)
     return Summary(
         name=run.name,
-        file=_sayable(str(run.path)),
+        file=_encodable(str(run.path)),
         replies=len(records),
         failed=run.failed,
         draft_models=_models(run, "draft"),

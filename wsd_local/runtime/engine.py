@@ -286,7 +286,7 @@ class Engine:
     def live(self, job: Job, role: Source, tokens: Sequence[int], start: int) -> int:
         """How many positions of `tokens`, from `start` on without a gap, have logits at hand."""
         seq = self._seats[role].of(job)
-        return 0 if seq is None else self._context(role).alive(seq, tokens, start)
+        return 0 if seq is None else self._context(role).live(seq, tokens, start)
 
     def n_ctx(self, role: Source) -> int:
         """Tokens that a sequence of this model can hold."""

@@ -54,7 +54,7 @@ class Fleet(Generic[K]):
         self._waiting: deque[tuple[K, Prompt, dict[str, Any]]] = deque()
         self._live: dict[K, Run] = {}
 
-    def ask(self, key: K, prompt: Prompt, *, first: bool = False, **overrides: Any) -> None:
+    def add(self, key: K, prompt: Prompt, *, first: bool = False, **overrides: Any) -> None:
         """Add a prompt, before all that wait if it is `first`. Possible while others are answered."""
         (self._waiting.appendleft if first else self._waiting.append)((key, prompt, overrides))
 

@@ -236,7 +236,7 @@ class Pair:
         changed(self.settings, overrides)
         fleet: Fleet[int] = Fleet(self, busy=busy)
         for index, prompt in enumerate(prompts):
-            fleet.ask(index, prompt, **overrides)
+            fleet.add(index, prompt, **overrides)
         return self._answered(fleet)
 
     @staticmethod

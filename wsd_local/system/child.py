@@ -3,7 +3,7 @@
 Contract: the only place that starts processes. A child of this package is isolated: it imports what this process would
 import, never from the working folder or from PYTHON... variables; its working folder is the package's; it sees the
 variables that Python, llama.cpp and drivers need and no secrets; it inherits no files, and ends with this process. When
-`run`, `ask` and `use` return or raise, the child has ended; one that was stopped, with all that it had started. It is
+`run`, `output` or `use` returns or raises, the child has ended, and with it all that a stopped one had started. It is
 stopped through the function that `stoppable` is given, never by Ctrl-C: only this process decides. Programs of the
 system are looked for in the absolute folders of PATH, never in the working folder.
 """
@@ -217,7 +217,7 @@ def run(arguments: Sequence[str], on_line: Callable[[str], None], stoppable: Sto
     return code, list(lines)
 
 
-def ask(arguments: Sequence[str], *, needs: Collection[str] = (), patience: float = 30.0) -> str:
+def output(arguments: Sequence[str], *, needs: Collection[str] = (), patience: float = 30.0) -> str:
     """Run a module with arguments, isolated: what it wrote to standard output; nothing if it failed.
 
     It is ended after `patience` seconds.

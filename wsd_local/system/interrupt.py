@@ -68,14 +68,14 @@ class Stop:
         self._call: Callable[[], None] | None = None
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal came."""
         return self.number is not None
 
-    def ask(self, number: int) -> None:
+    def request(self, number: int) -> None:
         """A signal arrived; a later one ends the process at once."""
         now = time.monotonic()
-        if self.asked:
+        if self.requested:
             if now - self._since < _AGAIN_S:
                 return
             self._restore()
@@ -84,10 +84,10 @@ class Stop:
         if self._call is not None:
             self._call()
 
-    def calls(self, function: Callable[[], None]) -> None:
+    def on_request(self, function: Callable[[], None]) -> None:
         """Register the function to call; it is called now if a stop was requested already."""
         self._call = function
-        if self.asked:
+        if self.requested:
             function()
 
 
@@ -98,8 +98,8 @@ def signals_raise() -> Iterator[None]:
     report = sys.unraisablehook
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        is_first = not stop.asked
-        stop.ask(number)
+        is_first = not stop.requested
+        stop.request(number)
         if is_first:
             raise Interrupted(number)
 
@@ -140,7 +140,7 @@ def interruptible() -> Iterator[Stop]:
 
     def watch() -> None:
         while number := reader.recv(1):
-            stop.ask(number[0])
+            stop.request(number[0])
         reader.close()
 
     def ignore(_number: int, _frame: FrameType | None) -> None:

@@ -39,8 +39,8 @@ def ending(app: App[Any]) -> Iterator[None]:
         os._exit(128 + number)
 
     def end(number: int, _frame: FrameType | None) -> None:
-        is_first = not stop.asked
-        stop.ask(number)
+        is_first = not stop.requested
+        stop.request(number)
         if not is_first:
             return
         watch = threading.Timer(PATIENCE_S, give_up, [number])
