@@ -173,9 +173,9 @@ def existing_folder(folder: Path) -> Path:
     return next(above for above in (folder, *folder.parents) if above.exists())
 
 
-def file_sha256(path: Path, cache: Path | None = None, progress: HashProgress | None = None) -> str:
+def file_sha256(path: Path, progress: HashProgress | None = None) -> str:
     """Hexadecimal SHA-256 of a file's bytes. `progress` receives the bytes read and their total."""
-    known = known_sha256(path, cache)
+    known = known_sha256(path)
     if known is not None:
         return known
     with path.open("rb") as file:
@@ -184,23 +184,23 @@ def file_sha256(path: Path, cache: Path | None = None, progress: HashProgress | 
         digest = _digest(file.fileno(), before.st_size, progress)
         unchanged = identity(os.fstat(file.fileno())) == identity(before)
     if lasting and unchanged:
-        _remember(_key(path, before), digest, cache)
+        _remember(_key(path, before), digest)
     return digest
 
 
-def known_sha256(path: Path, cache: Path | None = None) -> str | None:
+def known_sha256(path: Path) -> str | None:
     """The remembered SHA-256 of a file as it is now; None if there is none, or no file.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    return read_memory(cache or _file()).get(_key(path, path.stat()))
+    return read_memory(_file()).get(_key(path, path.stat()))
 
 
 def remember_sha256(path: Path, digest: str) -> None:
     """Remember a hash that was made while the file was written, by whoever wrote it, and is done with it."""
     if _settled(path.stat()):
-        _remember(_key(path, path.stat()), digest, None)
+        _remember(_key(path, path.stat()), digest)
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
@@ -237,11 +237,10 @@ def _file() -> Path:
     return cache_dir() / "sha256.json"
 
 
-def _remember(key: str, digest: str, cache: Path | None) -> None:
-    cache = cache or _file()
+def _remember(key: str, digest: str) -> None:
     path = key.partition("|")[0]
-    others = {other: value for other, value in read_memory(cache).items() if other.partition("|")[0] != path}
-    write_memory(cache, others | {key: digest})
+    others = {other: value for other, value in read_memory(_file()).items() if other.partition("|")[0] != path}
+    write_memory(_file(), others | {key: digest})
 
 
 def read_memory(path: Path) -> dict[str, Any]:

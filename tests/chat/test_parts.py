@@ -45,8 +45,8 @@ def visible(live: LiveMarkdown) -> list[tuple[str, bool]]:
 
 def whole(source: str, label: str = "0.9", *, drafted: bool = True) -> LiveMarkdown:
     """A reply that is drawn for the first time."""
-    live = LiveMarkdown(DRAFT, drafted=drafted)
-    live.source, live.label = source, label
+    live = LiveMarkdown(DRAFT)
+    live.source, live.label, live.drafted = source, label, drafted
     return live
 
 

@@ -18,7 +18,7 @@ from wsd_local.config import read_config
 from wsd_local.datasets import read
 from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import ModelError, UsageError, WsdError
-from wsd_local.files import file_sha256
+from wsd_local.files import read_memory
 from wsd_local.library.catalog import read_base_format
 from wsd_local.library.checkpoint import weights
 from wsd_local.library.local import found_elsewhere
@@ -175,7 +175,7 @@ def test_deep_nesting_where_nothing_depends_on_it(tmp_path: Path, monkeypatch: p
     (tmp_path / "manifests").mkdir()
     _file(tmp_path, "manifests/m", DEEP.encode())
     assert not [found for found in found_elsewhere() if found.program == "Ollama"]
-    assert len(file_sha256(_file(tmp_path, "x", b""), _file(tmp_path, "cache", DEEP.encode()))) == 64
+    assert read_memory(_file(tmp_path, "memory", DEEP.encode())) == {}
 
 
 def test_deep_nesting_is_named(tmp_path: Path) -> None:

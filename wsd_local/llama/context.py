@@ -126,7 +126,7 @@ class Context:
 
         def answer(position: int, row: int) -> None:
             if position + 1 < len(tokens):
-                found.append(self.logprob(row, tokens[position + 1]))
+                found.append(self.score(row, tokens[position + 1]).logprob)
 
         self.ask(Question(seq, tokens, start - 1, answer))
         return found
@@ -157,10 +157,6 @@ class Context:
         """The token that a `Sampler` of this model chooses from a row of the last evaluation."""
         assert self._handle is not None
         return int(sampler.sample(self._handle, row))
-
-    def logprob(self, row: int, token: int) -> float:
-        """Natural log-probability of `token` in a row of the last evaluation."""
-        return log_softmax_at(self._logits(row), token)
 
     def score(self, row: int, token: int, *, distribution: bool = False) -> Score:
         """The score of `token` in a row of the last evaluation; `distribution` adds top-1 probability and entropy."""

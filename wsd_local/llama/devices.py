@@ -14,7 +14,8 @@ from wsd_local.core.resources import Device, Machine
 from wsd_local.llama.build import library_folder, version
 from wsd_local.llama.logs import forward_logs
 
-_CPU, _GPU, _IGPU = 0, 1, 2
+_GPU, _IGPU = 1, 2
+"""`GGML_BACKEND_DEVICE_TYPE_…`."""
 
 
 def machine(threads: int) -> Machine:

@@ -4,7 +4,7 @@ Contract: runs as a child process (see `wsd_local.system.child`) of `wsd_local.p
 of JSON with it: first `{}` when it is ready, then one answer for each request. Jinja runs in its immutable sandbox, set
 up as in transformers. Memory, length and processor time are limited here, elapsed time by the parent. A request
 `{"template"}` compiles; `{"conversations", "values", "now"}` renders the first conversation that is not refused. An
-answer is `{"text", "date"}`, or `{"error", "line", "reason"}` with an error of `ERRORS`.
+answer is `{"text", "date"}`, or `{"error", "line", "reason"}` with the error broken, nested, refused, memory or length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from datetime import datetime
 from itertools import product
 from typing import IO, Any, NoReturn
 
-ERRORS = ("broken", "nested", "refused", "memory", "length")
 _FRAME = struct.Struct("<I")
 MEMORY = 256 << 20
 """Bytes of memory that the process may use, in addition to `MEMORY_FACTOR` for each byte of a request."""

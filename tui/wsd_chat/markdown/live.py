@@ -25,11 +25,11 @@ Line = list[Segment]
 class LiveMarkdown:
     """Markdown in which the draft's part has a style of its own. `drafted`: a text without a mark is the draft's."""
 
-    def __init__(self, style: Style, *, drafted: bool = True) -> None:
+    def __init__(self, style: Style) -> None:
         self.source = ""
         self.label = ""
         self.style = style
-        self.drafted = drafted
+        self.drafted = True
         self._pieces: dict[tuple[object, ...], list[Line]] = {}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

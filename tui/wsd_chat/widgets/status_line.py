@@ -10,6 +10,9 @@ from wsd_local.runtime.reply import ReplyProgress
 from wsd_local.settings import ReplySettings
 from wsd_local.system.visible import visible
 
+_WIDTH = 8
+"""Cells of the threshold's bar."""
+
 
 class StatusLine(Static):
     """What the models do; the end of a line that is too long is cut."""
@@ -42,9 +45,9 @@ class StatusLine(Static):
         return Text(visible(" │ ".join(parts), keep_newlines=False), no_wrap=True, overflow="ellipsis")
 
 
-def slider(value: float, width: int = 8) -> str:
+def slider(value: float) -> str:
     """A number between 0 and 1 as a bar; above 1 the bar is full and marked."""
     if value > 1:
-        return "━" * width + "▸"
-    at = round(value * (width - 1))
-    return "━" * at + "●" + "─" * (width - 1 - at)
+        return "━" * _WIDTH + "▸"
+    at = round(value * (_WIDTH - 1))
+    return "━" * at + "●" + "─" * (_WIDTH - 1 - at)
