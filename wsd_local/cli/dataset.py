@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsd_local.cli import terminal
-from wsd_local.cli.progress import Console
-from wsd_local.cli.task import SOME_FAILED, Task, is_cut, load_pair, report_cut
+from wsd_local.cli.progress import Reporter
+from wsd_local.cli.task import SOME_FAILED, DataSetTask, is_cut, load_pair, report_cut
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.prompts.messages import counted
 from wsd_local.system.interrupt import interruptible
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wsd_local.system.interrupt import Stop
 
 
-def answer_data(task: Task) -> int:
+def answer_data(task: DataSetTask) -> int:
     """Answer a data set; the exit code.
 
     Raises:
@@ -39,31 +39,31 @@ def answer_data(task: Task) -> int:
             return answer_lines(task, stack.enter_context(interruptible()), stack)
         # How many tokens are proposed depends on measured times, and with quantised weights replies on that.
         task = replace(task, settings={"speculation": "off", **task.settings})
-        console = Console(task.data.quiet)
-        stack.callback(console.close)
-        data = _data(task, console)  # may be fetched, or come through a pipe: a signal ends that at once
+        reporter = Reporter(task.data.quiet)
+        stack.callback(reporter.close)
+        data = _data(task, reporter)  # may be fetched, or come through a pipe: a signal ends that at once
         interrupt = stack.enter_context(interruptible())
-        _report_records(task, data, console)
-        failed = _run(task, data, console, interrupt, stack) + len(data.bad)
+        _report_records(task, data, reporter)
+        failed = _run(task, data, reporter, interrupt, stack) + len(data.bad)
     return SOME_FAILED if failed else 0
 
 
-def _report_records(task: Task, data: DataSet, console: Console) -> None:
+def _report_records(task: DataSetTask, data: DataSet, reporter: Reporter) -> None:
     """Report what is wrong with records, or is not read of them."""
     for bad in data.bad:
         line = f", row {bad.index + 1}" if bad.line is None else f", line {bad.line}"
-        console.report(f"{data.path}{line}: {bad.reason}")
+        reporter.report(f"{data.path}{line}: {bad.reason}")
     if data.unused:
-        console.report(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
+        reporter.report(f"{data.path}: the models do not read these fields: {counted(data.unused)}")
     if data.same_id:
-        console.report(
+        reporter.report(
             f"{data.path}: {plural(data.same_id, 'record')} with an id that others have too: named by their place"
         )
     if data.bad and task.data.on_error == "stop":
         raise UsageError(f"{data.path}: {plural(len(data.bad), 'bad record')} (--on-error stop); nothing was answered")
 
 
-def _check_exports(task: Task) -> None:
+def _check_exports(task: DataSetTask) -> None:
     from wsd_local.datasets.exports import EXPORTS, export_path
     from wsd_local.errors import nearest
     from wsd_local.files import check_regular
@@ -79,11 +79,11 @@ def _check_exports(task: Task) -> None:
         raise UsageError("--export authors needs every token: give --tokens too")
 
 
-def _data(task: Task, console: Console) -> DataSet:
+def _data(task: DataSetTask, reporter: Reporter) -> DataSet:
     from wsd_local.datasets import dataset_path, parse_shard, read
 
     shard = None if task.data.shard is None else parse_shard(task.data.shard)
-    path, known = dataset_path(task.data.input or "", console.transfer)
+    path, known = dataset_path(task.data.input or "", reporter.transfer)
     return read(
         path,
         format=task.data.format or known,
@@ -94,7 +94,7 @@ def _data(task: Task, console: Console) -> DataSet:
     )
 
 
-def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: ExitStack) -> int:
+def _run(task: DataSetTask, data: DataSet, reporter: Reporter, interrupt: Stop, stack: ExitStack) -> int:
     """Answer what is left; the number of replies that failed."""
     from wsd_local.datasets.batch import Batch, made_by
 
@@ -103,33 +103,33 @@ def _run(task: Task, data: DataSet, console: Console, interrupt: Stop, stack: Ex
         terminal.require_output()
         stack.enter_context(terminal.reader_may_leave())
     parallel, sequences, changed = _shape(task, data, output)
-    pair = load_pair(task, sequences, console, interrupt, stack)
+    pair = load_pair(task, sequences, reporter, interrupt, stack)
     sink = output or _Printed()
     begun_with = len(sink.done)
     batch = Batch(pair, data, sink, tokens=task.tokens)
     if parallel is None:
         parallel = batch.fleet.parallel
         if parallel > 1 and batch.done < batch.total:
-            parallel = _paying(pair, console)
+            parallel = _paying(pair, reporter)
     number = batch.fleet.parallel = parallel
     if output is not None:
         output.begin(made_by(pair, data, task.system, task.data.column, number))
     if changed is not None and batch.done < batch.total:
-        console.report(changed)
+        reporter.report(changed)
     if begun_with:
-        console.note(f"{task.data.output}: {_are_done(begun_with)}; the run continues")
+        reporter.note(f"{task.data.output}: {_are_done(begun_with)}; the run continues")
     try:
-        failed = _follow(batch, pair, number, console, stop_on_error=task.data.on_error == "stop")
+        failed = _follow(batch, pair, number, reporter, stop_on_error=task.data.on_error == "stop")
     except CancelledError:
         where = "" if task.data.output is None else "; the same command continues the run"
-        console.note(f"interrupted: {batch.done} of {_are_done(batch.total)}{where}")
+        reporter.note(f"interrupted: {batch.done} of {_are_done(batch.total)}{where}")
         raise
     if output is not None:
-        _finish(task, output, pair, console)
+        _finish(task, output, pair, reporter)
     return failed
 
 
-def _shape(task: Task, data: DataSet, output: RunFile | None) -> tuple[int | None, int, str | None]:
+def _shape(task: DataSetTask, data: DataSet, output: RunFile | None) -> tuple[int | None, int, str | None]:
     """Replies at once, None if they are to be measured, sequences of each context, and what is to be reported.
 
     A run that continues keeps those of its file; it is reported where others are asked for.
@@ -152,7 +152,7 @@ def _shape(task: Task, data: DataSet, output: RunFile | None) -> tuple[int | Non
     return asked, asked, note
 
 
-def _most(task: Task, wanted: int) -> int:
+def _most(task: DataSetTask, wanted: int) -> int:
     from wsd_local.placement.parallel import roomy
     from wsd_local.runtime.pair import model_files
     from wsd_local.settings import split
@@ -164,7 +164,7 @@ def _most(task: Task, wanted: int) -> int:
     return roomy(model_files(task.pair, mode=reply.mode, **names), loading, wanted)
 
 
-def _paying(pair: Pair, console: Console) -> int:
+def _paying(pair: Pair, reporter: Reporter) -> int:
     from wsd_local.datasets.shape import remembered
     from wsd_local.runtime.loading import roles_of
     from wsd_local.runtime.throughput import chosen, paying
@@ -174,12 +174,12 @@ def _paying(pair: Pair, console: Console) -> int:
         return models.loading.parallel
 
     def measure() -> int:
-        console.wait("measuring how many replies at once pay")
+        reporter.wait("measuring how many replies at once pay")
         measured = paying(models, roles_of(pair.settings.mode))
         number = chosen(measured)
         rate = {one.parallel: one.rate for one in measured}
         gain = f"{rate[number] / rate[1]:.1f} times the tokens per second of one"
-        console.note(f"{plural(number, 'reply')} at once: {gain}")
+        reporter.note(f"{plural(number, 'reply')} at once: {gain}")
         return number
 
     return remembered(models, measure)
@@ -207,23 +207,23 @@ class _Printed:
         self.done[key] = str(values["text"])
 
 
-def _follow(batch: Batch, pair: Pair, parallel: int, console: Console, *, stop_on_error: bool) -> int:
+def _follow(batch: Batch, pair: Pair, parallel: int, reporter: Reporter, *, stop_on_error: bool) -> int:
     failed = switched = cut = 0
     pair.models.cancellation.check()
-    with console.working(batch, parallel) as tick:
+    with reporter.working(batch, parallel) as tick:
         for outcome in batch.outcomes():
             if outcome.error is not None:
                 failed += 1
-                console.report(f"{_where(outcome)}: {outcome.error}")
+                reporter.report(f"{_where(outcome)}: {outcome.error}")
                 if stop_on_error:
                     raise WsdError(f"a reply failed (--on-error stop); {batch.done} of {_are_done(batch.total)}")
             elif outcome.notice is not None:
-                console.report(f"{_where(outcome)}: {outcome.notice}")
+                reporter.report(f"{_where(outcome)}: {outcome.notice}")
             elif outcome.reply is not None:
                 switched += outcome.reply.switch.index is not None
                 cut += is_cut(outcome.reply)
             tick(switched)
-    report_cut(console, cut)
+    report_cut(reporter, cut)
     return failed
 
 
@@ -237,7 +237,7 @@ def _where(outcome: TurnOutcome) -> str:
     return f"record {outcome.item.id}{line}{turn}"
 
 
-def _finish(task: Task, output: RunFile, pair: Pair, console: Console) -> None:
+def _finish(task: DataSetTask, output: RunFile, pair: Pair, reporter: Reporter) -> None:
     from wsd_local.datasets.exports import export_path, formulas, write_export
     from wsd_local.library.naming import name_of
     from wsd_local.runtime.loading import roles_of
@@ -248,9 +248,9 @@ def _finish(task: Task, output: RunFile, pair: Pair, console: Console) -> None:
     for kind in task.data.export:
         target = export_path(output.path, kind)
         count = write_export(kind, output.values(), target, generator=generator)
-        console.note(f"{target}: {plural(count, 'record')}, as {generator}")
+        reporter.note(f"{target}: {plural(count, 'record')}, as {generator}")
         if found := formulas(target):
-            console.report(
+            reporter.report(
                 f"{target}: cells that begin like a formula (= + - @): {found}; "
                 "in a spreadsheet import the columns as text"
             )

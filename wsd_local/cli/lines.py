@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wsd_local.cli import terminal
-from wsd_local.cli.progress import Console
-from wsd_local.cli.task import SOME_FAILED, Task, is_cut, load_pair, report_cut
+from wsd_local.cli.progress import Reporter
+from wsd_local.cli.task import SOME_FAILED, DataSetTask, is_cut, load_pair, report_cut
 from wsd_local.datasets.lines import check_line_format, line_record
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.prompts.messages import counted
@@ -31,7 +31,7 @@ class _Tally:
     unused: Counter[str] = field(default_factory=Counter)
 
 
-def answer_lines(task: Task, interrupt: Stop, stack: ExitStack) -> int:
+def answer_lines(task: DataSetTask, interrupt: Stop, stack: ExitStack) -> int:
     """Answer standard input line by line; the exit code.
 
     Raises:
@@ -45,25 +45,25 @@ def answer_lines(task: Task, interrupt: Stop, stack: ExitStack) -> int:
     if data.limit is not None and data.limit < 1:
         raise UsageError(f"limit is {data.limit}: it counts records and must be at least 1")
     terminal.require_output()
-    console = Console(data.quiet)
-    stack.callback(console.close)
-    pair = load_pair(task, 1, console, interrupt, stack)
-    console.close()
+    reporter = Reporter(data.quiet)
+    stack.callback(reporter.close)
+    pair = load_pair(task, 1, reporter, interrupt, stack)
+    reporter.close()
     stack.enter_context(terminal.reader_may_leave())
     tally = _Tally()
     if sys.stdin is not None:
         for index, line in enumerate(lines(sys.stdin.fileno(), lambda: interrupt.requested)):
-            if line.strip() and not _answer(task, index, line, pair, console, tally):
+            if line.strip() and not _answer(task, index, line, pair, reporter, tally):
                 break
     if tally.unused:
-        console.report(f"standard input: the models do not read these fields: {counted(tally.unused)}")
-    report_cut(console, tally.cut)
+        reporter.report(f"standard input: the models do not read these fields: {counted(tally.unused)}")
+    report_cut(reporter, tally.cut)
     if interrupt.requested:
         raise CancelledError("interrupted")
     return SOME_FAILED if tally.failed else 0
 
 
-def _answer(task: Task, index: int, line: bytes, pair: Pair, console: Console, tally: _Tally) -> bool:
+def _answer(task: DataSetTask, index: int, line: bytes, pair: Pair, reporter: Reporter, tally: _Tally) -> bool:
     """Answer one line; whether there may be more."""
     tally.seen += 1
     is_last = tally.seen == task.data.limit
@@ -75,7 +75,7 @@ def _answer(task: Task, index: int, line: bytes, pair: Pair, console: Console, t
         return False
     except (ValueError, WsdError) as error:
         tally.failed += 1
-        console.report(f"standard input, line {index + 1}: {error}")
+        reporter.report(f"standard input, line {index + 1}: {error}")
         return not (is_last or task.data.on_error == "stop")
     if reply.finish_reason == "cancelled":
         return False

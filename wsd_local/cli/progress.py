@@ -17,7 +17,7 @@ _REPORT_EVERY_S = 10.0
 """Between two lines of progress where there is no terminal."""
 
 
-class Console:
+class Reporter:
     """Standard error: a bar on a terminal, lines elsewhere, only failures if quiet."""
 
     def __init__(self, quiet: bool) -> None:

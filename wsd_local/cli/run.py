@@ -111,11 +111,11 @@ def run(
     if prompt is not None or where.file is not None or where.messages is not None:
         raise UsageError("--input and a prompt are given: leave one out")
     from wsd_local.cli.dataset import answer_data
-    from wsd_local.cli.task import Task
+    from wsd_local.cli.task import DataSetTask
 
     parallel = {"parallel": config.settings["parallel"]} if "parallel" in config.settings else {}
     wanted = DataSetOptions(**{**parallel, **data})
-    return answer_data(Task(wanted, options.tokens, where.system, pair, chosen, values))
+    return answer_data(DataSetTask(wanted, options.tokens, where.system, pair, chosen, values))
 
 
 def _require_of_one_kind(shown: Given, data: Given) -> None:

@@ -11,7 +11,7 @@ from wsd_local.cli.options import DataSetOptions
 from wsd_local.errors import CancelledError
 
 if TYPE_CHECKING:
-    from wsd_local.cli.progress import Console
+    from wsd_local.cli.progress import Reporter
     from wsd_local.runtime.pair import Pair
     from wsd_local.runtime.reply import Reply
     from wsd_local.system.interrupt import Stop
@@ -21,7 +21,7 @@ SOME_FAILED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class DataSetTask:
     """A data set to answer, and with what."""
 
     data: DataSetOptions
@@ -32,7 +32,7 @@ class Task:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stack: ExitStack) -> Pair:
+def load_pair(task: DataSetTask, parallel: int, reporter: Reporter, interrupt: Stop, stack: ExitStack) -> Pair:
     """The pair, loaded and hashed, closed with `stack`.
 
     Raises:
@@ -43,7 +43,7 @@ def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stac
     from wsd_local.runtime.pair import load
 
     def loading(role: Source, fraction: float) -> bool:
-        console.wait(f"loading the {role} model: {fraction:.0%}")
+        reporter.wait(f"loading the {role} model: {fraction:.0%}")
         return not interrupt.requested
 
     pair = stack.enter_context(
@@ -51,10 +51,10 @@ def load_pair(task: Task, parallel: int, console: Console, interrupt: Stop, stac
     )
     interrupt.on_request(pair.cancel)
     for line in () if pair.models.plan is None else pair.models.plan.given_up:
-        console.report(line)
+        reporter.report(line)
 
     def hashing(done: int, total: int) -> None:
-        console.wait(f"hashing the models, once: {done / max(total, 1):.0%}")
+        reporter.wait(f"hashing the models, once: {done / max(total, 1):.0%}")
         if interrupt.requested:
             raise CancelledError("interrupted")
 
@@ -67,10 +67,10 @@ def is_cut(reply: Reply) -> bool:
     return reply.constraint is not None and not reply.constraint.complete
 
 
-def report_cut(console: Console, cut: int) -> None:
+def report_cut(reporter: Reporter, cut: int) -> None:
     """Report how many replies were cut, if any."""
     if cut:
         replies = "1 reply was" if cut == 1 else f"{cut} replies were"
-        console.report(
+        reporter.report(
             f'{replies} cut before the constraint was followed to its end: "constraint": {{"complete": false}}'
         )

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from wsd_local.errors import UsageError, WsdError, reason
@@ -71,7 +70,7 @@ class RunFile:
     def __enter__(self) -> RunFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def begin(self, made_by: Mapping[str, Any]) -> None:

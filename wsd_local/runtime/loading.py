@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 from wsd_local.core.costs import Experience
@@ -162,7 +161,7 @@ class LoadedModels:
     def __enter__(self) -> LoadedModels:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- models and contexts ---------------------------------------------------------------------------------------

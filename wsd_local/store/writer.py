@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsd_local import events
@@ -122,7 +121,7 @@ class ReplyWriter:
     def __enter__(self) -> ReplyWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- what a reply emits ------------------------------------------------------------------------------------------
