@@ -18,7 +18,7 @@ class WsdError(Exception):
 
 
 class UsageError(WsdError):
-    """An argument, option, message list or input text that cannot be meant."""
+    """An argument, option, message list or input text that is not valid."""
 
     exit_code = 2
 

@@ -33,7 +33,7 @@ from wsd_local.units import gb
 PRIVATE = 0o600
 """Permissions of a private file."""
 _OPEN_ALREADY = ("/dev/std", "/dev/fd/", "/proc/")
-"""How the names begin by which a system knows what a program has open."""
+"""Beginnings of paths that name what a process has open."""
 HashProgress = Callable[[int, int], None]
 _TICK = 20_000_000
 """Nanoseconds after which a change gets another time, with room to spare; kernels count in steps of up to 10 ms."""
@@ -86,7 +86,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def _permissions(path: Path) -> int | None:
-    """Of a file that is there; None if there is none."""
+    """Permissions of a file; None if there is no file."""
     try:
         return stat.S_IMODE(path.stat().st_mode) & 0o777
     except OSError:
@@ -94,7 +94,7 @@ def _permissions(path: Path) -> int | None:
 
 
 def _created_beside(path: Path, mode: int) -> Path:
-    """A new empty file; the system takes the umask off `mode`, which no thread could ask for safely."""
+    """A new empty file. The system applies the umask to `mode`, because a thread cannot read the umask safely."""
     while True:
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -135,10 +135,10 @@ def check_regular(output: Path) -> None:
 
 
 def irregular(path: Path) -> str | None:
-    """What a path names, if that is there and no file that can be written again and replaced.
+    """What a path names, in words, if it exists and is no regular file; else None.
 
     Raises:
-        UsageError: no path can be like this.
+        UsageError: the path is not valid.
     """
     if os.name != "nt" and str(path.absolute()).startswith(_OPEN_ALREADY):
         return "what some program has open"
@@ -198,7 +198,7 @@ def known_sha256(path: Path) -> str | None:
 
 
 def remember_sha256(path: Path, digest: str) -> None:
-    """Remember a hash that was made while the file was written, by whoever wrote it, and is done with it."""
+    """Remember a hash that was computed while the file was written; nothing may write to the file any more."""
     if _settled(path.stat()):
         _remember(_key(path, path.stat()), digest)
 
@@ -209,7 +209,7 @@ def identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _settled(status: os.stat_result) -> bool:
-    """Whether every later change of the file will have another time; waits some milliseconds for that."""
+    """Whether every later change will give the file another time; waits some milliseconds where that makes it so."""
     changed = status.st_mtime_ns if os.name == "nt" else status.st_ctime_ns
     age = time.time_ns() - changed
     if changed % 1_000_000 == 0:

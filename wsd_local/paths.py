@@ -54,7 +54,7 @@ def make_folder(folder: Path) -> None:
 
 
 def make_private(path: Path, mode: int = 0o600) -> None:
-    """Take a file or folder from others; one that belongs to somebody else stays as it is."""
+    """Remove the permissions of other users; a file or folder of another owner stays as it is."""
     with contextlib.suppress(OSError):
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.chmod(mode)

@@ -31,7 +31,7 @@ PROGRESS_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A model is being loaded; `fraction` of it is."""
+    """A model is being loaded; `fraction`, 0 to 1, is loaded already."""
 
     role: Source
     fraction: float

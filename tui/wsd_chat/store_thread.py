@@ -32,7 +32,7 @@ class StoreThread:
         return await asyncio.shield(asyncio.wrap_future(self._thread.submit(call, *arguments, **named)))
 
     def close(self) -> None:
-        """Calls that have not begun are dropped; the one that runs comes to its end by itself."""
+        """Calls that have not begun are dropped; the one that runs is completed."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 

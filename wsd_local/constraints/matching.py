@@ -190,7 +190,7 @@ class Matcher:
         self._allowed = None
 
     def valid(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the text may go on with."""
+        """Number of leading `tokens` that may follow the text."""
         return int(self._native.validate_tokens(list(tokens))) if tokens else 0
 
     def forced(self) -> list[int]:

@@ -78,7 +78,7 @@ class TokenSampler(Protocol):
         ...
 
     def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
-        """What stands before the first chosen token; only the first call counts.
+        """Set what precedes the first chosen token; only the first call counts.
 
         Raises:
             WsdError: the constraint does not allow the opening.
@@ -86,7 +86,7 @@ class TokenSampler(Protocol):
         ...
 
     def valid(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the constraint allows next."""
+        """Number of leading `tokens` that the constraint allows next."""
         ...
 
     def forced(self) -> Sequence[int]:
@@ -155,7 +155,7 @@ class TokenContext(Protocol):
         ...
 
     def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
-        """How many positions of `tokens`, from `row` on without a gap, have rows at hand."""
+        """Number of consecutive positions of `tokens`, from `row` on, whose rows are available."""
         ...
 
     def held(self, seq: int) -> Sequence[int]:

@@ -73,11 +73,11 @@ class Surroundings(Protocol):
         ...
 
     def live(self, tokens: Sequence[int], following: Sequence[int]) -> int:
-        """How many of `following` the logits at hand suffice for; -1 if they do not give the token after `tokens`."""
+        """Number of leading tokens of `following` that the available logits can check; -1: not even the next one."""
         ...
 
     def held_by_draft(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the draft model's context holds."""
+        """Number of leading `tokens` that the draft model's context holds."""
         ...
 
     def forced(self) -> Sequence[int]:
@@ -85,7 +85,7 @@ class Surroundings(Protocol):
         ...
 
     def allowed(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, a constraint allows next."""
+        """Number of leading `tokens` that a constraint allows next."""
         ...
 
     def draft(self, tokens: Sequence[int]) -> int | None:

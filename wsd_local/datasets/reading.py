@@ -55,7 +55,7 @@ def read(
         system: system message for the records that have none.
 
     Raises:
-        UsageError: the file as a whole cannot be what it should be, or an argument cannot be meant.
+        UsageError: the file as a whole cannot be read as a data set, or an argument is not valid.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"there is no format {format!r}{nearest(format, list(FORMATS))}")

@@ -1,7 +1,7 @@
 """The shape in which a run is worked on: with quantised weights, replies depend on it near ties.
 
 Contract: `shape_of` is what a run's lines record, ready for JSON. A run that continues works in the recorded shape; how
-many replies at once `auto` comes to is measured once for each pair, its settings and this program's llama.cpp, and
+many replies at once `auto` means is measured once for each pair, its settings and this program's llama.cpp, and
 remembered in the cache folder, so that the same command makes the same file on the same machine.
 """
 

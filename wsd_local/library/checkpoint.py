@@ -117,7 +117,7 @@ def _whole(value: Any, most: int = 1 << 62) -> int:
 
 
 def chosen_kind(kind: WeightType, numbers: Counter[str]) -> WeightType:
-    """The type to convert to: `auto` is the 16-bit type of most weights, f16 if they have none, as llama.cpp has it."""
+    """The type to convert to: `auto` is the 16-bit type of most weights, f16 if they have none, as in llama.cpp."""
     if kind != "auto":
         return kind
     return "bf16" if numbers.most_common(1)[0][0] == "BF16" else "f16"

@@ -73,7 +73,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Where the bytes of a file are to be had; the token goes to the Hub alone. `name` is what the Hub is called."""
+    """The address of a file's bytes. The token goes to the Hub alone, which messages call `name`."""
 
     name: str
     endpoint: str
@@ -82,7 +82,7 @@ class Remote:
     waits: tuple[float, ...] = ()
 
     def headers(self) -> dict[str, str]:
-        """What every question to the Hub brings along."""
+        """The headers of every request to the Hub."""
         token = hub_token(self.endpoint, self.token)
         return {"User-Agent": AGENT} | ({"Authorization": f"Bearer {token}"} if token else {})
 

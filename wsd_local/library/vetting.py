@@ -70,7 +70,7 @@ def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None
 
 
 def check(headers: tuple[Header, ...]) -> None:
-    """Raise `ModelError` for headers that no text model has, before llama.cpp stumbles over them."""
+    """Raise `ModelError` for headers that no text model has and on which llama.cpp would fail."""
     first = headers[0]
     if first.text("general.architecture") is None:
         raise damage(first.path, "it names no architecture")

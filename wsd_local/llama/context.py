@@ -169,7 +169,7 @@ class Context:
         return int(self._logits(row).argmax())
 
     def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
-        """How many positions of `tokens`, from `row` on without a gap, have logits at hand."""
+        """Number of consecutive positions of `tokens`, from `row` on, whose logits are available."""
         rows, same = self._rows[seq], common_prefix(self._mirrors[seq], tokens)
         return next((place - row for place in range(row, same) if place not in rows), max(0, same - row))
 

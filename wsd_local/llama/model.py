@@ -1,7 +1,7 @@
 """Weights and metadata of one GGUF file.
 
 Contract: `Model(path)` loads the file or raises `ModelError` with llama.cpp's own reason. llama.cpp ends the process
-over some damaged files and adapters: who loads them checks their headers before.
+on some damaged files and adapters, so callers check their headers first.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Model(Vocabulary):
     def adapter(self, path: Path) -> Any:
         """A LoRA adapter for this model, freed with it.
 
-        llama.cpp ends the process over some adapters of other models: their headers are compared before.
+        llama.cpp ends the process on some adapters of other models, so callers compare the headers first.
 
         Raises:
             ModelError: llama.cpp refuses the file.

@@ -1,6 +1,6 @@
 """llama.cpp's quantisation: which types there are, and one file made into one of them.
 
-Contract: `quantize` cannot be stopped, and llama.cpp ends the process over what it does not expect, so it is called in
+Contract: `quantize` cannot be stopped, and llama.cpp ends the process on what it does not expect, so it is called in
 a process of its own. llama.cpp's reasons go to its log.
 """
 

@@ -25,7 +25,7 @@ CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)
 
 
 class Matcher(Protocol):
-    """Where one text stands that follows a constraint."""
+    """The position of one text in the grammar of its constraint."""
 
     @property
     def over(self) -> bool:
@@ -50,7 +50,7 @@ class Matcher(Protocol):
         ...
 
     def valid(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the text may go on with."""
+        """Number of leading `tokens` that may follow the text."""
         ...
 
     def forced(self) -> list[int]:
@@ -65,7 +65,7 @@ class Sampler:
         sampling: the settings.
         model: whose vocabulary is sampled from.
         ignore_eos: never choose a token that ends the generation.
-        matcher: where the text stands that must follow a constraint.
+        matcher: the position of the text in the constraint that it must follow; None: no constraint.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Sampler:
         llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
-        """What stands before the first token: penalties look back on all of it, a constraint on the opening's `text`.
+        """Set what precedes the first token: penalties look back on all of it, a constraint on the opening's `text`.
 
         Only the first call counts.
 
@@ -133,7 +133,7 @@ class Sampler:
         return self._matcher is not None and self._matcher.over
 
     def valid(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the constraint allows next."""
+        """Number of leading `tokens` that the constraint allows next."""
         return len(tokens) if self._matcher is None else self._matcher.valid(tokens)
 
     def forced(self) -> list[int]:

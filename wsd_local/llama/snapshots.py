@@ -51,7 +51,7 @@ class Snapshots:
     def restore(self, length: int) -> int:
         """Go back to the longest snapshot of at most `length` tokens; return its length, 0 if there is none.
 
-        Longer ones are forgotten. With 0 the state is as it was: the caller clears it.
+        Longer ones are forgotten. If 0 is returned, the state is unchanged, and the caller must clear it.
         """
         for other in [other for other in self._kept if other > length]:
             del self._kept[other]

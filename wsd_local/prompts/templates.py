@@ -42,7 +42,7 @@ def never() -> bool:
 
 
 class Template:
-    """A chat template. A function `cancelled` is called repeatedly while work takes long, and stops it by True."""
+    """A chat template. While work takes long, `cancelled` is called repeatedly; returning True stops it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -60,7 +60,7 @@ class Bench:
         clock: seconds.
 
     Raises:
-        UsageError: a number cannot be meant, or the models take turns in memory.
+        UsageError: a number is not valid, or the models take turns in memory.
         FitError: prompt and reply do not fit into a context.
     """
 

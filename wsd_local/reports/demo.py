@@ -3,7 +3,7 @@
 A questions file is JSON lines: first one `forms` record with what good answers are put together from, then one
 record per question. `well` means that the whole reply, from its first character to its last, is one of the good
 forms, whatever value stands in it; `right` means that the value is the true one. A curt reply can be right
-without being well given. The file is all that is needed: nothing here knows the world or the models.
+without being well given. The file is all that is needed: nothing here knows facts or models.
 """
 
 import re

@@ -279,12 +279,12 @@ class Engine:
         return None if context.model.is_eog(found[0]) else found[0]
 
     def held(self, job: Job, role: Source, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the job's sequence holds."""
+        """Number of leading `tokens` that the job's sequence holds."""
         seq = self._seats[role].of(job)
         return 0 if seq is None else common_prefix(self._context(role).held(seq), tokens)
 
     def live(self, job: Job, role: Source, tokens: Sequence[int], start: int) -> int:
-        """How many positions of `tokens`, from `start` on without a gap, have logits at hand."""
+        """Number of consecutive positions of `tokens`, from `start` on, whose logits are available."""
         seq = self._seats[role].of(job)
         return 0 if seq is None else self._context(role).live(seq, tokens, start)
 

@@ -16,7 +16,7 @@ from wsd_local.system.child import Waiting
 
 
 class Grammars:
-    """Compiled constraints, and which of them a notice was given for."""
+    """Compiled constraints, and those whose notice was given."""
 
     def __init__(self) -> None:
         self._compiled: dict[Constraint, str] = {}
@@ -24,7 +24,7 @@ class Grammars:
         self._noticed: set[Constraint] = set()
 
     def compile(self, constraint: Constraint, waiting: Waiting | None = None) -> str:
-        """The constraint in llguidance's form; compiled once. `waiting` is called meanwhile, and stops it by False.
+        """The constraint in llguidance's form; compiled once. `waiting` is called meanwhile; returning False stops it.
 
         Raises:
             UsageError: the constraint is invalid or not supported.

@@ -37,7 +37,7 @@ class Job:
 
     `draft_tokens` is the draft's prompt and what it has written; `spelled` has the spellings of its control tokens that
     mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `names` are
-    those of the models in events. What is put into `steering`, from any thread, is applied to the machine before the
+    those of the models in events. What is added to `steering`, from any thread, is applied to the machine before the
     next request. `error` ended the job.
     """
 

@@ -32,7 +32,7 @@ class Prepared:
     Args:
         messages: those that the models read.
         left_out: turns at the beginning of the conversation that do not fit into the context.
-        prompts: the prompt of each model that takes part; the draft's has tokens alone.
+        prompts: the prompt of each model that the mode uses; the draft's has tokens alone.
         stops: strings that begin another section of the base's prompt, and so end the reply.
         template_date: the date that the draft's chat template inserted, if it did.
     """
@@ -48,7 +48,7 @@ class Prepared:
         return {role: list(prompt.tokens) for role, prompt in self.prompts.items()}
 
     def tokens(self, role: Source) -> Sequence[int]:
-        """The tokens of a model's prompt; none if the model takes no part."""
+        """The tokens of a model's prompt; none if the mode does not use the model."""
         return self.prompts[role].tokens if role in self.prompts else ()
 
 

@@ -28,11 +28,11 @@ class JobSequences(Protocol):
         ...
 
     def held(self, role: Source, tokens: Sequence[int]) -> int:
-        """How many of `tokens`, from the first on, the job's sequence holds."""
+        """Number of leading `tokens` that the job's sequence holds."""
         ...
 
     def live(self, role: Source, tokens: Sequence[int], start: int) -> int:
-        """How many positions of `tokens`, from `start` on without a gap, have logits at hand."""
+        """Number of consecutive positions of `tokens`, from `start` on, whose logits are available."""
         ...
 
     def write(self, role: Source, tokens: Sequence[int], sampler: TokenSampler) -> int | None:

@@ -209,7 +209,7 @@ class ReplyQueue:
             self._changed.notify_all()
 
     def _is_free(self) -> bool:
-        """Whether no reply has the models, or one whose consumer has stayed away for too long."""
+        """Whether no reply has the models, or one whose next event was not requested for too long."""
         if self._holder is None:
             return True
         left = self._patience_left()

@@ -36,7 +36,7 @@ def clean(text: str) -> str:
 
 
 def cleaned(text: str | None) -> str | None:
-    """The same where there is a text."""
+    """`clean` of a text; None stays None."""
     return None if text is None else clean(text)
 
 

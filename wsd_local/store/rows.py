@@ -20,7 +20,7 @@ from wsd_local.store.finding import clean, snippet
 
 State = Literal["writing", "finished", "cancelled", "failed"]
 Writer = Literal["draft", "base", "given"]
-"""Who wrote a part of a reply; `given` is what a person put into the assistant's mouth."""
+"""Who wrote a part of a reply; `given` is a beginning of the answer that the user wrote."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Timer(Protocol):
         """Call back once, later, in another thread."""
 
     def cancel(self) -> None:
-        """Do not."""
+        """Do not call back."""
 
 
 MakeTimer = Callable[[float, Callable[[], None]], Timer]
@@ -169,7 +169,7 @@ class ReplyWriter:
                 raise
 
     def finish(self, reply: Reply) -> None:
-        """The reply as it came out, whole or stopped. It may begin again at what the assistant was given to say.
+        """Record the reply, whole or stopped; its text follows the beginning that was supplied for it, if any.
 
         Raises:
             StoreError: it cannot be written, or the chat is gone.
@@ -240,7 +240,7 @@ class ReplyWriter:
                     self._wait()
 
     def _given(self, reply: Reply) -> tuple[str, list[Span], tuple[ReplyToken, ...]]:
-        """What stood in front of this reply's own text, who wrote it, and its tokens as far as they are known."""
+        """The text before this reply's own, who wrote it, and its tokens as far as they are known."""
         from wsd_local.prompts.messages import supplied_prefix
 
         given = clean(supplied_prefix(reply.messages) or "" if reply.messages else "")

@@ -58,7 +58,7 @@ def nothing(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """Who follows the work of a child process: `progress` is called with each step, `stoppable` once, with a stop."""
+    """Follows the work of a child process: `progress` is called with each step, `stoppable` once, with its stop."""
 
     progress: StepProgress = nothing
     stoppable: Stoppable = nothing
