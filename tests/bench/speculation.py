@@ -92,10 +92,10 @@ def conversations(case: str) -> list[Asked]:
 
 
 def edited(text: str, old: str, new: str) -> tuple[list[Message], dict[str, Any]]:
-    """The wish for another word in a text, and settings that allow nothing but the answer."""
-    wish: Message = {"role": "user", "content": f"{text}\n\nSay that again with {new} instead of {old}."}
+    """The request for another word in a text, and settings that allow nothing but the answer."""
+    request: Message = {"role": "user", "content": f"{text}\n\nSay that again with {new} instead of {old}."}
     answer = re.sub(rf"\b{old}\b", new, text)
-    return [wish], {"mode": "base", "grammar": f"root ::= {json.dumps(answer)}"}
+    return [request], {"mode": "base", "grammar": f"root ::= {json.dumps(answer)}"}
 
 
 def answered(

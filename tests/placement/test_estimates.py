@@ -21,7 +21,7 @@ from wsd_local.library.gguf import read_model
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.llama.devices import cpu_features
 from wsd_local.placement.footprint import footprint
-from wsd_local.placement.plan import HOST, Wish, plan
+from wsd_local.placement.plan import HOST, PlanRequest, plan
 from wsd_local.units import GIB, MIB
 
 THREADS = 2
@@ -51,8 +51,8 @@ def growth(path: Path, mode: str, ctx: int, kind: str, flash: str) -> int:
 def estimate(path: Path, mode: str, ctx: int, kind: str, flash: str) -> int:
     """What a plan on the CPU counts for it."""
     model = footprint(read_model(path), cpu_features())
-    wish = Wish(ctx, kind, kind, flash=cast(FlashAttention, flash), mapped=mode == "mmap")
-    return plan({"base": model}, Machine((), 100 * GIB, 100 * GIB, THREADS), wish).used(HOST)
+    request = PlanRequest(ctx, kind, kind, flash=cast(FlashAttention, flash), mapped=mode == "mmap")
+    return plan({"base": model}, Machine((), 100 * GIB, 100 * GIB, THREADS), request).used(HOST)
 
 
 CASES = [("mmap", 4096, "f16", "auto"), ("none", 4096, "f16", "auto")]

@@ -14,7 +14,7 @@ from wsd_local.errors import FitError
 from wsd_local.events import Source
 from wsd_local.library.catalog import catalog_models
 from wsd_local.placement.footprint import Footprint, estimated
-from wsd_local.placement.plan import HOST, MARGIN, SMALLEST_CTX, Plan, Wish, plan
+from wsd_local.placement.plan import HOST, MARGIN, SMALLEST_CTX, Plan, PlanRequest, plan
 from wsd_local.units import GIB
 
 
@@ -39,12 +39,12 @@ def layers(found: Plan) -> dict[str, tuple[int, tuple[int, ...]]]:
     return {role: (placement.gpu_layers, placement.split) for role, placement in found.placements.items()}
 
 
-def holds(found: Plan, models: dict[Source, Footprint], wish: Wish | None = None) -> None:
+def holds(found: Plan, models: dict[Source, Footprint], request: PlanRequest | None = None) -> None:
     """What must be true of every plan."""
-    wish = wish or Wish()
+    request = request or PlanRequest()
     for device in found.machine.devices:
         assert found.used(device.name) + (MARGIN if found.used(device.name) else 0) <= device.free
-    assert found.used(HOST) + wish.extra + MARGIN <= found.machine.free
+    assert found.used(HOST) + request.extra + MARGIN <= found.machine.free
     for role, placement in found.placements.items():
         assert sum(placement.split) == placement.gpu_layers <= len(models[role].layers) + 1
         assert set(placement.use) == {HOST, *placement.devices}
@@ -53,8 +53,8 @@ def holds(found: Plan, models: dict[Source, Footprint], wish: Wish | None = None
         in_memory = placement.use[HOST]["weights"]
         copies = models[role].tied if placement.gpu_layers else 0
         assert on_devices + in_memory == models[role].weights + copies
-        if wish.ctx is not None:
-            assert placement.ctx == wish.ctx
+        if request.ctx is not None:
+            assert placement.ctx == request.ctx
 
 
 @pytest.mark.parametrize(
@@ -136,30 +136,30 @@ def test_what_is_given_up_in_which_order() -> None:
 def test_what_was_asked_for_is_not_given_up() -> None:
     small = machine(ram=7.8)
     with pytest.raises(FitError):
-        plan(LAPTOP, small, Wish(ctx=8192, cache_type_k="f16", cache_type_v="f16"))
+        plan(LAPTOP, small, PlanRequest(ctx=8192, cache_type_k="f16", cache_type_v="f16"))
     with pytest.raises(FitError):
-        plan(LAPTOP, small, Wish(ctx=8192))
-    kept = plan(LAPTOP, small, Wish(cache_type_k="f16", cache_type_v="f16"))
+        plan(LAPTOP, small, PlanRequest(ctx=8192))
+    kept = plan(LAPTOP, small, PlanRequest(cache_type_k="f16", cache_type_v="f16"))
     assert kept.cache_type_k == kept.cache_type_v == "f16"
     assert kept.placements["base"].ctx < 4096
-    half = plan(LAPTOP, small, Wish(cache_type_k="f16"))
+    half = plan(LAPTOP, small, PlanRequest(cache_type_k="f16"))
     assert (half.cache_type_k, half.cache_type_v) == ("f16", "q8_0")
-    assert plan(LAPTOP, small, Wish(flash="off")).cache_type_v == "f16", "quantised values need flash attention"
+    assert plan(LAPTOP, small, PlanRequest(flash="off")).cache_type_v == "f16", "quantised values need flash attention"
 
 
 @pytest.mark.parametrize(
-    ("wish", "same"),
+    ("request", "same"),
     [
-        (Wish(), Wish(flash="off")),
-        (Wish(cache_type_v="q8_0"), Wish(cache_type_v="q8_0", flash="on")),
-        (Wish(parallel=4), Wish(parallel=4, flash="on")),
-        (Wish(ctx=16384), Wish(ctx=16384, flash="on")),
+        (PlanRequest(), PlanRequest(flash="off")),
+        (PlanRequest(cache_type_v="q8_0"), PlanRequest(cache_type_v="q8_0", flash="on")),
+        (PlanRequest(parallel=4), PlanRequest(parallel=4, flash="on")),
+        (PlanRequest(ctx=16384), PlanRequest(ctx=16384, flash="on")),
     ],
 )
-def test_what_a_cpu_does_about_flash_attention_is_counted(wish: Wish, same: Wish) -> None:
-    found, expected = (plan(LAPTOP, machine(ram=64), each) for each in (wish, same))
+def test_what_a_cpu_does_about_flash_attention_is_counted(request: PlanRequest, same: PlanRequest) -> None:
+    found, expected = (plan(LAPTOP, machine(ram=64), each) for each in (request, same))
     assert found.placements == expected.placements
-    other = plan(LAPTOP, machine(ram=64), replace(wish, flash="off" if same.flash == "on" else "on"))
+    other = plan(LAPTOP, machine(ram=64), replace(request, flash="off" if same.flash == "on" else "on"))
     assert other.placements != expected.placements
 
 
@@ -177,10 +177,10 @@ def test_mapped_files_are_read_where_a_second_copy_would_be_made() -> None:
     repacked = plan(LAPTOP, machine())
     assert not repacked.placements["base"].mapped
     assert plan(LAPTOP, machine(24)).placements["base"].mapped
-    mapped = plan(LAPTOP, machine(), Wish(mapped=True))
+    mapped = plan(LAPTOP, machine(), PlanRequest(mapped=True))
     assert mapped.used(HOST) > 1.4 * repacked.used(HOST)
     unmappable: dict[Source, Footprint] = {role: replace(m, mappable=False) for role, m in LAPTOP.items()}
-    assert not plan(unmappable, machine(24), Wish(mapped=True)).placements["base"].mapped
+    assert not plan(unmappable, machine(24), PlanRequest(mapped=True)).placements["base"].mapped
 
 
 def test_one_model_alone() -> None:
@@ -208,13 +208,13 @@ sizes = st.floats(0.5, 90)
     ctx=st.none() | st.integers(1, 200_000),
 )
 def test_a_plan_never_takes_more_than_there_is(gpus: list[float], ram: float, shared: bool, ctx: int | None) -> None:
-    wish = Wish(ctx=ctx)
+    request = PlanRequest(ctx=ctx)
     for models in (LAPTOP, PAPER):
         try:
-            found = plan(models, machine(*gpus, ram=ram, shared=shared), wish)
+            found = plan(models, machine(*gpus, ram=ram, shared=shared), request)
         except FitError:
             continue
-        holds(found, models, wish)
+        holds(found, models, request)
 
 
 @settings(deadline=None, max_examples=60)

@@ -153,7 +153,7 @@ def _shape(task: DataSetTask, data: DataSet, output: RunFile | None) -> tuple[in
 
 
 def _most(task: DataSetTask, wanted: int) -> int:
-    from wsd_local.placement.parallel import roomy
+    from wsd_local.placement.parallel import most_replies
     from wsd_local.runtime.pair import model_files
     from wsd_local.settings import split
 
@@ -161,7 +161,7 @@ def _most(task: DataSetTask, wanted: int) -> int:
     if not loading.planned:
         return 1
     names = {role: task.models.get(role) for role in ("draft", "base")}
-    return roomy(model_files(task.pair, mode=reply.mode, **names), loading, wanted)
+    return most_replies(model_files(task.pair, mode=reply.mode, **names), loading, wanted)
 
 
 def _paying(pair: Pair, reporter: Reporter) -> int:

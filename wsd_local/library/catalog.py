@@ -22,7 +22,10 @@ DEFAULT_PAIR = "demo"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a transformer that is not here yet; `kv` is the width of a cached key, all its heads together."""
+    """Sizes of a transformer that is not here yet: numbers of layers, heads and tokens, and widths.
+
+    `kv` is the width of a cached key, all its heads together; `ff` that of the feed-forward layer.
+    """
 
     layers: int
     embd: int

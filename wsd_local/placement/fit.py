@@ -15,7 +15,7 @@ from wsd_local.library.resolve import catalog_model, local_path, model_path
 from wsd_local.llama.context import default_threads
 from wsd_local.llama.devices import cpu_features, machine
 from wsd_local.placement.footprint import Footprint, estimated, footprint
-from wsd_local.placement.plan import Plan, Wish, plan, plan_apart
+from wsd_local.placement.plan import Plan, PlanRequest, plan, plan_apart
 from wsd_local.settings import LoadSettings
 
 
@@ -53,7 +53,7 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         FitError: they do not fit.
     """
     adapters = [adapter[0] for role in models if (adapter := loading.lora(role)) is not None]
-    wish = Wish(
+    request = PlanRequest(
         ctx=loading.ctx,
         cache_type_k=None if loading.cache_type_k == "auto" else loading.cache_type_k,
         cache_type_v=None if loading.cache_type_v == "auto" else loading.cache_type_v,
@@ -63,4 +63,4 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         extra=sum(path.stat().st_size for path in adapters if path.is_file()),
     )
     here = machine(loading.threads or default_threads())
-    return plan(models, here, wish) if loading.resident == "both" else plan_apart(models, here, wish)
+    return plan(models, here, request) if loading.resident == "both" else plan_apart(models, here, request)

@@ -18,7 +18,7 @@ from wsd_local.settings import LoadSettings
 MOST_ON_CPU, MOST_ON_GPU = 16, 64
 
 
-def roomy(paths: Mapping[Source, Path], loading: LoadSettings, wanted: int) -> int:
+def most_replies(paths: Mapping[Source, Path], loading: LoadSettings, wanted: int) -> int:
     """The most replies at once, at most `wanted`, for which nothing has to be given up.
 
     Raises:

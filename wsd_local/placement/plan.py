@@ -39,7 +39,7 @@ def rows(parallel: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PlanRequest:
     """What the user set; None leaves the choice to the plan.
 
     `extra` bytes of memory are needed besides (adapters), `parallel` replies are in progress at once.
@@ -128,20 +128,20 @@ def load_mode(placement: Placement) -> Literal["mmap", "none"]:
     return "mmap" if placement.mapped else "none"
 
 
-def plan(models: Mapping[Source, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+def plan(models: Mapping[Source, Footprint], machine: Machine, request: PlanRequest | None = None) -> Plan:
     """Place the models, the draft first.
 
     Raises:
         FitError: they do not fit, whatever may be given up; the message says how much is missing.
     """
-    wish = wish or Wish()
+    request = request or PlanRequest()
     smallest: tuple[int, str] | None = None
-    choices = list(_choices(models, wish))
+    choices = list(_choices(models, request))
     for ctx, type_k, type_v in choices:
-        found = _place_all(models, machine, wish, ctx, type_k, type_v)
-        missing = found.used(HOST) + wish.extra + MARGIN - machine.free
+        found = _place_all(models, machine, request, ctx, type_k, type_v)
+        missing = found.used(HOST) + request.extra + MARGIN - machine.free
         if missing <= 0:
-            lost = tuple(_given_up(models, found, choices[0], ctx, cells(ctx, wish.parallel)))
+            lost = tuple(_given_up(models, found, choices[0], ctx, cells(ctx, request.parallel)))
             return Plan(found.placements, machine, type_k, type_v, tuple(_on_cpu(found)), lost)
         if smallest is None or missing < smallest[0]:
             smallest = missing, f"{type_k} caches of {ctx} tokens"
@@ -153,18 +153,20 @@ def plan(models: Mapping[Source, Footprint], machine: Machine, wish: Wish | None
     )
 
 
-def plan_apart(models: Mapping[Source, Footprint], machine: Machine, wish: Wish | None = None) -> Plan:
+def plan_apart(models: Mapping[Source, Footprint], machine: Machine, request: PlanRequest | None = None) -> Plan:
     """Place models of which only one is in memory at a time; the cached types are those that the larger one needs.
 
     Raises:
         FitError: one of them does not fit.
     """
-    wish = wish or Wish()
+    request = request or PlanRequest()
     if not all(model.head % 32 == 0 for model in models.values()):
-        wish = replace(wish, cache_type_k=wish.cache_type_k or "f16", cache_type_v=wish.cache_type_v or "f16")
+        request = replace(
+            request, cache_type_k=request.cache_type_k or "f16", cache_type_v=request.cache_type_v or "f16"
+        )
     order = sorted(models, key=lambda role: -models[role].weights)
-    first = plan({order[0]: models[order[0]]}, machine, wish)
-    same = replace(wish, cache_type_k=first.cache_type_k, cache_type_v=first.cache_type_v)
+    first = plan({order[0]: models[order[0]]}, machine, request)
+    same = replace(request, cache_type_k=first.cache_type_k, cache_type_v=first.cache_type_v)
     plans = [first, *(plan({role: models[role]}, machine, same) for role in order[1:])]
     return Plan(
         {role: one.placements[role] for role, one in zip(order, plans, strict=True)},
@@ -177,17 +179,17 @@ def plan_apart(models: Mapping[Source, Footprint], machine: Machine, wish: Wish 
     )
 
 
-def _choices(models: Mapping[Source, Footprint], wish: Wish) -> Iterator[tuple[int, str, str]]:
+def _choices(models: Mapping[Source, Footprint], request: PlanRequest) -> Iterator[tuple[int, str, str]]:
     """Context and cache types, the best first."""
-    best = wish.ctx or DEFAULT_CTX
-    type_k, type_v = wish.cache_type_k or "f16", wish.cache_type_v or "f16"
+    best = request.ctx or DEFAULT_CTX
+    type_k, type_v = request.cache_type_k or "f16", request.cache_type_v or "f16"
     yield best, type_k, type_v
-    may_quantise = wish.flash != "off" and all(model.head % 32 == 0 for model in models.values())
-    if may_quantise and None in (wish.cache_type_k, wish.cache_type_v):
-        type_k, type_v = wish.cache_type_k or "q8_0", wish.cache_type_v or "q8_0"
+    may_quantise = request.flash != "off" and all(model.head % 32 == 0 for model in models.values())
+    if may_quantise and None in (request.cache_type_k, request.cache_type_v):
+        type_k, type_v = request.cache_type_k or "q8_0", request.cache_type_v or "q8_0"
         yield best, type_k, type_v
     ctx = best // 2
-    while wish.ctx is None and ctx >= SMALLEST_CTX:
+    while request.ctx is None and ctx >= SMALLEST_CTX:
         yield ctx, type_k, type_v
         ctx //= 2
 
@@ -224,15 +226,15 @@ def _given_up(
 
 
 def _place_all(
-    models: Mapping[Source, Footprint], machine: Machine, wish: Wish, ctx: int, type_k: str, type_v: str
+    models: Mapping[Source, Footprint], machine: Machine, request: PlanRequest, ctx: int, type_k: str, type_v: str
 ) -> Plan:
     placements: dict[Source, Placement] = {}
     room = {device.name: device.free - MARGIN for device in machine.devices}
     shared = {device.name for device in machine.devices if device.shared}
     fastest = sorted(machine.devices, key=lambda device: (device.shared, -device.total))
     for role in sorted(models, key=("draft", "base").index):
-        own = ctx if wish.ctx is not None else min(ctx, models[role].n_ctx_train or ctx)
-        case = _Case(models[role], own, type_k, type_v, wish, machine.threads)
+        own = ctx if request.ctx is not None else min(ctx, models[role].n_ctx_train or ctx)
+        case = _Case(models[role], own, type_k, type_v, request, machine.threads)
         names = [device.name for device in fastest]
         groups = [[name] for name in names] + ([names] if len(names) > 1 else [])
         tries = [case.place(group, room) for group in groups] or [case.place([], room)]
@@ -253,7 +255,7 @@ class _Case:
     ctx: int
     type_k: str
     type_v: str
-    wish: Wish
+    request: PlanRequest
     threads: int
 
     def place(self, devices: Sequence[str], room: Mapping[str, int]) -> Placement:
@@ -274,7 +276,7 @@ class _Case:
 
     def _cache(self, layer: Layer) -> int:
         """Bytes of one layer's cache; each sequence has a recurrent state of its own."""
-        states = layer.state * (self.wish.parallel - 1)
+        states = layer.state * (self.request.parallel - 1)
         return self.model.cache(layer, self._cells, self.type_k, self.type_v) + states
 
     def _split(self, count: int, devices: Sequence[str], room: Mapping[str, int]) -> list[int] | None:
@@ -291,14 +293,14 @@ class _Case:
 
     def _compute(self, *, offloaded: bool) -> int:
         """Bytes of buffers where layers are, `offloaded` if some of the model are not on the CPU."""
-        parallel, wanted = self.wish.parallel, self.wish.flash
+        parallel, wanted = self.request.parallel, self.request.flash
         flash = wanted != "off" if offloaded else cpu_flash(wanted, (self.type_k, self.type_v), self.ctx, parallel)
         n_ubatch = UBATCH if offloaded else cpu_ubatch(self.model.n_embd, self.threads)
         return self.model.compute(self._cells, n_ubatch, rows(parallel), flash=flash)
 
     @property
     def _cells(self) -> int:
-        return cells(self.ctx, self.wish.parallel, sliding=self.model.sliding)
+        return cells(self.ctx, self.request.parallel, sliding=self.model.sliding)
 
     def _placement(self, count: int, devices: Sequence[str], split: Sequence[int]) -> Placement:
         n_layers = len(self.model.layers)
@@ -330,7 +332,7 @@ class _Case:
 
     def _mapped(self, first: int) -> bool:
         """Mapped files cost nothing more, unless the CPU back end keeps a second copy of them."""
-        wanted = self._repacked(first) == 0 if self.wish.mapped is None else self.wish.mapped
+        wanted = self._repacked(first) == 0 if self.request.mapped is None else self.request.mapped
         return wanted and self.model.mappable
 
     def _host(self, first: int, mapped: bool, *, all_offloaded: bool) -> dict[str, int]:
@@ -350,6 +352,6 @@ class _Case:
             "repacked": copies,
             "cache": sum(self._cache(layer) for layer in on_cpu),
             "compute": compute,
-            "logits": model.logits(rows(self.wish.parallel)),
+            "logits": model.logits(rows(self.request.parallel)),
             "vocabulary": model.vocabulary,
         }

@@ -2,7 +2,7 @@
 
 Contract: all chats are in one SQLite file, which any number of programs and threads may use at once. `chats`,
 `messages`, `replies` and `presets` are its parts, over one file. Chats that are off the record are in a store of their
-own, `Store(":memory:")`, which is never in a file; ids are unique within a store alone, so a chat is identified by both.
+own, `Store(":memory:")`, which is never in a file; ids are unique within one store, so both identify a chat.
 """
 
 from __future__ import annotations
