@@ -191,7 +191,7 @@ def rm(
         swept = store.chats.erase(chat_id)
     terminal.line(f"{what}: deleted")
     if not swept:
-        terminal.note("wsd-local: until another program has read the chats, their log still holds what was deleted")
+        terminal.message("until another program has read the chats, their log still holds what was deleted")
 
 
 in_order(app)

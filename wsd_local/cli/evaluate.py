@@ -79,9 +79,9 @@ def report(
     files = read_runs(runs)
     for file in files:
         if file.torn:
-            _say(f"{file.path}: its last line is not whole and is left out")
+            terminal.message(f"{file.path}: its last line is not whole and is left out")
         if not file.records:
-            _say(f"{file.path}: there is no reply in it")
+            terminal.message(f"{file.path}: there is no reply in it")
     if not any(file.records for file in files):
         raise UsageError("there is nothing to report: no file holds a reply")
     summaries, differing = [summary(file) for file in files], differences(files)
@@ -89,7 +89,7 @@ def report(
 
     write(lambda: runs_page(summaries, differing))
     if (note := shape_note(differing)) is not None:
-        _say(note)
+        terminal.message(note)
     if as_json:
         print_json({"runs": [one.as_dict() for one in summaries], "differences": differing})
     else:
@@ -111,13 +111,9 @@ def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
 
     def write(page: Callable[[], str]) -> None:
         write_text(path, page())
-        _say(f"written: {path}")
+        terminal.message(f"written: {path}")
 
     return write
-
-
-def _say(message: str) -> None:
-    terminal.note(f"wsd-local: {message}")
 
 
 def show(tables: Sequence[Table]) -> None:

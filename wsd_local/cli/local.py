@@ -125,7 +125,7 @@ def import_(
         found = recognised(entry.paths, None, progress)
     terminal.line(f"{entry.name}\t{entry.path}")
     if found is not None and not found.same:
-        terminal.note(f"wsd-local: {found}")
+        terminal.message(str(found))
 
 
 def rm(

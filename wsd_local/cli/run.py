@@ -247,7 +247,7 @@ def _conversation(prompt: str | None, where: PromptOptions) -> list[dict[str, An
         raise UsageError("there is no prompt: give it as an argument, with --file, or on standard input")
     checked = conversation(given, None if where.system is None else plain(where.system), unused)
     if unused:
-        terminal.note(f"wsd-local: {where.messages}: the models do not read these fields: {counted(unused)}")
+        terminal.message(f"{where.messages}: the models do not read these fields: {counted(unused)}")
     return [dict(message) for message in checked]
 
 

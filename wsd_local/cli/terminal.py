@@ -126,6 +126,11 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
+def message(text: str) -> None:
+    """Write one line to standard error, after the program's name."""
+    note(f"wsd-local: {text}")
+
+
 def confirmed(question: str) -> bool:
     """Ask a person at the terminal, on standard error; everything but yes is no."""
     with contextlib.suppress(OSError):
