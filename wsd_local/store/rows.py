@@ -25,6 +25,8 @@ Writer = Literal["draft", "base", "given"]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """What rows that become JSON have in common."""
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {name: _plain(value) for name, value in asdict(self).items()}
