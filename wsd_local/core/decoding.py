@@ -105,12 +105,10 @@ class Decoding:
         exact: the draft follows a constraint, so all that it writes counts.
 
     Attributes:
-        phase: where the reply stands.
         text: what was emitted so far, of both models; `draft_text` is the draft's part of it.
         switch_index: the token at which the rule decided, counted after the prompt; None if it did not.
         kept_tokens: base tokens of the draft that are kept; final once the draft phase is over.
         beyond: base tokens of the draft after those, from which the continuation may be proposed.
-        finish_reason: None until the reply is done.
     """
 
     def __init__(
@@ -141,12 +139,7 @@ class Decoding:
         self._vocabulary = vocabulary
         self._writer: Source = writer
         self._draft = DraftText(
-            vocabulary,
-            prompt.text,
-            self.prompt_tokens,
-            limits.stops,
-            verbatim=verbatim,
-            exact=exact,
+            vocabulary, prompt.text, self.prompt_tokens, limits.stops, verbatim=verbatim, exact=exact
         )
         self._scores: list[Score] = []
         self._confidences: list[float | None] = []
