@@ -39,12 +39,12 @@ def layers(found: Plan) -> dict[str, tuple[int, tuple[int, ...]]]:
     return {role: (placement.gpu_layers, placement.split) for role, placement in found.placements.items()}
 
 
-def holds(found: Plan, models: dict[Source, Footprint], request: PlanRequest | None = None) -> None:
+def holds(found: Plan, models: dict[Source, Footprint], wanted: PlanRequest | None = None) -> None:
     """What must be true of every plan."""
-    request = request or PlanRequest()
+    wanted = wanted or PlanRequest()
     for device in found.machine.devices:
         assert found.used(device.name) + (MARGIN if found.used(device.name) else 0) <= device.free
-    assert found.used(HOST) + request.extra + MARGIN <= found.machine.free
+    assert found.used(HOST) + wanted.extra + MARGIN <= found.machine.free
     for role, placement in found.placements.items():
         assert sum(placement.split) == placement.gpu_layers <= len(models[role].layers) + 1
         assert set(placement.use) == {HOST, *placement.devices}
@@ -53,8 +53,8 @@ def holds(found: Plan, models: dict[Source, Footprint], request: PlanRequest | N
         in_memory = placement.use[HOST]["weights"]
         copies = models[role].tied if placement.gpu_layers else 0
         assert on_devices + in_memory == models[role].weights + copies
-        if request.ctx is not None:
-            assert placement.ctx == request.ctx
+        if wanted.ctx is not None:
+            assert placement.ctx == wanted.ctx
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_what_was_asked_for_is_not_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request", "same"),
+    ("wanted", "same"),
     [
         (PlanRequest(), PlanRequest(flash="off")),
         (PlanRequest(cache_type_v="q8_0"), PlanRequest(cache_type_v="q8_0", flash="on")),
@@ -156,10 +156,10 @@ def test_what_was_asked_for_is_not_given_up() -> None:
         (PlanRequest(ctx=16384), PlanRequest(ctx=16384, flash="on")),
     ],
 )
-def test_what_a_cpu_does_about_flash_attention_is_counted(request: PlanRequest, same: PlanRequest) -> None:
-    found, expected = (plan(LAPTOP, machine(ram=64), each) for each in (request, same))
+def test_what_a_cpu_does_about_flash_attention_is_counted(wanted: PlanRequest, same: PlanRequest) -> None:
+    found, expected = (plan(LAPTOP, machine(ram=64), each) for each in (wanted, same))
     assert found.placements == expected.placements
-    other = plan(LAPTOP, machine(ram=64), replace(request, flash="off" if same.flash == "on" else "on"))
+    other = plan(LAPTOP, machine(ram=64), replace(wanted, flash="off" if same.flash == "on" else "on"))
     assert other.placements != expected.placements
 
 
@@ -208,13 +208,13 @@ sizes = st.floats(0.5, 90)
     ctx=st.none() | st.integers(1, 200_000),
 )
 def test_a_plan_never_takes_more_than_there_is(gpus: list[float], ram: float, shared: bool, ctx: int | None) -> None:
-    request = PlanRequest(ctx=ctx)
+    wanted = PlanRequest(ctx=ctx)
     for models in (LAPTOP, PAPER):
         try:
-            found = plan(models, machine(*gpus, ram=ram, shared=shared), request)
+            found = plan(models, machine(*gpus, ram=ram, shared=shared), wanted)
         except FitError:
             continue
-        holds(found, models, request)
+        holds(found, models, wanted)
 
 
 @settings(deadline=None, max_examples=60)
