@@ -15,6 +15,7 @@ from textual.widgets import Input, OptionList
 from textual_plotext import PlotextPlot
 from wsd_chat.app import ChatApp
 from wsd_chat.model_jobs import Wanted
+from wsd_chat.screens.box import Ask
 from wsd_chat.screens.compare import CompareScreen
 from wsd_chat.screens.model_picker import ModelPicker
 from wsd_chat.screens.settings import SettingsScreen, names
@@ -379,6 +380,28 @@ async def test_the_number_of_the_branch_hides_nothing_and_goes_with_the_next_rep
         await until(pilot, lambda: "off the record │ branch 1 of 2" in shown(app))
         await ask(app, pilot, EGG)
         await until(pilot, lambda: "off the record │ draft" in shown(app))
+
+
+async def test_a_chat_off_the_record_is_not_taken_for_one_in_the_list(tmp_path: Path) -> None:
+    async with chatting(tmp_path) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        rows = app.query_one(ChatList).query_one(OptionList)
+        await until(pilot, lambda: rows.option_count == 1 and str(rows.options[0].prompt).startswith("▸"))
+        await ask(app, pilot, "/offrecord")
+        await ask(app, pilot, EGG)
+        assert app.conversation.chat == 1 == app.store.chats.find("")[0].id, "the numbers are the same"
+        await until(pilot, lambda: rows.option_count == 1 and not str(rows.options[0].prompt).startswith("▸"))
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        assert app.screen.query_one(Input).value == "chat.md"
+
+
+async def test_the_status_line_says_from_the_start_that_a_chat_is_off_the_record(tmp_path: Path) -> None:
+    with Store(tmp_path / "chats.db") as store:
+        app = ChatApp(Wanted("demo", None, None, {"threads": 1}), store, off_record=True)
+        async with app.run_test() as pilot:
+            await until(pilot, lambda: app.status.phase == "ready")
+            assert "off the record" in shown(app)
 
 
 async def test_the_narrow_and_the_low_screen_leave_out_what_has_no_room(tmp_path: Path) -> None:

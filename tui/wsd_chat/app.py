@@ -17,7 +17,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from wsd_chat import commands
-from wsd_chat.chats import Chats
+from wsd_chat.chats import OFF_RECORD, Chats
 from wsd_chat.conversation import Conversation
 from wsd_chat.copying import chosen_text, last_code_block, put_into_clipboard
 from wsd_chat.layout import ChatLayout
@@ -86,6 +86,7 @@ class ChatApp(ChatLayout):
         self.set_interval(1 / FRAMES, self._listen)
         self.composer.focus()
         self.pairs.load(self.pairs.wanted)
+        self.status.note = OFF_RECORD if self.conversation.memory is not None else ""
         if self._first_chat is not None:
             self.start(self.chats.open(self._first_chat))
 

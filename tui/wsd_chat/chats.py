@@ -18,6 +18,9 @@ from wsd_chat.view import View
 STEP_S = 0.04
 """How often the end of a stopped reply is looked for."""
 
+OFF_RECORD = "off the record"
+"""What the status line shows of a chat that is kept in no file."""
+
 
 class Chats:
     """What can be done with whole chats. `system` is the system prompt that a new one begins with."""
@@ -43,11 +46,11 @@ class Chats:
             self._replies.turn.view = None
         view = self._view
         view.sub_title = self._conversation.title
-        view.status.note, view.status.branch = "off the record" if off_record else "", ""
+        view.status.note, view.status.branch = OFF_RECORD if off_record else "", ""
         view.status.progress = None
         view.transcript.choose(None)
         await view.transcript.show(shown)
-        view.refresh_list(self._conversation.chat)
+        view.refresh_list(self._conversation.listed)
         view.composer.focus()
 
     def new(self, *, off_record: bool = False) -> None:
@@ -74,7 +77,9 @@ class Chats:
         if self._conversation.chat is None:
             self._view.say("there is nothing to export yet", "warning")
         else:
-            self._view.ask_for("Export to (.md or .json)", f"chat-{self._conversation.chat}.md", self._export)
+            number = self._conversation.listed
+            name = "chat.md" if number is None else f"chat-{number}.md"
+            self._view.ask_for("Export to (.md or .json)", name, self._export)
 
     @in_order
     async def _export(self, name: str) -> None:
@@ -105,7 +110,7 @@ class Chats:
     @in_order
     async def _rename(self, title: str) -> None:
         self._view.sub_title = await self.thread.do(self._conversation.rename, title)
-        self._view.refresh_list(self._conversation.chat)
+        self._view.refresh_list(self._conversation.listed)
 
     def set_system(self, system: str | None) -> None:
         """Another system prompt for the next questions."""

@@ -64,6 +64,11 @@ class Conversation:
         """Where this chat is kept: in the file, or in memory if it is off the record."""
         return self.memory or self.store
 
+    @property
+    def listed(self) -> int | None:
+        """The chat's number in the list of chats; None if it is not there, or not yet."""
+        return self.chat if self.memory is None else None
+
     def entries(self) -> list[Entry]:
         """The branch that is shown."""
         return entries(self.current_store, self.head)

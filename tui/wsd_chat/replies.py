@@ -86,7 +86,7 @@ class Replies:
             await self._end.warn(str(error) if isinstance(error, WsdError) else f"internal error: {error!r}")
             return
         await self._answer(turn, settings)
-        self._view.refresh_list(self._conversation.chat)
+        self._view.refresh_list(self._conversation.listed)
         self._view.sub_title = conversation.title
 
     async def _entries(self, otherwise: list[Entry]) -> list[Entry]:

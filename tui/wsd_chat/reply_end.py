@@ -74,7 +74,7 @@ class ReplyEnd:
                 self._view.composer.put_back(outcome.text)
         except WsdError as error:
             self.report_once(str(error))
-        self._view.refresh_list(self._conversation.chat)
+        self._view.refresh_list(self._conversation.listed)
         await self.warn(message)
 
     async def warn(self, message: str) -> None:
@@ -124,4 +124,4 @@ class ReplyEnd:
             and (conversation.current_store, conversation.head) == (begun.store, begun.writer.id)
         ):
             await self._view.transcript.show(kept)
-        self._view.refresh_list(self._conversation.chat)
+        self._view.refresh_list(self._conversation.listed)
