@@ -45,6 +45,7 @@ def test_commands_are_listed_in_the_order_of_the_summary(command: str) -> None:
             "there is no option '--treshold'; did you mean '--threshold'? See wsd-local run --help.",
         ),
         ("run hi --zzz", "there is no option '--zzz'. See"),
+        ("fit -- demo --json", "there is an argument too many: '--json'; options stand before --. See"),
         ("--versoin", "there is no option '--versoin' before a command; did you mean '--version'?"),
         ("models --json", "there is no option '--json' before a command. See wsd-local models --help."),
         ("rnu hi", "there is no command 'rnu'; did you mean 'run'?"),

@@ -52,6 +52,8 @@ def _text(error: CycloptsError) -> str:
 
 def _unknown_option(option: str, known: list[str], place: str = "") -> str:
     name = option.split("=")[0]
+    if name in known:
+        return f"there is an argument too many: {short(option)}; options stand before --"
     return f"there is no option {short(name)}{place}{nearest(name, get_close_matches(name, known, 1))}"
 
 
