@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import complains, wsd
+from command_line import complains, wsd, wsd_process
 from hub_stand_in import COMMIT, Fault, HubStandIn, Repo
 from makers import Floats
 
@@ -441,19 +441,21 @@ def test_a_checkpoint_of_the_hub_is_fetched_and_converted(
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
         hub.next["get"] += [*(Fault() for name in files if not name.endswith(".safetensors")), Fault(cut=1000)]
-        done = wsd("models", "convert", "owner/Tiny", "--as", "tiny")
+        done = wsd_process("models", "convert", "owner/Tiny", "--as", "small")
         assert done.returncode == 0, done.stderr
         assert "bytes=1000-" in hub.ranges()
-        entry = known()["tiny"]
+        entry = known()["small"]
         assert (entry.origin, entry.repo, entry.revision) == ("made", "owner/Tiny", COMMIT)
         asked = len(hub.log)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         again = tmp_path / "again.gguf"
-        done = wsd("models", "convert", "owner/Tiny", "--as", "tiny-again", "--output", str(again))
+        done = wsd_process("models", "convert", "owner/Tiny", "--as", "small-again", "--output", str(again))
         assert done.returncode == 0, done.stderr
         assert again.read_bytes() == entry.path.read_bytes()
         assert len(hub.log) == asked
-        complains(wsd("models", "convert", "owner/Other"), 1, "owner/Other is not in the cache", "HF_HUB_OFFLINE")
+        complains(
+            wsd_process("models", "convert", "owner/Other"), 1, "owner/Other is not in the cache", "HF_HUB_OFFLINE"
+        )
 
 
 @pytest.mark.usefixtures("llama_cpp_source")
@@ -481,7 +483,7 @@ def test_names_that_the_catalog_has(hand_made: Path) -> None:
     for name in ("llama-3.1-8b", "laptop"):
         complains(wsd("models", "convert", str(hand_made), "--as", name), 2, f"something named '{name}' already")
     with HubStandIn() as hub:
-        done = wsd(
+        done = wsd_process(
             "models", "convert", "songff/Pilot-3B", "--as", "pilot-3b", env={**os.environ, "HF_ENDPOINT": hub.url}
         )
     complains(done, 3, "songff/Pilot-3B does not exist, or is private or gated")
