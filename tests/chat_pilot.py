@@ -65,16 +65,16 @@ class Brake:
     """The models pause after so many characters of text, until they are let go."""
 
     def __init__(self, app: ChatApp, after: int = 0) -> None:
-        self._left, self._going, tell = after, threading.Event(), app.models.publish
+        self._left, self._going, publish = after, threading.Event(), app.models.publish
 
-        def told(news: Any) -> None:
-            tell(news)
+        def published(news: Any) -> None:
+            publish(news)
             if isinstance(news, Emitted) and isinstance(news.event, Text):
                 self._left -= len(news.event.text)
                 if self._left < 0:
                     self._going.wait(30)
 
-        app.models.publish = told  # type: ignore[method-assign]
+        app.models.publish = published  # type: ignore[method-assign]
 
     def hold(self, after: int) -> None:
         """Pause again, after so many characters from here on."""
@@ -84,6 +84,18 @@ class Brake:
     def let_go(self) -> None:
         """From here on nothing waits."""
         self._going.set()
+
+
+async def stopped(app: ChatApp, pilot: Pilot[Any]) -> Brake:
+    """Ask about France and stop the reply after some 40 characters; the brake that held it is let go."""
+    brake = Brake(app, 60)
+    app.query_one(Composer).put(FRANCE)
+    await pilot.press("enter")
+    await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
+    await pilot.press("escape")
+    brake.let_go()
+    await answered(app, pilot)
+    return brake
 
 
 def texts(app: ChatApp) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, texts, until
+from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, stopped, texts, until
 from hub_stand_in import HubStandIn, Repo
 from textual.widgets import DataTable, Input, OptionList, Static
 from wsd_chat.app import ChatApp
@@ -68,13 +68,7 @@ async def test_the_draft_is_distinguished_with_and_without_colour(tmp_path: Path
 
 async def test_escape_stops_and_keeps_and_the_reply_goes_on(tmp_path: Path) -> None:
     async with chatting(tmp_path, **LONG) as (app, pilot):
-        brake = Brake(app, 60)
-        app.query_one(Composer).put(FRANCE)
-        await pilot.press("enter")
-        await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
-        await pilot.press("escape")
-        brake.let_go()
-        await answered(app, pilot)
+        brake = await stopped(app, pilot)
         part = texts(app)[1][1]
         assert len(part) > 40 and "stopped" in shown(app)
         brake.hold(60)
@@ -151,13 +145,7 @@ async def test_leaving_a_chat_whose_reply_is_being_written(tmp_path: Path) -> No
 
 async def test_a_stopped_reply_goes_on_with_another_pair(tmp_path: Path) -> None:
     async with chatting(tmp_path, **LONG) as (app, pilot):
-        brake = Brake(app, 60)
-        app.query_one(Composer).put(FRANCE)
-        await pilot.press("enter")
-        await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
-        await pilot.press("escape")
-        brake.let_go()
-        await answered(app, pilot)
+        brake = await stopped(app, pilot)
         part, before = texts(app)[1][1], app.models.pair
         app.pairs.load(app.pairs.wanted)
         await until(pilot, lambda: app.models.pair not in (None, before) and app.status.phase == "ready")

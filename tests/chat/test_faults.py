@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, texts, until
+from chat_pilot import EGG, FRANCE, LONG, Brake, answered, ask, chatting, shown, stopped, texts, until
 from textual.containers import VerticalScroll
 from textual.widgets import Input, OptionList
 from textual_plotext import PlotextPlot
@@ -124,13 +124,7 @@ async def test_a_chat_opened_while_the_pair_loads_stops_nothing(tmp_path: Path) 
 
 async def test_going_on_without_a_pair_leaves_a_stopped_reply_stopped(tmp_path: Path) -> None:
     async with chatting(tmp_path, **LONG) as (app, pilot):
-        brake = Brake(app, 60)
-        app.query_one(Composer).put(FRANCE)
-        await pilot.press("enter")
-        await until(pilot, lambda: len(texts(app)) == 2 and len(texts(app)[1][1]) > 40)
-        await pilot.press("escape")
-        brake.let_go()
-        await answered(app, pilot)
+        await stopped(app, pilot)
         head = app.conversation.head
         assert head is not None
         row = app.store.messages.get(head)
