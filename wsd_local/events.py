@@ -41,6 +41,31 @@ class Text(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenDetails:
+    """One token of a reply: the bytes that it stands for, and its log-probability (temperature 1), where it is known.
+
+    `alternatives` are the most probable tokens in its place, best first: id, bytes, log-probability.
+    """
+
+    id: int
+    bytes: bytes
+    source: Source
+    logprob: float | None
+    alternatives: tuple[tuple[int, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote(Event):
+    """The tokens that wrote the text since the last such event, where a reply is asked for them.
+
+    A token whose text is cut away whole (a stop string, stripped white space) is in none of them.
+    """
+
+    kind: ClassVar[str] = "wrote"
+    tokens: tuple[TokenDetails, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Checked(Event):
     """The base has scored draft tokens `start … start + len(probs) - 1` (indices of base tokens).
 

@@ -1,0 +1,57 @@
+"""The HTTP application: every protocol over one service.
+
+Contract: `create_app` starts nothing and loads nothing. What protects the server (keys, hosts, origins, sizes) is
+added around it by the caller.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from wsd_local.errors import WsdError
+from wsd_local.server.errors import ApiError, api_error, body_of
+from wsd_local.server.service import Service
+from wsd_local.version import __version__
+
+
+def create_app(service: Service) -> FastAPI:
+    """All endpoints over a service."""
+    app = FastAPI(title="wsd-local", version=__version__, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(WsdError, _wsd_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+def _answer(request: Request, error: ApiError) -> JSONResponse:
+    return JSONResponse(body_of(request.url.path, error), error.status, headers=error.headers)
+
+
+def _api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return _answer(request, error)
+
+
+def _wsd_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, WsdError)
+    return _answer(request, api_error(error))
+
+
+def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    """The first fault of a body that does not have the declared form, as 400 with the parameter's name."""
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"][1:])
+    where = place or "the body"
+    return _answer(request, ApiError(400, f"{where}: {fault['msg']}", param=place or None))
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return _answer(request, ApiError(error.status_code, str(error.detail), headers=headers))
