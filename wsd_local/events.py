@@ -48,7 +48,7 @@ class TokenDetails:
     """
 
     id: int
-    bytes: bytes
+    piece: bytes
     source: Source
     logprob: float | None
     alternatives: tuple[tuple[int, bytes, float], ...] = ()
