@@ -1,0 +1,240 @@
+"""Servers for tests: the application on a free port of this machine, in a thread of its own.
+
+`listening` serves any application; the fixtures in `tests/server/conftest.py` serve the embedded pair once for all
+tests (`server`), and services whose events a test writes down (`ScriptedService`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+
+import wsd_local
+from wsd_local.core.decoding import Counts
+from wsd_local.errors import WsdError
+from wsd_local.events import Event, Source, Text
+from wsd_local.prompts.messages import Prompt, conversation
+from wsd_local.prompts.raw import RawPrompt
+from wsd_local.runtime.reply import Finished, Part, Reply, Switch, Timings
+from wsd_local.server.service import (
+    Mode,
+    ReplyRequest,
+    ScoredToken,
+    ScoreRequest,
+    Scores,
+    ServedModel,
+    UnknownModelError,
+)
+
+NAMES: Mapping[Source, str] = {"draft": "scripted-draft", "base": "scripted-base"}
+
+
+@contextmanager
+def listening(app: Any, **options: Any) -> Iterator[str]:
+    """An ASGI application on a free port; the value is its URL without a slash at the end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, **options)
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    original = server.startup
+
+    async def startup(sockets: list[socket.socket] | None = None) -> None:
+        await original(sockets)
+        started.set()
+
+    server.startup = startup  # type: ignore[method-assign]
+
+    def work() -> None:
+        try:
+            asyncio.run(server.serve([listener]))
+        finally:
+            started.set()  # the test fails by its own request then
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    started.wait()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def served(pair: str) -> list[ServedModel]:
+    """The three models of a pair with made-up values."""
+    modes: dict[str, Mode] = {pair: "wsd", f"{pair}:base": "base", f"{pair}:draft": "draft"}
+    return [ServedModel(id, pair, mode, 0, 1000, NAMES, n_ctx=512, loaded=True) for id, mode in modes.items()]
+
+
+def finished(text: str, *, kept: str = "", **changes: Any) -> Finished:
+    """The end of a reply: `kept` was written by the draft, the rest by the base; one token for each word."""
+    switch = Switch(None, "none" if not kept else "draft_end", None, 6, 0.8)
+    values: dict[str, Any] = {
+        "messages": ({"role": "user", "content": "hello"},),
+        "text": text,
+        "finish_reason": "stop",
+        "draft": Part(NAMES["draft"], kept, len(kept.split()), len(kept.split())),
+        "base": Part(NAMES["base"], text[len(kept) :], len(text[len(kept) :].split())),
+        "switch": switch,
+        "timings": Timings(first_text_s=0.01, total_s=0.1, base_prompt_tokens=3, draft_prompt_tokens=3),
+        "tokens": (),
+        "discarded": "",
+        "counts": Counts(),
+        "prompt_ids": {"draft": [1, 2, 3], "base": [1, 2, 3]},
+    }
+    return Finished(Reply(**{**values, **changes}))
+
+
+Step = Event | BaseException | asyncio.Event
+"""What a scripted reply does next: emit, fail, or wait until a test sets the event."""
+
+
+class ScriptedService:
+    """A service whose replies are written down: each one emits the steps in turn.
+
+    Args:
+        steps: the steps of every reply; None: one word of the base.
+        pairs: names of the served pairs.
+        entering: what entering `replies` raises.
+        loading: what every call raises until it is None, as while models are loaded.
+
+    Attributes:
+        requests: what was asked for, in order.
+        left: the number of requests that were left before their last step.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step] | None = None,
+        *,
+        pairs: Sequence[str] = ("demo",),
+        entering: WsdError | None = None,
+        loading: WsdError | None = None,
+    ) -> None:
+        self.steps = [Text("Hello.", "base", 0.5), finished("Hello.")] if steps is None else steps
+        self.pairs, self.entering, self.loading = pairs, entering, loading
+        self.requests: list[Any] = []
+        self.left = 0
+
+    def models(self) -> Sequence[ServedModel]:
+        return [model for pair in self.pairs for model in served(pair)]
+
+    def replies(
+        self, request: ReplyRequest, count: int = 1
+    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[int, Event]]]:
+        return self._replies(request, count)
+
+    @asynccontextmanager
+    async def _replies(self, request: ReplyRequest, count: int) -> AsyncIterator[AsyncIterator[tuple[int, Event]]]:
+        self._accept(request.model, request)
+        if self.entering is not None:
+            raise self.entering
+        if not isinstance(request.prompt, RawPrompt):
+            conversation(request.prompt)
+        emitted = 0
+
+        async def events() -> AsyncIterator[tuple[int, Event]]:
+            nonlocal emitted
+            for step in self.steps:
+                for number in range(count):
+                    if isinstance(step, BaseException):
+                        raise step
+                    if isinstance(step, asyncio.Event):
+                        await step.wait()
+                    else:
+                        yield number, step
+                emitted += 1
+
+        try:
+            yield events()
+        finally:
+            self.left += emitted < len(self.steps)
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        self._accept(request.model, request)
+        top = tuple((number, bytes([97 + number]), -1.0 - number) for number in range(request.top))
+        return Scores(tuple(ScoredToken(i, _piece(i), -0.5, top) for i in request.tokens[request.start :]))
+
+    async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        self._accept(model, text)
+        return [1, *text.encode()] if bos else list(text.encode())
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
+        self._accept(model, tokens)
+        return b"".join(map(_piece, tokens))
+
+    async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
+        self._accept(model, messages)
+        text = "\n".join(f"{message['role']}: {message['content']}" for message in conversation(messages))
+        return {"draft": f"<{text}>", "base": f"[{text}]"}
+
+    def _accept(self, model: str, request: object) -> None:
+        if self.loading is not None:
+            raise self.loading
+        if model not in [one.id for one in self.models()]:
+            raise UnknownModelError(f"there is no model {model!r}")
+        self.requests.append(request)
+
+
+def _piece(token: int) -> bytes:
+    return bytes([token]) if 0 <= token < 256 else b""
+
+
+class OneAtATime(ScriptedService):
+    """The embedded pair through `wsd_local.load`, one reply at a time."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self._pair = wsd_local.load("demo", threads=1, **settings)
+
+    def close(self) -> None:
+        self._pair.close()
+
+    @asynccontextmanager
+    async def _replies(self, request: ReplyRequest, count: int) -> AsyncIterator[AsyncIterator[tuple[int, Event]]]:
+        self._accept(request.model, request)
+        mode = next(model.mode for model in self.models() if model.id == request.model)
+        settings = {"mode": mode, **request.settings}
+        runs = [iter(self._pair.stream(request.prompt, **settings)) for _ in range(count)]  # type: ignore[arg-type]
+        queue: asyncio.Queue[tuple[int, Event] | BaseException | None] = asyncio.Queue()
+        loop, stopped = asyncio.get_running_loop(), threading.Event()
+        thread = threading.Thread(target=_work, args=(runs, lambda item: _put(loop, queue, item), stopped))
+        thread.start()
+
+        async def events() -> AsyncIterator[tuple[int, Event]]:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+
+        try:
+            yield events()
+        finally:
+            stopped.set()
+            await asyncio.to_thread(thread.join)
+
+
+def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], item: object) -> None:
+    loop.call_soon_threadsafe(queue.put_nowait, item)
+
+
+def _work(runs: Iterable[Iterator[Event]], put: Callable[[object], None], stopped: threading.Event) -> None:
+    try:
+        for number, run in enumerate(runs):
+            for event in run:
+                put((number, event))
+                if stopped.is_set():
+                    return
+    except WsdError as error:
+        put(error)
+    finally:
+        for run in runs:
+            run.close()  # type: ignore[attr-defined]
+        put(None)
