@@ -31,6 +31,7 @@ from wsd_local.server.service import (
     ServedModel,
     UnknownModelError,
 )
+from wsd_local.settings import ReplySettings
 
 NAMES: Mapping[Source, str] = {"draft": "scripted-draft", "base": "scripted-base"}
 
@@ -122,6 +123,7 @@ class ScriptedService:
         self.pairs, self.entering, self.loading = pairs, entering, loading
         self.requests: list[Any] = []
         self.left = 0
+        self.defaults = ReplySettings()
 
     def models(self) -> Sequence[ServedModel]:
         return [model for pair in self.pairs for model in served(pair)]

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wsd_local.errors import WsdError
-from wsd_local.server.errors import ApiError, api_error, body_of
+from wsd_local.server.errors import ApiError, api_error, body_of, validation_error
 from wsd_local.server.service import Service
 from wsd_local.version import __version__
 
@@ -45,10 +45,7 @@ def _wsd_error(request: Request, error: Exception) -> JSONResponse:
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     """The first fault of a body that does not have the declared form, as 400 with the parameter's name."""
     assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"][1:])
-    where = place or "the body"
-    return _answer(request, ApiError(400, f"{where}: {fault['msg']}", param=place or None))
+    return _answer(request, validation_error(error.body, error.errors()))
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

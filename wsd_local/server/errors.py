@@ -6,9 +6,11 @@ alone, so that errors from before a protocol's own code (authorisation, size, JS
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
+from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError, printable
 from wsd_local.server.service import OverloadedError, UnavailableError, UnknownModelError
 
 
@@ -59,15 +61,57 @@ def api_error(error: WsdError) -> ApiError:
             return ApiError(500, message)
 
 
+def validation_error(body: Any, faults: Sequence[Mapping[str, Any]]) -> ApiError:
+    """A body that does not have the declared form, by the first parameter that is wrong.
+
+    Args:
+        body: what the client sent.
+        faults: pydantic's errors, each with its place after `body`.
+    """
+    first = faults[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is no JSON: {first.get('ctx', {}).get('error', 'it cannot be read')}")
+    same = [fault for fault in faults if fault["loc"][:2] == first["loc"][:2]]
+    place = max((_place(body, fault) for fault in same), key=len)  # of a union's alternatives the one that fits best
+    if not place:
+        return ApiError(400, "the body must be a JSON object, sent with the header Content-Type: application/json")
+    wanted = dict.fromkeys(_wanted(fault) for fault in faults if _place(body, fault) == place)
+    return ApiError(400, f"{place} {' or '.join(wanted)}", param=place)
+
+
+def _place(body: Any, fault: Mapping[str, Any]) -> str:
+    """The path of what is wrong inside the body, without the alternatives of unions that pydantic names in it."""
+    value, path = body, ""
+    for part in fault["loc"][1:]:
+        if isinstance(value, Mapping) and part in value:
+            value, path = value[part], f"{path}.{part}" if path else str(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value, path = value[part], f"{path}[{part}]"
+    if fault["type"] == "missing" and isinstance(value, Mapping):
+        path = f"{path}.{fault['loc'][-1]}" if path else str(fault["loc"][-1])
+    return path
+
+
+def _wanted(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return "is missing"
+    message = str(fault["msg"])
+    return (
+        re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message) if "should" in message else message
+    )
+
+
 def body_of(path: str, error: ApiError) -> dict[str, Any]:
     """The JSON object of an error for a client that requested `path`."""
+    message = printable(error.message)
     if path.startswith("/v1/messages"):
-        return {"type": "error", "error": {"type": _anthropic_type(error.status), "message": error.message}}
+        return {"type": "error", "error": {"type": _anthropic_type(error.status), "message": message}}
     if path.startswith("/api/"):
-        return {"error": error.message}
+        return {"error": message}
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     kind = {401: "authentication_error", 429: "rate_limit_error"}.get(error.status, kind)
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+    param = None if error.param is None else printable(error.param)
+    return {"error": {"message": message, "type": kind, "param": param, "code": error.code}}
 
 
 def _anthropic_type(status: int) -> str:

@@ -17,6 +17,7 @@ from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Event, Source
 from wsd_local.prompts.messages import Prompt
 from wsd_local.prompts.raw import RawPrompt
+from wsd_local.settings import ReplySettings
 
 Mode = Literal["wsd", "base", "draft"]
 
@@ -105,6 +106,11 @@ class Scores:
 
 class Service(Protocol):
     """Answers requests over the served pairs."""
+
+    @property
+    def defaults(self) -> ReplySettings:
+        """The settings of a reply whose request has none."""
+        ...
 
     def models(self) -> Sequence[ServedModel]:
         """All that clients may name, three for each pair."""

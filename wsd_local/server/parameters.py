@@ -1,0 +1,343 @@
+"""A client's parameters as settings of a reply, and refusals by name of what is not supported.
+
+Contract: a parameter that is None counts as not given. Nothing that is given is ignored: what has no meaning here is
+refused with its name, except for what `docs/guide/openai.md` lists as without effect. Values have llama.cpp's habits
+where OpenAI has none: a seed of -1 is drawn, -1 tokens are as many as fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
+
+from wsd_local.constraints.constraint import KINDS
+from wsd_local.errors import UsageError, nearest, short
+from wsd_local.fields import declared, spelled
+from wsd_local.server.errors import ApiError
+from wsd_local.settings import MOST, ReplySettings, changed
+
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "top_k": "top_k",
+        "min_p": "min_p",
+        "repeat_penalty": "repeat_penalty",
+        "repetition_penalty": "repeat_penalty",
+        "repeat_last_n": "repeat_last_n",
+        "frequency_penalty": "frequency_penalty",
+        "presence_penalty": "presence_penalty",
+        "seed": "seed",
+        "stop": "stop",
+        "stop_sequences": "stop",
+        "max_tokens": "max_tokens",
+        "max_completion_tokens": "max_tokens",
+        "max_output_tokens": "max_tokens",
+        "num_predict": "max_tokens",
+        "n_predict": "max_tokens",
+        "grammar": "grammar",
+        "json_schema": "json_schema",
+        "response_format": "json_schema",
+        "format": "json_schema",
+        "ignore_eos": "ignore_eos",
+    }
+)
+"""Names of parameters in any of the protocols, and the setting of `ReplySettings` that each of them is."""
+
+_SEEDS = 2**32 - 1
+"""Number of seeds; llama.cpp draws one for this number."""
+
+
+# -- bodies ----------------------------------------------------------------------------------------------------
+
+
+class Body(BaseModel):
+    """An object in a request: types are strict, as in JSON, and an unknown name is refused with the nearest one.
+
+    `place` is the name of an object inside the body, for messages.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=False)
+    place: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            refuse_unknown(value, [field.alias or name for name, field in cls.model_fields.items()], cls.place)
+        return value
+
+
+def refuse_unknown(given: Mapping[str, Any], known: list[str], place: str = "") -> None:
+    """Raise `ApiError` for a name that is not known, suggesting the nearest one.
+
+    Args:
+        given: an object of the request.
+        known: the names that it may have.
+        place: the object's own name, if it is inside another.
+    """
+    for name in given:
+        if name not in known:
+            full = f"{place}.{name}" if place else name
+            raise ApiError(400, f"there is no parameter {short(full)}{nearest(name, known)}", param=full)
+
+
+def unsupported(reason: str) -> WrapValidator:
+    """Metadata of a field: any value that is not of the field's type is refused with this reason."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            name = info.field_name or "the parameter"
+            raise ApiError(400, f"{name} is {short(value)}: {reason}", param=info.field_name) from None
+
+    return WrapValidator(check)
+
+
+Empty = Annotated[list[Any], Field(max_length=0)]
+"""A list with nothing in it."""
+
+NoTools = Annotated[Empty | None, unsupported("tools are not supported; leave it out")]
+NoToolChoice = Annotated[
+    Literal["none", "auto"] | None, unsupported("tools are not supported; leave it out, or give none or auto")
+]
+NotSupported = Annotated[None, unsupported("this is not supported; leave it out")]
+ServiceTier = Annotated[
+    Literal["auto", "default"] | None, unsupported("there are no tiers here; leave it out, or give auto or default")
+]
+
+
+# -- settings --------------------------------------------------------------------------------------------------
+
+
+def reply_settings(given: Mapping[str, Any], wsd: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Names and values of `ReplySettings` that a request asks for.
+
+    Args:
+        given: the request's parameters; those that are not in `SETTINGS` are left alone.
+        wsd: the request's object `wsd`.
+
+    Raises:
+        ApiError: a value is outside its range, or two parameters contradict each other; `param` names it.
+    """
+    found: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, value in given.items():
+        setting = SETTINGS.get(name)
+        if setting is None or value is None:
+            continue
+        meant = _MEANINGS[setting](value) if setting in _MEANINGS else value
+        _require_valid(name, setting, meant)
+        _require_same(names, found, name, setting, meant)
+        found[setting], names[setting] = meant, name
+    for setting, value in (wsd or {}).items():
+        if setting != EVENTS and value is not None:
+            meant = _MEANINGS[setting](value) if setting in _MEANINGS else value
+            _require_same(names, found, f"wsd.{setting}", setting, meant)
+            found[setting] = meant
+    if any(found.get(kind) is not None for kind in KINDS):
+        return {**dict.fromkeys(KINDS), **found}  # the server's own constraint does not hold
+    return found
+
+
+def _require_valid(name: str, setting: str, value: Any) -> None:
+    try:
+        changed(ReplySettings(), {setting: value})
+    except UsageError as error:
+        message = str(error).replace(f"{spelled(setting)} is", f"{name} is", 1)
+        raise ApiError(400, message, param=name) from None
+
+
+def _require_same(names: Mapping[str, str], found: Mapping[str, Any], name: str, setting: str, value: Any) -> None:
+    if setting in names and found[setting] != value:
+        other = names[setting]
+        raise ApiError(400, f"{other} and {name} are given and differ: they mean the same; leave one out", param=name)
+
+
+def _seed(value: int) -> int | None:
+    return None if value in (-1, _SEEDS) else value % _SEEDS
+
+
+def _tokens(value: int) -> int:
+    return MOST if value == -1 else value
+
+
+def _top_k(value: int) -> int:
+    return 0 if value == -1 else value
+
+
+def _stop(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _schema(value: Mapping[str, Any] | str) -> Mapping[str, Any] | str:
+    return {"type": "object"} if value == "json" else value
+
+
+_MEANINGS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"seed": _seed, "max_tokens": _tokens, "top_k": _top_k, "stop": _stop, "json_schema": _schema}
+)
+
+
+# -- constraints -----------------------------------------------------------------------------------------------
+
+
+class JsonSchema(Body):
+    """A JSON schema with a name, as OpenAI wraps it; the name, the description and `strict` change nothing here."""
+
+    place: ClassVar[str] = "response_format.json_schema"
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    """The form of an answer: text, any JSON object, or JSON by a schema. `schema` is llama.cpp's short spelling."""
+
+    place: ClassVar[str] = "response_format"
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    def schema_wanted(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer must follow; None for text.
+
+        Raises:
+            ApiError: a schema is missing, or given where none is used.
+        """
+        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
+        if self.json_schema is not None and self.schema_ is not None:
+            raise ApiError(400, "response_format has two schemas; leave one out", param="response_format")
+        if self.type == "json_schema" and schema is None:
+            raise ApiError(400, "response_format.json_schema.schema is missing", param="response_format.json_schema")
+        if schema is not None and (self.type == "text" or (self.type == "json_object" and self.json_schema)):
+            raise ApiError(
+                400,
+                f"response_format has a schema, and its type is {self.type}: give the type json_schema",
+                param="response_format.type",
+            )
+        if self.type == "text":
+            return None
+        return {"type": "object"} if schema is None else schema
+
+
+# -- the object wsd --------------------------------------------------------------------------------------------
+
+EVENTS = "events"
+"""The name in `wsd` by which a client asks for every event."""
+
+
+def _checked_wsd(value: Any) -> Any:
+    """The object `wsd`, with the names and types of the settings' declaration."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ApiError(400, f"wsd is {short(value)}: it must be an object", param="wsd")
+    known = [*declared(ReplySettings), EVENTS]
+    refuse_unknown(value, known, "wsd")
+    if not isinstance(value.get(EVENTS), bool | None):
+        raise ApiError(400, f"wsd.events is {short(value[EVENTS])}: it must be true or false", param="wsd.events")
+    given = {name: part for name, part in value.items() if name != EVENTS and part is not None}
+    pair = {"mode", "urial"} & set(given)  # neither is valid without the other
+    for names in ({name} for name in given if name not in pair):
+        _require_own(given, names)
+    if pair:
+        _require_own(given, pair)
+    return {**given, EVENTS: value.get(EVENTS) or False}
+
+
+def _require_own(given: Mapping[str, Any], names: set[str]) -> None:
+    meant = {name: _MEANINGS[name](given[name]) if _translates(name, given[name]) else given[name] for name in names}
+    try:
+        changed(ReplySettings(), meant)
+    except UsageError as error:
+        raise ApiError(400, f"wsd: {error}", param=f"wsd.{min(names)}") from None
+
+
+def _translates(name: str, value: Any) -> bool:
+    """Whether a value has a meaning of its own; one of the wrong type has none."""
+    return name in _MEANINGS and name != "stop" and isinstance(value, int) and not isinstance(value, bool)
+
+
+def _wsd_schema() -> dict[str, Any]:
+    """JSON schema of `wsd`, for the description of the interface."""
+    properties: dict[str, Any] = {EVENTS: {"type": "boolean", "description": "Send every event of the reply."}}
+    for name, field in declared(ReplySettings).items():
+        kinds = TypeAdapter(field.kind).json_schema()
+        options = [*kinds.get("anyOf", [kinds]), {"type": "null"}]
+        properties[name] = {"anyOf": [kind for i, kind in enumerate(options) if kind not in options[:i]]}
+        properties[name]["description"] = field.help
+    wsd = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {
+        "anyOf": [wsd, {"type": "null"}],
+        "title": "Wsd",
+        "description": "Settings of this program, by their names.",
+    }
+
+
+Wsd = Annotated[dict[str, Any] | None, BeforeValidator(_checked_wsd), WithJsonSchema(_wsd_schema())]
+"""A request's object `wsd`: settings of a reply by their own names, and `events`."""
+
+
+# -- what every request for a reply has ------------------------------------------------------------------------
+
+Stop = Annotated[str | list[str] | None, Field(description="Texts before which the reply ends.")]
+
+
+class ReplyBody(Body):
+    """Parameters that OpenAI's requests for a reply have in common."""
+
+    model: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    repetition_penalty: float | None = None
+    repeat_last_n: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    stop: Stop = None
+    max_tokens: int | None = None
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    ignore_eos: bool | None = None
+    stream: bool | None = None
+    truncate: bool | None = None
+    wsd: Wsd = None
+    user: str | None = None
+
+    @property
+    def events(self) -> bool:
+        """Whether the client asks for every event."""
+        return bool(self.wsd and self.wsd.get(EVENTS))
+
+    def settings(self) -> dict[str, Any]:
+        """Names and values of `ReplySettings` that the request asks for.
+
+        Raises:
+            ApiError: see `reply_settings`.
+        """
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        form: ResponseFormat | None = given.get("response_format")
+        if form is not None:
+            given["response_format"] = form.schema_wanted()
+        return reply_settings(given, self.wsd)
