@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replies import reply
 from wsd_chat.conversation import Begun, Conversation
-from wsd_chat.entries import Entry, entries, messages_of, tokens_of
+from wsd_chat.entries import Entry, entries
 
 from wsd_local.errors import UsageError
 from wsd_local.events import Checked, Switched, Text
 from wsd_local.store import ReplyWriter, Store, StoreError
+from wsd_local.store.reading import messages_of, tokens_of
 from wsd_local.store.replies import Replies
 
 
@@ -190,7 +191,7 @@ def test_the_tokens_of_a_reply_that_was_cut_are_its_texts() -> None:
         begun.writer.switched(Switched("threshold", 1, 2, 0.8))
         begun.writer.text(Text(" of mine", "base"))
         entry = talk.finish(begun, None)[-1]
-        found = tokens_of(entry, store.messages.tokens(entry.id))
+        found = tokens_of(entry.text, entry.report, store.messages.tokens(entry.id))
         assert [(token.text, token.source) for token in found] == [
             ("Great ", "draft"),
             ("answer", "draft"),

@@ -9,42 +9,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from wsd_chat.entries import Entry, entries
 from wsd_local.errors import UsageError
 from wsd_local.runtime.reply import Reply
-from wsd_local.store import GoneError, ReplyWriter, Store, StoreError
+from wsd_local.store import GoneError, ReplyWriter, Store, StoreError, turns
+from wsd_local.store.turns import FailedReply
 
 
 @dataclass(slots=True)
-class Begun:
-    """A reply that is in the store and can be written. `branch` ends in the question, or in the reply it continues.
+class Begun(turns.Begun):
+    """A reply that is in the store and can be written. `branch` ends in the question, or in the reply it continues."""
 
-    `question` is the text that was typed for it and `before` the head until then: both are needed to take it back.
-    """
-
-    store: Store
-    chat: int
-    writer: ReplyWriter
-    branch: list[Entry]
-    before: int | None
-    question: str | None = None
-    continues: bool = False
-
-    @property
-    def key(self) -> str:
-        """A name that no other reply has; each store counts its messages anew."""
-        return f"{id(self.store)}:{self.writer.id}"
-
-
-@dataclass(slots=True)
-class FailedReply:
-    """What is left of a reply that failed: `text` goes back into the composer; None if the reply stays."""
-
-    text: str | None
-    head: int | None
+    branch: list[Entry] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -130,35 +109,20 @@ class Conversation:
     def ask(self, text: str, parent: int | None, *, pair: str, settings: Mapping[str, Any]) -> Begun:
         """Keep a question and begin its reply."""
         self.settle()
-        store, before = self.current_store, self.head
+        store = self.current_store
         chat = self.chat if self.chat is not None else store.chats.create(pair=pair, system=self.system)
         self.chat = chat
-        question = store.messages.add(chat, parent, "user", text)
-        try:
-            writer = store.replies.begin(chat, question, pair=pair, settings=settings)
-            branch = entries(store, question)
-        except Exception:
-            with contextlib.suppress(StoreError):
-                self._take_back(store, chat, question, before)
-            raise
-        self.head = writer.id
+        begun = self._shown(turns.ask(store, chat, parent, text, before=self.head, pair=pair, settings=settings))
         self.title = self.title or store.chats.get(chat).title
-        return Begun(store, chat, writer, branch, before, text)
+        return begun
 
     def regenerate(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
         """Begin another reply to the last question; None if there is no question."""
         if self.chat is None or self.head is None:
             return None
         self.settle()
-        store, before = self.current_store, self.head
-        last = store.messages.get(before)
-        question = last.parent if last.role == "assistant" else last.id
-        if question is None:
-            return None
-        branch = entries(store, question)
-        writer = store.replies.begin(self.chat, question, pair=pair, settings=settings)
-        self.head = writer.id
-        return Begun(store, self.chat, writer, branch, before)
+        begun = turns.regenerate(self.current_store, self.head, pair=pair, settings=settings)
+        return None if begun is None else self._shown(begun)
 
     def continue_(self, *, pair: str, settings: Mapping[str, Any]) -> Begun | None:
         """Continue the last reply; None if there is none, or if it is complete.
@@ -168,14 +132,20 @@ class Conversation:
         if self.chat is None or self.head is None:
             return None
         self.settle()
-        row = self.current_store.messages.get(self.head)
-        if row.role != "assistant" or row.reply is None:
-            return None
-        if row.state == "finished" and row.reply.finish_reason != "length":
-            return None
-        branch = entries(self.current_store, row.id)
-        writer = self.current_store.replies.resume(row.id, pair=pair, settings=settings)
-        return Begun(self.current_store, self.chat, writer, branch, self.head, continues=True)
+        begun = turns.continue_(self.current_store, self.head, pair=pair, settings=settings)
+        return None if begun is None else self._shown(begun)
+
+    def _shown(self, begun: turns.Begun) -> Begun:
+        """The reply with the branch that it stands on, which is shown from now on."""
+        try:
+            branch = entries(begun.store, begun.head)
+        except Exception:
+            with contextlib.suppress(StoreError):
+                turns.fail(begun, "its branch cannot be read")
+            raise
+        self.head = begun.writer.id
+        own = {one.name: getattr(begun, one.name) for one in fields(begun)}
+        return Begun(**own, branch=branch)
 
     def finish(self, begun: Begun, reply: Reply | None) -> list[Entry]:
         """Keep a reply that came to its end, or with None was stopped before it began; returns its branch.
@@ -197,15 +167,11 @@ class Conversation:
 
     def fail(self, begun: Begun, message: str) -> FailedReply:
         """The reply failed. One of which nothing was written is taken back, with its question."""
-        begun.writer.fail(message)
-        store, row = begun.store, begun.store.messages.get(begun.writer.id)
-        if row.text or begun.continues:
-            return FailedReply(None, row.id)
-        first = row.id if begun.question is None or row.parent is None else row.parent
-        self._take_back(store, begun.chat, first, begun.before)
-        if self.current_store is store and self.chat == begun.chat and self.head == begun.writer.id:
-            self.head = begun.before
-        return FailedReply(begun.question, begun.before)
+        outcome = turns.fail(begun, message)
+        here = self.current_store is begun.store and self.chat == begun.chat and self.head == begun.writer.id
+        if here:
+            self.head = outcome.head
+        return outcome
 
     def close(self, begun: Begun | None, reply: Reply | None) -> None:
         """Keep what there is of the last reply; the program ends."""
@@ -214,11 +180,6 @@ class Conversation:
         finally:
             if begun is not None:
                 self.finish(begun, reply)
-
-    @staticmethod
-    def _take_back(store: Store, chat: int, message: int, head: int | None) -> None:
-        store.messages.withdraw(message)
-        store.messages.set_head(chat, head)
 
     def settle(self) -> None:
         """Write what could not be written."""

@@ -10,8 +10,6 @@ from itertools import takewhile
 from typing import Any
 
 from wsd_chat.markdown.source import source_of
-from wsd_local.core.decoding import ReplyToken
-from wsd_local.prompts.messages import Message
 from wsd_local.store import MessageRow, Store
 
 
@@ -81,34 +79,3 @@ def label(reason: str, confidence: float | None) -> str:
     if confidence is not None:
         return f"{confidence:.2f}"
     return {"draft_end": "end", "draft_limit": "limit", "user": "you"}.get(reason, reason)
-
-
-def messages_of(branch: list[Entry], system: str | None) -> list[Message]:
-    """What the models read. A reply that was stopped before its first word is left out."""
-    found: list[Message] = [{"role": "system", "content": system}] if system else []
-    for entry in branch:
-        if entry.text and (entry.role == "user" or entry.role == "assistant"):
-            found.append({"role": "user" if entry.role == "user" else "assistant", "content": entry.text})
-    return found
-
-
-def tokens_of(entry: Entry, kept: tuple[ReplyToken, ...]) -> tuple[ReplyToken, ...]:
-    """The tokens of a reply. Of one that ended early they are the texts as they came, with the scores known by then.
-
-    Such tokens have the id -1.
-    """
-    if kept or "pieces" not in entry.report:
-        return kept
-    checked = entry.report.get("checked") or {}
-    probs, windows = checked.get("probs") or [], checked.get("windows") or []
-    found: list[ReplyToken] = []
-    begin = drafted = 0
-    for length, source, prob in entry.report["pieces"]:
-        window = None
-        if source == "draft":
-            if drafted < len(probs):
-                prob, window = probs[drafted], windows[drafted] if drafted < len(windows) else None
-            drafted += 1
-        found.append(ReplyToken(-1, entry.text[begin : begin + length], source, prob, window))
-        begin += length
-    return tuple(found)

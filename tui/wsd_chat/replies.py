@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsd_chat.conversation import Conversation
-from wsd_chat.entries import Entry, label, messages_of
+from wsd_chat.entries import Entry, label
 from wsd_chat.model_jobs import Answering, Began, Emitted, Ended, Loaded, Loading
 from wsd_chat.next_settings import NextSettings
 from wsd_chat.pair_loading import PairLoading
@@ -24,6 +24,7 @@ from wsd_local.errors import WsdError
 from wsd_local.events import Checked, Notice, Reading, Switched, Text
 from wsd_local.runtime.reply import Finished, ReplyProgress
 from wsd_local.runtime.worker import TaskFailed, Worker
+from wsd_local.store.reading import messages_of
 
 LEAVE_S = 1.5
 """How long the end of the program waits for another program that locks the store."""

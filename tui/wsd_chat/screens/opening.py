@@ -14,12 +14,13 @@ from textual.app import App
 
 from wsd_chat.chats import Chats
 from wsd_chat.conversation import Conversation
-from wsd_chat.entries import Entry, entries, messages_of, tokens_of
+from wsd_chat.entries import Entry, entries
 from wsd_chat.next_settings import NextSettings
 from wsd_chat.pair_loading import PairLoading
 from wsd_chat.store_thread import StoreThread, in_order
 from wsd_local.runtime.worker import Worker
 from wsd_local.store import Preset
+from wsd_local.store.reading import messages_of, tokens_of
 
 
 class Screens:
@@ -46,7 +47,7 @@ class Screens:
 
         store = self._conversation.current_store
         branch = await self.thread.do(entries, store, reply.parent)
-        tokens = tokens_of(reply, await self.thread.do(store.messages.tokens, reply.id))
+        tokens = tokens_of(reply.text, reply.report, await self.thread.do(store.messages.tokens, reply.id))
         messages = messages_of(branch, self._conversation.system)
         self._app.push_screen(SwitchView(reply, tokens, messages, self._models))
 
