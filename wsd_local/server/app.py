@@ -25,6 +25,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(WsdError, _wsd_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
     return app
 
 
@@ -52,3 +53,8 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     return _answer(request, ApiError(error.status_code, str(error.detail), headers=headers))
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    """What nobody foresaw; it is raised again after the answer, for the server's log."""
+    return _answer(request, ApiError(500, "the server failed; its log says why"))

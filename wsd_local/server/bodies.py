@@ -1,0 +1,170 @@
+"""Bodies of requests: bounded, and sound JSON before a protocol sees them.
+
+Contract: pure ASGI. A body is read whole, with or without a Content-Length, and refused as soon as it is longer than
+allowed. What reaches the application is UTF-8 without a byte order mark, JSON of moderate depth, numbers that a float
+or 64 bits hold, and text that can be encoded again. Answers are not touched, so that streams stay streams.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wsd_local.errors import short
+from wsd_local.server.errors import ApiError
+from wsd_local.units import plural
+
+DEEPEST = 100
+"""Objects and lists within each other."""
+
+_DIGITS = 20
+"""A whole number of more digits and signs does not fit into 64 bits."""
+
+_JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json")
+_CURL_TYPE = "application/x-www-form-urlencoded"
+"""What curl sends with `-d` unless it gets a header; examples of Ollama's protocol are written so."""
+
+
+class Bodies:
+    """Reads and checks a request's body, then hands it on in one piece.
+
+    Args:
+        app: what receives the request.
+        most: the longest body in bytes.
+
+    Raises:
+        ApiError: the body is refused.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._check_length(headers)
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._most:
+                raise self._too_long()
+        if body:
+            _require_json_type(headers, scope["path"])
+            body = bytearray(checked(bytes(body)))
+            scope = {**scope, "headers": _as_json(scope["headers"])}
+        await self._app(scope, _once(bytes(body), receive), send)
+
+    def _check_length(self, headers: dict[str, str]) -> None:
+        text = headers.get("content-length", "0")
+        if not text.isdecimal():
+            raise ApiError(400, f"Content-Length is {short(text)}: it must be a number")
+        if len(text) > _DIGITS or int(text) > self._most:
+            raise self._too_long()
+
+    def _too_long(self) -> ApiError:
+        return ApiError(
+            413,
+            f"the body is longer than {plural(self._most, 'byte')}; send less, or start the server with --max-body",
+            code="request_too_large",
+            headers={"Connection": "close"},
+        )
+
+
+def _once(body: bytes, receive: Receive) -> Receive:
+    """A source that gives the body that was read, then what comes after it."""
+    given = False
+
+    async def next_message() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return next_message
+
+
+def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers with the content type that the body was found to have."""
+    return [(name, value) for name, value in headers if name != b"content-type"] + [
+        (b"content-type", b"application/json")
+    ]
+
+
+def _require_json_type(headers: dict[str, str], path: str) -> None:
+    kind, _, parameters = headers.get("content-type", "application/json").lower().partition(";")
+    is_plain_curl = kind.strip() == _CURL_TYPE and path.startswith("/api/") and "origin" not in headers
+    if not _JSON_TYPE.fullmatch(kind.strip()) and not is_plain_curl:
+        raise ApiError(400, f"Content-Type is {short(kind.strip())}: it must be application/json")
+    charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters)
+    if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
+        raise ApiError(400, f"the character set is {short(charset[1])}: JSON is sent in UTF-8")
+
+
+def checked(body: bytes) -> bytes:
+    """A body that is sound JSON, without a byte order mark.
+
+    Raises:
+        ApiError: it is not; the message says what is wrong with it.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"the body is not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_float, parse_int=_int)
+    except json.JSONDecodeError as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    _require_shallow(value)
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ApiError(400, "the body is not Unicode: it holds half of a surrogate pair") from None
+    return text.encode()
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ApiError(400, f"the body is not JSON: it holds {name}, and JSON has no such number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _too_large(text)
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise _too_large(text)
+    return int(text)
+
+
+def _too_large(text: str) -> ApiError:
+    return ApiError(400, f"the body holds a number that is too large: {text[:24]}{'…' if len(text) > 24 else ''}")
+
+
+def _too_deep() -> ApiError:
+    return ApiError(400, f"the body is nested too deeply: at most {DEEPEST} objects and lists within each other")
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        within = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not within:
+            return
+        level = [part for parts in within for part in parts if isinstance(part, dict | list)]
+    raise _too_deep()
