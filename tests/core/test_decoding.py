@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -232,7 +233,24 @@ def test_a_stop_string_in_the_draft_ends_drafting_and_the_reply() -> None:
     run = machine(CALM, PROMPT)
     list(pair.drive(run))
     assert (run.text, run.switch_reason, run.switch_index, run.finish_reason) == ("the fox", "stop", None, "stop")
-    assert pair.drafted == 3
+    assert (run.stop, pair.drafted) == ("\n\n[User]", 3)
+
+
+@pytest.mark.parametrize(
+    ("draft", "follows", "options", "stop"),
+    [
+        (b"the fox", "!\n[User] x", {}, "\n[User]"),
+        (b"the [Us", "er] x", {}, "[User]"),
+        (b"the fox", "!", {}, None),
+        (b"the fox is[User]", "", {"max_tokens": 2}, None),
+        (b"the fox", "!", {"on_draft_end": "stop"}, None),
+    ],
+)
+def test_the_stop_string_that_ended_a_reply_is_named(
+    draft: bytes, follows: str, options: dict[str, Any], stop: str | None
+) -> None:
+    run = finished([draft], follows, **options)
+    assert run.stop == stop and not run.text.endswith(stop or "nothing")
 
 
 def test_white_space_before_what_may_become_a_stop_string_waits_with_it() -> None:

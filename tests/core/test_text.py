@@ -15,7 +15,7 @@ pieces = st.lists(st.sampled_from(["a", "[User]", "[Us", "er]", "\n", "\n\n", "[
 def test_what_came_out_is_the_whole_text_cut_once(data: list[bytes]) -> None:
     outlet, out = Outlet(STOPS), ""
     for piece in data:
-        if not outlet.stopped:
+        if outlet.stop is None:
             out += "".join(text for text, _ in outlet.push(piece, "base"))
     out += "".join(text for text, _ in outlet.close("base"))
     assert out == cut(b"".join(data).decode(errors="replace"))[0]
@@ -68,5 +68,5 @@ def test_a_possible_stop_is_an_end_that_could_go_on_to_one(text: str) -> None:
 
 
 def test_of_stops_completed_together_the_longest_is_cut() -> None:
-    assert find_stop("well\n\n[User] x", STOPS) == 4
+    assert find_stop("well\n\n[User] x", STOPS) == (4, "\n\n[User]")
     assert find_stop("well [User", STOPS) is None

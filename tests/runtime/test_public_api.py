@@ -112,8 +112,11 @@ def test_two_pairs_live_side_by_side(pair: wsd.Pair) -> None:
 
 
 def test_stop_strings_can_be_given(pair: wsd.Pair) -> None:
-    whole = pair.reply(EGG).text
-    assert pair.reply(EGG, stop=[whole[10:15]]).text == whole[: whole.index(whole[10:15])]
+    whole = pair.reply(EGG)
+    stop = whole.text[10:15]
+    stopped = pair.reply(EGG, stop=["never written", stop])
+    assert stopped.text == whole.text[: whole.text.index(stop)]
+    assert (whole.stop, stopped.stop) == (None, stop)
 
 
 def test_a_closed_pair_says_so() -> None:

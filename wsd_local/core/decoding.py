@@ -41,7 +41,7 @@ from typing import Literal
 from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, common_prefix, token_texts
 from wsd_local.core.draft import DraftText
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
-from wsd_local.core.rules import Rule, Score, require_threshold
+from wsd_local.core.rules import Rule, Score, probability, require_threshold
 from wsd_local.core.text import Outlet
 from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
 
@@ -198,7 +198,7 @@ class Decoding:
         """
         self.counts.drafted_tokens += 1
         self._draft.write(piece, spelling)
-        if self._draft.has_stop:
+        if self._draft.stop is not None:
             self._close("stop")
         elif self.counts.drafted_tokens >= self.limits.draft_max_tokens:
             self._close("draft_limit")
@@ -339,8 +339,8 @@ class Decoding:
         """The model that continues wrote `token`."""
         self._now.tokens.append(token)
         self._base_logprobs.append(logprob)
-        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), _prob(logprob))
-        if self._outlet.stopped:
+        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), probability(logprob))
+        if self._outlet.stop is not None:
             self._finish("stop")
         elif self.reply_length >= self.limits.max_tokens:
             self._finish("length")
@@ -365,6 +365,11 @@ class Decoding:
     # -- what became of it -----------------------------------------------------------------------------------
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that ended the reply, None if something else did."""
+        return self._draft.stop if self.switch_reason == "stop" else self._outlet.stop
+
+    @property
     def discarded(self) -> str:
         """Draft text that was written but not kept."""
         return self._now.data[self._shown :].decode(errors="replace")
@@ -382,7 +387,7 @@ class Decoding:
         logprobs += [None] * (kept - len(logprobs)) + self._base_logprobs
         confidences = self._confidences[:kept] + [None] * len(ids)
         return [
-            ReplyToken(token, text, "draft" if i < kept else self._writer, _prob(logprob), confidences[i])
+            ReplyToken(token, text, "draft" if i < kept else self._writer, probability(logprob), confidences[i])
             for i, (token, text, logprob) in enumerate(zip(ids, texts, logprobs, strict=True))
             if text is not None
         ]
@@ -393,7 +398,3 @@ class Decoding:
         if pieces and not kept:
             pieces[0] = self._now.data[: self._shown] + pieces[0]
         return pieces
-
-
-def _prob(logprob: float | None) -> float | None:
-    return None if logprob is None else math.exp(logprob)

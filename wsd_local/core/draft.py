@@ -46,6 +46,7 @@ class DraftText:
         self._decoder = utf8_decoder()
         self._raw = ""
         self._over = False
+        self._stop: str | None = None
         self._seen = 0
 
     @property
@@ -57,9 +58,10 @@ class DraftText:
         return text if self._verbatim else text.lstrip()
 
     @property
-    def has_stop(self) -> bool:
-        """Whether the text contains a stop string."""
-        return find_stop(self.text, self._stops) is not None
+    def stop(self) -> str | None:
+        """The stop string that the text contains, or that it was cut before; None without one."""
+        found = find_stop(self.text, self._stops)
+        return self._stop if found is None else found[1]
 
     def write(self, piece: bytes, spelling: bytes) -> None:
         """Append a token's bytes; `spelling` replaces them as long as no text has begun, see `Decoding.drafted`."""
@@ -70,7 +72,8 @@ class DraftText:
         self._raw += self._decoder.decode(b"", final=True)
         self._over = True
         text = self.text
-        text = text[: find_stop(text, self._stops)]
+        if (found := find_stop(text, self._stops)) is not None:
+            text, self._stop = text[: found[0]], found[1]
         self._raw = text if self._exact else text.rstrip()
 
     def settle(self, need: int) -> bool:

@@ -125,6 +125,11 @@ def require_threshold(threshold: float) -> None:
         raise UsageError(f"threshold is {short(threshold)}: it must be a number of at least 0 (above 1: never switch)")
 
 
+def probability(logprob: float | None) -> float | None:
+    """The probability of a natural log-probability, where that is known."""
+    return None if logprob is None else math.exp(logprob)
+
+
 def geometric_mean(logprobs: Sequence[float]) -> float:
     """Geometric mean of the probabilities whose natural logarithms are given."""
     return math.exp(math.fsum(logprobs) / len(logprobs))

@@ -49,13 +49,13 @@ def settled_length(text: str) -> int:
     return min(word, run)
 
 
-def find_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where `text` must be cut for the stop string that is completed first, or None.
+def find_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """The stop string that is completed first, and where `text` must be cut for it, or None.
 
     Of several that are completed by the same character the longest counts.
     """
-    found = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
-    return min(found)[1] if found else None
+    found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found)[1:] if found else None
 
 
 def possible_stop(text: str, stops: Sequence[str]) -> int:
@@ -93,11 +93,11 @@ class Outlet:
 
     Joined, everything that `push` and `close` return equals the text of all bytes (UTF-8, broken bytes as
     U+FFFD), cut at the stop string that is completed first, with `strip` without surrounding white space
-    (with `verbatim` only at its end).
+    (with `verbatim` only at its end). `stop` is that stop string, None as long as there is none.
     """
 
     def __init__(self, stops: Sequence[str], *, strip: bool = False, verbatim: bool = False) -> None:
-        self.stopped = False
+        self.stop: str | None = None
         self._stops = tuple(stops)
         self.strips = strip
         self.strips_beginning = strip and not verbatim
@@ -114,16 +114,16 @@ class Outlet:
         return self._release(self._decoder.decode(b"", final=True), source, last=True)
 
     def _release(self, text: str, source: str, *, last: bool) -> list[tuple[str, str]]:
-        if self.stopped:
+        if self.stop is not None:
             return []
         if self.strips_beginning and not self._begun:
             text = text.lstrip()
             self._begun = bool(text)
         self._held.append((text, source))
         whole = "".join(held for held, _ in self._held)
-        cut = find_stop(whole, self._stops)
-        self.stopped = cut is not None
-        if cut is None:
+        if (found := find_stop(whole, self._stops)) is not None:
+            cut, self.stop = found
+        else:
             cut = len(whole) if last else len(whole) - possible_stop(whole, self._stops)
         if self.strips:
             cut = len(whole[:cut].rstrip())

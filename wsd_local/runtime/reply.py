@@ -103,7 +103,8 @@ class Constrained:
 class Reply:
     """A reply, whole or cancelled.
 
-    `prompt_ids` are the tokens of each model's prompt, `draft_ids` all tokens that the draft model wrote.
+    `prompt_ids` are the tokens of each model's prompt, `draft_ids` all tokens that the draft model wrote. `stop` is the
+    stop string that ended the reply, None if something else did.
     """
 
     messages: tuple[Message, ...]
@@ -121,6 +122,7 @@ class Reply:
     draft_ids: tuple[int, ...] = ()
     constraint: Constrained | None = None
     speculation: Speculated = field(default_factory=Speculated)
+    stop: str | None = None
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """Plain values for JSON; with `tokens` also each base token and the text that was not kept."""
@@ -128,6 +130,7 @@ class Reply:
             "messages": [dict(message) for message in self.messages],
             "text": self.text,
             "finish_reason": self.finish_reason,
+            "stop": self.stop,
             "draft": {
                 "model": self.draft.model,
                 "text": self.draft.text,

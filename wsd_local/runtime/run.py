@@ -277,6 +277,7 @@ class Run:
             messages=self.prepared.messages,
             text=machine.text,
             finish_reason=machine.finish_reason or "cancelled",
+            stop=machine.stop if machine.finish_reason == "stop" else None,
             draft=Part(self._names.get("draft"), machine.draft_text, kept, self._drafted(kept)),
             base=Part(self._names.get("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
             switch=Switch(
