@@ -105,7 +105,7 @@ def unsupported(reason: str) -> WrapValidator:
             return handler(value)
         except ValidationError:
             name = info.field_name or "the parameter"
-            raise ApiError(400, f"{name} is {short(value)}: {reason}", param=info.field_name) from None
+            raise ApiError(400, f"{name}: {reason}", param=info.field_name) from None
 
     return WrapValidator(check)
 
@@ -116,6 +116,9 @@ Empty = Annotated[list[Any], Field(max_length=0)]
 NoTools = Annotated[Empty | None, unsupported("tools are not supported; leave it out")]
 NoToolChoice = Annotated[
     Literal["none", "auto"] | None, unsupported("tools are not supported; leave it out, or give none or auto")
+]
+NoBias = Annotated[
+    Annotated[dict[str, Any], Field(max_length=0)] | None, unsupported("it is not supported; leave it out")
 ]
 NotSupported = Annotated[None, unsupported("this is not supported; leave it out")]
 ServiceTier = Annotated[

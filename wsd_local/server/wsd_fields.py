@@ -58,11 +58,11 @@ class ReplyFields:
         values = event.as_dict()
         return {values.pop("event"): values}
 
-    def of_end(self, event: Finished, *, whole: bool = False) -> dict[str, Any]:
+    def of_end(self, reply: Reply, *, whole: bool = False) -> dict[str, Any]:
         """The object at the end of a reply; with the draft's text if the answer is sent as a whole."""
-        fields = reply_fields(event.reply)
+        fields = reply_fields(reply)
         if whole:
-            fields["draft"]["text"] = event.reply.draft.text
+            fields["draft"]["text"] = reply.draft.text
         if self._notices:
             fields["notices"] = self._notices
         return fields

@@ -1,0 +1,93 @@
+"""Answers that are sent while they are written, and clients that go away.
+
+Contract: whatever ends a response, what it holds is released: the replies of a client that went away are stopped, in
+every phase. A stream that has begun reports an error in the protocol's own form and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from wsd_local.errors import WsdError
+from wsd_local.server.errors import ApiError, api_error, body_of
+
+T = TypeVar("T")
+
+PING_SECONDS = 5
+"""Time without an event after which a comment keeps the connection alive, as while a long prompt is read."""
+
+GONE = 499
+"""Status of an answer that nobody receives, as other servers log it."""
+
+
+class EventStream(EventSourceResponse):
+    """A stream of server-sent events that releases what `held` holds when it ends, however it ends."""
+
+    def __init__(self, held: AsyncExitStack, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, ping=PING_SECONDS, sep="\n")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        async with self._held:
+            await super().__call__(scope, receive, send)
+
+
+def sent(value: Any, name: str | None = None) -> bytes:
+    """A value as an event, with the event's name where the protocol has names."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode() if name else f"data: {text}\n\n".encode()
+
+
+async def with_errors(path: str, events: AsyncIterator[bytes], name: str | None = None) -> AsyncIterator[bytes]:
+    """The events, and an error that ends them as an event of its own.
+
+    Args:
+        path: the request's, which decides the error's form.
+        events: those of the stream.
+        name: the error's name where the protocol has names.
+    """
+    try:
+        async for event in events:
+            yield event
+    except ApiError as error:
+        yield sent(body_of(path, error), name)
+    except WsdError as error:
+        yield sent(body_of(path, api_error(error)), name)
+    except Exception:
+        logging.getLogger(__name__).exception("an answer ended with an error")
+        yield sent(body_of(path, ApiError(500, "the server failed; its log says why")), name)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away.
+
+    Raises:
+        ApiError: the client went away; nobody receives it.
+    """
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnect(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ApiError(GONE, "the client went away")
+    finally:
+        for one in (task, gone):
+            one.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await one
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
