@@ -295,7 +295,7 @@ class ScriptedContext:
                 position, question.row = question.row, question.row + 1
                 question.answer(position, row)
 
-    def score(self, row: int, token: int, *, distribution: bool = False) -> Score:
+    def score(self, row: int, token: int, *, distribution: bool = False, top: int = 0) -> Score:
         logprob = self._logprob([*self._rows[row], token])
         return Score(logprob, 1.0, 0.0) if distribution else Score(logprob)
 

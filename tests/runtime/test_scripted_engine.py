@@ -105,7 +105,7 @@ def test_the_engine_gives_the_plain_answer(
     shown = "".join(event.text for event in stage.engine.drive(job) if isinstance(event, Text))
     base = Pair([], stage.follows)
     answer = plain_answer(stage.vocabulary, PROMPT, draft, base, window, threshold, max_tokens)
-    machine = job.machine
+    machine = job.decoding
     found = (machine.switch_index, machine.switch_reason, machine.text, machine.finish_reason)
     assert found == (answer.index, answer.reason, answer.text, answer.finish)
     assert shown == machine.text
@@ -144,9 +144,9 @@ def test_a_stop_between_evaluations_can_be_gone_on_with(after: int) -> None:
         assert stage.engine.advance([job])
     stage.signal.given = True
     list(stage.engine.drive(job))
-    assert job.machine.phase is not Phase.DONE
+    assert job.decoding.phase is not Phase.DONE
     list(stage.engine.drive(job))
-    assert (job.machine.text, job.machine.switch_index) == (expected.machine.text, expected.machine.switch_index)
+    assert (job.decoding.text, job.decoding.switch_index) == (expected.decoding.text, expected.decoding.switch_index)
 
 
 def test_a_draft_that_fails_while_it_proposes_is_done_without() -> None:
@@ -161,7 +161,7 @@ def test_a_draft_that_fails_while_it_proposes_is_done_without() -> None:
     failing = stage.contexts["draft"]
     assert isinstance(failing, ScriptedContext)
     assert failing.evaluations == needed.evaluations + 2  # never used again
-    assert job.machine.text == expected.machine.text
+    assert job.decoding.text == expected.decoding.text
     again = Stage("the fox", " is", fails=(2,))
     with pytest.raises(WsdError, match="scripted"):
         list(again.engine.drive(again.job(2, 2.0, bounds(stops=STOPS))))

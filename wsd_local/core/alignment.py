@@ -6,7 +6,7 @@ border between tokens; positions are bytes of the text, because a token can end 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -24,6 +24,18 @@ class Vocabulary(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for."""
         ...
+
+
+class After:
+    """A vocabulary for texts after given tokens, which need not be those that the vocabulary would write."""
+
+    def __init__(self, tokens: Sequence[int], plain: Callable[[str], list[int]], piece: Callable[[int], bytes]) -> None:
+        self._tokens, self._plain = list(tokens), plain
+        self.piece = piece
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens, and those of the text alone."""
+        return [*self._tokens, *self._plain(text)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,8 +138,8 @@ class TokenContext(Protocol):
         """
         ...
 
-    def score(self, row: int, token: int, *, distribution: bool = False) -> Score:
-        """The score of `token` in a row; `distribution` adds top-1 probability and entropy."""
+    def score(self, row: int, token: int, *, distribution: bool = False, top: int = 0) -> Score:
+        """The score of `token` in a row; `distribution` adds top-1 probability and entropy, `top` the best tokens."""
         ...
 
     def best(self, row: int) -> int:

@@ -16,11 +16,15 @@ class NextDraftToken:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTokens:
-    """Let the base hold `tokens` and score `tokens[start:]`, with top-1 probability and entropy if `distribution`."""
+    """Let the base hold `tokens` and score `tokens[start:]`, with top-1 probability and entropy if `distribution`.
+
+    `top` most probable tokens are wanted in each place.
+    """
 
     tokens: Sequence[int]
     start: int
     distribution: bool = False
+    top: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,14 @@ class Score:
     """The base's view of one draft token, from its plain distribution at temperature 1.
 
     `logprob` is the token's natural log-probability. `top1` is the largest probability of the distribution and
-    `entropy` its entropy in nats; both are None unless the rule needs the distribution.
+    `entropy` its entropy in nats; both are None unless the rule needs the distribution. `top` are the most probable
+    tokens in its place, best first, with their log-probabilities, where they were asked for.
     """
 
     logprob: float
     top1: float | None = None
     entropy: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class Rule(Protocol):

@@ -29,7 +29,7 @@ from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.batch import Batch, Part
-from wsd_local.llama.logits import distribution_of, log_softmax_at, logits_of
+from wsd_local.llama.logits import best_of, distribution_of, log_softmax_at, logits_of
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.snapshots import STRIDE, Snapshots
@@ -158,11 +158,14 @@ class Context:
         assert self._handle is not None
         return int(sampler.sample(self._handle, row))
 
-    def score(self, row: int, token: int, *, distribution: bool = False) -> Score:
-        """The score of `token` in a row of the last evaluation; `distribution` adds top-1 probability and entropy."""
+    def score(self, row: int, token: int, *, distribution: bool = False, top: int = 0) -> Score:
+        """The score of `token` in a row of the last evaluation.
+
+        `distribution` adds top-1 probability and entropy, `top` so many of the most probable tokens.
+        """
         logits = self._logits(row)
-        logprob = log_softmax_at(logits, token)
-        return Score(logprob, *distribution_of(logits)) if distribution else Score(logprob)
+        top1, entropy = distribution_of(logits) if distribution else (None, None)
+        return Score(log_softmax_at(logits, token), top1, entropy, best_of(logits, top) if top else ())
 
     def best(self, row: int) -> int:
         """The most probable token in a row of the last evaluation."""

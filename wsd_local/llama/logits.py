@@ -31,3 +31,13 @@ def distribution_of(logits: npt.NDArray[np.float32]) -> tuple[float, float]:
     total = weights.sum()
     shifted[weights == 0] = 0  # the limit of p log p; -inf times 0 is not a number
     return float(1 / total), float(np.log(total) - weights.dot(shifted) / total)
+
+
+def best_of(logits: npt.NDArray[np.float32], count: int) -> tuple[tuple[int, float], ...]:
+    """The `count` tokens of the largest logits, best first, and the natural logs of their softmax."""
+    count = min(count, len(logits))
+    top = logits.max()
+    total = np.log(np.exp(logits - top).sum(dtype=np.float64))
+    best = np.argpartition(logits, len(logits) - count)[len(logits) - count :]
+    best = best[np.lexsort((best, -logits[best]))]
+    return tuple((int(token), float(logits[token] - top - total)) for token in best)

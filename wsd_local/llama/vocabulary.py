@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -52,8 +52,8 @@ class Vocabulary(ABC):
         tokens = self.tokenize_text(text)
         return tokens if self.bos is None else [self.bos, *tokens]
 
-    def tokenize_text(self, text: str) -> list[int]:
-        """Tokens of `text` alone, all of it plain text."""
+    def tokenize_text(self, text: str, *, special: bool = False) -> list[int]:
+        """Tokens of `text` alone: all of it plain text, or with `special` control tokens where they are spelled."""
         if not text:
             return []
         data = text.encode()
@@ -61,7 +61,7 @@ class Vocabulary(ABC):
         while count < 0:  # a negative count is the room that it needs
             buffer = np.empty(-count, dtype=np.int32)
             pointer = buffer.ctypes.data_as(llama_cpp.llama_token_p)
-            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), pointer, len(buffer), False, False)
+            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), pointer, len(buffer), False, special)
         return list(map(int, buffer[:count].tolist()))
 
     def tokenize_template(self, text: str, mask: str) -> list[int]:
@@ -114,6 +114,10 @@ class Vocabulary(ABC):
     def spelling(self, token: int) -> str:
         """How a token is written, control tokens too."""
         return self._piece(token, special=True).decode(errors="replace")
+
+    def spelled_out(self, tokens: Sequence[int]) -> str:
+        """How tokens are written, control tokens too."""
+        return b"".join(self._piece(token, special=True) for token in tokens).decode(errors="replace")
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)

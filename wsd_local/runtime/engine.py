@@ -97,13 +97,13 @@ class Engine:
         request = job.request()
         if isinstance(request, NextDraftToken):
             if self._is_over(job, job.draft_sampler):
-                job.machine.draft_ended()
+                job.decoding.draft_ended()
                 request = job.request()
             elif len(job.draft_tokens) >= self._context("draft").n_ctx:
-                job.machine.draft_ended("draft_limit")
+                job.decoding.draft_ended("draft_limit")
                 request = job.request()
         if isinstance(request, NextBaseToken) and self._is_over(job, job.base_sampler, request.tokens):
-            job.machine.base_ended()
+            job.decoding.base_ended()
             return None
         if request is None or job.error is not None:
             return None
@@ -119,10 +119,10 @@ class Engine:
         """Whether a constraint lets nothing follow the text of a sampler, which begins after `tokens` if it has not."""
         if sampler is None:
             return False
-        prompt = job.machine.prompt_length
+        prompt = job.decoding.prompt_length
         try:
             if tokens and not sampler.begun:  # once, because the tokens are copied for it
-                sampler.begin(tokens[:prompt], tokens[prompt:], job.machine.opening)
+                sampler.begin(tokens[:prompt], tokens[prompt:], job.decoding.opening)
             return sampler.over
         except WsdError as error:  # of this job alone
             job.error = error
@@ -138,16 +138,16 @@ class Engine:
             try:
                 token = draft.sample(row, sampler)
             except DeadEndError:  # the base may know how to write it
-                job.machine.draft_ended("draft_limit")
+                job.decoding.draft_ended("draft_limit")
                 return
-            if job.machine.counts.drafted_tokens:
+            if job.decoding.counts.drafted_tokens:
                 job.stopwatch.draft_s += job.stopwatch.clock() - begun
                 job.stopwatch.draft_steps += 1
             if draft.model.is_eog(token):
-                job.machine.draft_ended()
+                job.decoding.draft_ended()
             else:
                 job.draft_tokens.append(token)
-                job.machine.drafted(draft.model.piece(token), job.spelled.get(token, b""))
+                job.decoding.drafted(draft.model.piece(token), job.spelled.get(token, b""))
 
         return self._guarded(job, job.draft_tokens, len(job.draft_tokens) - 1, answer)
 
@@ -159,9 +159,9 @@ class Engine:
                 job.machine.scored(found)
                 return
             context, token = self._context(job.writes), request.tokens[position + 1]
-            found.append(context.score(row, token, distribution=request.distribution))
+            found.append(context.score(row, token, distribution=request.distribution, top=request.top))
             if job.proposals is not None:  # would the base have written it?
-                greedy = job.base_sampler.greedy
+                greedy = job.writer.greedy
                 job.outcome.agreed.append(context.best(row) == token if greedy else math.exp(found[-1].logprob))
 
         return self._guarded(job, request.tokens, request.start - 1, answer)
@@ -171,7 +171,7 @@ class Engine:
         if job.proposals is None or not self._alone:
             return ()
         context = self._context(job.writes)
-        left = job.machine.limits.max_tokens - job.machine.reply_length
+        left = job.decoding.limits.max_tokens - job.decoding.reply_length
         most = min(context.n_rows, context.n_ctx - len(tokens), left) - 1
         try:
             return job.proposals.propose(tokens, most, _JobSequences(self, job))
@@ -184,14 +184,14 @@ class Engine:
 
     def _next_base_token(self, job: Job, tokens: Sequence[int], proposed: Sequence[int], begun: float) -> Question:
         """The next token, and those after it as long as they are the ones that were proposed."""
-        sampler, watch, alone = job.base_sampler, job.stopwatch, self._alone
+        sampler, watch, alone = job.writer, job.stopwatch, self._alone
         timed = watch.base_begun  # the first evaluation may carry a prompt
         expected = [*tokens, *proposed]
         refused = False
 
         def answer(position: int, row: int) -> None:
             nonlocal begun, refused
-            if refused or job.machine.phase is Phase.DONE:
+            if refused or job.decoding.phase is Phase.DONE:
                 return
             writer = self._context(job.writes)
             token = writer.sample(row, sampler)
@@ -207,11 +207,11 @@ class Engine:
                 job.outcome.written += 1
                 job.outcome.accepted += not refused
             if writer.model.is_eog(token):
-                job.machine.base_ended()
+                job.decoding.base_ended()
             else:
-                job.machine.continued(token, logprob)
+                job.decoding.continued(token, logprob)
                 if sampler.over:
-                    job.machine.base_ended()
+                    job.decoding.base_ended()
 
         return self._guarded(job, expected, len(tokens) - 1, answer)
 
@@ -247,6 +247,8 @@ class Engine:
         before, begun = context.evaluated, clock()
         context.step(list(chosen.values()))
         for job, question in chosen.items():
+            if question.begun is not None or question.done:
+                job.cached.setdefault(role, question.end if question.begun is None else question.begun)
             if question.begun is not None:
                 job.has_read(role, len(context.held(question.seq)) - question.begun, question.end - question.begun)
             if self._alone:

@@ -6,12 +6,14 @@ Contract: a job belongs to one engine at a time; only `steering` may be used fro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from wsd_local.core.contexts import Question, TokenSampler
 from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.requests import Request
+from wsd_local.core.rules import Score
 from wsd_local.core.speculation import Evaluation
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Reading, Source
@@ -20,6 +22,32 @@ from wsd_local.runtime.stopwatch import Stopwatch
 
 LONG_READING = 200
 """Tokens from which on the reading of a text takes long enough to be reported."""
+
+
+class Machine(Protocol):
+    """What a job is about: a reply, or the scoring of given tokens."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        ...
+
+    @property
+    def shown_tokens(self) -> int:
+        """Tokens of a reply that are final."""
+        ...
+
+    def request(self) -> Request | None:
+        """What is needed next, if anything."""
+        ...
+
+    def scored(self, scores: Sequence[Score]) -> None:
+        """Receive the scores that `ScoreTokens` asks for."""
+        ...
+
+    def take_events(self) -> Iterator[Event]:
+        """What became final since the last call."""
+        ...
 
 
 @dataclass(slots=True)
@@ -33,16 +61,16 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One reply in progress.
+    """One reply, or one scoring of given tokens, in progress.
 
     `draft_tokens` is the draft's prompt and what it has written; `spelled` has the spellings of its control tokens that
     mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `names` are
     those of the models in events. What is added to `steering`, from any thread, is applied to the machine before the
-    next request. `error` ended the job.
+    next request. `error` ended the job. `cached` counts the tokens that were in the KV cache when a model began.
     """
 
-    machine: Decoding
-    base_sampler: TokenSampler
+    machine: Machine
+    base_sampler: TokenSampler | None = None
     draft_sampler: TokenSampler | None = None
     proposals: Proposals | None = None
     draft_tokens: list[int] = field(default_factory=list)
@@ -52,6 +80,7 @@ class Job:
     names: Mapping[Source, str] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     evaluated: dict[Source, int] = field(default_factory=dict)
+    cached: dict[Source, int] = field(default_factory=dict)
     steering: deque[Callable[[Decoding], None]] = field(default_factory=deque)
     error: WsdError | None = None
     waits_for: tuple[Source, Question] | None = None
@@ -69,6 +98,18 @@ class Job:
             yield event
 
     @property
+    def decoding(self) -> Decoding:
+        """The state machine of a reply."""
+        assert isinstance(self.machine, Decoding)
+        return self.machine
+
+    @property
+    def writer(self) -> TokenSampler:
+        """Chooses the tokens of the model that continues a reply."""
+        assert self.base_sampler is not None
+        return self.base_sampler
+
+    @property
     def over(self) -> bool:
         """Whether the reply is done or failed."""
         return self.error is not None or self.machine.phase is Phase.DONE
@@ -76,7 +117,7 @@ class Job:
     def request(self) -> Request | None:
         """What the machine needs next, if anything."""
         while self.steering:
-            self.steering.popleft()(self.machine)
+            self.steering.popleft()(self.decoding)
         return None if self.error is not None else self.machine.request()
 
     def has_read(self, role: Source, done: int, total: int) -> None:

@@ -20,6 +20,7 @@ from wsd_local.library.catalog import PairEntry
 from wsd_local.library.resolve import model_of_pair, model_path, named_pair
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Prompt
+from wsd_local.prompts.raw import RawPrompt
 from wsd_local.prompts.templates import Template
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.fleet import Failed, Fleet
@@ -185,34 +186,38 @@ class Pair:
 
     def start(
         self,
-        prompt: Prompt,
+        prompt: Prompt | RawPrompt,
         *,
         left_out: int | None = None,
         busy: Busy | None = None,
+        whole: bool = False,
+        details: int | None = None,
         **overrides: Any,
     ) -> Run:
         """Prepare a reply; nothing is evaluated yet.
 
         Args:
-            prompt: the user's text, or messages.
+            prompt: the user's text, or messages; or a `RawPrompt`, which is continued as it is.
             left_out: turns that an earlier reply of the same session has left out; None outside sessions.
             busy: what the reply does if the pair is in use when its first event is requested; None: the pair's default.
+            whole: whether a conversation that does not fit is an error; else its oldest turns are left out.
+            details: also emit `Wrote` events, with at most so many alternatives for each token.
             overrides: settings of this reply.
 
         Raises:
             UsageError: the prompt or a setting is wrong.
             FitError: the newest message alone does not fit into a context.
         """
-        return start(self, prompt, left_out=left_out, busy=busy, **overrides)
+        return start(self, prompt, left_out=left_out, busy=busy, whole=whole, details=details, **overrides)
 
-    def stream(self, prompt: Prompt, **overrides: Any) -> Generator[Event, None, None]:
+    def stream(self, prompt: Prompt | RawPrompt, **overrides: Any) -> Generator[Event, None, None]:
         """Answer, event by event; the last one is `Finished` with the whole `Reply`.
 
         The prompt is checked, and the pair taken, when the first event is requested.
         """
         yield from self.start(prompt, **overrides).events()
 
-    def reply(self, prompt: Prompt, **overrides: Any) -> Reply:
+    def reply(self, prompt: Prompt | RawPrompt, **overrides: Any) -> Reply:
         """Answer, and return when the reply is complete."""
         started = self.start(prompt, **overrides)
         for _ in started.events():

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wsd_local.core.alignment import TokenisedPrompt
-from wsd_local.errors import FitError, room_advice
+from wsd_local.errors import FitError, UsageError, room_advice
 from wsd_local.events import Source
 from wsd_local.prompts.base_format import BaseFormat, urial_format
 from wsd_local.prompts.messages import Message, trimmed
+from wsd_local.prompts.raw import RawPrompt
 from wsd_local.prompts.templates import never
 from wsd_local.runtime.loading import LoadedModels, roles_of
 from wsd_local.settings import ReplySettings
@@ -54,31 +55,37 @@ class Prepared:
 
 def prepare(
     models: LoadedModels,
-    messages: Sequence[Message],
+    messages: Sequence[Message] | RawPrompt,
     settings: ReplySettings,
     *,
     left_out: int | None = None,
+    whole: bool = False,
     cancelled: Callable[[], bool] = never,
 ) -> Prepared:
     """The prompts of a reply to a conversation; its oldest turns are left out if it does not fit.
 
     Args:
         models: loaded for the mode of `settings`.
-        messages: the conversation.
+        messages: the conversation, or what is to be continued as it is.
         settings: those of the reply.
         left_out: turns that an earlier reply of the same session has left out; more of them are left out at once, so
             that the beginning of the prompt rarely changes. None: as few as possible.
+        whole: whether it is an error that turns would have to be left out.
         cancelled: whether to stop; called while a template is rendered.
 
     Raises:
-        FitError: the newest message alone does not fit.
+        FitError: the newest message alone does not fit, or not all of them and `whole` is true.
         ModelError: the draft's template refuses the conversation.
         CancelledError: `cancelled` returned True.
     """
-    form = models.base_format if settings.urial is None else urial_format(settings.urial)
-    tried: dict[int, Prepared] = {}
     sizes = {role: models.n_ctx(role) for role in roles_of(settings.mode)}
     reserve = settings.window + RESERVE
+    if isinstance(messages, RawPrompt):
+        found = _as_it_is(models, messages, settings.mode)
+        _require_room(models, found, sizes, reserve)
+        return found
+    form = models.base_format if settings.urial is None else urial_format(settings.urial)
+    tried: dict[int, Prepared] = {}
 
     def prepared(trial: Sequence[Message]) -> Prepared:
         if len(trial) not in tried:
@@ -89,17 +96,44 @@ def prepare(
         prompts = prepared(trial).prompts
         return all(len(prompts[role].tokens) + reserve + share * n_ctx <= n_ctx for role, n_ctx in sizes.items())
 
+    if whole:
+        _require_room(models, prepared(messages), sizes, reserve)
     roomy = None if left_out is None else lambda trial: fits(trial, ROOM_FOR_LATER)
-    found, dropped = trimmed(messages, fits, roomy, left_out or 0)
-    whole = prepared(found)
+    shorter, dropped = trimmed(messages, fits, roomy, left_out or 0)
+    _require_room(models, prepared(shorter), sizes, reserve)
+    return replace(prepared(shorter), left_out=dropped)
+
+
+def _require_room(models: LoadedModels, found: Prepared, sizes: Mapping[Source, int], reserve: int) -> None:
     for role, n_ctx in sizes.items():
-        length = len(whole.prompts[role].tokens)
+        length = len(found.prompts[role].tokens)
         if length + reserve > n_ctx:
             raise FitError(
                 f"the prompt is too long: {length} {role} tokens, {length + reserve} with room for a reply, "
                 f"and the context holds {n_ctx}; {room_advice(n_ctx, models.model(role).n_ctx_train)}"
             )
-    return replace(whole, left_out=dropped)
+
+
+def _as_it_is(models: LoadedModels, prompt: RawPrompt, mode: str) -> Prepared:
+    """The prompts of both models where neither a template nor a base format is wanted."""
+    roles = roles_of(mode)
+    writer = models.model(roles[-1])
+    text, tokens = prompt.text, prompt.tokens
+    if text is None:
+        assert tokens is not None
+        if not all(0 <= token < writer.n_vocab for token in tokens):
+            raise UsageError(f"the prompt has a token that the model does not have: it has 0 to {writer.n_vocab - 1}")
+        text = b"".join(map(writer.piece, tokens)).decode(errors="replace")
+    else:
+        tokens = writer.tokenize(text)
+    if not tokens:
+        raise UsageError("the prompt is empty: this model has no first token of its own to begin with")
+    prompts: dict[Source, TokenisedPrompt] = {}
+    if len(roles) == 2:
+        draft = models.model("draft")
+        prompts["draft"] = TokenisedPrompt("", draft.tokenize(text))
+    prompts[roles[-1]] = TokenisedPrompt(text if prompt.tokens is None else "", tokens)
+    return Prepared((), 0, prompts, (), None)
 
 
 def _read(

@@ -151,6 +151,20 @@ class ReplyQueue:
                 self._flag.set()
             self._changed.notify_all()
 
+    def interrupt(self, place: Place) -> None:
+        """Stop the evaluation in progress if the models are this place's own; its work then calls `resumes`."""
+        with self._changed:
+            if place is self._holder:
+                self._flag.set()
+
+    def resumes(self, place: Place) -> bool:
+        """Whether work that was stopped may go on: by `interrupt`, not because it was cancelled or all is closed."""
+        with self._changed:
+            if self._closed or place.cancelled or place.made_at < self._cancels:
+                return False
+            self._flag.clear()
+            return True
+
     def is_cancelled(self, place: Place) -> bool:
         """Whether a reply that has not begun was cancelled, or the one within whose work it is prepared."""
         inside = self._working and self._thread == threading.get_ident()

@@ -5,6 +5,7 @@ Contract: plain frozen values. `Reply.as_dict` is the JSON object of `wsd-local 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -104,7 +105,8 @@ class Reply:
     """A reply, whole or cancelled.
 
     `prompt_ids` are the tokens of each model's prompt, `draft_ids` all tokens that the draft model wrote. `stop` is the
-    stop string that ended the reply, None if something else did.
+    stop string that ended the reply, None if something else did. `cached` tokens of each prompt were in the KV cache
+    already. A reply to a `RawPrompt` has no messages.
     """
 
     messages: tuple[Message, ...]
@@ -123,6 +125,7 @@ class Reply:
     constraint: Constrained | None = None
     speculation: Speculated = field(default_factory=Speculated)
     stop: str | None = None
+    cached: Mapping[Source, int] = field(default_factory=dict)
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """Plain values for JSON; with `tokens` also each base token and the text that was not kept."""
@@ -144,6 +147,7 @@ class Reply:
             "provenance": self.provenance,
             "timings": asdict(self.timings),
             "speculation": asdict(self.speculation),
+            "cached": dict(self.cached),
         }
         if tokens:
             values["tokens"] = [asdict(token) for token in self.tokens]

@@ -13,6 +13,7 @@ from typing import Any
 
 from wsd_local.constraints.constraint import Constraint
 from wsd_local.constraints.matching import Matcher
+from wsd_local.core.alignment import After
 from wsd_local.core.costs import Experience
 from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.rounds import Speculated
@@ -27,6 +28,8 @@ from wsd_local.llama import Model, Sampler
 from wsd_local.llama.build import version
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.messages import Message, supplied_prefix
+from wsd_local.prompts.raw import RawPrompt
+from wsd_local.prompts.templates import never
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.job import Job
 from wsd_local.runtime.loading import LoadedModels, roles_of
@@ -53,6 +56,9 @@ class RunOptions:
         clock: a time in seconds, for the timings.
         endless_draft: whether the draft model never ends its turn, for measurements.
         experience: what proposals go by; None: what was measured of these models so far.
+        stopped: whether to stop; called from time to time while the reply is prepared.
+        whole: whether a conversation that does not fit is an error; else its oldest turns are left out.
+        details: alternatives for each token in `Wrote` events; None: no such events.
     """
 
     wait: bool = True
@@ -60,6 +66,9 @@ class RunOptions:
     clock: Callable[[], float] = time.perf_counter
     endless_draft: bool = False
     experience: Experience | None = None
+    stopped: Callable[[], bool] = never
+    whole: bool = False
+    details: int | None = None
 
 
 class Run:
@@ -68,7 +77,7 @@ class Run:
     Args:
         models: loaded here if they are not.
         engine: drives replies over these models.
-        messages: the conversation to answer.
+        messages: the conversation to answer, or what is to be continued as it is.
         settings: those of the reply.
         options: how it is worked on.
 
@@ -81,11 +90,12 @@ class Run:
         self,
         models: LoadedModels,
         engine: Engine,
-        messages: list[Message],
+        messages: list[Message] | RawPrompt,
         settings: ReplySettings,
         options: RunOptions | None = None,
     ) -> None:
-        self.messages = messages
+        self._raw = messages if isinstance(messages, RawPrompt) else None
+        self.messages: list[Message] = [] if isinstance(messages, RawPrompt) else messages
         self.settings = settings
         self._models, self._engine = models, engine
         self._options = options or RunOptions()
@@ -98,7 +108,12 @@ class Run:
         with models.ready(settings.mode):
             self._names = {role: name_of(models.model(role)) for role in self._roles}
             self.prepared = prepare(
-                models, messages, settings, left_out=self._options.left_out, cancelled=self._is_cancelled
+                models,
+                messages,
+                settings,
+                left_out=self._options.left_out,
+                whole=self._options.whole,
+                cancelled=self._is_cancelled,
             )
             self._room = models.n_ctx(self._writer) - len(self.prepared.tokens(self._writer))
             self.job = self._job(watch)
@@ -117,15 +132,17 @@ class Run:
             drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
         ).seeded()
         stops = () if settings.ignore_eos or constraint is not None else self.prepared.stops
+        prompt = self.prepared.prompts[self._writer]
+        given = self._raw is not None and self._raw.tokens is not None
         machine = Decoding(
-            model,
-            self.prepared.prompts[self._writer],
+            After(prompt.tokens, model.tokenize_text, model.piece) if given else model,
+            prompt,
             settings.rule(),
             settings.limits(self._room, stops, whole_draft=models.loading.resident == "one"),
             writer=self._writer,
             drafting=drafts,
-            verbatim=supplied_prefix(self.messages) is not None,
-            exact=constraint is not None,
+            verbatim=self._continues,
+            exact=constraint is not None or (self._raw is not None and not drafts),
         )
         return Job(
             machine,
@@ -139,17 +156,23 @@ class Run:
             stopwatch=watch,
         )
 
+    @property
+    def _continues(self) -> bool:
+        """Whether the reply goes on with a text that the caller supplied."""
+        return self._raw is not None or supplied_prefix(self.messages) is not None
+
     def _draft_sampler(self, draft: Model) -> Sampler:
         endless = self._options.endless_draft
         return Sampler(self._draft_sampling, draft, ignore_eos=endless, matcher=self._text("draft"))
 
     def _is_cancelled(self) -> bool:
-        return self._models.queue.is_cancelled(self._place)
+        return self._options.stopped() or self._models.queue.is_cancelled(self._place)
 
     def _begun(self, constraint: Constraint, role: Source) -> Matcher:
         """A matcher at the beginning of the reply: after the beginning of the answer that the caller supplied."""
         matcher = self._models.grammars.matcher(constraint, self._models.model(role), self._is_cancelled)
-        if not matcher.feed((supplied_prefix(self.messages) or "").encode()):
+        supplied = None if self._raw is not None else supplied_prefix(self.messages)
+        if not matcher.feed((supplied or "").encode()):
             raise UsageError(
                 f"the answer's supplied beginning is not the beginning of a text that {constraint.name} allows; "
                 "leave it out, or let it begin such a text"
@@ -180,12 +203,12 @@ class Run:
             self.machine.prompt_length,
             lookup=wanted != "draft",
         )
-        return SpeculativeProposals(speculator, self.machine, self._writer, self.job.base_sampler, drafter)
+        return SpeculativeProposals(speculator, self.machine, self._writer, self.job.writer, drafter)
 
     @property
     def machine(self) -> Decoding:
         """The state machine, for steering and for looking."""
-        return self.job.machine
+        return self.job.decoding
 
     def hand_over(self) -> None:
         """Let the base continue from what is shown. From any thread; it is done before the next evaluation."""
@@ -289,6 +312,7 @@ class Run:
             counts=machine.counts,
             provenance=self._provenance(),
             prompt_ids=self.prepared.ids(),
+            cached={role: min(self.job.cached.get(role, 0), len(ids)) for role, ids in self.prepared.ids().items()},
             draft_ids=tuple(self.job.draft_tokens[len(self.prepared.tokens("draft")) :])
             if len(self._roles) == 2
             else (),

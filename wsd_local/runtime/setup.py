@@ -5,9 +5,12 @@ Contract: sessions and fleets know a pair by its `Setup` alone: loaded models, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from wsd_local.prompts.messages import Prompt, conversation
+from wsd_local.prompts.raw import RawPrompt
+from wsd_local.prompts.templates import never
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.queueing import Busy, waits
@@ -41,14 +44,21 @@ class Setup(Protocol):
 
 def start(
     setup: Setup,
-    prompt: Prompt,
+    prompt: Prompt | RawPrompt,
     *,
     left_out: int | None = None,
     busy: Busy | None = None,
+    whole: bool = False,
+    details: int | None = None,
+    stopped: Callable[[], bool] = never,
     **overrides: Any,
 ) -> Run:
-    """Prepare a reply with the setup's defaults; arguments and errors are those of `Pair.start`."""
+    """Prepare a reply with the setup's defaults; arguments and errors are those of `Pair.start`.
+
+    `stopped` is called from time to time; returning True ends the preparation with `CancelledError`.
+    """
     wait = waits(setup.busy if busy is None else busy)
     settings = changed(setup.settings, overrides)
-    options = RunOptions(wait, left_out)
-    return Run(setup.models, setup.engine, conversation(prompt), settings, options)
+    options = RunOptions(wait, left_out, stopped=stopped, whole=whole, details=details)
+    given = prompt if isinstance(prompt, RawPrompt) else conversation(prompt)
+    return Run(setup.models, setup.engine, given, settings, options)

@@ -1,0 +1,250 @@
+"""The service over real pairs: event loops in front, the engine's thread at the back.
+
+Contract: that of `wsd_local.server.service.Service`. `start` returns at once, and models are loaded meanwhile; requests
+that come before wait for them. It may be used from any number of event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from wsd_local.errors import UsageError
+from wsd_local.events import Event, Source
+from wsd_local.library.catalog import PairEntry
+from wsd_local.prompts.messages import Prompt, conversation
+from wsd_local.prompts.raw import RawPrompt
+from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.prepare import prepare
+from wsd_local.runtime.scoring import Scoring
+from wsd_local.server.engine import ENDING, EngineRoom, State
+from wsd_local.server.observing import Nobody, Observer, Slot
+from wsd_local.server.orders import CallOrder, Order, ReplyOrder, ScoreOrder
+from wsd_local.server.served import Serving
+from wsd_local.server.service import (
+    OverloadedError,
+    ReplyRequest,
+    ScoredToken,
+    ScoreRequest,
+    Scores,
+    ServedModel,
+    UnavailableError,
+)
+from wsd_local.settings import LoadSettings, ReplySettings, changed
+
+T = TypeVar("T")
+
+QUEUE = 128
+"""Requests that may wait, if nothing else is said."""
+MOST_REPLIES = 128
+"""Replies to one request."""
+ENTER_S = 1.0
+"""Seconds for which entering `replies` waits for what can be checked without an evaluation."""
+
+
+class Desk:
+    """A `Service` over pairs of the catalog and of the user's configuration.
+
+    Args:
+        pairs: their names, or entries; the first is loaded at the start.
+        reply: defaults of every reply.
+        loading: how models are loaded; `parallel` is the number of requests in progress at once.
+        queue: requests that may wait besides.
+        keep_alive: seconds without work after which the models are freed; None: never.
+        observer: receives what happens to requests.
+
+    Raises:
+        UsageError: there is no such pair.
+        ModelError: a model is not on this machine.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[str | PairEntry],
+        reply: ReplySettings | None = None,
+        loading: LoadSettings | None = None,
+        *,
+        queue: int = QUEUE,
+        keep_alive: float | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        serving = Serving.of(pairs, reply or ReplySettings(), loading or LoadSettings())
+        self._observer = observer or Nobody()
+        self._room = EngineRoom(serving, self._observer, keep_alive)
+        self._queue = queue
+        self._refusing = False
+
+    def start(self) -> None:
+        """Start the threads, and the loading of the first pair, without waiting."""
+        self._room.start()
+
+    def refuse(self) -> None:
+        """Accept no more requests; those in progress go on."""
+        self._refusing = True
+
+    def close(self) -> None:
+        """Stop what is in progress, and free the models."""
+        self._refusing = True
+        self._room.close()
+
+    def reload(
+        self, pairs: Sequence[str | PairEntry], reply: ReplySettings | None = None, loading: LoadSettings | None = None
+    ) -> None:
+        """Serve these pairs with these settings from now on; what is in progress goes on as it began.
+
+        Raises:
+            UsageError, ModelError: as for a new desk; nothing changes then.
+        """
+        self._room.reload(Serving.of(pairs, reply or ReplySettings(), loading or LoadSettings()))
+
+    @property
+    def state(self) -> State:
+        """Whether models are loaded for the first time, requests are answered, loading failed, or all ends."""
+        return "ending" if self._refusing else self._room.state
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """While models are loaded: `pair`, `role` of the model, and the loaded `fraction`."""
+        return self._room.progress
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress or waits."""
+        return not self._room.outstanding
+
+    @property
+    def reply_settings(self) -> ReplySettings:
+        """The defaults of every reply."""
+        return self._room.serving.reply
+
+    @property
+    def loading_settings(self) -> LoadSettings:
+        """How models are loaded."""
+        return self._room.serving.loading
+
+    def slots(self) -> list[Slot]:
+        """What each place for a request in progress does."""
+        return self._room.slots()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not over and not in progress."""
+        in_progress = sum(slot.phase != "idle" for slot in self.slots())
+        return max(0, sum(order.counts for order in self._room.outstanding) - in_progress)
+
+    # -- the service -----------------------------------------------------------------------------------------------
+
+    def models(self) -> Sequence[ServedModel]:
+        """See `Service`."""
+        loaded = self._room.loaded
+
+        def n_ctx(pair: str, role: Source) -> int | None:
+            return loaded[1].models.n_ctx(role) if loaded is not None and loaded[0] == pair else None
+
+        return self._room.serving.models(n_ctx)
+
+    @asynccontextmanager
+    async def replies(self, request: ReplyRequest, count: int = 1) -> AsyncIterator[AsyncIterator[tuple[int, Event]]]:
+        """See `Service`. What takes longer to prepare than `ENTER_S` fails on iterating."""
+        pair, mode = self._room.serving.find(request.model)
+        if not 1 <= count <= MOST_REPLIES:
+            raise UsageError(f"{count} replies are asked for: it must be 1 to {MOST_REPLIES}")
+        settings = {"mode": mode, **request.settings}
+        changed(self.reply_settings, settings)
+        if not isinstance(request.prompt, RawPrompt):
+            conversation(request.prompt)
+        order = ReplyOrder(pair, request, settings, count)
+        self._accept(order)
+        try:
+            await asyncio.wait([order.prepared], timeout=ENTER_S)
+            if order.prepared.done():
+                order.prepared.result()
+            yield order.outbox.events()
+        finally:
+            self._room.withdraw(order)
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        """See `Service`."""
+        pair, mode = self._room.serving.find(request.model)
+        role: Source = "draft" if mode == "draft" else "base"
+        order = ScoreOrder(pair, request.model, Scoring(role, list(request.tokens), request.start, request.top))
+        self._accept(order)
+        try:
+            found = await order.result
+        finally:
+            self._room.withdraw(order)
+        return Scores(
+            tuple(
+                ScoredToken(
+                    token.id, token.piece, -math.inf if token.logprob is None else token.logprob, token.alternatives
+                )
+                for token in found.tokens
+            ),
+            found.cached,
+        )
+
+    async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        """See `Service`."""
+
+        def ask(pair: Pair, role: Source) -> list[int]:
+            vocabulary = pair.models.model(role)
+            tokens = vocabulary.tokenize_text(text, special=special)
+            return [vocabulary.bos, *tokens] if bos and vocabulary.bos is not None else tokens
+
+        return await self._call(model, ask)
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
+        """See `Service`."""
+
+        def ask(pair: Pair, role: Source) -> bytes:
+            vocabulary = pair.models.model(role)
+            if not all(0 <= token < vocabulary.n_vocab for token in tokens):
+                raise UsageError(f"tokens: the model has the tokens 0 to {vocabulary.n_vocab - 1}, and no others")
+            return b"".join(map(vocabulary.piece, tokens))
+
+        return await self._call(model, ask)
+
+    async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
+        """See `Service`."""
+        given = conversation(messages)
+        mode = self._room.serving.find(model)[1]
+
+        def ask(pair: Pair, role: Source) -> Mapping[Source, str]:
+            settings = changed(pair.settings, {"mode": mode})
+            found = prepare(pair.models, given, settings)
+            return {role: pair.models.model(role).spelled_out(found.tokens(role)) for role in found.prompts}
+
+        return await self._call(model, ask)
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    async def _call(self, model: str, ask: Callable[[Pair, Source], T]) -> T:
+        """The answer of a function of the loaded pair and a model's role."""
+        pair, mode = self._room.serving.find(model)
+        role: Source = "draft" if mode == "draft" else "base"
+        order: CallOrder[T] = CallOrder(pair, model, lambda pair, _: ask(pair, role))
+        self._accept(order)
+        try:
+            return await order.result
+        finally:
+            self._room.withdraw(order)
+
+    def _accept(self, order: Order) -> None:
+        """Put an order into the queue.
+
+        Raises:
+            UnavailableError: the server is about to end, or models cannot be loaded.
+            OverloadedError: too many wait.
+        """
+        if self._refusing:
+            raise UnavailableError(ENDING)
+        if order.counts:
+            outstanding = sum(other.counts for other in self._room.outstanding)
+            if outstanding >= self._queue + self.loading_settings.parallel:
+                after = max(1, math.ceil(self._room.seconds_per_order * outstanding))
+                raise OverloadedError(f"{outstanding} requests are in progress or wait; try again later", after)
+            self._observer.queued(order.model)
+        self._room.submit(order)

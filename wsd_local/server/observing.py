@@ -1,0 +1,93 @@
+"""What a service reports about its requests while it works on them: counts and times for metrics and logs.
+
+Contract: each method is called once at its time, from any thread, and must return at once: the engine waits for it.
+`model` is the name that the client gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from wsd_local.errors import WsdError
+from wsd_local.runtime.reply import Reply
+
+SlotPhase = Literal["idle", "draft", "continue", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place for a request in progress: what it does, for which model, and the tokens that the caches hold for it.
+
+    `prompt_tokens` and `reply_tokens` count tokens of the model that continues; `seconds` it has been at work.
+    """
+
+    id: int
+    phase: SlotPhase = "idle"
+    model: str | None = None
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    n_ctx: int = 0
+    seconds: float = 0.0
+
+
+class Observer(Protocol):
+    """Receives what happens to requests."""
+
+    def queued(self, model: str) -> None:
+        """A request was accepted; a request for several replies counts as one."""
+
+    def started(self, model: str, waited_s: float) -> None:
+        """Work on one of its replies, or on its scores, has begun, so many seconds after the request came."""
+
+    def first_text(self, model: str, seconds: float) -> None:
+        """The first text of a reply, so many seconds after the request came."""
+
+    def finished(self, model: str, reply: Reply, seconds: float) -> None:
+        """A reply is complete."""
+
+    def scored(self, model: str, tokens: int, cached: int, seconds: float) -> None:
+        """Tokens were scored; `cached` ones before them did not have to be evaluated."""
+
+    def cancelled(self, model: str, reply: Reply | None, seconds: float) -> None:
+        """A reply was stopped; None: before work on it began."""
+
+    def failed(self, model: str, error: WsdError, seconds: float) -> None:
+        """A reply, or scores, failed."""
+
+    def loaded(self, pair: str, seconds: float) -> None:
+        """The models of a pair are in memory."""
+
+    def unloaded(self, pair: str) -> None:
+        """The models of a pair were freed."""
+
+
+class Nobody:
+    """An observer that records nothing."""
+
+    def queued(self, model: str) -> None:
+        """See `Observer`."""
+
+    def started(self, model: str, waited_s: float) -> None:
+        """See `Observer`."""
+
+    def first_text(self, model: str, seconds: float) -> None:
+        """See `Observer`."""
+
+    def finished(self, model: str, reply: Reply, seconds: float) -> None:
+        """See `Observer`."""
+
+    def scored(self, model: str, tokens: int, cached: int, seconds: float) -> None:
+        """See `Observer`."""
+
+    def cancelled(self, model: str, reply: Reply | None, seconds: float) -> None:
+        """See `Observer`."""
+
+    def failed(self, model: str, error: WsdError, seconds: float) -> None:
+        """See `Observer`."""
+
+    def loaded(self, pair: str, seconds: float) -> None:
+        """See `Observer`."""
+
+    def unloaded(self, pair: str) -> None:
+        """See `Observer`."""

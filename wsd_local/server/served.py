@@ -1,0 +1,116 @@
+"""The pairs that are served, and the names by which clients know their models.
+
+Contract: a value read off the configuration; nothing is loaded. A pair `p` is the models `p`, `p:base` and `p:draft`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsd_local.config import read_config
+from wsd_local.errors import ModelError, UsageError, nearest
+from wsd_local.events import Source
+from wsd_local.library.catalog import PairEntry
+from wsd_local.library.naming import readable_name
+from wsd_local.library.resolve import model_of_pair, named_pair
+from wsd_local.server.service import Mode, ServedModel, UnknownModelError
+from wsd_local.settings import LoadSettings, ReplySettings
+
+_MODES: tuple[Mode, ...] = ("wsd", "base", "draft")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a service offers, and how.
+
+    Args:
+        pairs: by name, in the order in which they were given; the first is loaded at the start.
+        reply: defaults of every reply.
+        loading: how models are loaded; `parallel` is the number of requests in progress at once.
+    """
+
+    pairs: Mapping[str, PairEntry]
+    reply: ReplySettings
+    loading: LoadSettings
+
+    @classmethod
+    def of(cls, pairs: Sequence[str | PairEntry], reply: ReplySettings, loading: LoadSettings) -> Serving:
+        """What these pairs offer; names are those of the catalog and of the user's configuration.
+
+        Raises:
+            UsageError: there is no such pair, or none is given.
+            ModelError: a model is not on this machine.
+        """
+        own = read_config().pairs
+        entries = [pair if isinstance(pair, PairEntry) else named_pair(pair, own) for pair in pairs]
+        if not entries:
+            raise UsageError("no pair is given to be served")
+        for entry in entries:
+            if ":" in entry.name:
+                raise UsageError(f"the pair {entry.name!r} cannot be served: its name has a colon in it")
+            files_of(entry)
+        return cls({entry.name: entry for entry in entries}, reply, loading)
+
+    def find(self, model: str) -> tuple[str, Mode]:
+        """The pair and the mode that a client's name of a model stands for.
+
+        Raises:
+            UnknownModelError: no such model is served; the nearest name is suggested.
+        """
+        names = {name: (pair, mode) for pair in self.pairs for name, mode in _names(pair).items()}
+        if model not in names:
+            raise UnknownModelError(f"there is no model {model!r} here{nearest(model, list(names))}")
+        return names[model]
+
+    def models(self, n_ctx: Callable[[str, Source], int | None]) -> list[ServedModel]:
+        """All models by the names of clients; `n_ctx` gives the context of a pair that is loaded."""
+        return [model for entry in self.pairs.values() for model in _models(entry, n_ctx)]
+
+
+def files_of(entry: PairEntry) -> dict[Source, Path]:
+    """The files of a pair's models.
+
+    Raises:
+        ModelError: one is not on this machine.
+    """
+    return {"draft": model_of_pair(entry, entry.draft), "base": model_of_pair(entry, entry.base)}
+
+
+def _names(pair: str) -> dict[str, Mode]:
+    return {pair if mode == "wsd" else f"{pair}:{mode}": mode for mode in _MODES}
+
+
+def _models(entry: PairEntry, n_ctx: Callable[[str, Source], int | None]) -> list[ServedModel]:
+    try:
+        files = files_of(entry)
+    except ModelError:
+        files = {}
+    found = []
+    for name, mode in _names(entry.name).items():
+        roles: tuple[Source, ...] = ("draft", "base") if mode == "wsd" else (mode,)
+        sizes = [_stat(files[role]) for role in roles if role in files]
+        context = n_ctx(entry.name, roles[-1])
+        found.append(
+            ServedModel(
+                id=name,
+                pair=entry.name,
+                mode=mode,
+                created=max((time for _, time in sizes), default=0),
+                size=sum(size for size, _ in sizes),
+                names={role: readable_name(files[role], None) for role in roles if role in files},
+                n_ctx=context,
+                loaded=context is not None,
+            )
+        )
+    return found
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """A file's size in bytes, and when it was changed, in seconds since 1970; 0 and 0 if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, int(found.st_mtime)
