@@ -18,7 +18,7 @@ from wsd_local.events import Checked, Notice, Reading, Switched, Text, TokenDeta
 from wsd_local.server.service import OverloadedError, UnavailableError
 
 URL = "/v1/chat/completions"
-ASKED = [{"role": "user", "content": "What is rain?"}]
+ASKED: Any = [{"role": "user", "content": "What is rain?"}]
 
 Serve = Callable[[ScriptedService], str]
 
@@ -314,10 +314,10 @@ def test_errors_are_those_of_the_client(scripted: Serve, sdk: openai.OpenAI) -> 
 def test_an_error_after_the_beginning_ends_the_stream(scripted: Serve, sdk: openai.OpenAI) -> None:
     for failure, message in ((FitError("no room"), "no room"), (ValueError("secret"), "the server failed")):
         url = scripted(ScriptedService([Text("It ", "base"), failure]))
-        stream = sdk.with_options(base_url=url + "/v1").chat.completions.create(
+        stream: Any = sdk.with_options(base_url=url + "/v1").chat.completions.create(
             model="demo",
             messages=ASKED,
-            stream=True,  # type: ignore[list-item]
+            stream=True,
         )
         text = ""
         with pytest.raises(openai.APIError, match=message) as caught:

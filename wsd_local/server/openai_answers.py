@@ -51,22 +51,33 @@ def model_named(service: Service, name: str) -> str:
     raise ApiError(400, f"model is missing: name one of {known}", param="model")
 
 
-def usage(replies: Sequence[Reply]) -> dict[str, Any]:
-    """Tokens of the replies to one prompt, which counts once."""
-    cached = max(getattr(reply, "cached", {}).get(_writer(reply), 0) for reply in replies)
-    prompt = len(replies[0].prompt_ids.get(_writer(replies[0]), ()))
-    written = sum(reply.draft.tokens + reply.base.tokens for reply in replies)
+def usage(*groups: Sequence[Reply]) -> dict[str, Any]:
+    """Tokens of the replies to each prompt; a prompt counts once."""
+    replies = [reply for group in groups for reply in group]
+    prompt = sum(len(group[0].prompt_ids.get(_writer(group[0]), ())) for group in groups)
+    cached = sum(max(_cached(reply) for reply in group) for group in groups)
+    kept = sum(reply.draft.tokens for reply in replies)
+    drafted = sum(reply.draft.drafted_tokens for reply in replies)
+    return counted(prompt, kept + sum(reply.base.tokens for reply in replies), cached, drafted, kept)
+
+
+def counted(prompt: int, written: int, cached: int, drafted: int = 0, kept: int = 0) -> dict[str, Any]:
+    """The object `usage`: tokens of prompts, those of them that were cached, tokens of replies, and of drafts."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": written,
         "total_tokens": prompt + written,
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {
-            "draft_tokens": sum(reply.draft.drafted_tokens for reply in replies),
-            "kept_tokens": sum(reply.draft.tokens for reply in replies),
+            "draft_tokens": drafted,
+            "kept_tokens": kept,
             "reasoning_tokens": 0,
         },
     }
+
+
+def _cached(reply: Reply) -> int:
+    return getattr(reply, "cached", {}).get(_writer(reply), 0)
 
 
 def _writer(reply: Reply) -> Source:
