@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
 
-import wsd_local
 from wsd_local.core.decoding import Counts
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source, Text
@@ -187,56 +186,3 @@ class ScriptedService:
 
 def _piece(token: int) -> bytes:
     return bytes([token]) if 0 <= token < 256 else b""
-
-
-class OneAtATime(ScriptedService):
-    """The embedded pair through `wsd_local.load`, one reply at a time."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__()
-        self._pair = wsd_local.load("demo", threads=1, **settings)
-
-    def close(self) -> None:
-        self._pair.close()
-
-    @asynccontextmanager
-    async def _replies(self, request: ReplyRequest, count: int) -> AsyncIterator[AsyncIterator[tuple[int, Event]]]:
-        self._accept(request.model, request)
-        mode = next(model.mode for model in self.models() if model.id == request.model)
-        settings = {"mode": mode, **request.settings}
-        runs = [iter(self._pair.stream(request.prompt, **settings)) for _ in range(count)]  # type: ignore[arg-type]
-        queue: asyncio.Queue[tuple[int, Event] | BaseException | None] = asyncio.Queue()
-        loop, stopped = asyncio.get_running_loop(), threading.Event()
-        thread = threading.Thread(target=_work, args=(runs, lambda item: _put(loop, queue, item), stopped))
-        thread.start()
-
-        async def events() -> AsyncIterator[tuple[int, Event]]:
-            while (item := await queue.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-
-        try:
-            yield events()
-        finally:
-            stopped.set()
-            await asyncio.to_thread(thread.join)
-
-
-def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], item: object) -> None:
-    loop.call_soon_threadsafe(queue.put_nowait, item)
-
-
-def _work(runs: Iterable[Iterator[Event]], put: Callable[[object], None], stopped: threading.Event) -> None:
-    try:
-        for number, run in enumerate(runs):
-            for event in run:
-                put((number, event))
-                if stopped.is_set():
-                    return
-    except WsdError as error:
-        put(error)
-    finally:
-        for run in runs:
-            run.close()  # type: ignore[attr-defined]
-        put(None)

@@ -9,10 +9,12 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from serving import OneAtATime, ScriptedService, listening
+from serving import ScriptedService, listening
 
 from wsd_local.server.app import create_app
+from wsd_local.server.desk import Desk
 from wsd_local.server.service import Service
+from wsd_local.settings import LoadSettings
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +23,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     own = tmp_path_factory.mktemp("served")
     folders = {"CACHE": str(own / "cache"), "DATA": str(own / "data"), "CONFIG": str(own / "config.toml")}
     with patch.dict(os.environ, {f"WSD_LOCAL_{name}": path for name, path in folders.items()}):
-        made = OneAtATime()
+        made = Desk(["demo"], loading=LoadSettings(threads=1, parallel=4))
+        made.start()
         yield made
         made.close()
 

@@ -116,6 +116,11 @@ class Desk:
         return not self._room.outstanding
 
     @property
+    def defaults(self) -> ReplySettings:
+        """See `Service`."""
+        return self._room.serving.reply
+
+    @property
     def reply_settings(self) -> ReplySettings:
         """The defaults of every reply."""
         return self._room.serving.reply

@@ -77,7 +77,7 @@ def counted(prompt: int, written: int, cached: int, drafted: int = 0, kept: int 
 
 
 def _cached(reply: Reply) -> int:
-    return getattr(reply, "cached", {}).get(_writer(reply), 0)
+    return reply.cached.get(_writer(reply), 0)
 
 
 def _writer(reply: Reply) -> Source:
