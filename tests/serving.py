@@ -171,6 +171,9 @@ class ScriptedService:
         self._accept(model, tokens)
         return b"".join(map(_piece, tokens))
 
+    async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
+        return {role: len(text) for role, text in (await self.prompts(model, messages)).items()}
+
     async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
         self._accept(model, messages)
         text = "\n".join(f"{message['role']}: {message['content']}" for message in conversation(messages))

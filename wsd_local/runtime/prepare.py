@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from wsd_local.core.alignment import TokenisedPrompt
 from wsd_local.errors import FitError, UsageError, room_advice
 from wsd_local.events import Source
-from wsd_local.prompts.base_format import BaseFormat, urial_format
+from wsd_local.prompts.base_format import urial_format
 from wsd_local.prompts.messages import Message, trimmed
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.prompts.templates import never
@@ -84,12 +84,11 @@ def prepare(
         found = _as_it_is(models, messages, settings.mode)
         _require_room(models, found, sizes, reserve)
         return found
-    form = models.base_format if settings.urial is None else urial_format(settings.urial)
     tried: dict[int, Prepared] = {}
 
     def prepared(trial: Sequence[Message]) -> Prepared:
         if len(trial) not in tried:
-            tried[len(trial)] = _read(models, trial, settings.mode, form, cancelled)
+            tried[len(trial)] = prompts_of(models, trial, settings, cancelled)
         return tried[len(trial)]
 
     def fits(trial: Sequence[Message], share: float = 0.0) -> bool:
@@ -136,16 +135,21 @@ def _as_it_is(models: LoadedModels, prompt: RawPrompt, mode: str) -> Prepared:
     return Prepared((), 0, prompts, (), None)
 
 
-def _read(
+def prompts_of(
     models: LoadedModels,
     messages: Sequence[Message],
-    mode: str,
-    form: BaseFormat,
-    cancelled: Callable[[], bool],
+    settings: ReplySettings,
+    cancelled: Callable[[], bool] = never,
 ) -> Prepared:
+    """The prompts of a whole conversation, whether they fit or not.
+
+    Raises:
+        ModelError, CancelledError: as `prepare`.
+    """
+    form = models.base_format if settings.urial is None else urial_format(settings.urial)
     prompts: dict[Source, TokenisedPrompt] = {}
     date = None
-    roles = roles_of(mode)
+    roles = roles_of(settings.mode)
     if "draft" in roles:
         rendered = models.draft_format.prompt(messages, cancelled)
         prompts["draft"], date = TokenisedPrompt("", rendered.tokens), rendered.date

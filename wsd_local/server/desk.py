@@ -18,7 +18,7 @@ from wsd_local.library.catalog import PairEntry
 from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.pair import Pair
-from wsd_local.runtime.prepare import prepare
+from wsd_local.runtime.prepare import prepare, prompts_of
 from wsd_local.runtime.scoring import Scoring
 from wsd_local.server.engine import ENDING, EngineRoom, State
 from wsd_local.server.observing import Nobody, Observer, Slot
@@ -121,11 +121,6 @@ class Desk:
         return self._room.serving.reply
 
     @property
-    def reply_settings(self) -> ReplySettings:
-        """The defaults of every reply."""
-        return self._room.serving.reply
-
-    @property
     def loading_settings(self) -> LoadSettings:
         """How models are loaded."""
         return self._room.serving.loading
@@ -158,7 +153,7 @@ class Desk:
         if not 1 <= count <= MOST_REPLIES:
             raise UsageError(f"{count} replies are asked for: it must be 1 to {MOST_REPLIES}")
         settings = {"mode": mode, **request.settings}
-        changed(self.reply_settings, settings)
+        changed(self.defaults, settings)
         if not isinstance(request.prompt, RawPrompt):
             conversation(request.prompt)
         order = ReplyOrder(pair, request, settings, count)
@@ -221,6 +216,17 @@ class Desk:
             settings = changed(pair.settings, {"mode": mode})
             found = prepare(pair.models, given, settings)
             return {role: pair.models.model(role).spelled_out(found.tokens(role)) for role in found.prompts}
+
+        return await self._call(model, ask)
+
+    async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
+        """See `Service`."""
+        given = conversation(messages)
+        mode = self._room.serving.find(model)[1]
+
+        def ask(pair: Pair, role: Source) -> Mapping[Source, int]:
+            found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}))
+            return {role: len(prompt.tokens) for role, prompt in found.prompts.items()}
 
         return await self._call(model, ask)
 

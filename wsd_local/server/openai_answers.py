@@ -54,7 +54,7 @@ def model_named(service: Service, name: str) -> str:
 def usage(*groups: Sequence[Reply]) -> dict[str, Any]:
     """Tokens of the replies to each prompt; a prompt counts once."""
     replies = [reply for group in groups for reply in group]
-    prompt = sum(len(group[0].prompt_ids.get(_writer(group[0]), ())) for group in groups)
+    prompt = sum(len(group[0].prompt_ids.get(writer(group[0]), ())) for group in groups)
     cached = sum(max(_cached(reply) for reply in group) for group in groups)
     kept = sum(reply.draft.tokens for reply in replies)
     drafted = sum(reply.draft.drafted_tokens for reply in replies)
@@ -77,10 +77,10 @@ def counted(prompt: int, written: int, cached: int, drafted: int = 0, kept: int 
 
 
 def _cached(reply: Reply) -> int:
-    return reply.cached.get(_writer(reply), 0)
+    return reply.cached.get(writer(reply), 0)
 
 
-def _writer(reply: Reply) -> Source:
+def writer(reply: Reply) -> Source:
     """The model that continues."""
     return "base" if "base" in reply.prompt_ids else "draft"
 

@@ -147,6 +147,10 @@ class Service(Protocol):
         """The bytes that tokens stand for."""
         ...
 
+    async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
+        """How many tokens each model of a pair would read of a conversation, also of one that does not fit."""
+        ...
+
     async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
         """What each model of a pair would read of a conversation, as text."""
         ...
