@@ -95,10 +95,8 @@ def _place(body: Any, fault: Mapping[str, Any]) -> str:
 def _wanted(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         return "is missing"
-    message = str(fault["msg"])
-    return (
-        re.sub(r"^(Input|String|List|Dictionary|Value) should ", "must ", message) if "should" in message else message
-    )
+    message = re.sub(r"^\w+ should ", "must ", str(fault["msg"]))
+    return re.sub(r" after validation, not \d+$", "", message)
 
 
 def body_of(path: str, error: ApiError) -> dict[str, Any]:
