@@ -118,7 +118,7 @@ class Pair:
         if token == EOG:
             machine.base_ended()
         else:
-            machine.continued(token, -0.5)
+            machine.continued(token, Score(-0.5))
 
 
 def bounds(**changes: Any) -> Limits:

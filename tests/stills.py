@@ -17,7 +17,8 @@ from wsd_chat.entries import Entry
 from wsd_chat.model_jobs import Wanted
 from wsd_chat.widgets.composer import Composer
 
-from wsd_local.core.decoding import Phase, ReplyToken
+from wsd_local.core.decoding import Phase
+from wsd_local.core.written import ReplyToken
 from wsd_local.runtime.reply import ReplyProgress, Timings
 from wsd_local.store import Store
 

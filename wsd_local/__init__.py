@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
-    from wsd_local.events import Checked, Event, Notice, Reading, Switched, Text
+    from wsd_local.events import Checked, Event, Notice, Reading, Switched, Text, Wrote
     from wsd_local.prompts.base_format import BaseFormat
+    from wsd_local.prompts.raw import RawPrompt
     from wsd_local.runtime.pair import Pair, load
     from wsd_local.runtime.reply import Finished, Reply
     from wsd_local.runtime.run import Run
@@ -31,6 +32,7 @@ __all__ = [
     "ModelError",
     "Notice",
     "Pair",
+    "RawPrompt",
     "Reading",
     "Reply",
     "Run",
@@ -38,6 +40,7 @@ __all__ = [
     "Switched",
     "Text",
     "UsageError",
+    "Wrote",
     "WsdError",
     "__version__",
     "load",
@@ -45,9 +48,10 @@ __all__ = [
 
 _MODULES = {
     "errors": ("BusyError", "CancelledError", "FitError", "ModelError", "UsageError", "WsdError"),
-    "events": ("Checked", "Event", "Notice", "Reading", "Switched", "Text"),
+    "events": ("Checked", "Event", "Notice", "Reading", "Switched", "Text", "Wrote"),
     "runtime.pair": ("Pair", "load"),
     "prompts.base_format": ("BaseFormat",),
+    "prompts.raw": ("RawPrompt",),
     "runtime.reply": ("Finished", "Reply"),
     "runtime.run": ("Run",),
     "runtime.session": ("Session",),

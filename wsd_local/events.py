@@ -53,16 +53,30 @@ class TokenDetails:
     logprob: float | None
     alternatives: tuple[tuple[int, bytes, float], ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; bytes are a list of numbers, and as far as possible text."""
+        others = [_token(id, piece) | {"logprob": logprob} for id, piece, logprob in self.alternatives]
+        return _token(self.id, self.piece) | {"source": self.source, "logprob": self.logprob, "alternatives": others}
+
+
+def _token(id: int, piece: bytes) -> dict[str, Any]:
+    return {"id": id, "text": piece.decode(errors="replace"), "bytes": list(piece)}
+
 
 @dataclass(frozen=True, slots=True)
 class Wrote(Event):
     """The tokens that wrote the text since the last such event, where a reply is asked for them.
 
-    A token whose text is cut away whole (a stop string, stripped white space) is in none of them.
+    The draft's tokens follow their text when the base has scored them, at the latest at the switch. A token whose text
+    is cut away whole (a stop string, stripped white space) is in none of these events.
     """
 
     kind: ClassVar[str] = "wrote"
     tokens: tuple[TokenDetails, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The tokens under `tokens`."""
+        return {"event": self.kind, "tokens": [token.as_dict() for token in self.tokens]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Contract: no llama.cpp, no threads, no clock, no I/O. The machine names what it 
     while (request := machine.request()) is not None:
         NextDraftToken         -> machine.drafted(bytes of the token), or machine.draft_ended()
         ScoreTokens(tokens, a) -> machine.scored(the base's Score of tokens[i] after tokens[:i], for i = a, a+1, …)
-        NextBaseToken          -> machine.continued(token, log-probability or None), or machine.base_ended()
+        NextBaseToken          -> machine.continued(token, its Score or None), or machine.base_ended()
         machine.take_events() at any time: what became final
 
 Requests name whole states ("the base holds exactly these tokens"), never steps, so an engine may cache,
@@ -38,11 +38,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, common_prefix, token_texts
+from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, common_prefix
 from wsd_local.core.draft import DraftText
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
 from wsd_local.core.rules import Rule, Score, probability, require_threshold
 from wsd_local.core.text import Outlet
+from wsd_local.core.written import ReplyToken, TokenWritten, reply_tokens
 from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
 
 
@@ -70,17 +71,6 @@ class Phase(enum.Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyToken:
-    """One base token: `text` is the part of the reply that it completed, `window` the rule's confidence at it."""
-
-    id: int
-    text: str
-    source: Source
-    prob: float | None
-    window: float | None
-
-
 @dataclass(slots=True)
 class Counts:
     """What happened on the way, for reports."""
@@ -103,6 +93,7 @@ class Decoding:
         drafting: False starts in the continuation.
         verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
         exact: the draft follows a constraint, so all that it writes counts.
+        top: alternatives that scores of draft tokens have.
 
     Attributes:
         text: what was emitted so far, of both models; `draft_text` is the draft's part of it.
@@ -122,6 +113,7 @@ class Decoding:
         drafting: bool = True,
         verbatim: bool = False,
         exact: bool = False,
+        top: int = 0,
     ) -> None:
         self.limits = limits
         self.counts = Counts()
@@ -137,6 +129,7 @@ class Decoding:
             prompt = TokenisedPrompt(prompt, vocabulary.tokenize(prompt))
         self.prompt_tokens = list(prompt.tokens)
         self._vocabulary = vocabulary
+        self._top = top
         self._writer: Source = writer
         self._draft = DraftText(
             vocabulary, prompt.text, self.prompt_tokens, limits.stops, verbatim=verbatim, exact=exact
@@ -149,7 +142,7 @@ class Decoding:
         self._shown = 0
         self._outlet = Outlet(limits.stops, strip=writer == "draft" and not exact, verbatim=verbatim)
         self._events: deque[Event] = deque()
-        self._base_logprobs: list[float | None] = []
+        self._base_scores: list[Score | None] = []
         self.text = ""
         self.draft_text = ""
 
@@ -159,7 +152,7 @@ class Decoding:
         """What the machine needs next; None when the reply is done."""
         if self.phase is Phase.DRAFT and (step := self._pending_check()):
             start = self.prompt_length + len(self._scores)
-            return ScoreTokens(self._now.tokens[: start + step], start, self.rule.needs_distribution)
+            return ScoreTokens(self._now.tokens[: start + step], start, self.rule.needs_distribution, self._top)
         if self.phase is Phase.DRAFT:
             return NextDraftToken()
         return NextBaseToken(self._now.tokens) if self.phase is Phase.CONTINUE else None
@@ -211,9 +204,8 @@ class Decoding:
 
     def scored(self, scores: Sequence[Score]) -> None:
         """The base's scores of the tokens of the last `ScoreTokens`. What follows the rule's decision is not used."""
-        start = len(self._scores)
+        start, kept = len(self._scores), None
         self.counts.checked_tokens += len(scores)
-        kept = None
         for score in scores:
             kept = self.rule.push(score)
             self._scores.append(score)
@@ -308,8 +300,7 @@ class Decoding:
         shown = self._tokens_shown()
         if shown > kept:
             # A roll-back moved the switch before text that is shown already: it must stay.
-            kept = shown
-            self.counts.moved_switches += 1
+            kept, self.counts.moved_switches = shown, self.counts.moved_switches + 1
         self.switch_index = kept - 1 if kept else None
         self.switch_confidence = self.rule.confidence
         self._switch("threshold", kept)
@@ -335,11 +326,12 @@ class Decoding:
 
     # -- the continuation ------------------------------------------------------------------------------------
 
-    def continued(self, token: int, logprob: float | None = None) -> None:
+    def continued(self, token: int, score: Score | None = None) -> None:
         """The model that continues wrote `token`."""
         self._now.tokens.append(token)
-        self._base_logprobs.append(logprob)
-        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), probability(logprob))
+        self._base_scores.append(score)
+        prob = None if score is None else probability(score.logprob)
+        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), prob)
         if self._outlet.stop is not None:
             self._finish("stop")
         elif self.reply_length >= self.limits.max_tokens:
@@ -351,7 +343,7 @@ class Decoding:
             self._finish("stop")
 
     def _finish(self, reason: FinishReason) -> None:
-        self._emit(self._outlet.close(self._writer if self._base_logprobs else "draft"))
+        self._emit(self._outlet.close(self._writer if self._base_scores else "draft"))
         self.phase = Phase.DONE
         self.finish_reason = reason
 
@@ -375,26 +367,34 @@ class Decoding:
         return self._now.data[self._shown :].decode(errors="replace")
 
     def tokens(self) -> list[ReplyToken]:
-        """The reply's tokens: those that wrote its text. Their texts, joined, are the reply's text.
+        """The reply's tokens, those that wrote its text. Their texts, joined, are the reply's text."""
+        written = [self.token(index) for index in range(self.shown_tokens)]
+        return reply_tokens(written, self.text, stripped=self.strips_beginning)
 
-        Tokens whose text was cut away whole are not among them: a stop string, stripped white space, invisible ones at
-        the end. A token of which a part is in the text is.
-        """
-        kept = self._tokens_shown() if self.phase is Phase.DRAFT else self.kept_tokens
-        ids = self._now.tokens[self.prompt_length :][: self.shown_tokens]
-        texts = token_texts(self._pieces(ids, kept), self.text, stripped=self._outlet.strips_beginning)
-        logprobs: list[float | None] = [score.logprob for score in self._scores[:kept]]
-        logprobs += [None] * (kept - len(logprobs)) + self._base_logprobs
-        confidences = self._confidences[:kept] + [None] * len(ids)
-        return [
-            ReplyToken(token, text, "draft" if i < kept else self._writer, probability(logprob), confidences[i])
-            for i, (token, text, logprob) in enumerate(zip(ids, texts, logprobs, strict=True))
-            if text is not None
-        ]
+    def token(self, index: int) -> TokenWritten:
+        """A token of the reply that is shown or written; bytes that are shared with the prompt are the first one's."""
+        token = self._now.tokens[self.prompt_length + index]
+        if self.phase is Phase.DRAFT or index < self.kept_tokens:
+            ends, scores = self._now.ends, self._scores
+            data = self._now.data[ends[index] if index else 0 : ends[index + 1]]
+            known = index < len(scores)
+            confidence = self._confidences[index] if known else None
+            return TokenWritten(token, data, "draft", scores[index] if known else None, confidence)
+        before = self._now.data[: self._shown] if index == 0 else b""
+        score = self._base_scores[index - self.kept_tokens]
+        return TokenWritten(token, before + self._vocabulary.piece(token), self._writer, score)
 
-    def _pieces(self, ids: Sequence[int], kept: int) -> list[bytes]:
-        """The bytes that each token stands for; those shared with the prompt go to the first one."""
-        pieces = self._now.pieces(kept) + [self._vocabulary.piece(token) for token in ids[kept:]]
-        if pieces and not kept:
-            pieces[0] = self._now.data[: self._shown] + pieces[0]
-        return pieces
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens at the beginning of the reply of which no score is to come any more."""
+        return len(self._scores) if self.phase is Phase.DRAFT else self.reply_length
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the reply is complete."""
+        return self.phase is Phase.DONE
+
+    @property
+    def strips_beginning(self) -> bool:
+        """Whether white space at the beginning of the reply is cut away."""
+        return self._outlet.strips_beginning

@@ -195,7 +195,8 @@ class Engine:
                 return
             writer = self._context(job.writes)
             token = writer.sample(row, sampler)
-            logprob = writer.score(row, token).logprob if job.probabilities else None
+            scored = job.probabilities or job.written is not None
+            score = writer.score(row, token, top=job.top) if scored else None
             if timed:
                 now = watch.clock()
                 watch.base_s += now - begun
@@ -209,7 +210,7 @@ class Engine:
             if writer.model.is_eog(token):
                 job.decoding.base_ended()
             else:
-                job.decoding.continued(token, logprob)
+                job.decoding.continued(token, score)
                 if sampler.over:
                     job.decoding.base_ended()
 

@@ -15,8 +15,9 @@ from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.requests import Request
 from wsd_local.core.rules import Score
 from wsd_local.core.speculation import Evaluation
+from wsd_local.core.written import Written
 from wsd_local.errors import WsdError
-from wsd_local.events import Event, Reading, Source
+from wsd_local.events import Event, Reading, Source, Wrote
 from wsd_local.runtime.proposals import Proposals
 from wsd_local.runtime.stopwatch import Stopwatch
 
@@ -65,8 +66,9 @@ class Job:
 
     `draft_tokens` is the draft's prompt and what it has written; `spelled` has the spellings of its control tokens that
     mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `names` are
-    those of the models in events. What is added to `steering`, from any thread, is applied to the machine before the
-    next request. `error` ended the job. `cached` counts the tokens that were in the KV cache when a model began.
+    those of the models in events. `written` is there if events shall name the tokens that wrote the reply, each with
+    `top` alternatives. What is added to `steering`, from any thread, is applied to the machine before the next request.
+    `error` ended the job. `cached` counts the tokens that were in the KV cache when a model began.
     """
 
     machine: Machine
@@ -77,6 +79,8 @@ class Job:
     spelled: Mapping[int, bytes] = field(default_factory=dict)
     writes: Source = "base"
     probabilities: bool = False
+    written: Written | None = None
+    top: int = 0
     names: Mapping[Source, str] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     evaluated: dict[Source, int] = field(default_factory=dict)
@@ -96,6 +100,8 @@ class Job:
         for event in self.machine.take_events():
             self.stopwatch.saw(event, self.machine.shown_tokens)
             yield event
+        if self.written is not None and (tokens := self.written.take()):
+            yield Wrote(tokens)
 
     @property
     def decoding(self) -> Decoding:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from wsd_local.core.decoding import Counts, Phase, ReplyToken
+from wsd_local.core.decoding import Counts, Phase
 from wsd_local.core.rounds import Speculated
+from wsd_local.core.written import ReplyToken
 from wsd_local.events import Event, FinishReason, Source, SwitchReason
 from wsd_local.prompts.messages import Message
 

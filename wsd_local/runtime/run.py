@@ -21,6 +21,7 @@ from wsd_local.core.rules import require_threshold
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculator
 from wsd_local.core.text import THINKING_MARKS
+from wsd_local.core.written import Written
 from wsd_local.errors import CancelledError, UsageError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
@@ -132,7 +133,7 @@ class Run:
             drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
         ).seeded()
         stops = () if settings.ignore_eos or constraint is not None else self.prepared.stops
-        prompt = self.prepared.prompts[self._writer]
+        prompt, details = self.prepared.prompts[self._writer], self._options.details
         given = self._raw is not None and self._raw.tokens is not None
         machine = Decoding(
             After(prompt.tokens, model.tokenize_text, model.piece) if given else model,
@@ -143,6 +144,7 @@ class Run:
             drafting=drafts,
             verbatim=self._continues,
             exact=constraint is not None or (self._raw is not None and not drafts),
+            top=details or 0,
         )
         return Job(
             machine,
@@ -153,6 +155,8 @@ class Run:
             writes=self._writer,
             probabilities=settings.probabilities,
             names=self._names,
+            written=None if details is None else Written(machine, model.piece),
+            top=details or 0,
             stopwatch=watch,
         )
 

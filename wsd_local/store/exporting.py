@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wsd_local.store.rows import ChatRow, MessageRow
 
 if TYPE_CHECKING:
-    from wsd_local.core.decoding import ReplyToken
+    from wsd_local.core.written import ReplyToken
 
 _LAST = 40
 """Characters of the opening that are repeated to show where it ends."""

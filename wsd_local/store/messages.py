@@ -18,7 +18,7 @@ from wsd_local.store.finding import clean, one_line
 from wsd_local.store.rows import MessageRow, State
 
 if TYPE_CHECKING:
-    from wsd_local.core.decoding import ReplyToken
+    from wsd_local.core.written import ReplyToken
 
 
 class Messages:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from wsd_local.core.decoding import ReplyToken
+from wsd_local.core.written import ReplyToken
 from wsd_local.prompts.messages import Message
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from wsd_local.core.decoding import ReplyToken
+from wsd_local.core.written import ReplyToken
 from wsd_local.prompts.messages import Role
 from wsd_local.store.checking import COUNT, NOTHING, NUMBER, TEXT, checked_report, of_kind, readable
 from wsd_local.store.finding import clean, snippet

@@ -27,7 +27,7 @@ from wsd_local.store.finding import clean, words
 from wsd_local.store.rows import MessageRow, Span, State, Writer
 
 if TYPE_CHECKING:
-    from wsd_local.core.decoding import ReplyToken
+    from wsd_local.core.written import ReplyToken
     from wsd_local.runtime.reply import Reply
 
 FLUSH_S = 0.5

@@ -13,7 +13,7 @@ from textual_plotext import PlotextPlot
 
 from wsd_chat.entries import Entry
 from wsd_chat.model_jobs import loaded
-from wsd_local.core.decoding import ReplyToken
+from wsd_local.core.written import ReplyToken
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.worker import Worker
 from wsd_local.system.visible import visible
