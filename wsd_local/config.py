@@ -27,7 +27,7 @@ from wsd_local.settings import names, read_text, split
 from wsd_local.system.inputs import read_toml
 
 PREFIX = "WSD_LOCAL_"
-_OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP")
+_OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP", "API_KEY")
 
 
 @dataclass(frozen=True, slots=True)

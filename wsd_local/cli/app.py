@@ -23,6 +23,14 @@ COMMANDS = {
         What was written in wsd-chat is kept on this machine, in chats.db in the data folder (WSD_LOCAL_DATA). Chats off
         the record are in no file, and not here.""",
     ),
+    "serve": (
+        "serve:serve",
+        """Serve pairs over HTTP to clients of OpenAI's, Anthropic's and Ollama's protocols, with a page at /.
+
+        A pair is three models to clients: PAIR (Weak-to-Strong Decoding), PAIR:base and PAIR:draft. The first signal
+        that asks the server to end ends it in order (exit code 0), a second one at once; SIGHUP reloads the
+        configuration.""",
+    ),
     "models": (
         "models:app",
         """Models: list, show, pull, import, convert, quantize, rm.

@@ -33,7 +33,10 @@ NOTHING: Given = MappingProxyType({})
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATA = Heading("Data sets")
-_ORDER = (DATA, MODELS, RULE, CONTINUATION, DRAFTING, MACHINE)
+SERVER = Heading("Server")
+ACCESS = Heading("Access")
+SERVICE = Heading("Service")
+_ORDER = (DATA, SERVER, ACCESS, SERVICE, MODELS, RULE, CONTINUATION, DRAFTING, MACHINE)
 _GROUPS = {heading: Group(heading.title, sort_key=place) for place, heading in enumerate(_ORDER)}
 _COMPLETERS = {
     "pair": names.pairs,

@@ -12,16 +12,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wsd_local.errors import WsdError
-from wsd_local.server import anthropic_messages, openai_chat, openai_completions
+from wsd_local.server import anthropic_messages, native, openai_chat, openai_completions
 from wsd_local.server.errors import ApiError, api_error, body_of, validation_error
+from wsd_local.server.metrics import Metrics
 from wsd_local.server.service import Service
 from wsd_local.version import __version__
 
 
-def create_app(service: Service) -> FastAPI:
-    """All endpoints over a service."""
+def create_app(service: Service, metrics: Metrics | None = None) -> FastAPI:
+    """All endpoints over a service. `metrics` are what `/metrics` shows; None: they are made here."""
+    metrics = metrics or Metrics()
+    metrics.watch(service)
     app = FastAPI(title="wsd-local", version=__version__, docs_url=None, redoc_url=None)
     app.state.service = service
+    app.include_router(native.router(service, metrics))
     app.include_router(openai_chat.router(service))
     app.include_router(openai_completions.router(service))
     app.include_router(anthropic_messages.router(service))

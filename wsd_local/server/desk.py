@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from wsd_local.errors import UsageError
+from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Event, Source
 from wsd_local.library.catalog import PairEntry
 from wsd_local.prompts.messages import Prompt, conversation
@@ -20,8 +20,8 @@ from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.prepare import prepare, prompts_of
 from wsd_local.runtime.scoring import Scoring
-from wsd_local.server.engine import ENDING, EngineRoom, State
-from wsd_local.server.observing import Nobody, Observer, Slot
+from wsd_local.server.engine import ENDING, EngineRoom
+from wsd_local.server.observing import Nobody, Observer
 from wsd_local.server.orders import CallOrder, Order, ReplyOrder, ScoreOrder
 from wsd_local.server.served import Serving
 from wsd_local.server.service import (
@@ -31,6 +31,8 @@ from wsd_local.server.service import (
     ScoreRequest,
     Scores,
     ServedModel,
+    Slot,
+    State,
     UnavailableError,
 )
 from wsd_local.settings import LoadSettings, ReplySettings, changed
@@ -109,6 +111,11 @@ class Desk:
     def progress(self) -> Mapping[str, Any]:
         """While models are loaded: `pair`, `role` of the model, and the loaded `fraction`."""
         return self._room.progress
+
+    @property
+    def failure(self) -> WsdError | None:
+        """Why a pair could not be loaded, in full; what clients read names no files."""
+        return self._room.failure
 
     @property
     def idle(self) -> bool:

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event, Source, Text
@@ -26,14 +26,12 @@ from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished
 from wsd_local.runtime.run import Run
 from wsd_local.runtime.scoring import Scored
-from wsd_local.server.observing import Observer, Slot
+from wsd_local.server.observing import Observer
 from wsd_local.server.orders import Crew, Key, Order
 from wsd_local.server.served import Serving, files_of
-from wsd_local.server.service import UnavailableError
+from wsd_local.server.service import Slot, State, UnavailableError
 
 LOGGER = logging.getLogger(__name__)
-
-State = Literal["loading", "ready", "failed", "ending"]
 
 TURN_S = 10.0
 """Seconds for which an order waits for a pair while another pair is admitted further orders."""
@@ -57,6 +55,8 @@ class EngineRoom:
         self.state: State = "loading"
         self.progress: dict[str, Any] = {}
         """While models are loaded: the pair, the model's role, and the loaded fraction."""
+        self.failure: WsdError | None = None
+        """Why a pair could not be loaded, as the server's log says it."""
         self.loaded: tuple[str, Pair] | None = None
         self._observer, self._keep_alive = observer, keep_alive
         self._changed = threading.Condition()
@@ -266,6 +266,7 @@ class EngineRoom:
         except Exception as failure:
             if isinstance(failure, WsdError):
                 LOGGER.error("the pair %s cannot be loaded: %s", name, failure)
+                self.failure = failure
             else:
                 LOGGER.exception("the pair %s cannot be loaded", name)
             refused = UnavailableError(f"the models of {name} cannot be loaded; the server's log says why")

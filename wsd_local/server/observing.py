@@ -6,29 +6,10 @@ Contract: each method is called once at its time, from any thread, and must retu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from wsd_local.errors import WsdError
 from wsd_local.runtime.reply import Reply
-
-SlotPhase = Literal["idle", "draft", "continue", "score"]
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One place for a request in progress: what it does, for which model, and the tokens that the caches hold for it.
-
-    `prompt_tokens` and `reply_tokens` count tokens of the model that continues; `seconds` it has been at work.
-    """
-
-    id: int
-    phase: SlotPhase = "idle"
-    model: str | None = None
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    n_ctx: int = 0
-    seconds: float = 0.0
 
 
 class Observer(Protocol):

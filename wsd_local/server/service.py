@@ -20,6 +20,8 @@ from wsd_local.prompts.raw import RawPrompt
 from wsd_local.settings import ReplySettings
 
 Mode = Literal["wsd", "base", "draft"]
+State = Literal["loading", "ready", "failed", "ending"]
+SlotPhase = Literal["idle", "draft", "continue", "score"]
 
 
 class UnknownModelError(UsageError):
@@ -104,8 +106,48 @@ class Scores:
     cached: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place for a request in progress: what it does, for which model, and the tokens that the caches hold for it.
+
+    `prompt_tokens` and `reply_tokens` count tokens of the model that continues; `seconds` it has been at work.
+    """
+
+    id: int
+    phase: SlotPhase = "idle"
+    model: str | None = None
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    n_ctx: int = 0
+    seconds: float = 0.0
+
+
 class Service(Protocol):
     """Answers requests over the served pairs."""
+
+    @property
+    def state(self) -> State:
+        """Whether models are being loaded, requests are answered, loading failed, or all ends."""
+        ...
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """While models are loaded: `pair`, `role` of the model, and the loaded `fraction`."""
+        ...
+
+    @property
+    def reply_settings(self) -> ReplySettings:
+        """The defaults of every reply."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not over and not in progress."""
+        ...
+
+    def slots(self) -> Sequence[Slot]:
+        """What each place for a request in progress does."""
+        ...
 
     @property
     def defaults(self) -> ReplySettings:

@@ -1,0 +1,128 @@
+"""A whole server: a plan of what is served to whom, the desk that answers, and all that stands before it.
+
+Contract: making a `Site` checks the plan and loads nothing; `open` takes the port; `run` serves until a signal ends it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsd_local.errors import UsageError
+from wsd_local.server.app import create_app
+from wsd_local.server.desk import Desk
+from wsd_local.server.guard import Access, Guard
+from wsd_local.server.listening import bound, is_loopback, load_certificate, tls, url_of
+from wsd_local.server.metrics import Counted, Metrics
+from wsd_local.server.running import Hooks, run
+from wsd_local.settings import LoadSettings, ReplySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is served, where, and to whom.
+
+    Args:
+        pairs: by name; the first is loaded at the start.
+        reply: defaults of every reply.
+        loading: how models are loaded; `parallel` is the number of requests in progress at once.
+        access: who may use it.
+        host: the address to listen at.
+        port: the port; 0: one that is free.
+        queue: requests that may wait.
+        keep_alive: seconds without work after which the models are freed; None: never.
+        shutdown_s: seconds that requests in progress have at the end.
+        certificate: its PEM file, for HTTPS.
+        certificate_key: the file of its key, where that is apart.
+        insecure: whether other machines need no key.
+
+    Raises:
+        UsageError: other machines could use it without a key, and that was not wanted.
+    """
+
+    pairs: Sequence[str]
+    reply: ReplySettings = field(default_factory=ReplySettings)
+    loading: LoadSettings = field(default_factory=LoadSettings)
+    access: Access = field(default_factory=Access)
+    host: str = "127.0.0.1"
+    port: int = 8080
+    queue: int = 128
+    keep_alive: float | None = None
+    shutdown_s: float = 30.0
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.access.keys or self.insecure or is_loopback(self.host)):
+            raise UsageError(
+                f"host {self.host} lets other machines use this server: give a key with --api-key-file, --api-key or "
+                "WSD_LOCAL_API_KEY, or --insecure to do without"
+            )
+
+
+class Site:
+    """One server.
+
+    Args:
+        plan: what it serves.
+
+    Raises:
+        UsageError: a pair, a setting or a certificate is wrong.
+        ModelError: a model is not on this machine.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.tls: ssl.SSLContext | None = tls(plan.certificate, plan.certificate_key)
+        metrics = Metrics()
+        self.desk = Desk(
+            plan.pairs, plan.reply, plan.loading, queue=plan.queue, keep_alive=plan.keep_alive, observer=metrics
+        )
+        self.guard = Guard(create_app(self.desk, metrics), plan.access)
+        self._app = Counted(self.guard, metrics)
+        self._listeners: list[socket.socket] = []
+
+    def open(self) -> str:
+        """Take the port; the value is the URL.
+
+        Raises:
+            UsageError: there is no such host.
+            WsdError: the port is in use.
+        """
+        self._listeners = bound(self.plan.host, self.plan.port)
+        port = self._listeners[0].getsockname()[1]
+        return url_of(self.plan.host, port, secure=self.tls is not None)
+
+    def run(self, hooks: Hooks, *, access_log: bool = False) -> None:
+        """Load the first pair and serve until a signal ends it. Main thread only.
+
+        Raises:
+            WsdError: the first pair could not be loaded.
+        """
+        run(
+            self._app,
+            self.desk,
+            self._listeners,
+            hooks,
+            tls=self.tls,
+            shutdown_s=self.plan.shutdown_s,
+            access_log=access_log,
+        )
+
+    def reload(self, plan: Plan) -> None:
+        """Serve what another plan says: pairs, settings, keys, names, origins, and the certificate's new content.
+
+        Address, port, slots and queue stay. What is in progress goes on as it began.
+
+        Raises:
+            WsdError: the plan is wrong; nothing changes then.
+        """
+        self.desk.reload(plan.pairs, plan.reply, plan.loading)
+        if self.tls is not None and plan.certificate is not None:
+            load_certificate(self.tls, plan.certificate, plan.certificate_key)
+        self.guard.access = plan.access
+        self.plan = plan
