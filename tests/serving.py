@@ -28,6 +28,8 @@ from wsd_local.server.service import (
     ScoreRequest,
     Scores,
     ServedModel,
+    Slot,
+    State,
     UnknownModelError,
 )
 from wsd_local.settings import ReplySettings
@@ -123,6 +125,12 @@ class ScriptedService:
         self.requests: list[Any] = []
         self.left = 0
         self.defaults = ReplySettings()
+        self.state: State = "ready"
+        self.progress: Mapping[str, Any] = {}
+        self.waiting = 0
+
+    def slots(self) -> Sequence[Slot]:
+        return [Slot(0, "continue", "demo", 3, 2, 512, 0.5), Slot(1)]
 
     def models(self) -> Sequence[ServedModel]:
         return [model for pair in self.pairs for model in served(pair)]

@@ -330,13 +330,18 @@ def test_depth_that_is_just_allowed() -> None:
         ("text/plain", "/v1/echo", 400),
         ("multipart/form-data; boundary=x", "/v1/echo", 400),
         ("application/json; charset=latin-1", "/v1/echo", 400),
-        ("application/x-www-form-urlencoded", "/v1/echo", 400),
+        ("application/x-www-form-urlencoded", "/v1/echo", 200),
         ("application/x-www-form-urlencoded", "/api/echo", 200),
     ],
 )
 def test_content_types(open_url: str, kind: str, path: str, status: int) -> None:
     answer = httpx.post(f"{open_url}{path}", content=b"{}", headers={"Content-Type": kind})
     assert answer.status_code == status
+
+
+def test_a_form_of_a_page_is_refused(open_url: str) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "https://chat.example"}
+    assert httpx.post(f"{open_url}/v1/echo", content=b"{}", headers=headers).status_code == 400
 
 
 def test_a_body_without_a_type_is_json(open_url: str) -> None:

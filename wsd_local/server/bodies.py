@@ -26,7 +26,7 @@ _DIGITS = 20
 
 _JSON_TYPE = re.compile(r"application/([\w.-]+\+)?json")
 _CURL_TYPE = "application/x-www-form-urlencoded"
-"""What curl sends with `-d` unless it gets a header; examples of Ollama's protocol are written so."""
+"""What curl sends with `-d` unless it gets a header, and a form of another site's page, which has an `Origin`."""
 
 
 class Bodies:
@@ -58,7 +58,7 @@ class Bodies:
             if len(body) > self._most:
                 raise self._too_long()
         if body:
-            _require_json_type(headers, scope["path"])
+            _require_json_type(headers)
             body = bytearray(checked(bytes(body)))
             scope = {**scope, "headers": _as_json(scope["headers"])}
         await self._app(scope, _once(bytes(body), receive), send)
@@ -100,9 +100,9 @@ def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _require_json_type(headers: dict[str, str], path: str) -> None:
+def _require_json_type(headers: dict[str, str]) -> None:
     kind, _, parameters = headers.get("content-type", "application/json").lower().partition(";")
-    is_plain_curl = kind.strip() == _CURL_TYPE and path.startswith("/api/") and "origin" not in headers
+    is_plain_curl = kind.strip() == _CURL_TYPE and "origin" not in headers
     if not _JSON_TYPE.fullmatch(kind.strip()) and not is_plain_curl:
         raise ApiError(400, f"Content-Type is {short(kind.strip())}: it must be application/json")
     charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters)

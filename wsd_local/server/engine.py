@@ -56,7 +56,8 @@ class EngineRoom:
         self.progress: dict[str, Any] = {}
         """While models are loaded: the pair, the model's role, and the loaded fraction."""
         self.failure: WsdError | None = None
-        """Why a pair could not be loaded, as the server's log says it."""
+        """Why a pair could not be loaded, in full."""
+        self._has_answered = False
         self.loaded: tuple[str, Pair] | None = None
         self._observer, self._keep_alive = observer, keep_alive
         self._changed = threading.Condition()
@@ -265,8 +266,9 @@ class EngineRoom:
             return False
         except Exception as failure:
             if isinstance(failure, WsdError):
-                LOGGER.error("the pair %s cannot be loaded: %s", name, failure)
                 self.failure = failure
+                if self._has_answered:  # the first failure is for who started the server, and no line of a log
+                    LOGGER.error("the pair %s cannot be loaded: %s", name, failure)
             else:
                 LOGGER.exception("the pair %s cannot be loaded", name)
             refused = UnavailableError(f"the models of {name} cannot be loaded; the server's log says why")
@@ -280,6 +282,7 @@ class EngineRoom:
             self._failures.pop(name, None)
             self.loaded, self._crew, self._stale = (name, pair), Crew(pair), False
             self.state = "ending" if self._closing else "ready"
+            self._has_answered = True
         self._observer.loaded(name, time.monotonic() - begun)
         return True
 

@@ -120,7 +120,7 @@ def _add_state(made: APIRouter, service: Service, metrics: Metrics) -> None:
     async def props() -> dict[str, Any]:
         """What is served, and the defaults of replies."""
         models = service.models()
-        settings = service.reply_settings
+        settings = service.defaults
         n_ctx = next((model.n_ctx for model in models if model.loaded), None)
         return {
             "default_generation_settings": {"n_ctx": n_ctx, "params": asdict(settings)},

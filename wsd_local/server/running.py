@@ -107,7 +107,11 @@ class _Running:
     async def work(self, listeners: Sequence[socket.socket]) -> None:
         """Serve to the end."""
         loop, stop = asyncio.get_running_loop(), Stop()
-        stop.on_request(lambda: loop.call_soon_threadsafe(self._end))
+
+        def end() -> None:
+            loop.call_soon_threadsafe(self._end)
+
+        stop.on_request(end)
         hangup = getattr(signal, "SIGHUP", None)
 
         def handle(number: int, _frame: FrameType | None) -> None:

@@ -136,11 +136,6 @@ class Service(Protocol):
         ...
 
     @property
-    def reply_settings(self) -> ReplySettings:
-        """The defaults of every reply."""
-        ...
-
-    @property
     def waiting(self) -> int:
         """Requests that are not over and not in progress."""
         ...
