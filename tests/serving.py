@@ -23,6 +23,7 @@ from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Finished, Part, Reply, Switch, Timings
 from wsd_local.server.service import (
     Mode,
+    ModelFacts,
     ReplyRequest,
     ScoredToken,
     ScoreRequest,
@@ -109,6 +110,7 @@ class ScriptedService:
 
     Attributes:
         requests: what was asked for, in order.
+        kept: the times for which models were asked to be kept, in order.
         left: the number of requests that were left before their last step.
     """
 
@@ -124,6 +126,7 @@ class ScriptedService:
         self.pairs, self.entering, self.loading = pairs, entering, loading
         self.requests: list[Any] = []
         self.left = 0
+        self.kept: list[tuple[str, float | None]] = []
         self.defaults = ReplySettings()
         self.state: State = "ready"
         self.progress: Mapping[str, Any] = {}
@@ -170,6 +173,20 @@ class ScriptedService:
         self._accept(request.model, request)
         top = tuple((number, bytes([97 + number]), -1.0 - number) for number in range(request.top))
         return Scores(tuple(ScoredToken(i, _piece(i), -0.5, top) for i in request.tokens[request.start :]))
+
+    async def facts(self, model: str) -> Mapping[Source, ModelFacts]:
+        role: Source = "draft" if model.endswith(":draft") else "base"
+        return {role: ModelFacts(NAMES[role], "llama", 1_500_000, "F16", 512, 64, 2, "{{ messages }}", "apache-2.0")}
+
+    async def load(self, model: str) -> None:
+        self._accept(model, ("load", model))
+
+    def keep(self, model: str, seconds: float | None) -> None:
+        self.kept.append((model, seconds))
+
+    @property
+    def freed_after(self) -> float | None:
+        return self.kept[-1][1] if self.kept else None
 
     async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         self._accept(model, text)

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -56,7 +57,9 @@ class _Answering:
         """The answer as a stream. What can be checked at once is checked before it begins."""
         async with AsyncExitStack() as held:
             events = await held.enter_async_context(self._service.replies(self._request))
-            return EventStream(held.pop_all(), with_errors(self._path, self._events(events), "error"))
+            return EventStream(
+                held.pop_all(), with_errors(self._path, self._events(events), partial(sent, name="error"))
+            )
 
     async def _events(self, events: AsyncIterator[tuple[int, Event]]) -> AsyncIterator[bytes]:
         start = self._message(None, {"stop_reason": None, "stop_sequence": None}, await self._first_usage())

@@ -25,6 +25,7 @@ from wsd_local.server.observing import Nobody, Observer
 from wsd_local.server.orders import CallOrder, Order, ReplyOrder, ScoreOrder
 from wsd_local.server.served import Serving
 from wsd_local.server.service import (
+    ModelFacts,
     OverloadedError,
     ReplyRequest,
     ScoredToken,
@@ -192,6 +193,23 @@ class Desk:
             ),
             found.cached,
         )
+
+    async def facts(self, model: str) -> Mapping[Source, ModelFacts]:
+        """See `Service`."""
+        return await asyncio.to_thread(self._room.serving.facts, model)
+
+    async def load(self, model: str) -> None:
+        """See `Service`."""
+        await self._call(model, lambda pair, role: None)
+
+    def keep(self, model: str, seconds: float | None) -> None:
+        """See `Service`."""
+        self._room.keep(self._room.serving.find(model)[0], seconds)
+
+    @property
+    def freed_after(self) -> float | None:
+        """See `Service`."""
+        return self._room.freed_after
 
     async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """See `Service`."""

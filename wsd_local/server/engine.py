@@ -60,6 +60,8 @@ class EngineRoom:
         self._has_answered = False
         self.loaded: tuple[str, Pair] | None = None
         self._observer, self._keep_alive = observer, keep_alive
+        self._kept: dict[str, float | None] = {}
+        self._idle_since = time.monotonic()
         self._changed = threading.Condition()
         self._orders: deque[Order] = deque()
         self._crew: Crew | None = None
@@ -113,6 +115,18 @@ class EngineRoom:
         """Orders that are not over."""
         with self._changed:
             return list(self._live)
+
+    def keep(self, pair: str, seconds: float | None) -> None:
+        """Free a pair after so many seconds without work, this time; None: never."""
+        with self._changed:
+            self._kept[pair] = seconds
+            self._changed.notify_all()
+
+    @property
+    def freed_after(self) -> float | None:
+        """Seconds until the loaded pair is freed if no order comes; None: it stays, or none is loaded."""
+        with self._changed:
+            return self._seconds_left(time.monotonic() if self._live else self._idle_since)
 
     def reload(self, serving: Serving) -> None:
         """Serve something else from now on; what is in progress goes on as it began."""
@@ -210,7 +224,7 @@ class EngineRoom:
 
     def _next(self) -> str | None:
         """The pair that is needed next; None: no more work. Meanwhile, the models are freed when their time is over."""
-        idle_since = time.monotonic()
+        self._idle_since = time.monotonic()
         while True:
             with self._changed:
                 if self._closing:
@@ -219,7 +233,7 @@ class EngineRoom:
                     return self._orders[0].pair
                 if self.loaded is not None and (self._preparing or self._has_work()):
                     return self.loaded[0]
-                left = self._seconds_left(idle_since)
+                left = self._seconds_left(self._idle_since)
                 if left is None or left > 0:
                     self._changed.wait(left)
                     continue
@@ -232,7 +246,8 @@ class EngineRoom:
             return None
         if self._stale:
             return 0.0
-        return None if self._keep_alive is None else idle_since + self._keep_alive - time.monotonic()
+        seconds = self._kept.get(self.loaded[0], self._keep_alive)
+        return None if seconds is None else idle_since + seconds - time.monotonic()
 
     def _has_work(self) -> bool:
         return self._crew is not None and bool(self._crew.waiting or self._crew.live)
@@ -314,6 +329,8 @@ class EngineRoom:
             loaded, self.loaded, self._crew, self._stale = self.loaded, None, None, False
             self._begun.clear()
             self._spoke.clear()
+            if loaded is not None:
+                self._kept.pop(loaded[0], None)
         if loaded is not None:
             loaded[1].close()
             self._observer.unloaded(loaded[0])

@@ -13,9 +13,11 @@ from wsd_local.config import read_config
 from wsd_local.errors import ModelError, UsageError, nearest
 from wsd_local.events import Source
 from wsd_local.library.catalog import PairEntry
+from wsd_local.library.description import describe
+from wsd_local.library.gguf import read_model
 from wsd_local.library.naming import readable_name
 from wsd_local.library.resolve import model_of_pair, named_pair
-from wsd_local.server.service import Mode, ServedModel, UnknownModelError
+from wsd_local.server.service import Mode, ModelFacts, ServedModel, UnknownModelError
 from wsd_local.settings import LoadSettings, ReplySettings
 
 _MODES: tuple[Mode, ...] = ("wsd", "base", "draft")
@@ -64,6 +66,20 @@ class Serving:
             raise UnknownModelError(f"there is no model {model!r} here{nearest(model, list(names))}")
         return names[model]
 
+    def facts(self, model: str) -> dict[Source, ModelFacts]:
+        """What the files of a model's parts state.
+
+        Raises:
+            UnknownModelError: no such model is served.
+            ModelError: a file is damaged.
+        """
+        pair, mode = self.find(model)
+        try:
+            files = files_of(self.pairs[pair])
+        except ModelError:
+            return {}
+        return {role: _facts(files[role]) for role in _roles(mode)}
+
     def models(self, n_ctx: Callable[[str, Source], int | None]) -> list[ServedModel]:
         """All models by the names of clients; `n_ctx` gives the context of a pair that is loaded."""
         return [model for entry in self.pairs.values() for model in _models(entry, n_ctx)]
@@ -82,6 +98,25 @@ def _names(pair: str) -> dict[str, Mode]:
     return {pair if mode == "wsd" else f"{pair}:{mode}": mode for mode in _MODES}
 
 
+def _roles(mode: Mode) -> tuple[Source, ...]:
+    return ("draft", "base") if mode == "wsd" else (mode,)
+
+
+def _facts(path: Path) -> ModelFacts:
+    found = describe(read_model(path))
+    return ModelFacts(
+        name=found.name,
+        architecture=found.architecture,
+        parameters=found.parameters,
+        quantization=found.quantization,
+        n_ctx_train=found.n_ctx_train,
+        n_embd=found.n_embd,
+        n_layers=found.n_layers,
+        template=found.template,
+        licence=found.licence,
+    )
+
+
 def _models(entry: PairEntry, n_ctx: Callable[[str, Source], int | None]) -> list[ServedModel]:
     try:
         files = files_of(entry)
@@ -89,7 +124,7 @@ def _models(entry: PairEntry, n_ctx: Callable[[str, Source], int | None]) -> lis
         files = {}
     found = []
     for name, mode in _names(entry.name).items():
-        roles: tuple[Source, ...] = ("draft", "base") if mode == "wsd" else (mode,)
+        roles = _roles(mode)
         sizes = [_stat(files[role]) for role in roles if role in files]
         context = n_ctx(entry.name, roles[-1])
         found.append(

@@ -60,6 +60,21 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the file of a model states. `parameters` counts numbers, `n_ctx_train` and `n_embd` are 0 if unknown."""
+
+    name: str
+    architecture: str
+    parameters: int
+    quantization: str
+    n_ctx_train: int
+    n_embd: int
+    n_layers: int
+    template: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyRequest:
     """One request for a reply.
 
@@ -167,6 +182,26 @@ class Service(Protocol):
 
     async def score(self, request: ScoreRequest) -> Scores:
         """Scores of tokens, over what the cache holds already."""
+        ...
+
+    async def facts(self, model: str) -> Mapping[Source, ModelFacts]:
+        """What the files of a model's parts state; without those that are not on this machine any more."""
+        ...
+
+    async def load(self, model: str) -> None:
+        """Load the pair that a model belongs to, if it is not loaded."""
+        ...
+
+    def keep(self, model: str, seconds: float | None) -> None:
+        """Free the pair that a model belongs to after so many seconds without work; None: never.
+
+        That holds until it is freed; then the server's own time holds again.
+        """
+        ...
+
+    @property
+    def freed_after(self) -> float | None:
+        """Seconds until the loaded pair is freed if no request comes; None: it stays, or none is loaded."""
         ...
 
     async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:

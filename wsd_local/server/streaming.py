@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -33,8 +33,8 @@ GONE = 499
 class EventStream(EventSourceResponse):
     """A stream of server-sent events that releases what `held` holds when it ends, however it ends."""
 
-    def __init__(self, held: AsyncExitStack, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, ping=PING_SECONDS, sep="\n")
+    def __init__(self, held: AsyncExitStack, events: AsyncIterator[bytes], **options: Any) -> None:
+        super().__init__(events, ping=PING_SECONDS, sep="\n", **options)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,30 +43,44 @@ class EventStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
+class LineStream(EventStream):
+    """A stream of JSON objects, one in each line. `ping` is the line that keeps the connection alive."""
+
+    def __init__(self, held: AsyncExitStack, lines: AsyncIterator[bytes], ping: Callable[[], bytes]) -> None:
+        super().__init__(held, lines, media_type="application/x-ndjson", ping_message_factory=ping)
+
+
+def line(value: Any) -> bytes:
+    """A value as a line of JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def sent(value: Any, name: str | None = None) -> bytes:
     """A value as an event, with the event's name where the protocol has names."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return f"event: {name}\ndata: {text}\n\n".encode() if name else f"data: {text}\n\n".encode()
 
 
-async def with_errors(path: str, events: AsyncIterator[bytes], name: str | None = None) -> AsyncIterator[bytes]:
+async def with_errors(
+    path: str, events: AsyncIterator[bytes], written: Callable[[Any], bytes] = sent
+) -> AsyncIterator[bytes]:
     """The events, and an error that ends them as an event of its own.
 
     Args:
         path: the request's, which decides the error's form.
         events: those of the stream.
-        name: the error's name where the protocol has names.
+        written: the bytes of an event.
     """
     try:
         async for event in events:
             yield event
     except ApiError as error:
-        yield sent(body_of(path, error), name)
+        yield written(body_of(path, error))
     except WsdError as error:
-        yield sent(body_of(path, api_error(error)), name)
+        yield written(body_of(path, api_error(error)))
     except Exception:
         logging.getLogger(__name__).exception("an answer ended with an error")
-        yield sent(body_of(path, ApiError(500, "the server failed; its log says why")), name)
+        yield written(body_of(path, ApiError(500, "the server failed; its log says why")))
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
