@@ -7,20 +7,27 @@ tests (`server`), and services whose events a test writes down (`ScriptedService
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import uvicorn
 
 from wsd_local.core.decoding import Counts
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source, Text
+from wsd_local.library.catalog import PairEntry
+from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Finished, Part, Reply, Switch, Timings
+from wsd_local.server.app import create_app
+from wsd_local.server.desk import Desk
 from wsd_local.server.service import (
     Mode,
     ModelFacts,
@@ -33,9 +40,17 @@ from wsd_local.server.service import (
     State,
     UnknownModelError,
 )
-from wsd_local.settings import ReplySettings
+from wsd_local.settings import LoadSettings, ReplySettings
 
 NAMES: Mapping[Source, str] = {"draft": "scripted-draft", "base": "scripted-base"}
+
+
+@contextmanager
+def private_folders(own: Path) -> Iterator[None]:
+    """Folders of the program inside `own`, for what is made once for many tests."""
+    folders = {"CACHE": str(own / "cache"), "DATA": str(own / "data"), "CONFIG": str(own / "config.toml")}
+    with patch.dict(os.environ, {f"WSD_LOCAL_{name}": path for name, path in folders.items()}):
+        yield
 
 
 @contextmanager
@@ -68,6 +83,20 @@ def listening(app: Any, **options: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+@contextmanager
+def desk_of(files: tuple[Path, Path], loading: LoadSettings, own: Path, **options: Any) -> Iterator[str]:
+    """The URL of a server of two files as the pair `demo`, with folders of its own inside `own`."""
+    pair = PairEntry("demo", str(files[0]), str(files[1]), BaseFormat())
+    with private_folders(own):
+        desk = Desk([pair], loading=loading, **options)
+        desk.start()
+        try:
+            with listening(create_app(desk)) as url:
+                yield url
+        finally:
+            desk.close()
 
 
 def served(pair: str) -> list[ServedModel]:

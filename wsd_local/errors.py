@@ -29,6 +29,14 @@ class ModelError(WsdError):
     exit_code = 3
 
 
+class RefusedError(ModelError):
+    """A conversation that a model's chat template refuses; `reason` is the message without the template's name."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class FitError(WsdError):
     """Something that does not fit into memory or into a context."""
 

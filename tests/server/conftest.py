@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from unittest.mock import patch
 
 import httpx
 import pytest
-from serving import ScriptedService, listening
+from serving import ScriptedService, listening, private_folders
 
 from wsd_local.server.app import create_app
 from wsd_local.server.desk import Desk
@@ -20,9 +18,7 @@ from wsd_local.settings import LoadSettings
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service of the embedded pair."""
-    own = tmp_path_factory.mktemp("served")
-    folders = {"CACHE": str(own / "cache"), "DATA": str(own / "data"), "CONFIG": str(own / "config.toml")}
-    with patch.dict(os.environ, {f"WSD_LOCAL_{name}": path for name, path in folders.items()}):
+    with private_folders(tmp_path_factory.mktemp("served")):
         made = Desk(["demo"], loading=LoadSettings(threads=1, parallel=4))
         made.start()
         yield made

@@ -84,7 +84,8 @@ class DraftFormat:
         """The prompt; it ends where the reply begins, after the text that the caller supplied, if any.
 
         Raises:
-            ModelError: the template refuses the conversation, or exceeds a limit.
+            RefusedError: the template refuses the conversation.
+            ModelError: it exceeds a limit.
             FitError: the conversation is too long for any model.
             CancelledError: `cancelled` returned True.
         """

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from wsd_local.errors import CancelledError, FitError, ModelError, WsdError
+from wsd_local.errors import CancelledError, FitError, ModelError, RefusedError, WsdError
 from wsd_local.prompts.rendering import MEMORY, MEMORY_FACTOR, read_frame, write_frame
 from wsd_local.system import child
 from wsd_local.system.visible import visible
@@ -99,7 +99,8 @@ class Template:
         """The text of the first conversation that the template does not refuse, and the date that it inserted.
 
         Raises:
-            ModelError: it refuses all of them, or exceeds a limit.
+            RefusedError: it refuses all of them.
+            ModelError: it exceeds a limit.
             FitError: a conversation is too long for any model.
             CancelledError: `cancelled` returned True.
         """
@@ -137,7 +138,10 @@ class Template:
             "memory": f"needs more than {MEMORY // MIB} MiB of memory{where}; {_OTHER}",
             "length": f"makes a prompt that is far longer than the conversation; {_OTHER}",
         }
-        return ModelError(f"{self._name} {texts[str(answer['error'])]}")
+        text = texts[str(answer["error"])]
+        if answer["error"] == "refused":
+            return RefusedError(f"{self._name} {text}", text)
+        return ModelError(f"{self._name} {text}")
 
     # -- the process -----------------------------------------------------------------------------------------
 

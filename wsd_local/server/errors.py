@@ -10,7 +10,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError, printable
+from wsd_local.errors import (
+    BusyError,
+    CancelledError,
+    FitError,
+    ModelError,
+    RefusedError,
+    UsageError,
+    WsdError,
+    printable,
+)
 from wsd_local.server.service import OverloadedError, UnavailableError, UnknownModelError
 
 
@@ -55,6 +64,8 @@ def api_error(error: WsdError) -> ApiError:
             return ApiError(400, message)
         case CancelledError() | BusyError():
             return ApiError(503, message, code="unavailable")
+        case RefusedError():
+            return ApiError(400, f"the model's chat template {error.reason}", param="messages", code="template_refused")
         case ModelError():
             return ApiError(500, "the model's file cannot be used; the server's log says why", code="model_error")
         case _:
