@@ -26,6 +26,7 @@ from wsd_local.settings import MOST, ReplySettings, changed
 class Request(ReplyBody):
     """A body with everything that is tested here."""
 
+    max_tokens: int | None = None
     response_format: ResponseFormat | None = None
     tools: NoTools = None
     tool_choice: NoToolChoice = None

@@ -12,7 +12,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wsd_local.errors import WsdError
-from wsd_local.server import anthropic_messages, native, ollama, openai_chat, openai_completions
+from wsd_local.server import (
+    anthropic_messages,
+    native,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_models,
+    openai_responses,
+)
 from wsd_local.server.errors import ApiError, api_error, body_of, validation_error
 from wsd_local.server.metrics import Metrics
 from wsd_local.server.service import Service
@@ -28,6 +36,8 @@ def create_app(service: Service, metrics: Metrics | None = None) -> FastAPI:
     app.include_router(native.router(service, metrics))
     app.include_router(openai_chat.router(service))
     app.include_router(openai_completions.router(service))
+    app.include_router(openai_models.router(service))
+    app.include_router(openai_responses.router(service))
     app.include_router(anthropic_messages.router(service))
     app.include_router(ollama.router(service))
     app.add_exception_handler(ApiError, _api_error)

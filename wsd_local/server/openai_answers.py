@@ -136,7 +136,7 @@ class Pieces:
                     yield piece
                 else:
                     self._texts.append((event.source, piece))
-            case Wrote():
+            case Wrote() if self.details:
                 yield from self._in_step(event.tokens)
             case Finished():
                 yield from self._in_step(())

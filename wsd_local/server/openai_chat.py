@@ -57,6 +57,7 @@ class ChatBody(ReplyBody):
     """The body of a request for a chat completion."""
 
     messages: Messages
+    max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     logprobs: bool | None = None

@@ -52,6 +52,7 @@ class CompletionBody(ReplyBody):
         | Ids
         | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
     )
+    max_tokens: int | None = None
     echo: bool | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None

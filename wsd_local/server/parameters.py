@@ -225,20 +225,34 @@ class ResponseFormat(Body):
         Raises:
             ApiError: a schema is missing, or given where none is used.
         """
-        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
-        if self.json_schema is not None and self.schema_ is not None:
+        nested = None if self.json_schema is None else self.json_schema.schema_
+        if nested is not None and self.schema_ is not None:
             raise ApiError(400, "response_format has two schemas; leave one out", param="response_format")
-        if self.type == "json_schema" and schema is None:
-            raise ApiError(400, "response_format.json_schema.schema is missing", param="response_format.json_schema")
-        if schema is not None and (self.type == "text" or (self.type == "json_object" and self.json_schema)):
-            raise ApiError(
-                400,
-                f"response_format has a schema, and its type is {self.type}: give the type json_schema",
-                param="response_format.type",
-            )
-        if self.type == "text":
-            return None
-        return {"type": "object"} if schema is None else schema
+        if self.type == "json_object" and self.schema_ is not None:
+            return self.schema_
+        schema = self.schema_ if nested is None else nested
+        return schema_of(self.type, schema, "response_format", "response_format.json_schema.schema")
+
+
+def schema_of(kind: str, schema: dict[str, Any] | None, place: str, name: str) -> dict[str, Any] | None:
+    """The JSON schema that an answer of some form must follow; None for text.
+
+    Args:
+        kind: `text`, `json_object` or `json_schema`.
+        schema: the schema that is given with it.
+        place: the parameter that holds the form.
+        name: the full name of the schema.
+
+    Raises:
+        ApiError: the schema is missing, or given where none is used.
+    """
+    if kind == "json_schema":
+        if schema is None:
+            raise ApiError(400, f"{name} is missing", param=name)
+        return schema
+    if schema is not None:
+        raise ApiError(400, f"{place} has a schema, and its type is {kind}: give the type json_schema", param=place)
+    return {"type": "object"} if kind == "json_object" else None
 
 
 # -- the object wsd --------------------------------------------------------------------------------------------
@@ -319,7 +333,6 @@ class ReplyBody(Body):
     presence_penalty: float | None = None
     seed: int | None = None
     stop: Stop = None
-    max_tokens: int | None = None
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
     ignore_eos: bool | None = None

@@ -74,13 +74,18 @@ async def with_errors(
     try:
         async for event in events:
             yield event
-    except ApiError as error:
-        yield written(body_of(path, error))
-    except WsdError as error:
-        yield written(body_of(path, api_error(error)))
-    except Exception:
-        logging.getLogger(__name__).exception("an answer ended with an error")
-        yield written(body_of(path, ApiError(500, "the server failed; its log says why")))
+    except Exception as error:
+        yield written(body_of(path, reported(error)))
+
+
+def reported(error: Exception) -> ApiError:
+    """An error as clients receive it; one that nobody expects is logged."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, WsdError):
+        return api_error(error)
+    logging.getLogger(__name__).error("an answer ended with an error", exc_info=error)
+    return ApiError(500, "the server failed; its log says why")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -1,0 +1,52 @@
+"""OpenAI's list of models: `GET /v1/models` and `GET /v1/models/{id}`.
+
+Contract: a pair is three models, see `ServedModel`. `meta` has the names that llama.cpp's server uses, `wsd` what only
+this program knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from wsd_local.server.service import ServedModel, Service, UnknownModelError
+
+
+def described(model: ServedModel) -> dict[str, Any]:
+    """A model as clients receive it."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "wsd-local",
+        "meta": {"n_ctx": model.n_ctx, "size": model.size},
+        "wsd": {
+            "pair": model.pair,
+            "mode": model.mode,
+            "models": dict(model.names),
+            "sha256": dict(model.sha256),
+            "loaded": model.loaded,
+        },
+    }
+
+
+def router(service: Service) -> APIRouter:
+    """The endpoints, over a service."""
+    routes = APIRouter(tags=["OpenAI"])
+
+    @routes.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """List the models."""
+        return {"object": "list", "data": [described(model) for model in service.models()]}
+
+    @routes.get("/v1/models/{id:path}")
+    async def model(id: str) -> dict[str, Any]:
+        """Describe a model."""
+        for one in service.models():
+            if one.id == id:
+                return described(one)
+        known = ", ".join(one.id for one in service.models())
+        raise UnknownModelError(f"there is no model {id!r} here; there are {known}")
+
+    return routes
