@@ -97,6 +97,21 @@ def test_a_prompts_scores_are_those_of_plain_llama_cpp(
 
 
 @pytest.mark.oracle
+def test_an_answers_log_probabilities_are_those_of_its_tokens_as_a_prompt(exact_server: str) -> None:
+    asked: dict[str, Any] = {"model": "exact:base", "logprobs": 2}
+    answer = complete(exact_server, "The capital of France", max_tokens=6, echo=True, **asked)["choices"][0]
+    whole = complete(exact_server, answer["text"], max_tokens=0, echo=True, **asked)["choices"][0]
+    assert len(answer["logprobs"]["tokens"]) > 6
+    assert answer["logprobs"]["tokens"] == whole["logprobs"]["tokens"]
+    assert answer["logprobs"]["text_offset"] == whole["logprobs"]["text_offset"]
+    found, right = (one["logprobs"]["token_logprobs"][1:] for one in (answer, whole))
+    assert found == pytest.approx(right, abs=1e-3)
+    assert [set(top) for top in answer["logprobs"]["top_logprobs"][1:]] == [
+        set(top) for top in whole["logprobs"]["top_logprobs"][1:]
+    ]
+
+
+@pytest.mark.oracle
 def test_the_pair_opens_a_raw_prompt_with_the_draft(exact_server: str, demo_f32: tuple[Path, Path]) -> None:
     base = plain_llama.load(demo_f32[1])
     prompt = "What is the capital of France?\n"
