@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from wsd_local.server.site import Plan, Site
 
 KEY_VARIABLE = "WSD_LOCAL_API_KEY"
-_NOT_SERVED = ("mode", "urial", "probabilities", "parallel")
-"""Settings that a client chooses by the model's name, or that the server has options of its own for."""
+PARALLEL = 4
+_CHOSEN_BY_CLIENTS = ("mode", "urial")
+"""Settings that follow from the model that a client names."""
 _PACKAGES = ("fastapi", "starlette", "pydantic", "uvicorn", "sse_starlette", "prometheus_client")
 _STOP_S = 10.0
 """Seconds that a service manager waits in addition to the time for requests in progress."""
@@ -53,8 +54,8 @@ class ServeOptions:
     """Address to listen at; one that other machines reach demands a key."""
     port: Annotated[int, SERVER] = 8080
     """Port to listen at; 0 takes a free one."""
-    parallel: Annotated[int, SERVER] = 4
-    """Requests in progress at once; each has a whole context."""
+    parallel: Annotated[int | None, SERVER] = None
+    """Requests in progress at once; each has a whole context. [default: the configuration's, else 4]"""
     queue: Annotated[int, SERVER] = 128
     """Requests that may wait besides; further ones are refused (429)."""
     keep_alive: Annotated[float | None, SERVER] = None
@@ -96,7 +97,7 @@ class ServeOptions:
                 raise UsageError(f"{spelled(name)} is {value}: it must lie between {least} and {most}")
 
 
-@takes(how=declared(ServeOptions).values(), settings=settings_without(*_NOT_SERVED))
+@takes(how=declared(ServeOptions).values(), settings=settings_without(*_CHOSEN_BY_CLIENTS, "probabilities", "parallel"))
 def serve(*, how: Given = NOTHING, settings: Given = NOTHING, verbose: Verbose = False, debug: Debug = False) -> int:
     """Serve pairs over HTTP."""
     _require_packages()
@@ -157,10 +158,13 @@ def _plan(options: ServeOptions, settings: Given) -> Plan:
     from wsd_local.settings import split
 
     config = read_config()
-    values = {**config.settings, **setting_values(settings)}
-    for name in _NOT_SERVED:
-        values.pop(name, None)
-    reply, loading = split({**values, "parallel": options.parallel})
+    values = {"parallel": PARALLEL, **config.settings, **setting_values(settings)}
+    if options.parallel is not None:
+        values["parallel"] = options.parallel
+    for name in _CHOSEN_BY_CLIENTS:
+        if values.pop(name, None) is not None:
+            terminal.message(f"the configuration's {name} is not used: clients choose it by the model that they name")
+    reply, loading = split(values)
     keys = [*options.api_key, *_key_of_environment(), *_keys_of(options.api_key_file)]
     return Plan(
         pairs=_unique(options.pair) or [config.pair or "demo"],
