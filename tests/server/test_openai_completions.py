@@ -112,6 +112,31 @@ def test_an_answers_log_probabilities_are_those_of_its_tokens_as_a_prompt(exact_
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chats_log_probabilities_are_the_bases_by_plain_llama_cpp(
+    exact_server: str, demo_f32: tuple[Path, Path], stream: bool
+) -> None:
+    asked: list[Any] = [{"role": "user", "content": "What is rain?"}]
+    f32: Any = {"cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": "off", "threads": 1}
+    with wsd_local.load(draft=demo_f32[0], base=demo_f32[1], **f32) as pair:
+        reply = pair.reply(asked, max_tokens=24)
+    body = {"model": "exact", "messages": asked, "max_tokens": 24, "logprobs": True, "top_logprobs": 1}
+    answer = httpx.post(f"{exact_server}/v1/chat/completions", json={**body, "stream": stream}, timeout=None)
+    if stream:
+        lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+        parts = [json.loads(line)["choices"][0]["logprobs"] for line in lines]
+        entries = [entry for part in parts if part is not None for entry in part["content"]]
+    else:
+        entries = answer.json()["choices"][0]["logprobs"]["content"]
+    assert b"".join(bytes(entry["bytes"]) for entry in entries).decode() == reply.text
+    prompt, ids = reply.prompt_ids["base"], [token.id for token in reply.tokens]
+    right = expected(demo_f32[1], [*prompt, *ids])[len(prompt) - 1 :]
+    assert [entry["logprob"] for entry in entries] == pytest.approx(right, abs=1e-3)
+    for entry in entries:
+        assert entry["top_logprobs"][0]["logprob"] >= entry["logprob"] - 1e-6
+
+
+@pytest.mark.oracle
 def test_the_pair_opens_a_raw_prompt_with_the_draft(exact_server: str, demo_f32: tuple[Path, Path]) -> None:
     base = plain_llama.load(demo_f32[1])
     prompt = "What is the capital of France?\n"
@@ -202,6 +227,18 @@ def test_a_prompt_is_scored_without_a_reply(scripted: Serve) -> None:
         "text_offset": [0, 1],
     }
     assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_a_reply_that_ends_at_once_has_an_entry_after_an_echoed_prompt(scripted: Serve) -> None:
+    url = scripted(ScriptedService([finished("")]))
+    asked = {"echo": True, "max_tokens": 1, "logprobs": 1}
+    whole = complete(url, "ab", **asked)["choices"][0]["logprobs"]
+    assert whole["tokens"] == ["a", "b", ""]
+    assert whole["token_logprobs"] == [None, -0.5, -9999.0]
+    assert whole["text_offset"] == [0, 1, 2]
+    parts = [chunk["choices"][0]["logprobs"] for chunk in streamed(url, "ab", **asked)]
+    assert [token for part in parts for token in part["tokens"]] == whole["tokens"]
+    assert complete(url, "ab", logprobs=1, max_tokens=1)["choices"][0]["logprobs"]["tokens"] == []
 
 
 def test_a_token_inside_a_character_is_written_as_bytes() -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from pydantic import BaseModel
+
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source, Text, TokenDetails, Wrote
 from wsd_local.runtime.reply import Finished, Reply
@@ -23,6 +25,31 @@ from wsd_local.version import __version__
 
 UNKNOWN_LOGPROB = -9999.0
 """Stands for a log-probability that is not known, or of a token that is impossible."""
+
+
+class ErrorValues(BaseModel):
+    """What is wrong with a request. `param` names the parameter, `code` is a short name."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that cannot be answered."""
+
+    error: ErrorValues
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request is wrong, or it must wait."},
+    "5XX": {"model": ErrorAnswer, "description": "The server cannot answer."},
+}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, whole or as a stream."}
+}
+"""Answers for the description of the interface."""
 
 
 def head(kind: str, prefix: str, model: str) -> dict[str, Any]:

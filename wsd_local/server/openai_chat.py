@@ -18,7 +18,17 @@ from starlette.responses import Response
 from wsd_local.events import Event
 from wsd_local.runtime.reply import Reply
 from wsd_local.server.errors import ApiError
-from wsd_local.server.openai_answers import Piece, Pieces, chat_logprobs, finish_reason, head, model_named, usage
+from wsd_local.server.openai_answers import (
+    ERRORS,
+    STREAM,
+    Piece,
+    Pieces,
+    chat_logprobs,
+    finish_reason,
+    head,
+    model_named,
+    usage,
+)
 from wsd_local.server.openai_messages import Messages, checked
 from wsd_local.server.parameters import (
     Body,
@@ -177,9 +187,9 @@ def _delta(
 
 def router(service: Service) -> APIRouter:
     """The endpoint, over a service."""
-    routes = APIRouter(tags=["OpenAI"])
+    routes = APIRouter(tags=["OpenAI"], responses=ERRORS)
 
-    @routes.post("/v1/chat/completions")
+    @routes.post("/v1/chat/completions", responses=STREAM)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """Answer a conversation."""
         chat = _Chat(service, body, request.url.path)

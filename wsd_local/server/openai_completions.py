@@ -22,7 +22,17 @@ from wsd_local.events import Event
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Reply
 from wsd_local.server.errors import ApiError
-from wsd_local.server.openai_answers import Piece, Pieces, counted, finish_reason, head, model_named, usage
+from wsd_local.server.openai_answers import (
+    ERRORS,
+    STREAM,
+    Piece,
+    Pieces,
+    counted,
+    finish_reason,
+    head,
+    model_named,
+    usage,
+)
 from wsd_local.server.openai_chat import MOST_ALTERNATIVES, MOST_CHOICES, StreamOptions
 from wsd_local.server.openai_logprobs import CompletionLogprobs
 from wsd_local.server.parameters import NoBias, ReplyBody, ResponseFormat, unsupported
@@ -197,7 +207,10 @@ class _Completions:
     def _choice(number: int, echo: _Echo, written: Sequence[Piece], reply: Reply) -> dict[str, Any]:
         entries = None if echo.logprobs is None else echo.logprobs.copy()
         if entries is not None:
-            entries.add_all(token for piece in written for token in piece.tokens or ())
+            tokens = [token for piece in written for token in piece.tokens or ()]
+            entries.add_all(tokens)
+            if echo.tokens and not tokens:
+                entries.add_end()
         logprobs = None if entries is None else entries.take()
         return _choice(number, echo.text + reply.text, finish_reason(reply), logprobs)
 
@@ -240,15 +253,21 @@ class _Completions:
         if source is None:
             used.append(counted(echo.tokens, 0, echo.cached))
             return
+        wordless = set(range(self._count)) if echo.tokens else set()
         async for index, event in source:
             pieces, own = all_pieces[index], entries[index]
             for piece in pieces.of(event):
+                if piece.tokens:
+                    wordless.discard(index)
                 if own is not None:
                     own.add_all(piece.tokens or ())
                 found = None if own is None else own.take()
                 yield {"choices": [_choice(first + index, piece.text, None, found)], "wsd": piece.wsd}
             if pieces.reply is not None:
-                end = _choice(first + index, "", finish_reason(pieces.reply), None)
+                if own is not None and index in wordless:
+                    own.add_end()
+                found = None if own is None or index not in wordless else own.take()
+                end = _choice(first + index, "", finish_reason(pieces.reply), found)
                 yield {"choices": [end], "wsd": pieces.end()}
         replies: list[Reply] = [pieces.finished() for pieces in all_pieces]
         used.append(usage(replies))
@@ -313,9 +332,9 @@ async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
 
 def router(service: Service) -> APIRouter:
     """The endpoint, over a service."""
-    routes = APIRouter(tags=["OpenAI"])
+    routes = APIRouter(tags=["OpenAI"], responses=ERRORS)
 
-    @routes.post("/v1/completions")
+    @routes.post("/v1/completions", responses=STREAM)
     async def completions(body: CompletionBody, request: Request) -> Response:
         """Continue prompts."""
         answer = _Completions(service, body, request.url.path)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wsd_local.events import TokenDetails
-from wsd_local.server.openai_answers import logprob
+from wsd_local.server.openai_answers import UNKNOWN_LOGPROB, logprob
 
 
 class CompletionLogprobs:
@@ -41,6 +41,13 @@ class CompletionLogprobs:
         """Add tokens of a reply."""
         for token in tokens:
             self.add(token.piece, logprob(token.logprob), [(piece, one) for _, piece, one in token.alternatives])
+
+    def add_end(self) -> None:
+        """Add an entry without text, for the token that ended a reply in which no other was written.
+
+        Clients that ask for one token after an echoed prompt leave out the last entry, whatever it is.
+        """
+        self.add(b"", UNKNOWN_LOGPROB)
 
     def copy(self) -> CompletionLogprobs:
         """The same so far, to be continued separately."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from wsd_local.server.openai_answers import ERRORS
 from wsd_local.server.service import ServedModel, Service, UnknownModelError
 
 
@@ -33,7 +34,7 @@ def described(model: ServedModel) -> dict[str, Any]:
 
 def router(service: Service) -> APIRouter:
     """The endpoints, over a service."""
-    routes = APIRouter(tags=["OpenAI"])
+    routes = APIRouter(tags=["OpenAI"], responses=ERRORS)
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from wsd_local.events import Event
-from wsd_local.server.openai_answers import Piece, Pieces, chat_logprobs, head, model_named, usage
+from wsd_local.server.openai_answers import ERRORS, STREAM, Piece, Pieces, chat_logprobs, head, model_named, usage
 from wsd_local.server.openai_response_body import ResponseBody
 from wsd_local.server.service import Service
 from wsd_local.server.streaming import EventStream, reported, sent, while_connected
@@ -160,9 +160,9 @@ class _Answer:
 
 def router(service: Service) -> APIRouter:
     """The endpoint, over a service."""
-    routes = APIRouter(tags=["OpenAI"])
+    routes = APIRouter(tags=["OpenAI"], responses=ERRORS)
 
-    @routes.post("/v1/responses")
+    @routes.post("/v1/responses", responses=STREAM)
     async def responses(body: ResponseBody, request: Request) -> Response:
         """Answer text or messages."""
         answer = _Answer(service, body)
