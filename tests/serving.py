@@ -225,6 +225,10 @@ class ScriptedService:
         self._accept(model, tokens)
         return b"".join(map(_piece, tokens))
 
+    async def special_tokens(self, model: str) -> Mapping[str, str]:
+        self._accept(model, ("special tokens", model))
+        return {"eos": "</s>"}
+
     async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
         return {role: len(text) for role, text in (await self.prompts(model, messages)).items()}
 

@@ -76,6 +76,21 @@ def test_tokens_are_the_text(client: httpx.Client, model: str) -> None:
     assert posted(client, "/detokenize", tokens=tokens, model=model)["content"] == TEXT
 
 
+def test_tokens_by_the_names_of_vllm(client: httpx.Client) -> None:
+    plain = posted(client, "/tokenize", content=TEXT)["tokens"]
+    found = posted(client, "/tokenize", prompt=TEXT, add_special_tokens=False)
+    assert (found["tokens"], found["count"], found["max_model_len"]) == (plain, len(plain), 2048)
+    whole = posted(client, "/tokenize", prompt=TEXT, add_special_tokens=True)["tokens"]
+    assert whole[1:] == plain
+    assert posted(client, "/detokenize", tokens=plain)["prompt"] == TEXT
+    info = client.get("/tokenizer_info").json()
+    assert posted(client, "/tokenize", content=info["bos_token"])["tokens"] == whole[:1]
+    assert len(posted(client, "/tokenize", content=info["eos_token"])["tokens"]) == 1
+    for body in ({}, {"content": "x", "prompt": "x"}):
+        assert client.post("/tokenize", json=body).status_code == 400
+    assert client.get("/tokenizer_info", params={"model": "other"}).status_code == 404
+
+
 def test_tokens_with_their_pieces(client: httpx.Client) -> None:
     tokens = posted(client, "/tokenize", content=TEXT)["tokens"]
     pieces = posted(client, "/tokenize", content=TEXT, with_pieces=True)["tokens"]

@@ -179,6 +179,7 @@ def test_nothing_to_be_answered_loads_or_frees_the_models(scripted: Serve) -> No
 def test_models_are_freed_when_a_client_says_so_and_loaded_again(sdk: ollama.Client) -> None:
     assert sdk.generate("demo", "").done_reason == "load"
     assert {model.model for model in sdk.ps().models} == {"demo:latest", "demo:base", "demo:draft"}
+    assert sdk.generate("demo", "", keep_alive=1e300).done_reason == "load"
     text = sdk.chat("demo", ASKED, options={"num_predict": 9}, keep_alive=0).message.content
     while sdk.ps().models:
         pass

@@ -135,7 +135,10 @@ def test_what_is_asked_for_reaches_the_service(scripted: Serve) -> None:
 
 
 def test_without_a_model_the_only_pair_answers_and_of_several_one_must_be_named(scripted: Serve) -> None:
-    assert httpx.post(scripted(ScriptedService()) + URL, json={"messages": ASKED}).json()["model"] == "demo"
+    url = scripted(ScriptedService())
+    for named in ({}, {"model": ""}, {"model": "demo:latest"}):
+        assert httpx.post(url + URL, json={"messages": ASKED, **named}).json()["model"] == "demo"
+    assert httpx.get(f"{url}/v1/models/demo:latest").json()["id"] == "demo"
     refused = httpx.post(scripted(ScriptedService(pairs=["one", "two"])) + URL, json={"messages": ASKED})
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "model"
@@ -233,6 +236,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prediction": {"type": "content", "content": ""}}, "prediction"),
     ({"web_search_options": {}}, "web_search_options"),
     ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"chat_template_kwargs": {"enable_thinking": True}}, "enable_thinking"),
     ({"store": True}, "store"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"top_logprobs": 2}, "top_logprobs"),
@@ -283,6 +287,7 @@ WITHOUT_EFFECT = {
     "response_format": {"type": "text"},
     "functions": None,
     "reasoning_effort": None,
+    "chat_template_kwargs": {"enable_thinking": False},
 }
 
 

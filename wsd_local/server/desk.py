@@ -244,6 +244,16 @@ class Desk:
 
         return await self._call(model, ask)
 
+    async def special_tokens(self, model: str) -> Mapping[str, str]:
+        """See `Service`."""
+
+        def ask(pair: Pair, role: Source) -> Mapping[str, str]:
+            vocabulary = pair.models.model(role)
+            names = ["eos"] if vocabulary.bos is None else ["bos", "eos"]
+            return {name: spelled for name in names if (spelled := vocabulary.special_spelling(name))}
+
+        return await self._call(model, ask)
+
     async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
         """See `Service`."""
         given = conversation(messages)

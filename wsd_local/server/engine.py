@@ -235,7 +235,7 @@ class EngineRoom:
                     return self.loaded[0]
                 left = self._seconds_left(self._idle_since)
                 if left is None or left > 0:
-                    self._changed.wait(left)
+                    self._changed.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
                     continue
                 self._admitted = None
             self._unload()

@@ -42,10 +42,28 @@ class Body(BaseModel):
 class TokenizeBody(Body):
     """A text to be divided into tokens."""
 
-    content: str
+    content: str | None = None
+    prompt: str | None = Field(None, description="vLLM's name of `content`.")
     add_special: bool = Field(False, description="Put the model's first token before it, if it has one.")
+    add_special_tokens: bool | None = Field(None, description="vLLM's name of `add_special`.")
     parse_special: bool = Field(True, description="What is spelled like a control token becomes one.")
     with_pieces: bool = Field(False, description="Also give the text of each token.")
+
+    @model_validator(mode="after")
+    def _one_text(self) -> TokenizeBody:
+        if (self.content is None) == (self.prompt is None):
+            raise ValueError("give content")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The text, by either name."""
+        return self.content or self.prompt or ""
+
+    @property
+    def bos(self) -> bool:
+        """Whether the model's first token precedes it."""
+        return self.add_special if self.add_special_tokens is None else self.add_special_tokens
 
 
 class DetokenizeBody(Body):
@@ -156,9 +174,9 @@ def _add_tokens(made: APIRouter, service: Service) -> None:
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
         """The tokens of a text."""
         model = model_named(service, body.model)
-        tokens = await service.tokenize(model, body.content, special=body.parse_special, bos=body.add_special)
+        tokens = await service.tokenize(model, body.text, special=body.parse_special, bos=body.bos)
         if not body.with_pieces:
-            return {"tokens": tokens}
+            return {"tokens": tokens, "count": len(tokens), "max_model_len": _n_ctx(service, model)}
         pieces = [await service.detokenize(model, [token]) for token in tokens]
         return {"tokens": [{"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]}
 
@@ -166,13 +184,31 @@ def _add_tokens(made: APIRouter, service: Service) -> None:
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:
         """The text of tokens; bytes that are no characters become U+FFFD."""
         text = await service.detokenize(model_named(service, body.model), body.tokens)
-        return {"content": text.decode("utf-8", "replace")}
+        content = text.decode("utf-8", "replace")
+        return {"content": content, "prompt": content}
+
+    @made.get("/tokenizer_info")
+    async def tokenizer_info(model: str = "") -> dict[str, Any]:
+        """What vLLM's clients ask about a tokenizer: its first and last token, null where there is none."""
+        name = model_named(service, model)
+        spelled = await service.special_tokens(name)
+        return {
+            "tokenizer_class": "GGUF",
+            "bos_token": spelled.get("bos"),
+            "eos_token": spelled.get("eos"),
+            "chat_template": None,
+            "model_max_length": _n_ctx(service, name),
+        }
 
     @made.post("/apply-template")
     async def template(body: TemplateBody) -> dict[str, Any]:
         """What the models would read of a conversation; `prompt` is what the model that continues reads."""
         prompts = await service.prompts(model_named(service, body.model), body.messages)
         return {"prompt": prompts.get("base", prompts.get("draft", "")), "prompts": dict(prompts)}
+
+
+def _n_ctx(service: Service, name: str) -> int | None:
+    return next((model.n_ctx for model in service.models() if model.id == name), None)
 
 
 def _piece(piece: bytes) -> str | list[int]:

@@ -16,15 +16,12 @@ from fastapi import APIRouter
 from wsd_local.events import Source
 from wsd_local.server.errors import ApiError
 from wsd_local.server.ollama_bodies import ShowBody
-from wsd_local.server.openai_answers import model_named
+from wsd_local.server.openai_answers import LATEST, model_named
 from wsd_local.server.service import ModelFacts, ServedModel, Service, UnknownModelError
 from wsd_local.version import __version__
 
 OLLAMA_VERSION = "0.12.11"
 """The release whose protocol is answered: clients compare it with the one that they need."""
-
-LATEST = ":latest"
-"""Stands for a name without a tag."""
 
 FOR_EVER = timedelta(days=36525)
 """Time after which a model that stays in memory is said to be freed."""
@@ -48,7 +45,7 @@ def resolved(service: Service, name: str) -> str:
         UnknownModelError: it is not served.
         ApiError: none is named, and there are several.
     """
-    found = model_named(service, name.removesuffix(LATEST))
+    found = model_named(service, name)
     if found not in [model.id for model in service.models()]:
         known = ", ".join(_tagged(model) for model in service.models())
         raise UnknownModelError(f"model {name!r} not found: there are {known}")

@@ -23,6 +23,9 @@ from wsd_local.server.service import Service
 from wsd_local.server.wsd_fields import ReplyFields
 from wsd_local.version import __version__
 
+LATEST = ":latest"
+"""What Ollama's clients write after a name without a tag, in requests of other protocols too."""
+
 UNKNOWN_LOGPROB = -9999.0
 """Stands for a log-probability that is not known, or of a token that is impossible."""
 
@@ -64,13 +67,13 @@ def head(kind: str, prefix: str, model: str) -> dict[str, Any]:
 
 
 def model_named(service: Service, name: str) -> str:
-    """The model that a request names; without a name the pair, if only one is served.
+    """The model that a request names, with or without `:latest`; without a name the pair, if only one is served.
 
     Raises:
         ApiError: it names none, and there are several.
     """
-    if name:
-        return name
+    if name.removesuffix(LATEST):
+        return name.removesuffix(LATEST)
     pairs = list(dict.fromkeys(model.pair for model in service.models()))
     if len(pairs) == 1:
         return pairs[0]

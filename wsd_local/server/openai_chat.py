@@ -63,6 +63,15 @@ class StreamOptions(Body):
     ] = None
 
 
+class TemplateOptions(Body):
+    """Options of a chat template: clients send the one that turns off what the models do not do."""
+
+    place: ClassVar[str] = "chat_template_kwargs"
+    enable_thinking: Annotated[
+        Literal[False] | None, unsupported("the models do not think before they answer; leave it out, or give false")
+    ] = None
+
+
 class ChatBody(ReplyBody):
     """The body of a request for a chat completion."""
 
@@ -89,6 +98,7 @@ class ChatBody(ReplyBody):
     reasoning_effort: Annotated[
         Literal["none"] | None, unsupported("the models do not reason before they answer; leave it out, or give none")
     ] = None
+    chat_template_kwargs: TemplateOptions | None = None
     verbosity: NotSupported = None
     store: Annotated[Literal[False] | None, unsupported("answers are not kept; leave it out, or give false")] = None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from wsd_local.server.openai_answers import ERRORS
+from wsd_local.server.openai_answers import ERRORS, LATEST
 from wsd_local.server.service import ServedModel, Service, UnknownModelError
 
 
@@ -45,7 +45,7 @@ def router(service: Service) -> APIRouter:
     async def model(id: str) -> dict[str, Any]:
         """Describe a model."""
         for one in service.models():
-            if one.id == id:
+            if one.id == id.removesuffix(LATEST):
                 return described(one)
         known = ", ".join(one.id for one in service.models())
         raise UnknownModelError(f"there is no model {id!r} here; there are {known}")

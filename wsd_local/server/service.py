@@ -219,6 +219,10 @@ class Service(Protocol):
         """The bytes that tokens stand for."""
         ...
 
+    async def special_tokens(self, model: str) -> Mapping[str, str]:
+        """How a model spells the tokens `bos` and `eos`; without those that it does not use."""
+        ...
+
     async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
         """How many tokens each model of a pair would read of a conversation, also of one that does not fit."""
         ...
