@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from wsd_local.constraints.constraint import KINDS
+from wsd_local.core.sampling import LARGEST, LONGEST
 from wsd_local.errors import UsageError, nearest, short
 from wsd_local.fields import declared, spelled
 from wsd_local.server.errors import ApiError
@@ -313,6 +314,11 @@ Wsd = Annotated[dict[str, Any] | None, BeforeValidator(_checked_wsd), WithJsonSc
 """A request's object `wsd`: settings of a reply by their own names, and `events`."""
 
 
+def _within(least: float, most: float) -> Any:
+    """A number's default, None, and its range for the description of the interface; `reply_settings` checks it."""
+    return Field(None, json_schema_extra={"minimum": least, "maximum": most})
+
+
 # -- what every request for a reply has ------------------------------------------------------------------------
 
 Stop = Annotated[str | list[str] | None, Field(description="Texts before which the reply ends.")]
@@ -322,15 +328,15 @@ class ReplyBody(Body):
     """Parameters that OpenAI's requests for a reply have in common."""
 
     model: str = ""
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
-    repetition_penalty: float | None = None
-    repeat_last_n: int | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
+    temperature: float | None = _within(0, LARGEST)
+    top_p: float | None = _within(0, 1)
+    top_k: int | None = _within(-1, MOST)
+    min_p: float | None = _within(0, 1)
+    repeat_penalty: float | None = _within(1 / LARGEST, LARGEST)
+    repetition_penalty: float | None = _within(1 / LARGEST, LARGEST)
+    repeat_last_n: int | None = _within(0, LONGEST)
+    frequency_penalty: float | None = _within(-LARGEST, LARGEST)
+    presence_penalty: float | None = _within(-LARGEST, LARGEST)
     seed: int | None = None
     stop: Stop = None
     grammar: str | None = None
