@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -21,6 +22,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with private_folders(tmp_path_factory.mktemp("served")):
         made = Desk(["demo"], loading=LoadSettings(threads=1, parallel=4))
         made.start()
+        asyncio.run(made.tokenize("demo", "once the models are loaded"))
         yield made
         made.close()
 

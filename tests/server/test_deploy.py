@@ -92,6 +92,19 @@ def test_the_unit_is_one(own_home: Path) -> None:
     assert parser["Install"]["WantedBy"] == "default.target"
 
 
+def test_variables_of_the_server_and_no_others(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSD_LOCAL_THRESHOLD", "0.7")
+    monkeypatch.setenv("WSD_LOCAL_STOP", "100% $HOME")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/somewhere")
+    assert wsd("serve", "--install-service").returncode == 0
+    text = installed(own_home).read_text()
+    assert 'Environment="WSD_LOCAL_THRESHOLD=0.7"\n' in text
+    assert 'Environment="WSD_LOCAL_STOP=100%% $HOME"\n' in text
+    assert "secret" not in text
+    assert "RUNTIME" not in text
+
+
 def test_paths_hold_in_any_folder(own_home: Path) -> None:
     (own_home / "keys").write_text("sesame\n")
     assert wsd("serve", "--api-key-file", "keys", "--install-service").returncode == 0

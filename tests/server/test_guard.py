@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import queue
@@ -20,7 +21,7 @@ from serving import ScriptedService, listening
 
 from wsd_local.errors import UsageError
 from wsd_local.server.app import create_app
-from wsd_local.server.bodies import DEEPEST, checked
+from wsd_local.server.bodies import DEEPEST, Bodies, checked
 from wsd_local.server.errors import ApiError
 from wsd_local.server.guard import Access, Guard
 
@@ -264,6 +265,19 @@ def test_a_client_that_goes_away_while_it_sends(open_url: str) -> None:
     assert httpx.post(f"{open_url}/v1/echo", json=[1]).json() == {"length": 3, "json": [1]}
 
 
+async def test_a_body_that_does_not_arrive() -> None:
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def nothing(*_: Any) -> None:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/echo", "headers": []}
+    with pytest.raises(ApiError) as raised:
+        await Bodies(nothing, 1000, patience_s=0.01)(scope, never, nothing)
+    assert raised.value.status == 408
+
+
 @pytest.mark.parametrize(
     ("body", "word"),
     [
@@ -392,6 +406,22 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(open_url: str) -
 def test_answers_are_not_taken_for_another_type(open_url: str) -> None:
     for path in ("/v1/echo", "/nothing", "/fails"):
         assert httpx.get(f"{open_url}{path}").headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "word"),
+    [
+        ("POST", "/chat/completions", 404, "/v1/chat/completions"),
+        ("POST", "/v1/v1/chat/completions", 404, "/v1/chat/completions"),
+        ("GET", "/wp-login.php", 404, "/openapi.json"),
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("DELETE", "/v1/score", 405, "POST"),
+    ],
+)
+def test_an_address_that_is_not_quite_right(open_url: str, method: str, path: str, status: int, word: str) -> None:
+    answer = httpx.request(method, f"{open_url}{path}")
+    assert answer.status_code == status
+    assert word in answer.json()["error"]["message"]
 
 
 def test_a_websocket_is_refused(open_url: str) -> None:

@@ -29,6 +29,7 @@ def posted(client: httpx.Client, path: str, **body: Any) -> Any:
 def test_health(client: httpx.Client) -> None:
     for path in ("/health", "/v1/health"):
         assert client.get(path).json() == {"status": "ok"}
+        assert client.head(path).status_code == 200
 
 
 @pytest.mark.parametrize("state", ["loading", "failed", "ending"])

@@ -245,6 +245,7 @@ def _log_to_stderr() -> None:
         if not logging.getLogger().handlers:  # else --verbose shows it already
             logger.addHandler(handler)
         logger.propagate = bool(logging.getLogger().handlers)
+    logging.getLogger("sse_starlette").setLevel(logging.WARNING)  # it logs the text of replies
 
 
 def _announce(site: Site, url: str) -> None:

@@ -6,12 +6,14 @@ added around it by the caller.
 
 from __future__ import annotations
 
+import difflib
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from wsd_local.errors import WsdError
+from wsd_local.errors import WsdError, short
 from wsd_local.server import (
     anthropic_messages,
     native,
@@ -71,7 +73,19 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    return _answer(request, ApiError(error.status_code, str(error.detail), headers=headers))
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = f"there is no endpoint {short(request.url.path)}{_nearest_path(request)}"
+    elif error.status_code == 405:
+        message = f"{short(request.url.path)} takes {headers.get('Allow', 'another method')}, not {request.method}"
+    return _answer(request, ApiError(error.status_code, message, headers=headers))
+
+
+def _nearest_path(request: Request) -> str:
+    """A suggestion for a path that is not known: clients are often given an address with too much or too little."""
+    known = list(request.app.openapi()["paths"])
+    close = difflib.get_close_matches(request.url.path, known, 1)
+    return f"; did you mean {close[0]}?" if close else "; /openapi.json lists all"
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -7,6 +7,7 @@ or 64 bits hold, and text that can be encoded again. Answers are not touched, so
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -20,6 +21,8 @@ from wsd_local.units import plural
 
 DEEPEST = 100
 """Objects and lists within each other."""
+
+PATIENCE_S = 60.0
 
 _DIGITS = 20
 """A whole number of more digits and signs does not fit into 64 bits."""
@@ -35,13 +38,14 @@ class Bodies:
     Args:
         app: what receives the request.
         most: the longest body in bytes.
+        patience_s: seconds to wait for the next piece of a body.
 
     Raises:
         ApiError: the body is refused.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, patience_s: float = PATIENCE_S) -> None:
+        self._app, self._most, self._patience_s = app, most, patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -50,7 +54,10 @@ class Bodies:
         body = bytearray()
         more = True
         while more:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self._patience_s)
+            except TimeoutError:
+                raise ApiError(408, "the body did not arrive", headers={"Connection": "close"}) from None
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")

@@ -20,7 +20,8 @@ from wsd_local.paths import config_file
 
 NAME = "wsd-local.service"
 _MARK = "# Written by `wsd-local serve --install-service`; `wsd-local serve --uninstall-service` removes it."
-_VARIABLES = ("WSD_LOCAL_", "HF_HOME", "HF_HUB_CACHE", "XDG_")
+_PREFIX = "WSD_LOCAL_"
+_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 _KEY_VARIABLE = "WSD_LOCAL_API_KEY"
 _PERMANENT = (2, 3, 4)
 """Exit codes that another start would not change."""
@@ -53,11 +54,10 @@ def unit(arguments: Sequence[str], environment: Mapping[str, str], stop_s: float
         _MARK,
         "[Unit]",
         "Description=wsd-local server",
-        "Documentation=man:systemd.service(5)",
         "",
         "[Service]",
         "Type=exec",
-        f"ExecStart={' '.join(map(_quoted, command))}",
+        f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in command)}",
         "ExecReload=/bin/kill -HUP $MAINPID",
         *(f"Environment={_quoted(f'{name}={value}')}" for name, value in sorted(environment.items())),
         "Restart=on-failure",
@@ -73,16 +73,23 @@ def unit(arguments: Sequence[str], environment: Mapping[str, str], stop_s: float
 
 
 def _quoted(word: str) -> str:
-    """A word as systemd reads it: nothing in it is a specifier, a variable or the end of the word."""
+    """A word as systemd reads it: nothing in it is a specifier or the end of the word.
+
+    Only commands have variables in them, `$`.
+    """
     if any(ord(sign) < 32 for sign in word):
         raise UsageError(f"{word!r} holds a control character: a unit of systemd cannot hold it")
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 
 def environment_here() -> dict[str, str]:
     """The variables of this process that decide what the server does, its key excepted."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES) and name != _KEY_VARIABLE}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith(_PREFIX) and name != _KEY_VARIABLE) or name in _VARIABLES
+    }
 
 
 def install(arguments: Sequence[str], keys: Sequence[str], stop_s: float) -> list[str]:

@@ -122,7 +122,8 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
 
 
 def _add_state(made: APIRouter, service: Service, metrics: Metrics) -> None:
-    @made.get("/v1/health", include_in_schema=False)
+    @made.api_route("/v1/health", methods=["GET", "HEAD"], include_in_schema=False)
+    @made.head("/health", include_in_schema=False)
     @made.get("/health", responses={503: {"description": "Models are being loaded, or the server ends."}})
     async def health() -> JSONResponse:
         """Whether requests are answered: 200, or 503 while models are loaded or the server ends."""
