@@ -33,7 +33,7 @@ def guarded(access: Access | None = None) -> Guard:
     """The application with a few endpoints that say what reached them."""
     app = create_app(ScriptedService())
 
-    @app.api_route("/v1/echo", methods=["GET", "POST"])
+    @app.api_route("/v1/echo", methods=["GET", "POST"], include_in_schema=False)
     @app.post("/v1/messages/echo")
     @app.post("/api/echo")
     async def echo(request: Request) -> JSONResponse:
