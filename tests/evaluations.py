@@ -40,11 +40,16 @@ class Evaluations:
         self.stopped: list[Evaluation] = []
         """Those that were held, and did not take place because the work was stopped."""
         self._hold: Callable[[Evaluation], bool] | None = None
+        self._waits = True
         self._held = threading.Event()
         self._released = threading.Event()
 
-    def hold(self, which: Callable[[Evaluation], bool]) -> None:
-        """The next evaluation that this is true of waits until it is stopped, or until `release`."""
+    def hold(self, which: Callable[[Evaluation], bool], *, waits: bool = True) -> None:
+        """The next evaluation that this is true of waits until it is stopped, or until `release`.
+
+        Without `waits` it takes place at once, and `held` tells only that it has begun.
+        """
+        self._waits = waits
         self._held.clear()
         self._released.clear()
         self._hold = which
@@ -64,7 +69,7 @@ class Evaluations:
         if self._hold is not None and self._hold(found):
             self._hold = None
             self._held.set()
-            while not context._cancellation.is_set and not self._released.wait(0.001):
+            while self._waits and not context._cancellation.is_set and not self._released.wait(0.001):
                 pass
             if context._cancellation.is_set:
                 self.stopped.append(found)

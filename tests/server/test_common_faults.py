@@ -80,6 +80,24 @@ PROTOCOLS = {
             answer["usage"]["output_tokens"],
         ),
     ),
+    "responses": Spoken(
+        "/v1/responses",
+        {"input": "What is rain?"},
+        "max_output_tokens",
+        lambda answer: (answer["usage"]["input_tokens"], answer["usage"]["output_tokens"]),
+    ),
+    "ollama chat": Spoken(
+        "/api/chat",
+        {"messages": USER, "stream": False},
+        "num_predict",
+        lambda answer: (answer["prompt_eval_count"], answer["eval_count"]),
+    ),
+    "ollama generate": Spoken(
+        "/api/generate",
+        {"prompt": "What is rain?", "stream": False},
+        "num_predict",
+        lambda answer: (answer["prompt_eval_count"], answer["eval_count"]),
+    ),
 }
 
 spoken = pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
@@ -129,7 +147,7 @@ def test_every_response_format_is_taken(client: httpx.Client, path: str, kind: s
     assert kind == "text" or text.lstrip().startswith("{")
 
 
-@pytest.mark.parametrize("name", ["chat", "messages"])
+@pytest.mark.parametrize("name", ["chat", "messages", "responses"])
 def test_a_list_of_texts_is_read_as_one_text(client: httpx.Client, name: str) -> None:
     protocol, kind = PROTOCOLS[name], "input_text" if name == "responses" else "text"
     parts = [{"type": kind, "text": "What is"}, {"type": kind, "text": " rain?"}]
