@@ -30,8 +30,8 @@ KEY = "sesame-0123"
 class Process:
     """A server in a process of its own. Its standard error is read as it comes."""
 
-    def __init__(self, *arguments: str, **settings: Any) -> None:
-        self._process = started("serve", "--port", "0", *arguments, **settings)
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
@@ -82,7 +82,7 @@ class Process:
 @contextmanager
 def serving(*arguments: str, **settings: Any) -> Iterator[Process]:
     """A server that ends with the test, however that ends."""
-    process = Process(*arguments, **settings)
+    process = Process(started("serve", "--port", "0", *arguments, **settings))
     try:
         yield process
     finally:

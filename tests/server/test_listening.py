@@ -40,7 +40,7 @@ def test_a_free_port(host: str) -> None:
     ports = {listener.getsockname()[1] for listener in listeners}
     assert len(ports) == 1
     with socket.create_connection(("127.0.0.1", ports.pop())):
-        pass
+        assert len(listeners) <= 2
     for listener in listeners:
         listener.close()
 
@@ -49,8 +49,8 @@ def test_all_addresses_of_both_kinds() -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("expected: no IPv6 here")
     (listener,) = bound("::", 0)
-    with listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
-        pass
+    with listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as connection:
+        assert connection.getpeername()[1] == listener.getsockname()[1]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

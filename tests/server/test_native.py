@@ -182,6 +182,7 @@ def test_what_was_scored_before_is_in_the_cache(client: httpx.Client) -> None:
         ({"tokens": [], "start": 0}, "tokens"),
         ({"tokens": [1, 2], "start": 2}, "start"),
         ({"tokens": [1, 2], "start": -1}, "start"),
+        ({"tokens": [1, 2], "start": 0}, "start"),
         ({"tokens": [1, 2.5], "start": 1}, "tokens"),
         ({"tokens": [1, True], "start": 1}, "tokens"),
         ({"tokens": [1, 2**40], "start": 1}, "tokens"),
@@ -233,5 +234,4 @@ def test_a_model_must_be_named_where_there_are_several(scripted: Serve) -> None:
 def test_every_endpoint_is_described(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for path in ("/health", "/props", "/slots", "/metrics", "/tokenize", "/detokenize", "/apply-template", "/v1/score"):
-        for operation in paths[path].values():
-            assert operation["summary"]
+        assert all(operation["summary"] for operation in paths[path].values())

@@ -83,7 +83,9 @@ class ScoredText(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     tokens: list[TokenId] | None = Field(None, min_length=1)
-    start: int | None = Field(None, ge=0, strict=True, description="Index of the first token that is scored.")
+    start: int | None = Field(
+        None, ge=1, strict=True, description="Index of the first token that is scored; the first of all cannot be."
+    )
     prompt: str | None = Field(None, description="Text before what is scored.")
     continuation: str | None = Field(None, min_length=1, description="Text that is scored.")
     top: int = Field(0, ge=0, le=TOP, strict=True, description="Most probable tokens to give for each place.")

@@ -1,8 +1,8 @@
 """A server from its start to its end: uvicorn in this thread, and the signals that end or reload it.
 
 Contract: `run` returns when the server has ended in order. The first signal that asks it to end closes the sockets that
-listen; requests in progress have until the time is over, then they are stopped and their clients are told so. A second
-signal, half a second later or more, ends the process at once. SIGHUP, where there is one, reloads.
+listen; requests in progress have until the time is over, then they are stopped and their clients receive an error. A
+second signal, half a second later or more, ends the process at once. SIGHUP, where there is one, reloads.
 """
 
 from __future__ import annotations
