@@ -141,6 +141,7 @@ class ScriptedService:
         requests: what was asked for, in order.
         kept: the times for which models were asked to be kept, in order.
         left: the number of requests that were left before their last step.
+        loop: the event loop of the newest request.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class ScriptedService:
         self.pairs, self.entering, self.loading = pairs, entering, loading
         self.requests: list[Any] = []
         self.left = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.kept: list[tuple[str, float | None]] = []
         self.defaults = ReplySettings()
         self.state: State = "ready"
@@ -174,6 +176,7 @@ class ScriptedService:
 
     @asynccontextmanager
     async def _replies(self, request: ReplyRequest, count: int) -> AsyncIterator[AsyncIterator[tuple[int, Event]]]:
+        self.loop = asyncio.get_running_loop()
         self._accept(request.model, request)
         if self.entering is not None:
             raise self.entering

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -12,6 +13,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+def page_files(prefix: str) -> set[str]:
+    """The files of the server's page with licences of what is vendored, by their names in a package."""
+    folder = ROOT / "wsd_local" / "server" / "page"
+    found = {f"{prefix}{path.relative_to(ROOT).as_posix()}" for path in folder.rglob("*") if path.is_file()}
+    assert len([name for name in found if name.endswith(".LICENSE.txt")]) == 3
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +38,16 @@ def test_the_wheel_holds_the_pair_and_no_training_material(wheel: Path) -> None:
     assert models == {"wsd_local/models/demo/draft-q8_0.gguf", "wsd_local/models/demo/base-q8_0.gguf"}
     assert sum(names[name] for name in models) < 10_000_000
     assert {"wsd_local/py.typed", "wsd_local/models/catalog.toml", "wsd_chat/app.py"} <= set(names)
+    assert page_files("") <= set(names)
     assert not [name for name in names if "training" in name or "test" in name.split("/")[0]]
+
+
+def test_the_source_archive_holds_the_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = set(archive.getnames())
+    assert page_files(f"{next(iter(names)).split('/')[0]}/") <= names
 
 
 def test_the_wheel_answers_outside_the_tree(wheel: Path, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ class ServeOptions:
     """Name under which clients reach the server, beside this machine's; * for any; may be given again."""
     allow_origin: Annotated[tuple[str, ...], ACCESS] = ()
     """Site whose pages may use the server from a browser (https://name); * for any; may be given again."""
+    page: Annotated[bool, ACCESS] = True
+    """Show the page at /, with the chats of wsd-chat: whoever may use the server can read and change them."""
     max_body: Annotated[int, ACCESS] = 8388608
     """Longest body of a request in bytes."""
     install_service: Annotated[bool, SERVICE] = False
@@ -179,6 +181,7 @@ def _plan(options: ServeOptions, settings: Given) -> Plan:
         certificate=options.ssl_certfile,
         certificate_key=options.ssl_keyfile,
         insecure=options.insecure,
+        page=options.page,
     )
 
 

@@ -22,15 +22,21 @@ from wsd_local.server import (
     openai_completions,
     openai_models,
     openai_responses,
+    page_api,
+    page_files,
 )
 from wsd_local.server.errors import ApiError, api_error, body_of, validation_error
 from wsd_local.server.metrics import Metrics
 from wsd_local.server.service import Service
+from wsd_local.store import Store
 from wsd_local.version import __version__
 
 
-def create_app(service: Service, metrics: Metrics | None = None) -> FastAPI:
-    """All endpoints over a service. `metrics` are what `/metrics` shows; None: they are made here."""
+def create_app(service: Service, metrics: Metrics | None = None, store: Store | None = None) -> FastAPI:
+    """All endpoints over a service; with a store of chats also the page.
+
+    `metrics` are what `/metrics` shows; None: they are made here.
+    """
     metrics = metrics or Metrics()
     metrics.watch(service)
     app = FastAPI(title="wsd-local", version=__version__, docs_url=None, redoc_url=None)
@@ -47,6 +53,9 @@ def create_app(service: Service, metrics: Metrics | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
+    if store is not None:
+        app.include_router(page_files.router())
+        app.include_router(page_api.router(service, store))
     return app
 
 

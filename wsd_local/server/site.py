@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from wsd_local.server.listening import bound, is_loopback, load_certificate, tls
 from wsd_local.server.metrics import Counted, Metrics
 from wsd_local.server.running import Hooks, run
 from wsd_local.settings import LoadSettings, ReplySettings
+from wsd_local.store import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Plan:
         certificate: its PEM file, for HTTPS.
         certificate_key: the file of its key, where that is apart.
         insecure: whether other machines need no key.
+        page: whether there is the page at `/`, with the chats of `wsd-chat`.
 
     Raises:
         UsageError: other machines could use it without a key, and that was not wanted.
@@ -55,6 +58,7 @@ class Plan:
     certificate: Path | None = None
     certificate_key: Path | None = None
     insecure: bool = False
+    page: bool = True
 
     def __post_init__(self) -> None:
         if not (self.access.keys or self.insecure or is_loopback(self.host)):
@@ -73,6 +77,7 @@ class Site:
     Raises:
         UsageError: a pair, a setting or a certificate is wrong.
         ModelError: a model is not on this machine.
+        StoreError: the chats of the page cannot be opened.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -82,7 +87,8 @@ class Site:
         self.desk = Desk(
             plan.pairs, plan.reply, plan.loading, queue=plan.queue, keep_alive=plan.keep_alive, observer=metrics
         )
-        self.guard = Guard(create_app(self.desk, metrics), plan.access)
+        self._store = _opened() if plan.page else None
+        self.guard = Guard(create_app(self.desk, metrics, self._store), plan.access)
         self._app = Counted(self.guard, metrics)
         self._listeners: list[socket.socket] = []
 
@@ -103,20 +109,21 @@ class Site:
         Raises:
             WsdError: the first pair could not be loaded.
         """
-        run(
-            self._app,
-            self.desk,
-            self._listeners,
-            hooks,
-            tls=self.tls,
-            shutdown_s=self.plan.shutdown_s,
-            access_log=access_log,
-        )
+        with self._store or nullcontext():
+            run(
+                self._app,
+                self.desk,
+                self._listeners,
+                hooks,
+                tls=self.tls,
+                shutdown_s=self.plan.shutdown_s,
+                access_log=access_log,
+            )
 
     def reload(self, plan: Plan) -> None:
         """Serve what another plan says: pairs, settings, keys, names, origins, and the certificate's new content.
 
-        Address, port, slots and queue stay. What is in progress goes on as it began.
+        Address, port, slots, queue and page stay. What is in progress goes on as it began.
 
         Raises:
             WsdError: the plan is wrong; nothing changes then.
@@ -126,3 +133,15 @@ class Site:
             load_certificate(self.tls, plan.certificate, plan.certificate_key)
         self.guard.access = plan.access
         self.plan = plan
+
+
+def _opened() -> Store:
+    """The chats of this user.
+
+    Raises:
+        StoreError: they cannot be opened.
+    """
+    try:
+        return Store()
+    except StoreError as error:
+        raise StoreError(f"{error}; --no-page serves without the page and its chats") from error
