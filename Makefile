@@ -63,9 +63,10 @@ docs: $(VENV)/.dev
 demo: $(VENV)/.run
 	$(BIN)/wsd-local eval demo
 
-# Draws the README's pictures of the chat again.
+# Draws the pictures of the chat and of the page again; the page needs Chromium and `pip install -e ".[clients]"`.
 pictures: $(VENV)/.dev
 	$(BIN)/python tests/stills.py docs/pictures
+	$(BIN)/python tests/page_stills.py docs/pictures
 
 # Trains the embedded pair again; torch is needed for nothing else.
 train: $(VENV)/.dev

@@ -135,7 +135,7 @@ def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 200
     assert blocks(ROOT / "README.md", "sh")[0].split()[:2] == ["make", "run"]
-    assert len(re.findall(r"^!\[", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^!\[", text, re.MULTILINE)) == 2
     assert "@inproceedings{" in text and "2506.07434" in text
 
 
