@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import queue
@@ -251,6 +252,31 @@ def test_a_body_that_is_too_long_is_refused(open_url: str) -> None:
         "request_too_large"
     )
     assert httpx.post(f"{open_url}/v1/echo", content=json.dumps("x" * 998), headers=kind).json()["length"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("headers", "size", "status"),
+    [
+        ({}, 15_000_000, 413),
+        ({"X-Api-Key": "wrong"}, 2_000_000, 401),
+        ({"Origin": "https://evil.example"}, 900_000, 403),
+    ],
+)
+def test_a_client_that_sends_everything_first_receives_the_answer(
+    headers: dict[str, str], size: int, status: int
+) -> None:
+    """More than the system's buffers hold, so that the rest is sent only if somebody reads it."""
+    with listening(guarded(Access(keys=(KEY,), max_body=2_000_000))) as url:
+        for _ in range(3):
+            connection = http.client.HTTPConnection(urlsplit(url).netloc)
+            connection.request("POST", "/v1/echo", b"x" * size, {"X-Api-Key": KEY, **headers})
+            assert connection.getresponse().status == status
+            connection.close()
+
+
+def test_a_client_that_asks_first_sends_nothing(open_url: str) -> None:
+    request = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n"
+    assert raw(open_url, request).split()[1] == b"413"
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "99999999999999999999999", "\u0661"])

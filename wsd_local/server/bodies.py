@@ -24,6 +24,9 @@ DEEPEST = 100
 
 PATIENCE_S = 60.0
 
+DISCARDED = 16
+"""How many times the longest body is read of one that is longer, so that its client comes to read the answer."""
+
 _DIGITS = 20
 """A whole number of more digits and signs does not fit into 64 bits."""
 
@@ -50,32 +53,47 @@ class Bodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        self._check_length(headers)
+        length = _length(headers)
         body = bytearray()
-        more = True
-        while more:
-            try:
-                message = await asyncio.wait_for(receive(), self._patience_s)
-            except TimeoutError:
-                raise ApiError(408, "the body did not arrive", headers={"Connection": "close"}) from None
+        has_more = True
+        while has_more and len(body) <= self._most and length <= self._most:
+            message = await self._piece(receive)
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._most:
-                raise self._too_long()
+            has_more = message.get("more_body", False)
+        if max(length, len(body)) > self._most:
+            if has_more:
+                await self.discard(scope, receive, DISCARDED * self._most)
+            raise self._too_long()
         if body:
             _require_json_type(headers)
             body = bytearray(checked(bytes(body)))
             scope = {**scope, "headers": _as_json(scope["headers"])}
         await self._app(scope, _once(bytes(body), receive), send)
 
-    def _check_length(self, headers: dict[str, str]) -> None:
-        text = headers.get("content-length", "0")
-        if not text.isdecimal():
-            raise ApiError(400, f"Content-Length is {short(text)}: it must be a number")
-        if len(text) > _DIGITS or int(text) > self._most:
-            raise self._too_long()
+    async def _piece(self, receive: Receive) -> Message:
+        try:
+            return await asyncio.wait_for(receive(), self._patience_s)
+        except TimeoutError:
+            raise ApiError(408, "the body did not arrive", headers={"Connection": "close"}) from None
+
+    async def discard(self, scope: Scope, receive: Receive, most: int | None = None) -> None:
+        """Read what is left of a body, because many clients receive an answer only once they have sent everything.
+
+        Args:
+            scope: the request's.
+            receive: what it is read from.
+            most: bytes that are read; None: those of the longest body.
+        """
+        if any(name == b"expect" for name, _ in scope["headers"]):  # such a client asks first, and sends nothing
+            return
+        left = self._most if most is None else most
+        has_more = True
+        while has_more and left >= 0:
+            message = await self._piece(receive)
+            left -= len(message.get("body", b""))
+            has_more = message.get("more_body", False)
 
     def _too_long(self) -> ApiError:
         return ApiError(
@@ -84,6 +102,14 @@ class Bodies:
             code="request_too_large",
             headers={"Connection": "close"},
         )
+
+
+def _length(headers: dict[str, str]) -> int:
+    """The length that a client announces; 0 if it announces none."""
+    text = headers.get("content-length", "0")
+    if not text.isdecimal():
+        raise ApiError(400, f"Content-Length is {short(text)}: it must be a number")
+    return int(text[:_DIGITS])
 
 
 def _once(body: bytes, receive: Receive) -> Receive:

@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -109,8 +110,7 @@ class Guard:
             return
         answer = _Answer(send)
         try:
-            self._require_host(scope)
-            self._require_origin(scope)
+            await self._require(scope, receive, self._require_host, self._require_origin)
             await self._shared(scope, receive, answer.send)
         except ClientDisconnect:
             return
@@ -128,10 +128,18 @@ class Guard:
         """What is checked of requests that are no preflights; a page of an allowed origin can read the refusal."""
         answer = _Answer(send)
         try:
-            self._require_key(scope)
+            await self._require(scope, receive, self._require_key)
             await (self._app if scope["method"] in _SAFE else self._bodies)(scope, receive, answer.send)
         except ApiError as error:
             await _refuse(scope, receive, answer, error)
+
+    async def _require(self, scope: Scope, receive: Receive, *checks: Callable[[Scope], None]) -> None:
+        try:
+            for check in checks:
+                check(scope)
+        except ApiError:
+            await self._bodies.discard(scope, receive)
+            raise
 
     def _require_host(self, scope: Scope) -> None:
         given = _headers(scope, b"host")
