@@ -267,7 +267,7 @@ def certified(url: str) -> bytes:
     return ssl.get_server_certificate(("127.0.0.1", int(url.rpartition(":")[2]))).encode()
 
 
-def test_https(certificates: Path, tmp_path: Path) -> None:
+def test_https(certificates: Path, tmp_path: Path, configure: Callable[[str], None]) -> None:
     (tmp_path / "own.pem").write_bytes((certificates / "one.pem").read_bytes())
     (tmp_path / "own.key").write_bytes((certificates / "one.key").read_bytes())
     with serving("--ssl-certfile", str(tmp_path / "own.pem"), "--ssl-keyfile", str(tmp_path / "own.key")) as server:
@@ -282,6 +282,13 @@ def test_https(certificates: Path, tmp_path: Path) -> None:
         server.send(signal.SIGHUP)
         server.wait_for("was reloaded")
         assert certified(server.url).split() == (certificates / "two.pem").read_bytes().split()
+        configure("[settings]\nthreshold = 0.5\n")
+        (tmp_path / "own.pem").write_text("none")
+        server.send(signal.SIGHUP)
+        assert "own.pem" in server.wait_for("was not reloaded")
+        assert certified(server.url).split() == (certificates / "two.pem").read_bytes().split()
+        props = httpx.get(f"{server.url}/props", verify=False).json()
+        assert props["default_generation_settings"]["params"]["threshold"] == 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A whole server: a plan of what is served to whom, the desk that answers, and all that stands before it.
 
-Contract: making a `Site` checks the plan and loads nothing; `open` takes the port; `run` serves until a signal ends it.
+Contract: making a `Site` checks the plan, and opens and loads nothing; `open` takes the port; `run` serves until a
+signal ends it.
 """
 
 from __future__ import annotations
@@ -77,29 +78,29 @@ class Site:
     Raises:
         UsageError: a pair, a setting or a certificate is wrong.
         ModelError: a model is not on this machine.
-        StoreError: the chats of the page cannot be opened.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.tls: ssl.SSLContext | None = tls(plan.certificate, plan.certificate_key)
-        metrics = Metrics()
+        self._metrics = Metrics()
         self.desk = Desk(
-            plan.pairs, plan.reply, plan.loading, queue=plan.queue, keep_alive=plan.keep_alive, observer=metrics
+            plan.pairs, plan.reply, plan.loading, queue=plan.queue, keep_alive=plan.keep_alive, observer=self._metrics
         )
-        self._store = _opened() if plan.page else None
-        self.guard = Guard(create_app(self.desk, metrics, self._store), plan.access)
-        self._app = Counted(self.guard, metrics)
+        self._store: Store | None = None
         self._listeners: list[socket.socket] = []
 
     def open(self) -> str:
-        """Take the port; the value is the URL.
+        """Take the port, and open the chats of the page; the value is the URL.
 
         Raises:
             UsageError: there is no such host.
             WsdError: the port is in use.
+            StoreError: the chats cannot be opened.
         """
         self._listeners = bound(self.plan.host, self.plan.port)
+        self._store = _opened() if self.plan.page else None
+        self.guard = Guard(create_app(self.desk, self._metrics, self._store), self.plan.access)
         port = self._listeners[0].getsockname()[1]
         return url_of(self.plan.host, port, secure=self.tls is not None)
 
@@ -111,7 +112,7 @@ class Site:
         """
         with self._store or nullcontext():
             run(
-                self._app,
+                Counted(self.guard, self._metrics),
                 self.desk,
                 self._listeners,
                 hooks,
@@ -128,6 +129,7 @@ class Site:
         Raises:
             WsdError: the plan is wrong; nothing changes then.
         """
+        tls(plan.certificate, plan.certificate_key)
         self.desk.reload(plan.pairs, plan.reply, plan.loading)
         if self.tls is not None and plan.certificate is not None:
             load_certificate(self.tls, plan.certificate, plan.certificate_key)
