@@ -239,7 +239,9 @@ def test_keys_from_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             answer = httpx.get(f"{server.url}/v1/models", headers={"Authorization": f"Bearer {KEY}-{key}"})
             assert answer.status_code != 401
         assert httpx.get(f"{server.url}/v1/models").status_code == 401
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        for path in ("/health", "/", "/page/main.js"):
+            assert httpx.get(f"{server.url}{path}").status_code == 200
+        assert httpx.get(f"{server.url}/ui/chats").status_code == 401
         assert KEY not in "\n".join(server.lines)
 
 
@@ -346,9 +348,10 @@ def test_a_reply_in_progress_ends_in_its_time(number: signal.Signals) -> None:
         assert server.end() == 0
 
 
-def test_a_reply_that_takes_longer_is_stopped(slow_model: Path, configure: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("seconds", ["0", "0.5"])
+def test_a_reply_that_takes_longer_is_stopped(slow_model: Path, configure: Callable[[str], None], seconds: str) -> None:
     configure(pair("slow", slow_model))
-    with serving("--pair", "slow", "--shutdown-timeout", "0.5") as server:
+    with serving("--pair", "slow", "--shutdown-timeout", seconds) as server:
         server.ready()
         with a_reply_in_progress(server.url) as lines:
             server.send(signal.SIGTERM)

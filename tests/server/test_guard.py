@@ -25,6 +25,7 @@ from wsd_local.server.app import create_app
 from wsd_local.server.bodies import DEEPEST, Bodies, checked
 from wsd_local.server.errors import ApiError
 from wsd_local.server.guard import Access, Guard
+from wsd_local.server.site import Plan, access_of
 
 KEY = "sesame-0123"
 SECOND = "another-key"
@@ -178,6 +179,14 @@ def test_a_host_that_was_allowed(everywhere: str) -> None:
         assert httpx.get(f"{url}/v1/echo", headers={"Host": "chat.example:443"}).status_code == 200
         assert httpx.get(f"{url}/v1/echo", headers={"Host": "x.chat.example"}).status_code == 403
     assert httpx.get(f"{everywhere}/v1/echo", headers={"Host": "any.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["box.example", "127.0.0.1", "::1", "::"])
+def test_the_name_at_which_it_listens_is_known(host: str) -> None:
+    with listening(guarded(access_of(Plan(["demo"], host=host, insecure=True)))) as url:
+        assert httpx.get(f"{url}/v1/echo", headers={"Host": "box.example:80"}).status_code == (
+            200 if host == "box.example" else 403
+        )
 
 
 def test_a_request_has_one_host(open_url: str) -> None:

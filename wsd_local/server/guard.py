@@ -63,7 +63,7 @@ class Access:
             if not key or not key.isascii() or not key.isprintable() or " " in key:
                 raise UsageError("a key of the server is empty or holds a character that a header cannot carry")
         for host in self.hosts:
-            if host != "*" and _name(host) is None:
+            if host != "*" and host_name(host) is None:
                 raise UsageError(f"allow-host is {short(host)}: it must be a host name, without scheme and path")
         for origin in self.origins:
             parts = urlsplit(origin)
@@ -88,7 +88,7 @@ class Guard:
     @access.setter
     def access(self, access: Access) -> None:
         self._access = access
-        self._hosts = _own_names() | {name for host in access.hosts if (name := _name(host)) is not None}
+        self._hosts = _own_names() | {name for host in access.hosts if (name := host_name(host)) is not None}
         self._origins = {origin.lower() for origin in access.origins}
         self._keys = [key.encode() for key in access.keys]
         self._bodies = Bodies(self._app, access.max_body)
@@ -145,7 +145,7 @@ class Guard:
         given = _headers(scope, b"host")
         if len(given) != 1:
             raise ApiError(400, f"the request has {len(given)} Host headers: it must have one")
-        name = _name(given[0])
+        name = host_name(given[0])
         if name is None:
             raise ApiError(400, f"the Host header is {short(given[0])}: that is no host name")
         if not _is_address(name) and name not in self._hosts and "*" not in self._access.hosts:
@@ -214,7 +214,7 @@ def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for known, value in scope["headers"] if known == name]
 
 
-def _name(host: str) -> str | None:
+def host_name(host: str) -> str | None:
     """The name of a `Host` header, in small letters and without its port; None if it is none."""
     found = _HOST.fullmatch(host)
     if found is None or (found["port"] is not None and int(found["port"]) > 65535):

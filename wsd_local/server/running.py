@@ -80,7 +80,7 @@ def run(
         lifespan="off",
         ws="none",
     )
-    config.timeout_graceful_shutdown = shutdown_s  # type: ignore[assignment]  # it is waited for; parts of seconds too
+    config.timeout_graceful_shutdown = max(shutdown_s, _LAST_S)  # type: ignore[assignment]  # parts of seconds too
     config.load()
     config.ssl = tls
     server = _Server(config)

@@ -10,13 +10,13 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsd_local.errors import UsageError
 from wsd_local.server.app import create_app
 from wsd_local.server.desk import Desk
-from wsd_local.server.guard import Access, Guard
+from wsd_local.server.guard import Access, Guard, host_name
 from wsd_local.server.listening import bound, is_loopback, load_certificate, tls, url_of
 from wsd_local.server.metrics import Counted, Metrics
 from wsd_local.server.running import Hooks, run
@@ -100,7 +100,7 @@ class Site:
         """
         self._listeners = bound(self.plan.host, self.plan.port)
         self._store = _opened() if self.plan.page else None
-        self.guard = Guard(create_app(self.desk, self._metrics, self._store), self.plan.access)
+        self.guard = Guard(create_app(self.desk, self._metrics, self._store), access_of(self.plan))
         port = self._listeners[0].getsockname()[1]
         return url_of(self.plan.host, port, secure=self.tls is not None)
 
@@ -133,8 +133,15 @@ class Site:
         self.desk.reload(plan.pairs, plan.reply, plan.loading)
         if self.tls is not None and plan.certificate is not None:
             load_certificate(self.tls, plan.certificate, plan.certificate_key)
-        self.guard.access = plan.access
+        self.guard.access = access_of(plan)
         self.plan = plan
+
+
+def access_of(plan: Plan) -> Access:
+    """Who may use the server of a plan: it is also known by the name at which it listens."""
+    if host_name(plan.host) is None:
+        return plan.access
+    return replace(plan.access, hosts=(*plan.access.hosts, plan.host))
 
 
 def _opened() -> Store:
