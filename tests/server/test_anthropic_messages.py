@@ -164,6 +164,14 @@ def test_tokens_are_counted_as_the_model_reads_them(sdk: anthropic.Anthropic, de
     assert long.input_tokens > 9000
 
 
+def test_the_models_are_listed(sdk: anthropic.Anthropic) -> None:
+    assert [model.id for model in sdk.models.list()] == ["demo", "demo:base", "demo:draft"]
+    model = sdk.models.retrieve("demo:base")
+    assert (model.type, model.id, model.display_name) == ("model", "demo:base", "demo:base")
+    with pytest.raises(anthropic.APIStatusError, match="other"):
+        sdk.models.retrieve("other")
+
+
 def test_what_is_asked_for_reaches_the_service(scripted: Serve) -> None:
     service = ScriptedService()
     with client_of(scripted(service)) as sdk:

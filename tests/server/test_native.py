@@ -88,7 +88,8 @@ def test_tokens_by_the_names_of_vllm(client: httpx.Client) -> None:
     assert posted(client, "/tokenize", content=info["bos_token"])["tokens"] == whole[:1]
     assert len(posted(client, "/tokenize", content=info["eos_token"])["tokens"]) == 1
     for body in ({}, {"content": "x", "prompt": "x"}):
-        assert client.post("/tokenize", json=body).status_code == 400
+        refused = client.post("/tokenize", json=body)
+        assert (refused.status_code, refused.json()["error"]["message"]) == (400, "give content, or prompt")
     assert client.get("/tokenizer_info", params={"model": "other"}).status_code == 404
 
 

@@ -12,16 +12,17 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from wsd_local.events import Event
 from wsd_local.runtime.reply import Reply
 from wsd_local.server.anthropic_bodies import CountBody, MessagesBody
-from wsd_local.server.openai_answers import Piece, Pieces, model_named, writer
+from wsd_local.server.openai_answers import STREAM, Piece, Pieces, model_named, writer
 from wsd_local.server.openai_messages import checked
 from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.server.streaming import EventStream, sent, while_connected, with_errors
@@ -30,6 +31,27 @@ from wsd_local.settings import changed
 
 COUNT_S = 1.0
 """Seconds for which the beginning of a stream waits for the number of the prompt's tokens."""
+
+
+class ErrorValues(BaseModel):
+    """What is wrong with a request."""
+
+    type: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that cannot be answered."""
+
+    type: Literal["error"]
+    error: ErrorValues
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request is wrong, or it must wait."},
+    "5XX": {"model": ErrorAnswer, "description": "The server cannot answer."},
+}
+"""Answers for the description of the interface."""
 
 
 class _Answering:
@@ -140,9 +162,9 @@ def _usage_of(prompt: int, cached: int, written: int) -> dict[str, int]:
 
 def router(service: Service) -> APIRouter:
     """The endpoints, over a service."""
-    routes = APIRouter(tags=["Anthropic"])
+    routes = APIRouter(tags=["Anthropic"], responses=ERRORS)
 
-    @routes.post("/v1/messages")
+    @routes.post("/v1/messages", responses=STREAM)
     async def messages(body: MessagesBody, request: Request) -> Response:
         """Answer a conversation."""
         answering = _Answering(service, body, request.url.path)

@@ -84,6 +84,9 @@ def validation_error(body: Any, faults: Sequence[Mapping[str, Any]]) -> ApiError
         return ApiError(400, f"the body is no JSON: {first.get('ctx', {}).get('error', 'it cannot be read')}")
     same = [fault for fault in faults if fault["loc"][:2] == first["loc"][:2]]
     place = max((_place(body, fault) for fault in same), key=len)  # of a union's alternatives the one that fits best
+    if first["type"] == "value_error":
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        return ApiError(400, f"{place}: {reason}" if place else reason, param=place or None)
     if not place:
         return ApiError(400, "the body must be a JSON object, sent with the header Content-Type: application/json")
     wanted = dict.fromkeys(_wanted(fault) for fault in faults if _place(body, fault) == place)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsd_local.server.errors import ApiError
 from wsd_local.server.metrics import Metrics
-from wsd_local.server.openai_answers import UNKNOWN_LOGPROB, model_named
+from wsd_local.server.openai_answers import ERRORS, UNKNOWN_LOGPROB, model_named
 from wsd_local.server.service import ScoredToken, ScoreRequest, Scores, Service
 from wsd_local.server.streaming import while_connected
 from wsd_local.version import __version__
@@ -52,7 +52,7 @@ class TokenizeBody(Body):
     @model_validator(mode="after")
     def _one_text(self) -> TokenizeBody:
         if (self.content is None) == (self.prompt is None):
-            raise ValueError("give content")
+            raise ValueError("give content, or prompt")
         return self
 
     @property
@@ -110,7 +110,7 @@ class ScoreBody(Body):
 
 def router(service: Service, metrics: Metrics) -> APIRouter:
     """The endpoints."""
-    made = APIRouter(tags=["wsd-local"])
+    made = APIRouter(tags=["wsd-local"], responses=ERRORS)
     _add_state(made, service, metrics)
     _add_tokens(made, service)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from wsd_local.events import Event
@@ -29,6 +30,22 @@ from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.server.streaming import LineStream, line, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields
 from wsd_local.settings import changed
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that cannot be answered."""
+
+    error: str
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request is wrong, or it must wait."},
+    "5XX": {"model": ErrorAnswer, "description": "The server cannot answer."},
+}
+LINES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-ndjson": {}}, "description": "The answer, whole or as lines of JSON."}
+}
+"""Answers for the description of the interface."""
 
 
 class _Answering:
@@ -168,7 +185,7 @@ def now() -> str:
 
 def router(service: Service) -> APIRouter:
     """The endpoints, over a service."""
-    routes = APIRouter(tags=["Ollama"])
+    routes = APIRouter(tags=["Ollama"], responses=ERRORS)
 
     async def answered(body: AnswerBody, request: Request) -> Response:
         answering = _Answering(service, body, request.url.path)
@@ -179,12 +196,12 @@ def router(service: Service) -> APIRouter:
             return Response(line(loaded), media_type="application/x-ndjson")
         return await answering.stream()
 
-    @routes.post("/api/chat")
+    @routes.post("/api/chat", responses=LINES)
     async def chat(body: ChatBody, request: Request) -> Response:
         """Answer a conversation; without messages, load or free the models."""
         return await answered(body, request)
 
-    @routes.post("/api/generate")
+    @routes.post("/api/generate", responses=LINES)
     async def generate(body: GenerateBody, request: Request) -> Response:
         """Answer a prompt, or continue it as it is with `raw`; without a prompt, load or free the models."""
         return await answered(body, request)

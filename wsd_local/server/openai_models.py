@@ -1,11 +1,12 @@
-"""OpenAI's list of models: `GET /v1/models` and `GET /v1/models/{id}`.
+"""OpenAI's list of models, and Anthropic's: `GET /v1/models` and `GET /v1/models/{id}`.
 
-Contract: a pair is three models, see `ServedModel`. `meta` has the names that llama.cpp's server uses, `wsd` what only
-this program knows.
+Contract: one answer has the fields of both protocols. A pair is three models, see `ServedModel`. `meta` has the names
+that llama.cpp's server uses, `wsd` what only this program knows.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -21,6 +22,9 @@ def described(model: ServedModel) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": "wsd-local",
+        "type": "model",
+        "display_name": model.id,
+        "created_at": datetime.fromtimestamp(model.created, UTC).isoformat().replace("+00:00", "Z"),
         "meta": {"n_ctx": model.n_ctx, "size": model.size},
         "wsd": {
             "pair": model.pair,
@@ -39,7 +43,9 @@ def router(service: Service) -> APIRouter:
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
         """List the models."""
-        return {"object": "list", "data": [described(model) for model in service.models()]}
+        found = [described(model) for model in service.models()]
+        pages = {"has_more": False, "first_id": found[0]["id"], "last_id": found[-1]["id"]}
+        return {"object": "list", "data": found, **pages}
 
     @routes.get("/v1/models/{id:path}")
     async def model(id: str) -> dict[str, Any]:
