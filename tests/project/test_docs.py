@@ -12,12 +12,20 @@ from pathlib import Path
 
 import docs_site
 import pytest
+from serving import listening, private_folders
 from wsd_chat.commands import COMMANDS
 
 from wsd_local.cli.reference import reference
+from wsd_local.server.app import create_app
+from wsd_local.server.desk import Desk
+from wsd_local.settings import LoadSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")])
+SERVER = "http://127.0.0.1:8080"
+"""Where the server listens on our pages."""
+ANSWERS = {"How do I boil an egg?": "boil", "capital of France": "Paris"}
+"""What our pages ask, and a word of the answer."""
 TRANSIENT = re.compile(r"\x1b\[\?25l.*?\x1b\[\?25h\r\x1b\[1A\x1b\[2K", re.DOTALL)
 """A progress display that has erased itself."""
 
@@ -105,14 +113,27 @@ def test_options_on_a_page_exist(page: Path) -> None:
     assert unknown == []
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server of the embedded pair."""
+    with private_folders(tmp_path_factory.mktemp("served")):
+        desk = Desk(["demo"], loading=LoadSettings(threads=1))
+        desk.start()
+        with listening(create_app(desk)) as url:
+            yield url
+        desk.close()
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
-def test_the_python_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The embedded pair knows what it is asked on our pages."""
-    for code in blocks(page, "python"):
+def test_the_python_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str], served: str) -> None:
+    """The embedded pair knows what it is asked on our pages; those about the server ask one."""
+    codes = blocks(page, "python")
+    for code in codes:
         names: dict[str, object] = {}
-        exec(code, names)
-    out = capsys.readouterr().out
-    assert "boil" in out and "Paris" in out
+        exec(code.replace(SERVER, served), names)
+    shown, out = "".join(codes), capsys.readouterr().out
+    known = [answer for question, answer in ANSWERS.items() if question in shown]
+    assert known and all(answer in out for answer in known)
 
 
 def test_the_python_page_s_session_remembers() -> None:
