@@ -250,6 +250,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"maxtokens": 5}, "maxtokens"),
+    ({"wsd": {"events": True}}, "wsd.events"),
     ({"wsd": {"treshold": 0.5}}, "wsd.treshold"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"messages": []}, "messages"),

@@ -285,6 +285,7 @@ def test_unknown_log_probabilities_stay_json(scripted: Serve) -> None:
     [
         ({"suffix": "b"}, "suffix"),
         ({"best_of": 2}, "best_of"),
+        ({"truncate": True}, "truncate"),
         ({"logprobs": 21}, "logprobs"),
         ({"logprobs": True}, "logprobs"),
         ({"max_tokens": 0}, "max_tokens"),

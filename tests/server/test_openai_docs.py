@@ -41,5 +41,5 @@ def test_every_parameter_is_documented(body: type[Body], column: int) -> None:
 def test_what_is_listed_without_effect_or_as_refused_exists() -> None:
     fields = {name for body in (ChatBody, CompletionBody, ResponseBody) for name in body.model_fields}
     assert named(section("Refused")) <= fields
-    values = {"auto", "default", "true", "strict", "name"}
+    values = {"auto", "default", "true", "strict", "name", "enable_thinking"}
     assert named(section("Without effect")) - values <= fields

@@ -151,7 +151,9 @@ def test_wsd_has_the_declared_types(value: Any) -> None:
 
 
 def test_wsd_takes_settings_by_their_names_and_events() -> None:
-    body = Request.model_validate({"wsd": {"threshold": 0.5, "mode": "fixed:3", "stop": ["a"], "events": True}})
+    body = Request.model_validate(
+        {"stream": True, "wsd": {"threshold": 0.5, "mode": "fixed:3", "stop": ["a"], "events": True}}
+    )
     assert body.events
     assert body.settings() == {"threshold": 0.5, "mode": "fixed:3", "stop": ("a",)}
     assert not Request.model_validate({"wsd": {}}).events

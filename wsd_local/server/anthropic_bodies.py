@@ -14,7 +14,16 @@ from pydantic import BeforeValidator, Field
 from wsd_local.errors import short
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_messages import refuse_media
-from wsd_local.server.parameters import EVENTS, Body, Empty, NoTools, NotSupported, Wsd, reply_settings, unsupported
+from wsd_local.server.parameters import (
+    Body,
+    Empty,
+    NoTools,
+    NotSupported,
+    Wsd,
+    events_wanted,
+    reply_settings,
+    unsupported,
+)
 
 
 class TextBlock(Body):
@@ -139,8 +148,8 @@ class MessagesBody(CountBody):
 
     @property
     def events(self) -> bool:
-        """Whether the client asks for every event."""
-        return bool(self.wsd and self.wsd.get(EVENTS))
+        """Whether the client asks for every event; see `events_wanted`."""
+        return events_wanted(self.wsd, streams=bool(self.stream))
 
     def settings(self) -> dict[str, Any]:
         """Names and values of `ReplySettings` that the request asks for.

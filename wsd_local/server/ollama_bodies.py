@@ -19,13 +19,13 @@ from wsd_local.prompts.raw import RawPrompt
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_messages import checked, refuse_media
 from wsd_local.server.parameters import (
-    EVENTS,
     Body,
     Empty,
     NoTools,
     NotSupported,
     Stop,
     Wsd,
+    events_wanted,
     reply_settings,
     unsupported,
 )
@@ -135,8 +135,8 @@ class AnswerBody(Body):
 
     @property
     def events(self) -> bool:
-        """Whether the client asks for every event."""
-        return bool(self.own.get(EVENTS))
+        """Whether the client asks for every event; see `events_wanted`."""
+        return events_wanted(self.own, streams=self.stream is not False)
 
     @property
     def seconds_kept(self) -> float | None:
@@ -155,7 +155,7 @@ class AnswerBody(Body):
         Raises:
             ApiError: alternatives are asked for without log-probabilities.
         """
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ApiError(400, "top_logprobs is given without logprobs: true", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 

@@ -115,7 +115,7 @@ class ChatBody(ReplyBody):
         Raises:
             ApiError: parameters contradict each other, or the conversation cannot be answered.
         """
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ApiError(400, "top_logprobs is given without logprobs: true", param="top_logprobs")
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options is given without stream: true", param="stream_options")

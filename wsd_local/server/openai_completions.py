@@ -69,6 +69,9 @@ class CompletionBody(ReplyBody):
     response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = None
 
+    truncate: Annotated[
+        Literal[False] | None, unsupported("a raw prompt has no turns that could be left out; shorten it")
+    ] = None
     best_of: Annotated[Literal[1] | None, unsupported("only the first answer is written; leave it out, or give n")] = (
         None
     )
@@ -100,7 +103,7 @@ class CompletionBody(ReplyBody):
         body = self.model_copy(update={"max_tokens": None}) if self.max_tokens == 0 else self
         settings = body.settings()
         raw = [RawPrompt(text=one) if isinstance(one, str) else RawPrompt(tokens=one) for one in prompts]
-        return [ReplyRequest(model, one, settings, self.logprobs, bool(self.truncate)) for one in raw]
+        return [ReplyRequest(model, one, settings, self.logprobs) for one in raw]
 
 
 @dataclass(slots=True)

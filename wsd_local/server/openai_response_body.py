@@ -164,7 +164,7 @@ class ResponseBody(ReplyBody):
             ApiError: parameters contradict each other, or the input cannot be answered.
         """
         with_logprobs = _LOGPROBS in (self.include or ())
-        if self.top_logprobs is not None and not with_logprobs:
+        if self.top_logprobs and not with_logprobs:
             raise ApiError(400, f"top_logprobs is given without {_LOGPROBS} in include", param="top_logprobs")
         if self.truncate and self.truncation == "disabled":
             raise ApiError(400, "truncate and truncation: disabled contradict each other", param="truncation")

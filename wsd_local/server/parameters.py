@@ -281,6 +281,18 @@ def _checked_wsd(value: Any) -> Any:
     return {**given, EVENTS: value.get(EVENTS) or False}
 
 
+def events_wanted(wsd: Mapping[str, Any] | None, *, streams: bool) -> bool:
+    """Whether a client asks for every event of its replies.
+
+    Raises:
+        ApiError: it asks for them, and for an answer that is no stream.
+    """
+    wanted = bool(wsd and wsd.get(EVENTS))
+    if wanted and not streams:
+        raise ApiError(400, "wsd.events is given without stream: true", param="wsd.events")
+    return wanted
+
+
 def _require_own(given: Mapping[str, Any], names: set[str]) -> None:
     meant = {name: _MEANINGS[name](given[name]) if _translates(name, given[name]) else given[name] for name in names}
     try:
@@ -349,8 +361,8 @@ class ReplyBody(Body):
 
     @property
     def events(self) -> bool:
-        """Whether the client asks for every event."""
-        return bool(self.wsd and self.wsd.get(EVENTS))
+        """Whether the client asks for every event; see `events_wanted`."""
+        return events_wanted(self.wsd, streams=bool(self.stream))
 
     def settings(self) -> dict[str, Any]:
         """Names and values of `ReplySettings` that the request asks for.
