@@ -116,6 +116,27 @@ def test_nothing_is_evaluated_for_a_client_that_went_away(
     assert watched.stopped == watched.begun[-1:]
 
 
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": LONG, "max_tokens": 30},
+    "/v1/responses": {"input": LONG, "max_output_tokens": 30},
+    "/v1/messages": {"messages": [{"role": "user", "content": LONG}], "max_tokens": 30},
+    "/api/chat": {"messages": [{"role": "user", "content": LONG}]},
+    "/api/generate": {"prompt": LONG},
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("path", BODIES)
+def test_the_same_in_all_protocols(url: str, ends: Ends, watched: Evaluations, path: str, stream: bool) -> None:
+    own = {name: f"{path} {stream} {value}" for name, value in BODIES[path].items() if isinstance(value, str)}
+    watched.hold(writes("draft"))
+    with Wire(url, path, model="demo", stream=stream, **(BODIES[path] | own)) as client:
+        watched.held()
+        client.hang_up()
+        ends.wait()
+    assert watched.stopped == watched.begun[-1:]
+
+
 def test_a_client_that_waits_and_goes_away_is_never_worked_on(url: str, ends: Ends, watched: Evaluations) -> None:
     texts = [f"{number} {LONG}" for number in range(PARALLEL)]
     watched.hold(reads("draft"))
