@@ -175,7 +175,7 @@ def test_what_is_asked_for_reaches_the_service(scripted: Serve) -> None:
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
         ({"text": {"format": {"type": "text", "schema": {}}}}, "text.format"),
-        ({"text": {"verbosity": "low"}}, "verbosity"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"truncation": "disabled", "truncate": True}, "truncation"),
         ({"max_tokens": 4}, "max_tokens"),
         ({"max_output_tokens": 0}, "max_output_tokens"),

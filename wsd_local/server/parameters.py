@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -75,6 +76,18 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=False)
     place: ClassVar[str] = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_place(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """The object; an error about one of its fields names the object too."""
+        try:
+            return handler(value)
+        except ApiError as error:
+            if not cls.place or error.param is None or error.param.startswith(cls.place):
+                raise
+            message, param = f"{cls.place}.{error.message}", f"{cls.place}.{error.param}"
+            raise ApiError(error.status, message, param=param) from None
 
     @model_validator(mode="before")
     @classmethod
