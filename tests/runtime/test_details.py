@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from exactness import EXACT, PLAIN
 
+from wsd_local.core.contexts import Question
 from wsd_local.errors import FitError, UsageError
-from wsd_local.events import Notice, Text, TokenDetails, Wrote
+from wsd_local.events import Notice, Source, Text, TokenDetails, Wrote
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished, Reply
 
+ROLES: tuple[Source, ...] = ("draft", "base")
 QUESTION = "How do I boil an egg?"
 
 
@@ -38,15 +40,13 @@ def told(pair: Pair, prompt: Any, details: int | None, **settings: Any) -> tuple
     return reply, found
 
 
-def scores(pair: Pair, role: Any, tokens: list[int], start: int, top: int) -> list[Any]:
+def scores(pair: Pair, role: Source, tokens: list[int], start: int, top: int) -> list[Any]:
     """The same scores, of the whole text at once."""
     context, found = pair.models.context(role), []
 
     def answer(position: int, row: int) -> None:
         if position + 1 < len(tokens):
             found.append(context.score(row, tokens[position + 1], top=top))
-
-    from wsd_local.core.contexts import Question
 
     context.forget(0)
     context.ask(Question(0, tokens, start - 1, answer))
@@ -58,7 +58,7 @@ def test_tokens_come_with_their_scores(pair: Pair, mode: str) -> None:
     reply, found = told(pair, QUESTION, 3, mode=mode, max_tokens=60)
     assert [token.id for token in found] == [token.id for token in reply.tokens]
     assert [token.source for token in found] == [token.source for token in reply.tokens]
-    role = "draft" if mode == "draft" else "base"
+    role: Source = "draft" if mode == "draft" else "base"
     prompt = reply.prompt_ids[role]
     whole = scores(pair, role, [*prompt, *(token.id for token in found)], len(prompt), 3)
     for token, score in zip(found, whole, strict=True):
@@ -143,14 +143,14 @@ def test_wrong_tokens_are_refused(pair: Pair) -> None:
 
 
 def test_cached_tokens_are_counted(pair: Pair) -> None:
-    for role in ("draft", "base"):
-        pair.models.context(role).forget(0)  # type: ignore[arg-type]
+    for role in ROLES:
+        pair.models.context(role).forget(0)
     first = pair.reply(QUESTION, max_tokens=8)
     again = pair.reply(QUESTION, max_tokens=8)
     wrote = next(event for event in pair.start(QUESTION, details=1, max_tokens=4).events() if isinstance(event, Wrote))
     plain = json.loads(json.dumps(wrote.as_dict()))
     assert bytes(plain["tokens"][0]["bytes"]).decode() == plain["tokens"][0]["text"]
     assert first.cached == {"draft": 0, "base": 0}
-    for role in ("draft", "base"):
-        assert again.cached[role] >= len(again.prompt_ids[role]) - 1  # type: ignore[index]
+    for role in ROLES:
+        assert again.cached[role] >= len(again.prompt_ids[role]) - 1
     assert again.as_dict()["cached"] == dict(again.cached)
