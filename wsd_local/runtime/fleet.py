@@ -26,6 +26,9 @@ from wsd_local.runtime.setup import Setup, start
 
 K = TypeVar("K")
 
+MOST_ABORTS = 4
+"""Evaluations that may be taken back one after the other; those who stop later wait for the end of the next one."""
+
 STAGE = 256
 """Replies that are drafted before the base is loaded, if one model is in memory at a time."""
 
@@ -87,6 +90,7 @@ class Fleet(Generic[K]):
         self._lock = threading.Lock()
         self._known: set[K] = set()
         self._stopped: set[K] = set()
+        self._aborts = 0
 
     def add(self, key: K, prompt: Prompt | RawPrompt, *, first: bool = False, **overrides: Any) -> None:
         """Add a prompt, before all that wait if it is `first`. Possible while others are answered."""
@@ -105,7 +109,7 @@ class Fleet(Generic[K]):
             if key not in self._known:
                 return
             self._stopped.add(key)
-        if not any(waiting.key == key for waiting in list(self._waiting)):
+        if self._aborts < MOST_ABORTS and not any(waiting.key == key for waiting in list(self._waiting)):
             self._models.queue.interrupt(self._place)
 
     def cancel(self) -> None:
@@ -152,6 +156,9 @@ class Fleet(Generic[K]):
             except CancelledError:
                 if not self._models.queue.resumes(self._place):
                     raise
+                self._aborts += 1
+            else:
+                self._aborts = 0
             yield [*self._news(), *self._dropped()]
 
     def _news(self) -> Iterator[tuple[K, Event]]:

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from wsd_local.errors import UsageError, WsdError
@@ -18,7 +19,7 @@ from wsd_local.library.catalog import PairEntry
 from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.pair import Pair
-from wsd_local.runtime.prepare import prepare, prompts_of
+from wsd_local.runtime.prepare import prompts_of
 from wsd_local.runtime.scoring import Scoring
 from wsd_local.server.engine import ENDING, EngineRoom
 from wsd_local.server.observing import Nobody, Observer
@@ -39,6 +40,9 @@ from wsd_local.server.service import (
 from wsd_local.settings import LoadSettings, ReplySettings, changed
 
 T = TypeVar("T")
+
+Stopped = Callable[[], bool]
+"""Whether to stop."""
 
 QUEUE = 128
 """Requests that may wait, if nothing else is said."""
@@ -147,12 +151,15 @@ class Desk:
 
     def models(self) -> Sequence[ServedModel]:
         """See `Service`."""
-        loaded = self._room.loaded
-
-        def n_ctx(pair: str, role: Source) -> int | None:
-            return loaded[1].models.n_ctx(role) if loaded is not None and loaded[0] == pair else None
-
-        return self._room.serving.models(n_ctx)
+        loaded, models = self._room.loaded, self._room.serving.models.values()
+        if loaded is None:
+            return list(models)
+        return [
+            replace(model, n_ctx=loaded.n_ctx["draft" if model.mode == "draft" else "base"], loaded=True)
+            if model.pair == loaded.name
+            else model
+            for model in models
+        ]
 
     @asynccontextmanager
     async def replies(self, request: ReplyRequest, count: int = 1) -> AsyncIterator[AsyncIterator[tuple[int, Event]]]:
@@ -200,7 +207,7 @@ class Desk:
 
     async def load(self, model: str) -> None:
         """See `Service`."""
-        await self._call(model, lambda pair, role: None)
+        await self._call(model, lambda pair, role, stopped: None)
 
     def keep(self, model: str, seconds: float | None) -> None:
         """See `Service`."""
@@ -214,7 +221,7 @@ class Desk:
     async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """See `Service`."""
 
-        def ask(pair: Pair, role: Source) -> list[int]:
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> list[int]:
             vocabulary = pair.models.model(role)
             tokens = vocabulary.tokenize_text(text, special=special)
             return [vocabulary.bos, *tokens] if bos and vocabulary.bos is not None else tokens
@@ -224,7 +231,7 @@ class Desk:
     async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
         """See `Service`."""
 
-        def ask(pair: Pair, role: Source) -> bytes:
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> bytes:
             vocabulary = pair.models.model(role)
             if not all(0 <= token < vocabulary.n_vocab for token in tokens):
                 raise UsageError(f"tokens: the model has the tokens 0 to {vocabulary.n_vocab - 1}, and no others")
@@ -237,9 +244,8 @@ class Desk:
         given = conversation(messages)
         mode = self._room.serving.find(model)[1]
 
-        def ask(pair: Pair, role: Source) -> Mapping[Source, str]:
-            settings = changed(pair.settings, {"mode": mode})
-            found = prepare(pair.models, given, settings)
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> Mapping[Source, str]:
+            found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}), stopped)
             return {role: pair.models.model(role).spelled_out(found.tokens(role)) for role in found.prompts}
 
         return await self._call(model, ask)
@@ -259,19 +265,19 @@ class Desk:
         given = conversation(messages)
         mode = self._room.serving.find(model)[1]
 
-        def ask(pair: Pair, role: Source) -> Mapping[Source, int]:
-            found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}))
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> Mapping[Source, int]:
+            found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}), stopped)
             return {role: len(prompt.tokens) for role, prompt in found.prompts.items()}
 
         return await self._call(model, ask)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, model: str, ask: Callable[[Pair, Source], T]) -> T:
-        """The answer of a function of the loaded pair and a model's role."""
+    async def _call(self, model: str, ask: Callable[[Pair, Source, Stopped], T]) -> T:
+        """The answer of a function of the loaded pair, a model's role, and whether to stop."""
         pair, mode = self._room.serving.find(model)
         role: Source = "draft" if mode == "draft" else "base"
-        order: CallOrder[T] = CallOrder(pair, model, lambda pair, _: ask(pair, role))
+        order: CallOrder[T] = CallOrder(pair, model, lambda pair, stopped: ask(pair, role, stopped))
         self._accept(order)
         try:
             return await order.result

@@ -5,13 +5,14 @@ Contract: a value read off the configuration; nothing is loaded. A pair `p` is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsd_local.config import read_config
 from wsd_local.errors import ModelError, UsageError, nearest
 from wsd_local.events import Source
+from wsd_local.files import known_sha256
 from wsd_local.library.catalog import PairEntry
 from wsd_local.library.description import describe
 from wsd_local.library.gguf import read_model
@@ -29,11 +30,13 @@ class Serving:
 
     Args:
         pairs: by name, in the order in which they were given; the first is loaded at the start.
+        models: by the names of clients; none of them is loaded.
         reply: defaults of every reply.
         loading: how models are loaded; `parallel` is the number of requests in progress at once.
     """
 
     pairs: Mapping[str, PairEntry]
+    models: Mapping[str, ServedModel]
     reply: ReplySettings
     loading: LoadSettings
 
@@ -52,8 +55,8 @@ class Serving:
         for entry in entries:
             if ":" in entry.name:
                 raise UsageError(f"the pair {entry.name!r} cannot be served: its name has a colon in it")
-            files_of(entry)
-        return cls({entry.name: entry for entry in entries}, reply, loading)
+        models = {model.id: model for entry in entries for model in _models(entry)}
+        return cls({entry.name: entry for entry in entries}, models, reply, loading)
 
     def find(self, model: str) -> tuple[str, Mode]:
         """The pair and the mode that a client's name of a model stands for.
@@ -61,10 +64,9 @@ class Serving:
         Raises:
             UnknownModelError: no such model is served; the nearest name is suggested.
         """
-        names = {name: (pair, mode) for pair in self.pairs for name, mode in _names(pair).items()}
-        if model not in names:
-            raise UnknownModelError(f"there is no model {model!r} here{nearest(model, list(names))}")
-        return names[model]
+        if model not in self.models:
+            raise UnknownModelError(f"there is no model {model!r} here{nearest(model, list(self.models))}")
+        return self.models[model].pair, self.models[model].mode
 
     def facts(self, model: str) -> dict[Source, ModelFacts]:
         """What the files of a model's parts state.
@@ -80,10 +82,6 @@ class Serving:
             return {}
         return {role: _facts(files[role]) for role in _roles(mode)}
 
-    def models(self, n_ctx: Callable[[str, Source], int | None]) -> list[ServedModel]:
-        """All models by the names of clients; `n_ctx` gives the context of a pair that is loaded."""
-        return [model for entry in self.pairs.values() for model in _models(entry, n_ctx)]
-
 
 def files_of(entry: PairEntry) -> dict[Source, Path]:
     """The files of a pair's models.
@@ -94,8 +92,24 @@ def files_of(entry: PairEntry) -> dict[Source, Path]:
     return {"draft": model_of_pair(entry, entry.draft), "base": model_of_pair(entry, entry.base)}
 
 
-def _names(pair: str) -> dict[str, Mode]:
-    return {pair if mode == "wsd" else f"{pair}:{mode}": mode for mode in _MODES}
+def _models(entry: PairEntry) -> list[ServedModel]:
+    files, found = files_of(entry), []
+    for mode in _MODES:
+        roles = _roles(mode)
+        sizes = [_stat(files[role]) for role in roles]
+        hashes = {role: known_sha256(files[role]) for role in roles if files[role].exists()}
+        found.append(
+            ServedModel(
+                id=entry.name if mode == "wsd" else f"{entry.name}:{mode}",
+                pair=entry.name,
+                mode=mode,
+                created=max(time for _, time in sizes),
+                size=sum(size for size, _ in sizes),
+                names={role: readable_name(files[role], None) for role in roles},
+                sha256={role: sha256 for role, sha256 in hashes.items() if sha256 is not None},
+            )
+        )
+    return found
 
 
 def _roles(mode: Mode) -> tuple[Source, ...]:
@@ -115,31 +129,6 @@ def _facts(path: Path) -> ModelFacts:
         template=found.template,
         licence=found.licence,
     )
-
-
-def _models(entry: PairEntry, n_ctx: Callable[[str, Source], int | None]) -> list[ServedModel]:
-    try:
-        files = files_of(entry)
-    except ModelError:
-        files = {}
-    found = []
-    for name, mode in _names(entry.name).items():
-        roles = _roles(mode)
-        sizes = [_stat(files[role]) for role in roles if role in files]
-        context = n_ctx(entry.name, roles[-1])
-        found.append(
-            ServedModel(
-                id=name,
-                pair=entry.name,
-                mode=mode,
-                created=max((time for _, time in sizes), default=0),
-                size=sum(size for size, _ in sizes),
-                names={role: readable_name(files[role], None) for role in roles if role in files},
-                n_ctx=context,
-                loaded=context is not None,
-            )
-        )
-    return found
 
 
 def _stat(path: Path) -> tuple[int, int]:

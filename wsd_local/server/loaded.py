@@ -1,0 +1,51 @@
+"""A pair in memory, as the engine's thread owns it.
+
+Contract: only what was read when it was loaded may be used by other threads; the models may be freed at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from wsd_local.events import Source
+from wsd_local.runtime.loading import LoadedModels
+from wsd_local.runtime.pair import Pair
+from wsd_local.server.orders import Crew
+from wsd_local.server.served import Serving, files_of
+
+Progress = Callable[[Source, float], bool]
+"""Called with a model's role and the loaded fraction; stops the loading by returning False."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A loaded pair, the replies in progress over it, and the context of each model in tokens."""
+
+    name: str
+    pair: Pair
+    crew: Crew
+    n_ctx: Mapping[Source, int]
+
+
+def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
+    """Load a pair.
+
+    Raises:
+        ModelError: a file is missing, damaged, or refused by llama.cpp.
+        FitError: memory is not enough.
+        CancelledError: `progress` returned False.
+    """
+    entry = serving.pairs[name]
+    files = files_of(entry)
+    models = LoadedModels(files["draft"], files["base"], serving.loading, base_format=entry.base_format, vets=True)
+    try:
+        models.start_template("wsd")
+        models.fit("wsd", progress)
+        models.load("wsd", progress)
+        sizes = {role: models.n_ctx(role) for role in files}
+    except BaseException:
+        models.close()
+        raise
+    pair = Pair.over(models, reply=serving.reply)
+    return Loaded(name, pair, Crew(pair), sizes)
