@@ -15,6 +15,7 @@ from data_sets import fixture_prompts
 from exactness import EXACT, PLAIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers_more import paths_of_kinds
 
 from wsd_local.errors import CancelledError
 from wsd_local.events import Event
@@ -108,6 +109,28 @@ def test_evaluations_in_progress_are_taken_back_for_one(pair: Pair, alone: list[
     assert len(found) == len(ASKED)
     require_unharmed(found, alone, stopped)
     assert not pair.models.cancellation.is_set
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [("mamba", "mamba"), ("lfm2", "lfm2"), ("sliding", "sliding")], ids="-".join)
+def test_memories_of_other_kinds(tmp_path: Path, kinds: tuple[str, str]) -> None:
+    files = paths_of_kinds(tmp_path, kinds)
+    with Pair(draft=files[0], base=files[1], reply=PLAIN, loading=replace(EXACT, ctx=512)) as opened:
+        alone = [opened.reply(prompt, **own) for prompt, own in ASKED]
+    with Pair(draft=files[0], base=files[1], reply=PLAIN, loading=replace(EXACT, ctx=512, parallel=4)) as opened:
+        for seed in range(6):
+            chance, fleet, stopped = Random(seed), filled(opened), set[int]()
+            moments = {chance.randrange(20): key for key in chance.sample(range(len(ASKED)), 3)}
+
+            def act(
+                number: int, fleet: Fleet[int] = fleet, moments: dict[int, int] = moments, stopped: set[int] = stopped
+            ) -> None:
+                if number in moments:
+                    stopped.add(moments[number])
+                    fleet.stop(moments[number])
+
+            with before_evaluations(act):
+                require_unharmed(ends(fleet.events()), alone, stopped)
 
 
 @settings(max_examples=25, deadline=None)

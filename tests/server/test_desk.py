@@ -263,7 +263,8 @@ async def test_who_goes_away_while_a_template_is_rendered(
     monkeypatch.setattr(DraftFormat, "prompt", endless)
     monkeypatch.setattr(desks, "ENTER_S", 0.01)
     async with opened(entry("kin", kin)) as desk:
-        going = asyncio.create_task(reply_to(desk, "kin", PROMPTS[0], max_tokens=60))
+        going = asyncio.create_task(reply_to(desk, "kin", PROMPTS[0], max_tokens=400, ignore_eos=True))
+        await until(lambda: desk.slots()[0].phase != "idle")
         async with desk.replies(ReplyRequest("kin", "endless")):  # entered, though it is not prepared yet
             await until(rendering.is_set)
             other = asyncio.create_task(reply_to(desk, "kin", "Hello", max_tokens=4))

@@ -155,6 +155,7 @@ class Engine:
         found: list[Score] = []
 
         def answer(position: int, row: int) -> None:
+            self._stop.check()  # many rows take their time
             if position + 1 == len(request.tokens):
                 job.machine.scored(found)
                 return
@@ -222,6 +223,8 @@ class Engine:
             try:
                 if job.error is None:
                     answer(position, row)
+            except CancelledError:
+                raise
             except WsdError as error:  # ends this job alone: the others of the batch go on
                 job.error = error
 

@@ -160,6 +160,8 @@ class Fleet(Generic[K]):
             else:
                 self._aborts = 0
             yield [*self._news(), *self._dropped()]
+            if not self._live:  # nobody was delayed
+                self._aborts = 0
 
     def _news(self) -> Iterator[tuple[K, Event]]:
         for key, work in list(self._live.items()):

@@ -12,9 +12,10 @@ from typing import ClassVar
 from wsd_local.core.decoding import Phase
 from wsd_local.core.requests import Request, ScoreTokens
 from wsd_local.core.rules import Score
-from wsd_local.errors import FitError, UsageError, room_advice
+from wsd_local.errors import CancelledError, FitError, UsageError, room_advice
 from wsd_local.events import Event, Source, TokenDetails
 from wsd_local.library.naming import name_of
+from wsd_local.runtime.fleet import Failed
 from wsd_local.runtime.job import Job
 from wsd_local.runtime.loading import LoadedModels
 
@@ -95,8 +96,10 @@ class ScoringWork:
         return iter(())
 
     def closing(self) -> Iterator[Event]:
-        """The scores, if they are complete."""
-        if self.machine.phase is Phase.DONE:
+        """The scores; a failure if the work on them was stopped."""
+        if self.machine.phase is not Phase.DONE:
+            yield Failed(CancelledError("stopped"))
+        else:
             wanted, piece = self._scoring, self._model.piece
             scored = zip(wanted.tokens[wanted.start :], self.machine.scores, strict=True)
             tokens = tuple(
