@@ -1,11 +1,13 @@
 """Constraints of replies, compiled once for as long as their models stay loaded.
 
-Contract: safe from any thread under the lock of the models.
+Contract: safe from any thread under the lock of the models. The newest `KEPT` are kept: clients of a server may bring
+any number of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from wsd_local.constraints.compiling import compiled
 from wsd_local.constraints.constraint import Constraint, unknown_keywords
@@ -14,6 +16,9 @@ from wsd_local.errors import CancelledError
 from wsd_local.llama import Model
 from wsd_local.system.child import Waiting
 
+KEPT = 128
+"""Compiled constraints, and notices that were given."""
+
 
 class Grammars:
     """Compiled constraints, and those whose notice was given."""
@@ -21,7 +26,7 @@ class Grammars:
     def __init__(self) -> None:
         self._compiled: dict[Constraint, str] = {}
         self._matchings: dict[Model, Matching] = {}
-        self._noticed: set[Constraint] = set()
+        self._noticed: dict[Constraint, None] = {}
 
     def compile(self, constraint: Constraint, waiting: Waiting | None = None) -> str:
         """The constraint in llguidance's form; compiled once. `waiting` is called meanwhile; returning False stops it.
@@ -32,6 +37,7 @@ class Grammars:
         """
         if constraint not in self._compiled:
             self._compiled[constraint] = compiled(constraint, waiting)
+            _forget_oldest(self._compiled)
         return self._compiled[constraint]
 
     def matcher(self, constraint: Constraint, model: Model, cancelled: Callable[[], bool]) -> Matcher:
@@ -55,6 +61,12 @@ class Grammars:
         """A notice for the first use of a constraint, if it has keywords that have no effect."""
         if constraint in self._noticed:
             return None
-        self._noticed.add(constraint)
+        self._noticed[constraint] = None
+        _forget_oldest(self._noticed)
         unknown = ", ".join(map(repr, unknown_keywords(constraint)))
         return f"{constraint.name}: {unknown} is no keyword of JSON Schema and constrains nothing" if unknown else None
+
+
+def _forget_oldest(kept: dict[Constraint, Any]) -> None:
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]
