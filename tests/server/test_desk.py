@@ -373,6 +373,9 @@ async def test_a_pair_that_cannot_be_loaded(
         assert str(broken) in str(desk.failure)
         await reply_to(desk, "kin", PROMPTS[0], max_tokens=3)  # the others are still served
         assert desk.state == "ready"
+        with pytest.raises(UnavailableError):
+            await reply_to(desk, "broken", "x")
+        assert [model.id for model in desk.models() if model.loaded] == ["kin", "kin:base", "kin:draft"]  # as before
         broken.write_bytes(kin[0].read_bytes())
         monkeypatch.setattr(engines, "RETRY_S", 0.0)
         assert await reply_to(desk, "broken", PROMPTS[0], max_tokens=3)

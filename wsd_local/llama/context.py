@@ -35,6 +35,8 @@ from wsd_local.llama.model import Model
 from wsd_local.llama.snapshots import STRIDE, Snapshots
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+SHORT = 16
+"""Tokens that a question needs at most while a text is written or checked."""
 SHARED = 16
 """Tokens that two sequences must have in common for one to wait until the other has evaluated them."""
 
@@ -85,6 +87,7 @@ class Context:
         )
         params.n_seq_max = options.n_seq
         params.n_outputs_max = options.n_rows
+        self.piece = int(params.n_ubatch)
         params.n_threads = params.n_threads_batch = threads
         params.type_k = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_k)}")
         params.type_v = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_v)}")
@@ -225,9 +228,15 @@ class Context:
         return question.row > before
 
     def _parts(self, questions: Sequence[Question]) -> list[Part]:
-        """The parts of questions for the next batch, the shortest first: a long prompt delays no other question."""
+        """The parts of questions for the next batch, the shortest first: a long prompt delays no other question.
+
+        While a text is written, prompts are read in pieces of a size that a graph evaluates at once: not slower on a
+        CPU, and the writer waits for one piece, not for a batch.
+        """
         starts = {id(question): self._start(question) for question in questions}
-        room, rows = self._batch.size, self.n_rows
+        lengths = [question.end - start for question, start in zip(questions, starts.values(), strict=True)]
+        writes = len(questions) > 1 and min(lengths) <= SHORT
+        room, rows = min(self._batch.size, self.piece + len(questions)) if writes else self._batch.size, self.n_rows
         parts: list[Part] = []
         for question in sorted(questions, key=lambda question: question.end - starts[id(question)]):
             start = starts[id(question)]

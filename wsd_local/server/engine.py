@@ -246,10 +246,10 @@ class EngineRoom:
         """The pair, loaded, with its orders admitted; None: they have failed."""
         loaded = self.loaded
         if loaded is None or loaded.name != pair or self._stale:
-            self._unload()
-            if pair not in self.serving.pairs:
-                self._refuse(pair, UnavailableError(f"the model {pair!r} is not served any more"))
+            if (refusal := self._refusal(pair)) is not None:  # what is loaded stays
+                self._refuse(pair, refusal)
                 return None
+            self._unload()
             if (loaded := self._load(pair)) is None:
                 return None
         with self._changed:
@@ -259,11 +259,14 @@ class EngineRoom:
                 self._admit(order, loaded)
         return loaded
 
+    def _refusal(self, pair: str) -> WsdError | None:
+        """Why a pair is not even tried."""
+        if pair not in self.serving.pairs:
+            return UnavailableError(f"the model {pair!r} is not served any more")
+        at, error = self._failures.get(pair, (0.0, None))
+        return error if error is not None and time.monotonic() - at < RETRY_S else None
+
     def _load(self, name: str) -> Loaded | None:
-        at, error = self._failures.get(name, (0.0, None))
-        if error is not None and time.monotonic() - at < RETRY_S:
-            self._refuse(name, error)
-            return None
         begun = time.monotonic()
         serving = self.serving
 
