@@ -253,7 +253,7 @@ class Desk:
     async def special_tokens(self, model: str) -> Mapping[str, str]:
         """See `Service`."""
 
-        def ask(pair: Pair, role: Source) -> Mapping[str, str]:
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> Mapping[str, str]:
             vocabulary = pair.models.model(role)
             names = ["eos"] if vocabulary.bos is None else ["bos", "eos"]
             return {name: spelled for name in names if (spelled := vocabulary.special_spelling(name))}

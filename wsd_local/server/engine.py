@@ -142,7 +142,7 @@ class EngineRoom:
         if loaded is not None:
             loaded.crew.cancel()
         for order in self.outstanding:
-            order.stop()
+            order.abandon()
         self._to_prepare.put(None)
         for thread in self._threads:
             if thread.is_alive():
@@ -189,6 +189,8 @@ class EngineRoom:
         self._to_prepare.put((order, loaded))
 
     def _fail(self, order: Order, error: WsdError) -> None:
+        if self._closing and isinstance(error, CancelledError):
+            error = UnavailableError(ENDING)
         with self._changed:
             self._live.discard(order)
         if order.counts and order.stopped and isinstance(error, CancelledError):

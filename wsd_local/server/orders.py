@@ -61,6 +61,10 @@ class Order(ABC):
         """Whether its client went away."""
         return self._stopped.is_set()
 
+    def abandon(self) -> None:
+        """End its preparation; what is in progress already goes on."""
+        self._stopped.set()
+
     def stop(self) -> None:
         """Stop the work on it."""
         self._stopped.set()
