@@ -13,11 +13,10 @@ from wsd_local.llama.logits import best_of, log_softmax_at
 @given(size=st.sampled_from([1, 5, 64, 65, 700, 5000]), count=st.integers(1, 20), seed=st.integers(0, 10**6))
 def test_the_best_tokens_are_those_of_the_whole_row(size: int, count: int, seed: int) -> None:
     logits = np.random.default_rng(seed).normal(0, 4, size).astype(np.float32)
-    logits[:: max(1, size // 7)] = -np.inf
+    logits[1 :: max(2, size // 7)] = -np.inf
     found = best_of(logits, count)
     order = sorted(range(size), key=lambda token: (-logits[token], token))[:count]
     assert [logits[token] for token, _ in found] == [logits[token] for token in order]
     assert len({token for token, _ in found}) == min(count, size)
-    if np.isfinite(logits.max()):
-        for token, logprob in found:
-            assert logprob == pytest.approx(log_softmax_at(logits, token), abs=1e-6)
+    for token, logprob in found:
+        assert logprob == pytest.approx(log_softmax_at(logits, token), abs=1e-6)
