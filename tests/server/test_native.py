@@ -236,3 +236,19 @@ def test_every_endpoint_is_described(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     for path in ("/health", "/props", "/slots", "/metrics", "/tokenize", "/detokenize", "/apply-template", "/v1/score"):
         assert all(operation["summary"] for operation in paths[path].values())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/tokenize", {"content": "a", "add_specials": True}, "add_special"),
+        ("/detokenize", {"token": [1]}, "tokens"),
+        ("/apply-template", {"mesages": []}, "messages"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(
+    client: httpx.Client, path: str, body: dict[str, Any], name: str
+) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400
+    assert f"did you mean '{name}'" in answer.json()["error"]["message"]

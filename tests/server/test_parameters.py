@@ -166,6 +166,12 @@ def test_the_schema_of_wsd_lists_every_setting() -> None:
     assert set(schema["properties"]) == {*declared(ReplySettings), "events"}
 
 
+def test_the_schema_of_a_body_has_the_help_of_its_settings() -> None:
+    properties = Request.model_json_schema()["properties"]
+    assert properties["max_tokens"]["description"] == declared(ReplySettings)["max_tokens"].help
+    assert properties["repetition_penalty"]["description"] == declared(ReplySettings)["repeat_penalty"].help
+
+
 @pytest.mark.parametrize("value", [True, "1", float("nan"), [1]])
 def test_types_are_strict(value: Any) -> None:
     with pytest.raises(ValueError, match="temperature"):

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from wsd_local.server.errors import ApiError
 from wsd_local.server.metrics import Metrics
 from wsd_local.server.openai_answers import ERRORS, UNKNOWN_LOGPROB, model_named
+from wsd_local.server.parameters import Body
 from wsd_local.server.service import ScoredToken, ScoreRequest, Scores, Service
 from wsd_local.server.streaming import while_connected
 from wsd_local.version import __version__
@@ -32,14 +33,13 @@ TOP = 100
 TokenId = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
-class Body(BaseModel):
-    """A body whose fields are all known."""
+class ModelBody(Body):
+    """The body of a request to a model."""
 
-    model_config = ConfigDict(extra="forbid")
     model: str = Field("", description="Model; may be left out where one pair is served.")
 
 
-class TokenizeBody(Body):
+class TokenizeBody(ModelBody):
     """A text to be divided into tokens."""
 
     content: str | None = None
@@ -66,22 +66,21 @@ class TokenizeBody(Body):
         return self.add_special if self.add_special_tokens is None else self.add_special_tokens
 
 
-class DetokenizeBody(Body):
+class DetokenizeBody(ModelBody):
     """Tokens to be joined into a text."""
 
     tokens: list[TokenId] = Field(max_length=1 << 20)
 
 
-class TemplateBody(Body):
+class TemplateBody(ModelBody):
     """A conversation to be written as the models would read it."""
 
     messages: list[dict[str, Any]]
 
 
-class ScoredText(BaseModel):
+class ScoredText(Body):
     """Tokens to be scored from `start` on, or a text to be scored as the continuation of another."""
 
-    model_config = ConfigDict(extra="forbid")
     tokens: list[TokenId] | None = Field(None, min_length=1)
     start: int | None = Field(
         None, ge=1, strict=True, description="Index of the first token that is scored; the first of all cannot be."
@@ -102,7 +101,7 @@ class ScoredText(BaseModel):
         return self
 
 
-class ScoreBody(Body):
+class ScoreBody(ModelBody):
     """One text to be scored, or many that share evaluations."""
 
     requests: Annotated[list[ScoredText], Field(min_length=1, max_length=MOST_SCORED)]

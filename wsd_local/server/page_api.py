@@ -15,35 +15,32 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from wsd_local.server.errors import ApiError
 from wsd_local.server.page_chats import chat_and_entries, chats_and_hits, scores_of, without_path
 from wsd_local.server.page_replies import Replies, Wanted
+from wsd_local.server.parameters import Body
 from wsd_local.server.service import Service
 from wsd_local.server.streaming import EventStream, sent
 from wsd_local.store import Store, StoreError
 from wsd_local.version import __version__
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewTitle(_Body):
+class NewTitle(Body):
     """Another title of a chat."""
 
     title: str
 
 
-class Shown(_Body):
+class Shown(Body):
     """The branch to show: that of a message, or of its neighbour `by` places further at the same fork."""
 
     message: int
     by: int = 0
 
 
-class Question(_Body):
+class Question(Body):
     """What to answer, and how.
 
     `ask` adds `text` after `head`, or in place of the question `edits`; `again` answers the last question up to `head`
@@ -57,18 +54,18 @@ class Question(_Body):
     edits: int | None = None
     text: str = ""
     system: str | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class Compared(_Body):
+class Compared(Body):
     """A question whose answer is not kept: the last one of `head`'s branch."""
 
     model: str
     head: int
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class System(_Body):
+class System(Body):
     """Another system prompt of a chat, for its next replies; None: none."""
 
     system: str | None

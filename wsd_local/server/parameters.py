@@ -68,13 +68,21 @@ _SEEDS = 2**32 - 1
 # -- bodies ----------------------------------------------------------------------------------------------------
 
 
+def _describe(schema: dict[str, Any]) -> None:
+    """Add the help of settings to the description of a body."""
+    helps = declared(ReplySettings)
+    for name, field in schema.get("properties", {}).items():
+        if name in SETTINGS:
+            field.setdefault("description", helps[SETTINGS[name]].help)
+
+
 class Body(BaseModel):
     """An object in a request: types are strict, as in JSON, and an unknown name is refused with the nearest one.
 
     `place` is the name of an object inside the body, for messages.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=_describe)
     place: ClassVar[str] = ""
 
     @model_validator(mode="wrap")
