@@ -335,6 +335,14 @@ def test_an_error_after_the_beginning_ends_the_stream(scripted: Serve, sdk: open
         assert "secret" not in str(caught.value)
 
 
+def test_a_reply_without_an_end_is_an_error(scripted: Serve) -> None:
+    url = scripted(ScriptedService([Text("It ", "base")])) + URL
+    assert httpx.post(url, json={"messages": ASKED}).status_code == 500
+    lines = httpx.post(url, json={"messages": ASKED, "stream": True}).text.split()
+    assert "[DONE]" not in lines
+    assert any(line.startswith('{"error"') for line in lines)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_goes_away_leaves_its_replies(scripted: Serve, stream: bool) -> None:
     never, left = asyncio.Event(), asyncio.Event()

@@ -138,11 +138,13 @@ class _Chat:
 
     async def whole(self) -> dict[str, Any]:
         """The answer when it is complete."""
-        said: list[list[Piece]] = [[] for _ in self._pieces]
+        written: list[list[Piece]] = [[] for _ in self._pieces]
         async with self._service.replies(self.request, len(self._pieces)) as events:
             async for number, event in events:
-                said[number] += self._pieces[number].of(event)
-        choices = [self._choice(number, said[number], pieces.finished()) for number, pieces in enumerate(self._pieces)]
+                written[number] += self._pieces[number].of(event)
+        choices = [
+            self._choice(number, written[number], pieces.finished()) for number, pieces in enumerate(self._pieces)
+        ]
         answer = head("chat.completion", "chatcmpl", self.request.model)
         ends = [pieces.end(whole=True) for pieces in self._pieces]
         if len(choices) > 1:
@@ -152,8 +154,8 @@ class _Chat:
     def _replies(self) -> list[Reply]:
         return [pieces.finished() for pieces in self._pieces]
 
-    def _choice(self, number: int, said: list[Piece], reply: Reply) -> dict[str, Any]:
-        tokens = [token for piece in said for token in piece.tokens or ()]
+    def _choice(self, number: int, written: list[Piece], reply: Reply) -> dict[str, Any]:
+        tokens = [token for piece in written for token in piece.tokens or ()]
         return {
             "index": number,
             "message": {"role": "assistant", "content": reply.text, "refusal": None},
@@ -180,8 +182,9 @@ class _Chat:
             if pieces.reply is not None:
                 end = _delta(number, {}, finish_reason(pieces.reply))
                 yield sent(top | {"choices": [end], "wsd": pieces.end()})
+        used = usage(self._replies())
         if with_usage:
-            yield sent(top | {"choices": [], "usage": usage(self._replies())})
+            yield sent(top | {"choices": [], "usage": used})
         yield b"data: [DONE]\n\n"
 
     def _part(self, number: int, piece: Piece) -> dict[str, Any]:
