@@ -300,8 +300,11 @@ def test_screen_readers_hear_states_and_no_tokens(window: Open) -> None:
     assert page.locator(".reply .switch .hidden").text_content() == "[the base continues, confidence 0.91]"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (768, 1024), (360, 740)], ids=str)
+SIZES = [(1280, 800), (768, 1024), (360, 740)]
+
+
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", SIZES, ids=str)
 def test_nothing_is_cut_off(window: Open, size: tuple[int, int], scheme: str) -> None:
     text = (
         "`"

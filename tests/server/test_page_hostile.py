@@ -23,7 +23,7 @@ FOUND = """() => {
 HARMLESS = re.compile(
     r"a|blockquote|br|button|code|div|em|h\d|li|ol|p|pre|span|strong|svg|table|tbody|td|th|thead|tr|ul|use"
 )
-OUTLINE = """() => [...document.querySelectorAll(".reply .text *")].map((one) => one.localName)
+OUTLINE = """(reply) => [...reply.querySelectorAll(".text *")].map((one) => one.localName)
   .filter((one) => !["span", "svg", "use", "button", "div"].includes(one))"""
 HOSTILE = {
     "script": f"<script>window.ran = 1; fetch('https://{ELSEWHERE}')</script>",
@@ -61,19 +61,20 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_what_a_model_writes_runs_nothing_and_loads_nothing(window: Open, text: str) -> None:
-    for service in (written(text), ScriptedService([Text(text, "draft"), finished(text, kept=text)])):
-        shown = window(service)
-        shown.ask(text)
-        page = shown.page
-        for link in page.locator(".reply .text a").all():
-            link.hover()
-        assert page.evaluate("[window.ran, document.defaultView === window]") == [None, True]
-        assert shown.elsewhere == []
-        found = page.evaluate(FOUND)
-        assert all(HARMLESS.fullmatch(tag) for tag in found["tags"]) and found["names"] == 0, found
-        assert all(link == ["https:", "noopener noreferrer nofollow", "_blank"] for link in found["links"]), found
-        assert page.locator(".reply .text svg:not(.icon)").count() == 0
-        assert page.is_visible("#message") and page.locator("#message").count() == 1
+    both = f"{text}\n\n{text}"
+    pieces = [Text(text[at : at + 7], "base") for at in range(0, len(text), 7)]
+    shown = window(ScriptedService([Text(f"{text}\n\n", "draft"), *pieces, finished(both, kept=f"{text}\n\n")]))
+    shown.ask(text)
+    page = shown.page
+    for link in page.locator(".reply .text a").all():
+        link.hover()
+    assert page.evaluate("[window.ran, document.defaultView === window]") == [None, True]
+    assert shown.elsewhere == []
+    found = page.evaluate(FOUND)
+    assert all(HARMLESS.fullmatch(tag) for tag in found["tags"]) and found["names"] == 0, found
+    assert all(link == ["https:", "noopener noreferrer nofollow", "_blank"] for link in found["links"]), found
+    assert page.locator(".reply .text svg:not(.icon)").count() == 0
+    assert page.is_visible("#message") and page.locator("#message").count() == 1
 
 
 def test_hostile_titles_names_and_questions_are_text(window: Open, chats: Store) -> None:
@@ -112,12 +113,12 @@ MARKED = {
 
 @pytest.mark.parametrize(("draft", "base"), MARKED.values(), ids=MARKED)
 def test_the_mark_leaves_the_structure_as_it_is(window: Open, draft: str, base: str) -> None:
-    plain = window(written(draft + base))
-    plain.ask("one?")
+    service = written(draft + base)
+    shown = window(service)
+    shown.ask("one?")
     switched = Switched("threshold", 3, 4, 0.91)
-    marked = window(
-        ScriptedService([Text(draft, "draft"), switched, Text(base, "base"), finished(draft + base, kept=draft)])
-    )
-    marked.ask("one?")
-    assert marked.page.evaluate(OUTLINE) == plain.page.evaluate(OUTLINE)
-    assert marked.page.locator(".reply .switch").count() == 1
+    service.steps = [Text(draft, "draft"), switched, Text(base, "base"), finished(draft + base, kept=draft)]
+    shown.ask("two?")
+    plain, marked = (shown.page.locator(".reply").nth(number) for number in (0, 1))
+    assert marked.evaluate(OUTLINE) == plain.evaluate(OUTLINE)
+    assert plain.locator(".switch").count() == 0 and marked.locator(".switch").count() == 1

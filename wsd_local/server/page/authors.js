@@ -29,7 +29,10 @@ export function visible(text) {
     .replaceAll(MARK, "\ufffd")
     .replace(/\r\n?/g, "\n")
     .replace(/[\u0000-\u0008\u000b-\u001f]/g, (sign) => String.fromCharCode(0x2400 + sign.charCodeAt(0)))
-    .replace(/[\u202a-\u202e\u2066-\u2069\u007f-\u009f]/g, (sign) => `⟨U+${sign.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+    .replace(
+      /[\u202a-\u202e\u2066-\u2069\u007f-\u009f]/g,
+      (sign) => `⟨U+${sign.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`,
+    );
 }
 
 /**
@@ -160,7 +163,15 @@ function shapeOf(tokens) {
       else if (token.type !== "text" || plain) shape.push([token.type, plain, token.lang ?? ""]);
       return;
     }
-    shape.push([token.type, token.depth, token.href, token.ordered, token.start, token.task, token.type === "html" ? token.text : ""]);
+    shape.push([
+      token.type,
+      token.depth,
+      token.href,
+      token.ordered,
+      token.start,
+      token.task,
+      token.type === "html" ? token.text : "",
+    ]);
     for (const one of inner) visit(one);
     for (const one of token.items ?? []) visit(one);
     if (token.type === "table") {

@@ -66,7 +66,13 @@ export class Chart {
 
   /** @returns {any} */
   options() {
-    const axis = { stroke: colour("faint"), grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui", labelFont: "11px system-ui" };
+    const axis = {
+      stroke: colour("faint"),
+      grid: { stroke: colour("grid"), width: 1 },
+      ticks: { show: false },
+      font: "11px system-ui",
+      labelFont: "11px system-ui",
+    };
     return {
       width: this.box.clientWidth,
       height: HEIGHT,
@@ -76,12 +82,28 @@ export class Chart {
       scales: { x: { time: false }, y: { range: [0, 1.02] } },
       axes: [
         { ...axis, size: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
-        { ...axis, size: 34, splits: () => [0, 0.25, 0.5, 0.75, 1], values: (/** @type {any} */ _, /** @type {number[]} */ all) => all.map((one) => String(one)) },
+        {
+          ...axis,
+          size: 34,
+          splits: () => [0, 0.25, 0.5, 0.75, 1],
+          values: (/** @type {any} */ _, /** @type {number[]} */ all) => all.map((one) => String(one)),
+        },
       ],
       series: [
         {},
-        { label: "probability", stroke: colour("prob"), width: 1, points: { show: true, size: 5, fill: colour("prob") }, spanGaps: false },
-        { label: "confidence", stroke: colour("window"), width: 2.5, points: { show: true, size: 6, fill: colour("window") } },
+        {
+          label: "probability",
+          stroke: colour("prob"),
+          width: 1,
+          points: { show: true, size: 5, fill: colour("prob") },
+          spanGaps: false,
+        },
+        {
+          label: "confidence",
+          stroke: colour("window"),
+          width: 2.5,
+          points: { show: true, size: 6, fill: colour("window") },
+        },
       ],
       hooks: {
         drawClear: [(/** @type {any} */ plot) => this.band(plot)],

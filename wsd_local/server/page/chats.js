@@ -62,9 +62,12 @@ export class ChatList {
         this.all = true;
         trying(() => this.load());
       };
-      rows.push(el("li", {}, el("button", { type: "button", class: "plain small", onclick: all }, `all ${chats.length} chats`)));
+      rows.push(
+        el("li", {}, el("button", { type: "button", class: "plain small", onclick: all }, `all ${chats.length} chats`)),
+      );
     }
-    if (hits.length) rows.push(el("li", { class: "day", role: "presentation" }, "In messages"), ...hits.map((hit) => this.hit(hit)));
+    if (hits.length)
+      rows.push(el("li", { class: "day", role: "presentation" }, "In messages"), ...hits.map((hit) => this.hit(hit)));
     const empty = query ? "Nothing was found." : this.bin ? "The bin is empty." : "No chats yet.";
     this.list.replaceChildren(...(rows.length ? rows : [el("li", { class: "none" }, empty)]));
     byId("found").textContent = query ? `${chats.length} chats, ${hits.length} messages found` : "";
@@ -81,10 +84,19 @@ export class ChatList {
           await request(`/ui/chats/${chat.id}/restored`, { method: "PUT", body: {} });
           await this.load();
         });
-      return el("li", { class: "row" }, el("span", { class: "open" }, title, pair), iconButton("restore", `Restore ${chat.title}`, restore));
+      return el(
+        "li",
+        { class: "row" },
+        el("span", { class: "open" }, title, pair),
+        iconButton("restore", `Restore ${chat.title}`, restore),
+      );
     }
     const open = () => this.open(chat.id);
-    return el("li", { class: "row" }, el("button", { type: "button", class: "open", "data-chat": chat.id, onclick: open }, title, pair));
+    return el(
+      "li",
+      { class: "row" },
+      el("button", { type: "button", class: "open", "data-chat": chat.id, onclick: open }, title, pair),
+    );
   }
 
   /** @param {Hit} hit @returns {HTMLElement} */
@@ -103,7 +115,12 @@ export class ChatList {
     return el(
       "li",
       { class: "row" },
-      el("button", { type: "button", class: "open hit", onclick: open }, el("span", { class: "pair" }, `${who} in ${hit.title}`), el("span", { class: "snippet", dir: "auto" }, ...parts)),
+      el(
+        "button",
+        { type: "button", class: "open hit", onclick: open },
+        el("span", { class: "pair" }, `${who} in ${hit.title}`),
+        el("span", { class: "snippet", dir: "auto" }, ...parts),
+      ),
     );
   }
 

@@ -43,7 +43,9 @@ export class Compare {
     byId("columns").replaceChildren(...columns.map((column) => column.box));
     this.dialog.showModal();
     announce("Three replies are being written");
-    Promise.all(columns.map((column) => column.done)).then(() => !running.signal.aborted && announce("All three replies are complete"));
+    Promise.all(columns.map((column) => column.done)).then(
+      () => !running.signal.aborted && announce("All three replies are complete"),
+    );
   }
 
   /**
@@ -79,7 +81,8 @@ export class Compare {
           if (!live.parts.length) say("writing");
           live.add(event.source, event.text);
         } else if (event.event === "switched") live.label = switchLabel(event);
-        else if (event.event === "reading") say(`reads ${event.done.toLocaleString("en")} of ${event.total.toLocaleString("en")} tokens`);
+        else if (event.event === "reading")
+          say(`reads ${event.done.toLocaleString("en")} of ${event.total.toLocaleString("en")} tokens`);
         else if (event.event === "failed") say(`failed: ${event.message}`);
         else if (event.event === "finished") {
           live.label = switchLabel(event.reply.switch);

@@ -6,6 +6,7 @@
  */
 
 import { request, stream } from "./api.js";
+import { copy } from "./clipboard.js";
 import { byId, el } from "./dom.js";
 import { legend, question, ReplyView, switchLabel } from "./messages.js";
 import { watchLoading } from "./loading.js";
@@ -30,7 +31,7 @@ class Conversation {
     /** @type {Map<number, ReplyView>} */
     this.views = new Map();
     this.follows = true;
-    this.stopping = false;
+    this.stopping = this.reading = false;
     /** @type {number | null} the reply in progress */
     this.writing = null;
     /** @type {ReplyView | null} */
@@ -118,7 +119,11 @@ class Conversation {
       "section",
       { class: "greeting", "aria-label": "What this is" },
       el("h2", {}, "One model opens, another continues"),
-      el("p", {}, "A small aligned model drafts the opening; the large base model takes over as soon as it is confident."),
+      el(
+        "p",
+        {},
+        "A small aligned model drafts the opening; the large base model takes over as soon as it is confident.",
+      ),
       legend(),
       el("div", { class: "offers" }, ...offers),
     );
@@ -229,7 +234,8 @@ class Conversation {
     const view = this.live;
     if (view === null) return;
     if (event.event === "text") {
-      if (view.live.parts.at(-1)?.[0] !== event.source) this.turned(view, event.source);
+      const turns = view.live.parts.at(-1)?.[0] !== event.source;
+      if (turns || this.reading) this.turned(view, event.source, turns);
       view.live.add(event.source, event.text);
       this.scores.text(event);
     } else if (event.event === "checked") this.scores.checked(event);
@@ -239,6 +245,7 @@ class Conversation {
     } else if (event.event === "reading") {
       const line = `${event.model} reads ${event.done.toLocaleString("en")} of ${event.total.toLocaleString("en")} tokens`;
       view.phase(line, event);
+      this.reading = true;
     } else if (event.event === "notice") show(event.message, "note");
     else if (event.event === "kept") this.replace(event.entry);
     else if (event.event === "unsaved") show(`${event.message}; the reply is written as soon as that is possible`);
@@ -250,13 +257,16 @@ class Conversation {
   }
 
   /**
-   * Another model writes.
+   * A model writes, for the first time or after it has read.
    * @param {ReplyView} view
    * @param {"draft" | "base"} writer
+   * @param {boolean} first
    */
-  turned(view, writer) {
+  turned(view, writer, first) {
+    this.reading = false;
     const name = state.model?.names[writer] ?? writer;
     view.phase(writer === "draft" ? `${name} drafts` : `${name} continues`);
+    if (!first) return;
     const sure = writer === "base" && view.live.label ? `, ${view.live.label}` : "";
     announce(writer === "draft" ? "The draft writes" : `The base continues${sure}`);
   }
@@ -265,7 +275,9 @@ class Conversation {
   replace(entry) {
     state.entries = state.entries.map((one) => (one.id === entry.id ? entry : one));
     this.views.get(entry.id)?.show(entry);
-    announce(entry.state === "finished" ? "The reply is complete" : entry.state === "failed" ? "The reply failed" : "Stopped");
+    announce(
+      entry.state === "finished" ? "The reply is complete" : entry.state === "failed" ? "The reply failed" : "Stopped",
+    );
     this.scores.load(entry).catch(show);
   }
 
@@ -283,7 +295,7 @@ class Conversation {
 
   async ended() {
     this.writing = this.live = null;
-    this.stopping = state.busy = false;
+    this.stopping = this.reading = state.busy = false;
     state.changed("busy");
     state.changed("chats");
     if (state.chat === null) return;
@@ -355,21 +367,6 @@ class Conversation {
       const own = button.closest("[data-id]")?.getAttribute("data-id");
       button.disabled = state.busy || (needs.includes("last") && own !== last);
     }
-  }
-}
-
-/**
- * Put text into the clipboard.
- * @param {string} text
- */
-export async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    announce("Copied");
-    show("copied", "note");
-    setTimeout(() => byId("notice").dataset.kind === "note" && clear(), 1500);
-  } catch {
-    show("the browser does not let this page use the clipboard (it may over https, or on this machine)");
   }
 }
 

@@ -19,7 +19,9 @@ export function el(tag, properties = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else made.setAttribute(name, value === true ? "" : String(value));
   }
-  made.append(...children.filter((child) => child || child === "").map((child) => /** @type {Node | string} */ (child)));
+  made.append(
+    ...children.filter((child) => child || child === "").map((child) => /** @type {Node | string} */ (child)),
+  );
   return made;
 }
 

@@ -1,6 +1,7 @@
 /** Keys that hold on the whole page. Each has a button too, and none is a single letter. */
 
-import { conversation, copy } from "./conversation.js";
+import { copy } from "./clipboard.js";
+import { conversation } from "./conversation.js";
 import { byId } from "./dom.js";
 import { trying } from "./notices.js";
 import { state } from "./state.js";

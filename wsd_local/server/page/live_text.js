@@ -80,7 +80,10 @@ export class LiveText {
       cut -= 1;
       if (found[cut].type !== "space") left -= 1;
     }
-    const ready = found.slice(0, cut).map((block) => block.raw).join("");
+    const ready = found
+      .slice(0, cut)
+      .map((block) => block.raw)
+      .join("");
     const used = ready.split(MARK).length - 1;
     for (const node of this.open) node.remove();
     if (ready) {

@@ -2,9 +2,10 @@
 
 import { ApiError, file, onKeyWanted, request } from "./api.js";
 import { ChatList } from "./chats.js";
+import { copy } from "./clipboard.js";
 import { Compare } from "./compare.js";
 import { Composer } from "./composer.js";
-import { conversation, copy } from "./conversation.js";
+import { conversation } from "./conversation.js";
 import { askLine, closeByBackdrop } from "./dialogs.js";
 import { byId, el } from "./dom.js";
 import { listen } from "./keys.js";

@@ -92,7 +92,10 @@ export class ReplyView {
    */
   phase(line, reading) {
     const bar = reading && el("progress", { max: reading.total, value: reading.done, "aria-label": line });
-    this.foot.replaceChildren(el("span", { class: "phase" }, el("span", { class: "pulse", "aria-hidden": "true" }), line), bar || "");
+    this.foot.replaceChildren(
+      el("span", { class: "phase" }, el("span", { class: "pulse", "aria-hidden": "true" }), line),
+      bar || "",
+    );
   }
 
   /** @param {Entry} entry @returns {(Node | string)[]} */
@@ -104,7 +107,8 @@ export class ReplyView {
       "div",
       { class: "tools" },
       ...places(entry, actions),
-      going && iconButton("continue", "Continue this reply", () => actions.continue_(entry), { "data-needs": "idle last" }),
+      going &&
+        iconButton("continue", "Continue this reply", () => actions.continue_(entry), { "data-needs": "idle last" }),
       iconButton("again", "Answer again", () => actions.again(entry), { "data-needs": "idle" }),
       iconButton("copy", "Copy this reply", () => actions.copy(entry)),
       iconButton("chart", "Why the base took over", () => actions.why(entry)),
@@ -127,9 +131,11 @@ function stateOf(entry) {
 function facts(entry) {
   const { draft, base, timings } = entry.report ?? {};
   const line = el("span", { class: "counts" });
-  if (draft?.kept_tokens) line.append(el("span", { class: "who draft" }, draft.model ?? "draft"), ` ${plural(draft.kept_tokens, "token")}`);
+  if (draft?.kept_tokens)
+    line.append(el("span", { class: "who draft" }, draft.model ?? "draft"), ` ${plural(draft.kept_tokens, "token")}`);
   if (draft?.kept_tokens && base?.tokens) line.append(el("span", { class: "sep" }, " → "));
-  if (base?.tokens) line.append(el("span", { class: "who base" }, base.model ?? "base"), ` ${plural(base.tokens, "token")}`);
+  if (base?.tokens)
+    line.append(el("span", { class: "who base" }, base.model ?? "base"), ` ${plural(base.tokens, "token")}`);
   if (timings?.total_s) line.append(el("span", { class: "sep" }, " · "), `${timings.total_s.toFixed(1)} s`);
   return line;
 }
@@ -170,4 +176,3 @@ export function legend() {
     el("span", { class: "by-base" }, "the base continues"),
   );
 }
-

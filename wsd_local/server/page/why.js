@@ -19,7 +19,12 @@ export class Why {
     this.scores = scores;
     this.panel = byId("why");
     this.frame = 0;
-    this.chart = new Chart(byId("chart"), scores, () => state.threshold, (index) => this.pointed(index));
+    this.chart = new Chart(
+      byId("chart"),
+      scores,
+      () => state.threshold,
+      (index) => this.pointed(index),
+    );
     byId("why-close").addEventListener("click", () => this.show(false));
     byId("tokens").addEventListener("toggle", () => this.later());
     state.on("scores", () => this.later());
@@ -60,7 +65,8 @@ export class Why {
   /** @returns {string} what the chart shows, in words */
   sentence() {
     const { switch: found, tokens, drafted } = this.scores;
-    if (!tokens.length) return "The chart fills while a reply is written: each point is the base's probability of a token of the draft.";
+    if (!tokens.length)
+      return "The chart fills while a reply is written: each point is the base's probability of a token of the draft.";
     if (!found?.reason) return `The base has read ${plural(drafted, "token")} of the draft.`;
     const after = `after ${plural(found.kept_tokens ?? (found.index ?? -1) + 1, "token")}`;
     const reasons = /** @type {Record<string, string>} */ ({
@@ -95,17 +101,19 @@ export class Why {
   }
 
   table() {
-    const rows = this.scores.tokens.slice(0, ROWS).map((token, index) =>
-      el(
-        "tr",
-        { class: token.source },
-        el("td", {}, String(index + 1)),
-        el("td", { class: "token" }, shown(token.text)),
-        el("td", {}, token.source),
-        el("td", {}, figure(token.prob)),
-        el("td", {}, figure(token.window)),
-      ),
-    );
+    const rows = this.scores.tokens
+      .slice(0, ROWS)
+      .map((token, index) =>
+        el(
+          "tr",
+          { class: token.source },
+          el("td", {}, String(index + 1)),
+          el("td", { class: "token" }, shown(token.text)),
+          el("td", {}, token.source),
+          el("td", {}, figure(token.prob)),
+          el("td", {}, figure(token.window)),
+        ),
+      );
     byId("token-rows").replaceChildren(...rows);
   }
 }
