@@ -257,11 +257,14 @@ def _announce(site: Site, url: str) -> None:
     for pair in plan.pairs:
         terminal.message(f"serving the models {pair}, {pair}:base and {pair}:draft")
     terminal.message(f"listening on {url}")
+    if plan.page:
+        terminal.message(f"the page, with the chats of wsd-chat: {url}/")
     key = ' -H "Authorization: Bearer $KEY"' if plan.access.keys else ""
     body = f'{{"model": "{plan.pairs[0]}", "messages": [{{"role": "user", "content": "How do I boil an egg?"}}]}}'
     terminal.message(f"try it: curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
     if plan.insecure and not plan.access.keys:
-        terminal.message("no key is needed: everybody who reaches this address can use the server (--insecure)")
+        what = "use the server and read the chats of its page" if plan.page else "use the server"
+        terminal.message(f"no key is needed: everybody who reaches this address can {what} (--insecure)")
 
 
 def _hooks(site: Site, options: ServeOptions, settings: Given) -> Any:

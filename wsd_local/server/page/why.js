@@ -65,7 +65,7 @@ export class Why {
   /** @returns {string} what the chart shows, in words */
   sentence() {
     const { switch: found, tokens, drafted } = this.scores;
-    if (!tokens.length)
+    if (!tokens.length && !found?.reason)
       return "The chart fills while a reply is written: each point is the base's probability of a token of the draft.";
     if (!found?.reason) return `The base has read ${plural(drafted, "token")} of the draft.`;
     const after = `after ${plural(found.kept_tokens ?? (found.index ?? -1) + 1, "token")}`;
