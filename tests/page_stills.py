@@ -35,7 +35,7 @@ def served() -> Iterator[str]:
         desk = Desk(["demo"], loading=LoadSettings(threads=1, parallel=4))
         desk.start()
         with Store(":memory:") as store, listening(create_app(desk, store=store)) as url:
-            for title in ("What is the capital of Peru?", "Write a haiku about rain.", "Explain a mutex to a child"):
+            for title in ("Capital of Peru", "Haiku about rain", "Mutex for beginners"):
                 store.chats.create(title=title)
             yield url
         desk.close()
