@@ -72,7 +72,7 @@ class Window:
     @property
     def reply(self) -> str:
         """The text of the last reply, with the mark's label."""
-        return self.page.locator(".reply .text").last.inner_text()
+        return str(self.page.locator(".reply .text").last.inner_text())
 
     @property
     def elsewhere(self) -> list[str]:
