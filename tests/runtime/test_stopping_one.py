@@ -180,7 +180,7 @@ def test_one_that_waits_is_dropped_without_an_evaluation(pair: Pair, alone: list
     interrupted = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pair.models.cancellation, "set", lambda: interrupted.append(True))
-        fleet.stop(1)
+        assert fleet.stop(1)
     found = ends(events)
     assert not interrupted
     assert isinstance(found[1], Failed)

@@ -100,17 +100,21 @@ class Fleet(Generic[K]):
         """Add what is prepared already, so that its preparation delays no other reply."""
         self._join(key, lambda: work)
 
-    def stop(self, key: K) -> None:
+    def stop(self, key: K) -> bool:
         """Stop one reply, at once and in whatever phase it is; the others go on and lose nothing.
 
         A reply that has begun ends with `Finished`, one that waits with `Failed`; one that is over already is left.
+        Returns whether it had not begun, and so never will.
         """
         with self._lock:
             if key not in self._known:
-                return
+                return False
             self._stopped.add(key)
-        if self._aborts < MOST_ABORTS and not any(waiting.key == key for waiting in list(self._waiting)):
+        if any(waiting.key == key for waiting in list(self._waiting)):
+            return True
+        if self._aborts < MOST_ABORTS:
             self._models.queue.interrupt(self._place)
+        return False
 
     def cancel(self) -> None:
         """Stop the work on all replies, as `Pair.cancel` does; `events` raises `CancelledError`."""

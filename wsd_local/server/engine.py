@@ -96,8 +96,10 @@ class EngineRoom:
 
     def withdraw(self, order: Order) -> None:
         """Stop the work on an order, in whatever phase it is; nothing happens if it is over."""
-        order.stop()
+        has_not_begun = order.stop()
         with self._changed:
+            if has_not_begun:
+                self._live.discard(order)
             if order not in self._orders:
                 return
             self._orders.remove(order)

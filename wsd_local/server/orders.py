@@ -65,12 +65,12 @@ class Order(ABC):
         """End its preparation; what is in progress already goes on."""
         self._stopped.set()
 
-    def stop(self) -> None:
-        """Stop the work on it."""
+    def stop(self) -> bool:
+        """Stop the work on it; return whether none has begun."""
         self._stopped.set()
-        if (crew := self._crew) is not None:
-            for index in self.parts:
-                crew.stop((self, index))
+        crew = self._crew
+        waited = [] if crew is None else [crew.stop((self, index)) for index in self.parts]
+        return all(waited)
 
     @property
     def parts(self) -> Iterable[int]:
