@@ -48,6 +48,8 @@ QUEUE = 128
 """Requests that may wait, if nothing else is said."""
 MOST_REPLIES = 128
 """Replies to one request."""
+LONGEST_RETRY_S = 60
+"""Seconds after which a client of a full queue is to try again, at most; else when the next place may be free."""
 ENTER_S = 1.0
 """Seconds for which entering `replies` waits for what can be checked without an evaluation."""
 
@@ -296,7 +298,7 @@ class Desk:
         if order.counts:
             outstanding = sum(other.counts for other in self._room.outstanding)
             if outstanding >= self._queue + self.loading_settings.parallel:
-                after = max(1, math.ceil(self._room.seconds_per_order * outstanding))
+                after = min(LONGEST_RETRY_S, max(1, math.ceil(self._room.seconds_per_order)))
                 raise OverloadedError(f"{outstanding} requests are in progress or wait; try again later", after)
             self._observer.queued(order.model)
         self._room.submit(order)
