@@ -297,3 +297,4 @@ async def test_a_client_that_goes_away_leaves_its_reply(scripted: Serve, stream:
         task.cancel()
         while not service.left:
             await asyncio.sleep(0.01)
+    assert service.left == 1

@@ -362,6 +362,7 @@ async def test_a_client_that_goes_away_leaves_all_prompts(scripted: Serve) -> No
             await asyncio.gather(request, return_exceptions=True)
             while service.left < 2:
                 await asyncio.sleep(0)
+        assert service.left == 2
 
 
 def test_the_embedded_pair_is_served_as_itself(server: str) -> None:

@@ -204,6 +204,7 @@ async def test_a_client_that_goes_away_leaves_its_reply(scripted: Serve, stream:
         await asyncio.gather(request, return_exceptions=True)
         while not service.left:
             await asyncio.sleep(0)
+    assert service.left == 1
 
 
 def test_models_are_listed_and_described(sdk: openai.OpenAI) -> None:
