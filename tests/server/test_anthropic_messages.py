@@ -296,5 +296,5 @@ async def test_a_client_that_goes_away_leaves_its_reply(scripted: Serve, stream:
             await asyncio.sleep(0)
         task.cancel()
         while not service.left:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
     assert service.left == 1

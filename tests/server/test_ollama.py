@@ -222,6 +222,35 @@ def test_the_version_is_that_of_the_protocol(client: httpx.Client) -> None:
     assert tuple(map(int, answer["version"].split("."))) >= (0, 6, 4) and answer["wsd_local"]
 
 
+def test_what_a_client_written_in_go_sends_is_understood(client: httpx.Client) -> None:
+    """Such clients send empty values of all types in place of leaving them out."""
+    assert [client.head(path).status_code for path in ("/api/tags", "/api/version")] == [200, 200]
+    empty = {"system": "", "template": "", "options": None}
+    assert (
+        client.post("/api/show", json={"model": "demo", "name": "demo", "verbose": False, **empty}).status_code == 200
+    )
+    loading = {"model": "demo", "prompt": "", "suffix": "", **empty, "context": None, "images": None, "raw": False}
+    assert client.post("/api/generate", json=loading).json()["done_reason"] == "load"
+    message: dict[str, Any] = {
+        "role": "user",
+        "content": "What is rain?",
+        "thinking": "",
+        "images": [],
+        "tool_calls": None,
+    }
+    more: dict[str, Any] = {
+        "options": {},
+        "format": "",
+        "tools": [],
+        "think": None,
+        "logprobs": False,
+        "top_logprobs": 0,
+        "stream": False,
+    }
+    answer = client.post("/api/chat", json={"model": "demo:latest", "messages": [message], **more}).json()
+    assert answer["done_reason"] == "stop" and answer["message"]["content"]
+
+
 def test_no_path_of_this_machine_is_told(client: httpx.Client) -> None:
     shown = client.post("/api/show", json={"name": "demo"})
     assert shown.status_code == 200 and ".gguf" not in shown.text + client.get("/api/tags").text
@@ -349,3 +378,18 @@ def test_a_silent_reply_is_kept_alive_by_parts_without_text(scripted: Serve, mon
         rest = [json.loads(part) for part in found]
     assert first["message"]["content"] == "" and not first["done"]
     assert "".join(part["message"]["content"] for part in rest) == "One" and rest[-1]["done"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_goes_away_leaves_its_reply(scripted: Serve, stream: bool) -> None:
+    service = ScriptedService([Text("One", "base"), Silence()])
+    url = scripted(service) + "/api/chat"
+    async with httpx.AsyncClient(timeout=None) as client:
+        request = asyncio.create_task(client.post(url, json={"model": "demo", "messages": ASKED, "stream": stream}))
+        while not service.requests:
+            await asyncio.sleep(0)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        while not service.left:
+            await asyncio.sleep(0)
+    assert service.left == 1

@@ -172,6 +172,8 @@ def add_models(routes: APIRouter, service: Service) -> None:
         """The release of Ollama whose protocol is answered, and our own."""
         return {"version": OLLAMA_VERSION, "wsd_local": __version__}
 
+    for path, asked in (("/api/tags", tags), ("/api/version", version)):  # clients look whether the server is there
+        routes.add_api_route(path, asked, methods=["HEAD"], include_in_schema=False)
     for path, advice in _ELSEWHERE.items():
         _add_refusal(routes, path, advice)
 
