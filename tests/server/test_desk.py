@@ -210,15 +210,15 @@ async def test_who_goes_away_stops_only_the_own_work(
     came, go = gate
     go.set()
     seen = Seen()
-    async with opened(entry("kin", kin), seen=seen, loading=replace(LOADING, parallel=2)) as desk:
+    async with opened(entry("kin", kin), seen=seen, loading=replace(LOADING, parallel=2, ctx=4096)) as desk:
         alone = (await reply_to(desk, "kin", PROMPTS[0], max_tokens=30)).text
         wrote = asyncio.Event()
 
         async def leaving() -> None:
             if phase == "scoring":
                 await desk.score(ScoreRequest("kin", [7] * 300, 1))
-            settings = {"mode": "base" if phase == "writing" else "wsd", "threshold": 2.0, "max_tokens": 200}
-            async with desk.replies(ReplyRequest("kin", "word " * 60, settings)) as events:
+            settings = {"mode": "base" if phase == "writing" else "wsd", "threshold": 2.0, "max_tokens": 3500}
+            async with desk.replies(ReplyRequest("kin", "word " * 60, settings | {"ignore_eos": True})) as events:
                 async for _, event in events:
                     if isinstance(event, Text):
                         wrote.set()
@@ -464,18 +464,30 @@ async def test_what_an_observer_receives(kin: tuple[Path, Path]) -> None:
     assert again.cached >= len(tokens) - 2
 
 
-async def test_slots(kin: tuple[Path, Path], gate: tuple[threading.Event, threading.Event]) -> None:
-    came, go = gate
+async def test_slots(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, both, go = Context._decode, threading.Event(), threading.Event()
     async with opened(entry("kin", kin), loading=replace(LOADING, parallel=2)) as desk:
         await desk.tokenize("kin", "x")
         assert [slot.phase for slot in desk.slots()] == ["idle", "idle"]
-        tasks = [asyncio.create_task(reply_to(desk, "kin", "Hello there", max_tokens=3)) for _ in range(3)]
-        await until(came.is_set)
-        await until(lambda: desk.waiting == 1)
-        assert {(slot.phase, slot.model, slot.n_ctx) for slot in desk.slots()} == {("draft", "kin", 512)}
+
+        def held(self: Context, parts: Any) -> None:
+            if all(slot.reply_tokens for slot in desk.slots()):
+                both.set()
+                while not go.wait(0.002):
+                    self._cancellation.check()
+            decode(self, parts)
+
+        monkeypatch.setattr(Context, "_decode", held)
+        settings = {"mode": "base", "max_tokens": 400, "ignore_eos": True}
+        tasks = [asyncio.create_task(reply_to(desk, "kin", "Hello there", **settings)) for _ in range(3)]
+        await until(both.is_set)
+        assert {(slot.phase, slot.model, slot.n_ctx) for slot in desk.slots()} == {("continue", "kin", 512)}
         assert all(slot.prompt_tokens for slot in desk.slots())
+        await until(lambda: desk.waiting == 1)
         go.set()
-        await asyncio.gather(*tasks)
+        for task in tasks:
+            task.cancel()
+        await until(lambda: desk.idle)
 
 
 async def test_tokens_and_prompts(demo_f32: tuple[Path, Path]) -> None:
