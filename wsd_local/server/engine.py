@@ -226,10 +226,11 @@ class EngineRoom:
             with self._changed:
                 if self._closing:
                     return None
-                if self._orders:
-                    return self._orders[0].pair
-                if self.loaded is not None and (self._preparing or _has_work(self.loaded)):
+                if self.loaded is not None and self._is_busy(self.loaded):
                     return self.loaded.name
+                if self._orders:
+                    self._admits = False  # nothing may join what is perhaps about to be freed
+                    return self._orders[0].pair
                 left = self._seconds_left(self._idle_since)
                 if left is None or left > 0:
                     self._changed.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
@@ -247,8 +248,10 @@ class EngineRoom:
         return None if seconds is None else idle_since + seconds - time.monotonic()
 
     def _ready(self, pair: str) -> Loaded | None:
-        """The pair, loaded, with its orders admitted; None: they have failed."""
+        """The pair, loaded, with its orders admitted, after those admitted before; None: they have failed."""
         loaded = self.loaded
+        if loaded is not None and loaded.name == pair and self._is_busy(loaded):
+            return loaded
         if loaded is None or loaded.name != pair or self._stale:
             if (refusal := self._refusal(pair)) is not None:  # what is loaded stays
                 self._refuse(pair, refusal)
@@ -345,11 +348,10 @@ class EngineRoom:
                 self._give_up(error)
                 return
             with self._changed:
-                if _has_work(loaded):
-                    continue
-                if not self._preparing:
+                if not self._is_busy(loaded):
                     return
-                self._changed.wait()
+                if not (loaded.crew.waiting or loaded.crew.live):
+                    self._changed.wait()
 
     def _give_up(self, error: Exception) -> None:
         """An evaluation failed, and so all that took part; the models are loaded again for the next order."""
@@ -365,6 +367,10 @@ class EngineRoom:
                 self._fail(order, WsdError("the evaluation failed; the server's log says why"))
                 order.stop()
         self._unload()
+
+    def _is_busy(self, loaded: Loaded) -> bool:
+        """Whether anything that was admitted is not over."""
+        return bool(self._preparing or loaded.crew.waiting or loaded.crew.live)
 
     def _turn_is_over(self) -> bool:
         """Whether the loaded pair is admitted no more orders."""
@@ -382,10 +388,6 @@ class EngineRoom:
             if self._live and self._last_end:
                 self.seconds_per_order += 0.1 * (min(now - self._last_end, order.waited) - self.seconds_per_order)
             self._last_end = now
-
-
-def _has_work(loaded: Loaded) -> bool:
-    return bool(loaded.crew.waiting or loaded.crew.live)
 
 
 def _differs(old: Serving, new: Serving, pair: str) -> bool:

@@ -1,7 +1,7 @@
 """What comes of the engine's steps: to the event loops of the clients, and to the observer.
 
-Contract: for the engine's thread. All that a step brought to one event loop arrives there in one call, before anything
-is counted.
+Contract: for the engine's thread. All that a step brought to one event loop arrives there in one call, when it is
+counted.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Reporter:
 
     def report(self, crew: Crew, step: Sequence[tuple[Key, Event]], ended: Callable[[Order], None]) -> None:
         """Report what a step brought; `ended` is called for orders that are over by it, before their clients know."""
+        now = time.monotonic()
+        for key in crew.live.keys() - self.begun.keys():
+            self.begun[key] = now
+            self._observer.started(key[0].model, key[0].waited)
         loops: dict[AbstractEventLoop, list[tuple[Order, int, Event]]] = {}
         for (order, index), event in step:
+            self._observe((order, index), event)
             loops.setdefault(order.loop, []).append((order, index, event))
             if isinstance(event, _LAST) and order.ends(index):
                 ended(order)
         for loop, events in loops.items():
             with suppress(RuntimeError):  # it has ended
                 loop.call_soon_threadsafe(_deliver, events)
-        now = time.monotonic()
-        for key in crew.live.keys() - self.begun.keys():
-            self.begun[key] = now
-            self._observer.started(key[0].model, key[0].waited)
         for key, event in step:
-            self._observe(key, event)
             if isinstance(event, _LAST):
                 self._spoke.discard(key)
                 self.begun.pop(key, None)
