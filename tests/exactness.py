@@ -20,7 +20,7 @@ TIE = 1e-4
 """Largest distance from a tie, at the first difference, at which a difference is none of the engine's."""
 
 EXACT = LoadSettings(ctx=4096, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
-PLAIN = ReplySettings(speculation="off")
+PLAIN = ReplySettings(speculation="off", loop_guard="off")
 """What is evaluated depends on nothing that was timed."""
 
 Conversation = Sequence[Mapping[str, str]]

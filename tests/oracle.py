@@ -114,6 +114,14 @@ def calm_index(entropies: Sequence[float], count: int, bound: float) -> int | No
     return None
 
 
+def mean_index(entropies: Sequence[float], count: int, bound: float) -> int | None:
+    """The last of the first `count` tokens in a row before which the base's mean entropy is at most `bound` nats."""
+    for end in range(count, len(entropies) + 1):
+        if float(np.mean(entropies[end - count : end])) <= bound:
+            return end - 1
+    return None
+
+
 def stop_start(data: bytes, stops: Sequence[str]) -> int | None:
     """Where the stop string that is completed first begins; of those completed together, the longest."""
     encoded = [stop.encode() for stop in stops if stop]
@@ -234,6 +242,10 @@ class Model:
         else:
             self._evaluate([], tokens)
         return np.array(self.llama.scores[len(tokens) - 1])
+
+    def after(self, tokens: Sequence[int]) -> Floats:
+        """The logits after the last of `tokens`."""
+        return self._last_row(tokens)
 
     # greedy
 
@@ -399,12 +411,13 @@ class Oracle:
         draft_text: str | None = None,
         draft_ended: str = "eog",
         calm: float | None = None,
+        entropy: float | None = None,
     ) -> OracleReply:
         """One reply.
 
         `draft_text` stands in for the draft model; `draft_ended` then says "eog" or "limit". With `calm` the switch
         point is not a matter of confidence: it is the first token at which the base's entropy was at most `calm` nats
-        for `window` tokens in a row.
+        for `window` tokens in a row; with `entropy` the first at which the mean of these entropies was.
         """
         conversation = tuple((message["role"], message["content"]) for message in messages)
         n0 = len(self.prompt_tokens(conversation))
@@ -417,10 +430,12 @@ class Oracle:
             draft = Draft(*tidy_draft(draft_text, split_prefix(conversation)[1], draft_ended, stop))
         scored = self.score(conversation, draft.text)
         windows = window_confidences(scored.log_probs[:budget], window)
-        if calm is None:
-            index = switch_index(windows, window, threshold)
-        else:
+        if calm is not None:
             index = calm_index(self.entropies(conversation, draft.text)[:budget], window, calm)
+        elif entropy is not None:
+            index = mean_index(self.entropies(conversation, draft.text)[:budget], window, entropy)
+        else:
+            index = switch_index(windows, window, threshold)
         kept, reason, goes_on = _decide(index, len(scored.log_probs), budget, draft, on_draft_end)
         tokens, gaps, text, finish = self._finish(scored, kept, budget if goes_on else kept, stop, ignore_eos)
         return OracleReply(
@@ -430,7 +445,9 @@ class Oracle:
             index=index,
             reason=reason,
             finish_reason=finish if goes_on else "stop",
-            confidence=None if index is None or calm is not None else windows[index - window + 1],
+            confidence=None
+            if index is None or calm is not None or entropy is not None
+            else windows[index - window + 1],
             draft_text=draft.text,
             probs=tuple(float(np.exp(log_prob)) for log_prob in scored.log_probs),
             windows=windows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsd_local.core.decoding import Counts
+from wsd_local.core.limits import Counts
 from wsd_local.core.written import ReplyToken
 from wsd_local.events import FinishReason, Source
 from wsd_local.prompts.messages import Message

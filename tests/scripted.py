@@ -15,7 +15,8 @@ from typing import Any
 
 from wsd_local.core.alignment import Vocabulary, common_prefix
 from wsd_local.core.contexts import Question
-from wsd_local.core.decoding import Decoding, Limits
+from wsd_local.core.decoding import Decoding
+from wsd_local.core.limits import Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
 from wsd_local.errors import CancelledError, WsdError
@@ -223,6 +224,9 @@ class Plain:
     greedy, over, begun = True, False, True
 
     def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
+        return
+
+    def follow(self, tokens: Sequence[int], text: bytes) -> None:
         return
 
     def valid(self, tokens: Sequence[int]) -> int:

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import uvicorn
 
-from wsd_local.core.decoding import Counts
+from wsd_local.core.limits import Counts
 from wsd_local.errors import WsdError
 from wsd_local.events import Event, Source, Text
 from wsd_local.library.catalog import PairEntry

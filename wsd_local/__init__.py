@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wsd_local.errors import BusyError, CancelledError, FitError, ModelError, UsageError, WsdError
-    from wsd_local.events import Checked, Event, Notice, Reading, Switched, Text, Wrote
+    from wsd_local.events import Checked, Event, Notice, Reading, Returned, Switched, Text, Wrote
     from wsd_local.prompts.base_format import BaseFormat
     from wsd_local.prompts.raw import RawPrompt
     from wsd_local.runtime.pair import Pair, load
@@ -35,6 +35,7 @@ __all__ = [
     "RawPrompt",
     "Reading",
     "Reply",
+    "Returned",
     "Run",
     "Session",
     "Switched",
@@ -48,7 +49,7 @@ __all__ = [
 
 _MODULES = {
     "errors": ("BusyError", "CancelledError", "FitError", "ModelError", "UsageError", "WsdError"),
-    "events": ("Checked", "Event", "Notice", "Reading", "Switched", "Text", "Wrote"),
+    "events": ("Checked", "Event", "Notice", "Reading", "Returned", "Switched", "Text", "Wrote"),
     "runtime.pair": ("Pair", "load"),
     "prompts.base_format": ("BaseFormat",),
     "prompts.raw": ("RawPrompt",),

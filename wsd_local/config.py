@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError, nearest
+from wsd_local.fields import field_name
 from wsd_local.library.catalog import PairEntry
 from wsd_local.library.resolve import all_pairs
 from wsd_local.paths import config_file
-from wsd_local.settings import names, read_text, split
+from wsd_local.settings import by_itself, names, read_text, split
 from wsd_local.system.inputs import read_toml
 
 PREFIX = "WSD_LOCAL_"
@@ -70,7 +71,7 @@ def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
     keys = ["pair", "settings", "pairs"]
     for key in tables:
         if key not in keys:
-            hint = "; it is a setting: put it under [settings]" if _plain(key) in names() else nearest(key, keys)
+            hint = "; it is a setting: put it under [settings]" if field_name(key) in names() else nearest(key, keys)
             raise UsageError(f"there is no key {key!r}{hint}")
     settings, pairs = tables.get("settings", {}), tables.get("pairs", {})
     for key, table in (("settings", settings), ("pairs", pairs)):
@@ -79,7 +80,7 @@ def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
     pair = tables.get("pair")
     if pair is not None and not isinstance(pair, str):
         raise UsageError(f"pair is {pair!r}: it must be the name of a pair")
-    settings = {_plain(name): value for name, value in settings.items()}
+    settings = {field_name(name): value for name, value in settings.items()}
     split(settings)
     own = {name: PairEntry.of(name, table) for name, table in pairs.items()}
     if pair is not None and pair not in (pairs_by_name := all_pairs(own)):
@@ -91,7 +92,7 @@ def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
 def _over(config: Config, environment: Mapping[str, str]) -> Config:
     """The configuration with what environment variables override."""
     pair, settings, sources = config.pair, dict(config.settings), dict(config.sources)
-    known = {f"{PREFIX}{name.upper()}": name for name in names()}
+    known = {f"{PREFIX}{name.rstrip('_').upper()}": name for name in names()}
     others = [f"{PREFIX}{name}" for name in _OTHER_VARIABLES]
     for variable, text in environment.items():
         if not variable.startswith(PREFIX) or not text:
@@ -102,13 +103,9 @@ def _over(config: Config, environment: Mapping[str, str]) -> Config:
             name = known[variable]
             try:
                 settings[name], sources[name] = read_text(name, text), "environment"
-                split({name: settings[name]})
+                split(by_itself(name, settings[name]))
             except UsageError as error:
                 raise UsageError(f"{variable}: {error}") from error
         elif variable not in others:
             raise UsageError(f"there is no environment variable {variable}{nearest(variable, [*known, *others])}")
     return Config(config.path, pair, settings, config.pairs, sources)
-
-
-def _plain(name: str) -> str:
-    return name.replace("-", "_")

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 Source = Literal["draft", "base"]
-SwitchReason = Literal["threshold", "draft_end", "draft_limit", "length", "stop", "user", "cancelled", "none"]
-FinishReason = Literal["stop", "length", "cancelled"]
+SwitchReason = Literal["threshold", "draft_end", "draft_limit", "length", "loop", "stop", "user", "cancelled", "none"]
+TurnReason = Literal["unsure"]
+FinishReason = Literal["stop", "length", "loop", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,19 @@ class Switched(Event):
     index: int | None
     kept_tokens: int
     confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(Event):
+    """The draft takes the reply up again after `index` tokens, where the base's largest probability was `confidence`.
+
+    `Text`, `Checked` and `Switched` events of its next turn follow; their indices count tokens of the whole reply,
+    `kept_tokens` those of the turn.
+    """
+
+    kind: ClassVar[str] = "returned"
+    index: int
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)

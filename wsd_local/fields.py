@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import keyword
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -57,8 +58,13 @@ class Declared:
 
 
 def spelled(name: str) -> str:
-    """A field's name as options and messages spell it."""
-    return name.replace("_", "-")
+    """A field's name as options and messages spell it; the underscore after a word of Python's is not part of it."""
+    return name.rstrip("_").replace("_", "-")
+
+
+def field_name(spelling: str) -> str:
+    """The name of a field that is spelled so."""
+    return spelling.replace("-", "_") + ("_" if keyword.iskeyword(spelling) else "")
 
 
 def declared(declaration: type) -> dict[str, Declared]:

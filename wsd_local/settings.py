@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
-from wsd_local.core.decoding import Limits
+from wsd_local.core.limits import Limits
 from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
 from wsd_local.core.rules import Rule, Window
+from wsd_local.core.rules_entropy import Entropy
+from wsd_local.core.rules_return import Return
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, nearest, short
@@ -27,12 +29,9 @@ from wsd_local.fields import Declared, FromFile, Heading, declared, given, read,
 MOST_PARALLEL = 256
 MOST_THREADS = 512
 """What llama.cpp can take of each."""
-
 MOST = 2**31 - 1
 """The largest number of anything that llama.cpp counts."""
-
 STRONGEST_LORA = 1000.0
-
 
 RULE = Heading("Weak-to-Strong Decoding")
 CONTINUATION = Heading("Continuation")
@@ -52,10 +51,18 @@ class ReplySettings:
         UsageError: a value is of the wrong type or outside its range, or two values contradict each other.
     """
 
+    rule: Annotated[Literal["window", "return", "entropy"], RULE] = "window"
+    """Who writes next: window, the paper's rule; return, where the draft comes back; or entropy, where the base takes
+    over once it has few doubts."""
     window: Annotated[int, RULE] = 6
     """Base tokens in the window."""
     threshold: Annotated[float, RULE] = 0.8
     """Confidence at which the base takes over; above 1 it never does."""
+    return_: Annotated[float, RULE] = 0.3
+    """For the rule return: the draft comes back where the base's largest probability is below this; 0 is never."""
+    entropy: Annotated[float, RULE] = 0.5
+    """For the rule entropy, in place of --threshold: the base takes over where the mean entropy of its distribution, in
+    nats, is at most this."""
     draft_max_tokens: Annotated[int, RULE] = 512
     """Longest draft, in draft tokens."""
     on_draft_end: Annotated[Literal["continue", "stop"], RULE] = "continue"
@@ -97,6 +104,9 @@ class ReplySettings:
     """Regular expression that the whole reply must match."""
     lark: Annotated[str | None, CONTINUATION, FromFile.TEXT] = None
     """Lark grammar that the whole reply must follow."""
+    loop_guard: Annotated[Literal["auto", "on", "off"], CONTINUATION] = "auto"
+    """End a text that only repeats itself: the draft's turn, or the reply. auto: on, but off with --ignore-eos and for
+    data sets (--input), whose runs are those of the paper."""
     ignore_eos: Annotated[bool, CONTINUATION] = False
     """Continue to --max-tokens or a --stop: no end token and no heading ends the reply."""
     speculation: Annotated[Speculation, CONTINUATION] = "auto"
@@ -126,7 +136,8 @@ class ReplySettings:
     def __post_init__(self) -> None:
         require_kinds(self)
         _require_counts(self)
-        _ = self.rule(), self.sampling, self.draft_sampling, self.fixed
+        self._check_rule()
+        _ = self.make_rule(), self.sampling, self.draft_sampling, self.fixed
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
             if value < 1:
@@ -142,9 +153,23 @@ class ReplySettings:
         if "" in self.stop:
             raise UsageError("a stop string is empty: leave it out")
 
-    def rule(self) -> Rule:
+    def make_rule(self) -> Rule:
         """The rule that decides where the base takes over, a new object for each reply."""
+        if self.rule == "entropy":
+            return Entropy(self.window, self.entropy)
+        if self.rule == "return":
+            return Return(self.window, self.threshold, self.return_)
         return Window(self.window, self.threshold)
+
+    def _check_rule(self) -> None:
+        """Raise `UsageError` for a value that the rule does not use."""
+        if self.rule != "window" and self.mode != "wsd":
+            raise UsageError(f"rule {self.rule} and mode {self.mode} are given: rules hold in the mode wsd alone")
+        usual = {field.name: field.default for field in fields(self)}
+        for name, rules in _RULES.items():
+            if self.rule not in rules and getattr(self, name) != usual[name]:
+                uses = f"it is for the rule {' or '.join(rules)}"
+                raise UsageError(f"{spelled(name)} is given, and the rule is {self.rule}: {uses}")
 
     @property
     def sampling(self) -> Sampling:
@@ -189,6 +214,7 @@ class ReplySettings:
             on_draft_end=self.on_draft_end,
             fixed=self.fixed,
             stops=stops + self.stop,
+            loops=self.loop_guard == "on" or (self.loop_guard == "auto" and not self.ignore_eos),
         )
 
 
@@ -279,6 +305,16 @@ class LoadSettings:
         own = self.draft_n_gpu_layers if role == "draft" else self.base_n_gpu_layers
         common = -1 if self.n_gpu_layers == "auto" else int(self.n_gpu_layers)
         return common if own is None else own
+
+
+_RULES = {"threshold": ("window", "return"), "return_": ("return",), "entropy": ("entropy",)}
+"""Settings that not every rule uses."""
+
+
+def by_itself(name: str, value: Any) -> dict[str, Any]:
+    """A setting with what it is valid with, to check it alone."""
+    rules = _RULES.get(name, ("window",))
+    return {name: value} if "window" in rules else {name: value, "rule": rules[0]}
 
 
 Values = TypeVar("Values", ReplySettings, LoadSettings)

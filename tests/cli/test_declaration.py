@@ -81,7 +81,7 @@ def test_every_setting_is_read_from_the_environment(setting: Declared, tmp_path:
     value = {"json_schema": "true", "grammar": 'root ::= "x"', "lark": 'start: "x"'}.get(
         setting.name, "1" if setting.default in (None, ()) else str(setting.default)
     )
-    environment = {f"WSD_LOCAL_{setting.name.upper()}": value}
+    environment = {f"WSD_LOCAL_{setting.spelling.upper().replace('-', '_')}": value}
     if setting.name.endswith("_lora_scale"):
         value = environment[next(iter(environment))] = "1.0"
     config = read_config(tmp_path / "none.toml", environment)

@@ -42,7 +42,8 @@ def test_the_same_command_makes_the_same_file(tmp_path: Path) -> None:
     said = [wsd("run", "--input", source, "--output", str(out), *QUICK).stderr.decode() for out in outputs]
     assert replies(outputs[0]) == replies(outputs[1])
     assert shapes(outputs[0]) == shapes(outputs[1]) and len(shapes(outputs[0])) == 1
-    assert {line["provenance"]["settings"]["speculation"] for out in outputs for line in lines(out)} == {"off"}
+    for name in ("speculation", "loop_guard"):
+        assert {line["provenance"]["settings"][name] for out in outputs for line in lines(out)} == {"off"}
     assert "times the tokens per second of one" not in said[1], "what was measured is remembered"
 
 

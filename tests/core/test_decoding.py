@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scripted import STOPS, Fickle, Pair, Splitting, Words, bounds, machine, plain_answer, split_at
 
 from wsd_local.core.alignment import TokenisedPrompt
-from wsd_local.core.decoding import Decoding, Limits, Phase
+from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.limits import Limits
 from wsd_local.core.rules import Window
 from wsd_local.events import Switched, Text
 

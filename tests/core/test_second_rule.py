@@ -87,7 +87,7 @@ def at_a_tie(ours: Reply, theirs: OracleReply, entropies: list[float], bound: fl
 def test_the_decision_is_that_of_three_passes(
     pair: Pair, oracle: Oracle, monkeypatch: pytest.MonkeyPatch, count: int, bound: float, tell: Tell
 ) -> None:
-    monkeypatch.setattr(ReplySettings, "rule", lambda _: Calm(count, bound))
+    monkeypatch.setattr(ReplySettings, "make_rule", lambda _: Calm(count, bound))
     questions = [question.messages for question in load_questions(demo_dir() / "questions.jsonl")][::20][:12]
     questions += [[{"role": "user", "content": record["prompt"]}] for record in fixture_prompts()][:6]
     reasons, ties = [], 0
@@ -120,7 +120,7 @@ def test_the_window_asks_for_no_distribution(pair: Pair, monkeypatch: pytest.Mon
     monkeypatch.setattr(context, "distribution_of", counted)
     assert pair.reply("How do I boil an egg?", **LIMITS).counts.checked_tokens > 0
     assert not computed
-    monkeypatch.setattr(ReplySettings, "rule", lambda _: Calm(6, 100.0))
+    monkeypatch.setattr(ReplySettings, "make_rule", lambda _: Calm(6, 100.0))
     assert pair.reply("How do I boil an egg?", **LIMITS).counts.checked_tokens == len(computed)
 
 

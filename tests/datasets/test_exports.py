@@ -17,7 +17,7 @@ from data_sets import shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsd_local.core.decoding import Counts
+from wsd_local.core.limits import Counts
 from wsd_local.core.written import ReplyToken
 from wsd_local.datasets import DataSet, Item, read
 from wsd_local.datasets.exports import EXPORTS, export_path, formulas, write_export

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from page_reader import PageReader
 
-from wsd_local.core.decoding import Counts
+from wsd_local.core.limits import Counts
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.reports.charts import bars
 from wsd_local.reports.runs import (

@@ -11,7 +11,8 @@ from scripted import EOG, STOPS, Pair, Plain, ScriptedContext, Signal, Words, bo
 
 from wsd_local.core.contexts import StopSignal, TokenContext, TokenSampler
 from wsd_local.core.costs import Costs, Experience
-from wsd_local.core.decoding import Decoding, Limits, Phase
+from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.limits import Limits
 from wsd_local.core.rules import Window
 from wsd_local.core.speculation import Speculator
 from wsd_local.errors import WsdError

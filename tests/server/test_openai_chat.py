@@ -172,7 +172,8 @@ SWITCHING = [
 
 def test_chunks_say_which_model_wrote_and_where_the_base_took_over(scripted: Serve) -> None:
     found = [chunk["wsd"] for chunk in streamed(scripted(ScriptedService(SWITCHING))) if "wsd" in chunk]
-    switch = {"reason": "threshold", "index": 1, "kept_tokens": 2, "confidence": 0.75, "window": 6, "threshold": 0.8}
+    switch = {"reason": "threshold", "index": 1, "kept_tokens": 2, "confidence": 0.75}
+    switch |= {"window": 6, "threshold": 0.8, "rule": "window"}
     assert found[:-1] == [
         {"source": "draft", "prob": None},
         {"source": "draft", "prob": 0.9, "confidence": 0.75},

@@ -836,7 +836,7 @@ def test_names_of_files_may_be_odd(tmp_path: Path) -> None:
 PRELUDE = """
 import os, sys
 from pathlib import Path
-from wsd_local.core.decoding import Counts
+from wsd_local.core.limits import Counts
 from wsd_local.core.written import ReplyToken
 from wsd_local.events import Text
 from wsd_local.runtime.reply import Part, Reply, Switch, Timings

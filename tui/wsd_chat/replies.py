@@ -232,7 +232,7 @@ class Replies:
                 turn.view.append(event.text)
         elif isinstance(event, Switched):
             writer.switched(event)
-            if turn.view is not None:
+            if turn.view is not None and not turn.view.entry.label:  # later turns of the draft have no mark
                 turn.view.switch(label(event.reason, event.confidence))
         elif isinstance(event, Checked):
             writer.checked(event)

@@ -32,6 +32,7 @@ def answer_data(task: DataSetTask) -> int:
         WsdError: the run cannot begin, or was stopped.
     """
     _check_exports(task)
+    task = replace(task, settings={**task.settings, "loop_guard": _loop_guard(task)})
     with ExitStack() as stack:
         if task.data.input == "-":
             from wsd_local.cli.lines import answer_lines
@@ -46,6 +47,12 @@ def answer_data(task: DataSetTask) -> int:
         _report_records(task, data, reporter)
         failed = _run(task, data, reporter, interrupt, stack) + len(data.bad)
     return SOME_FAILED if failed else 0
+
+
+def _loop_guard(task: DataSetTask) -> Any:
+    """The setting of a run over a data set: off where it is not given, as in the paper's runs."""
+    given = task.settings.get("loop_guard", "auto")
+    return "off" if given == "auto" else given
 
 
 def _report_records(task: DataSetTask, data: DataSet, reporter: Reporter) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text as Shown
 
 from wsd_local.cli import terminal
 from wsd_local.cli.aside import Aside
-from wsd_local.events import Event, Notice, Reading, Source, Switched, Text
+from wsd_local.events import Event, Notice, Reading, Returned, Source, Switched, Text
 from wsd_local.files import HashProgress
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.system.visible import CONTEXT, visible
@@ -95,6 +95,8 @@ class Printer:
         elif isinstance(event, Switched) and self._coloured:
             mark = "" if event.confidence is None else f" {event.confidence:.2f}"
             self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="", soft_wrap=True)
+        elif isinstance(event, Returned) and self._coloured:
+            self._out.print(f"▐unsure {event.confidence:.2f}▌", style=Style(reverse=True), end="", soft_wrap=True)
 
     def _reads(self, event: Reading) -> None:
         """A model reads a long prompt; after the first text this is shown at the end of the line."""
@@ -166,9 +168,12 @@ def summary(reply: Reply) -> str:
     if switch.reason != "none":
         at = "" if switch.index is None else f" at token {switch.index}"
         confidence = "" if switch.confidence is None else f", confidence {switch.confidence:.3f}"
+        rule = "" if switch.rule == "window" else f"rule {switch.rule}, "
         parts.append(
-            f"switch: {switch.reason}{at}{confidence} (window {switch.window}, threshold {switch.threshold:g})"
+            f"switch: {switch.reason}{at}{confidence} ({rule}window {switch.window}, threshold {switch.threshold:g})"
         )
+    if returns := sum(turn.reason == "unsure" for turn in reply.turns):
+        parts.append(plural(returns, "return") + " of the draft")
     if reply.speculation.rounds:
         parts.append(
             f"{reply.speculation.accepted_tokens} of {reply.speculation.proposed_tokens} proposed tokens taken"

@@ -210,7 +210,8 @@ def _answer(
 def _require_complete(reply: Reply) -> None:
     """Raise `WsdError` for a text that was cut before it followed its constraint to the end."""
     if reply.constraint is not None and not reply.constraint.complete:
-        by = "--max-tokens or a full context" if reply.finish_reason == "length" else "--stop"
+        cuts = {"length": "--max-tokens or a full context", "loop": "--loop-guard, because it repeated itself,"}
+        by = cuts.get(reply.finish_reason, "--stop")
         name = reply.constraint.kind.replace("_", "-")
         raise WsdError(f"the text is not complete: it was cut by {by} before it followed --{name} to its end")
 

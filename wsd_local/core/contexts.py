@@ -85,6 +85,14 @@ class TokenSampler(Protocol):
         """
         ...
 
+    def follow(self, tokens: Sequence[int], text: bytes) -> None:
+        """Take in what another writer added to the text: `tokens` of this model, and the `text` that they stand for.
+
+        Raises:
+            WsdError: the constraint does not allow it.
+        """
+        ...
+
     def valid(self, tokens: Sequence[int]) -> int:
         """Number of leading `tokens` that the constraint allows next."""
         ...

@@ -35,32 +35,17 @@ import enum
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, common_prefix
 from wsd_local.core.draft import DraftText
+from wsd_local.core.limits import Counts, Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
 from wsd_local.core.rules import Rule, Score, probability, require_threshold
 from wsd_local.core.text import Outlet
+from wsd_local.core.turns import Turn
 from wsd_local.core.written import ReplyToken, TokenWritten, reply_tokens
-from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How far one reply may go.
-
-    `max_tokens` counts base tokens of the whole reply, `draft_max_tokens` draft tokens. `check_chunk` base tokens are
-    checked together: it changes time, never the decision. `fixed` keeps that many draft tokens and checks none.
-    """
-
-    max_tokens: int
-    draft_max_tokens: int
-    check_chunk: int
-    on_draft_end: Literal["continue", "stop"]
-    fixed: int | None = None
-    stops: tuple[str, ...] = ()
+from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text, TurnReason
 
 
 class Phase(enum.Enum):
@@ -69,16 +54,6 @@ class Phase(enum.Enum):
     DRAFT = "draft"
     CONTINUE = "continue"
     DONE = "done"
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened on the way, for reports."""
-
-    drafted_tokens: int = 0
-    checked_tokens: int = 0
-    rollbacks: int = 0
-    moved_switches: int = 0
 
 
 class Decoding:
@@ -96,10 +71,11 @@ class Decoding:
         top: alternatives that scores of draft tokens have.
 
     Attributes:
-        text: what was emitted so far, of both models; `draft_text` is the draft's part of it.
+        text: what was emitted so far; `draft_text` and `base_text` are the parts of each model.
         switch_index: the token at which the rule decided, counted after the prompt; None if it did not.
         kept_tokens: base tokens of the draft that are kept; final once the draft phase is over.
-        beyond: base tokens of the draft after those, from which the continuation may be proposed.
+        turns: those that are over; `switch_…` and `kept_tokens` are about the first one.
+        beyond: base tokens of the draft after the kept ones, from which the continuation may be proposed.
     """
 
     def __init__(
@@ -123,6 +99,7 @@ class Decoding:
         self.switch_confidence: float | None = None
         self.finish_reason: FinishReason | None = None
         self.kept_tokens = 0
+        self.turns: list[Turn] = []
         self.beyond: list[int] = []
         self.rule = rule
         if isinstance(prompt, str):
@@ -131,27 +108,27 @@ class Decoding:
         self._vocabulary = vocabulary
         self._top = top
         self._writer: Source = writer
-        self._draft = DraftText(
-            vocabulary, prompt.text, self.prompt_tokens, limits.stops, verbatim=verbatim, exact=exact
-        )
+        self._draft = DraftText(vocabulary, prompt, limits, verbatim=verbatim, exact=exact)
+        self._begun_with, self._start = self.prompt_tokens, self.prompt_length
+        self._earlier: list[TokenWritten] = []
+        self._kept, self._drafted_before, self._discarded = 0, 0, ""
         self._scores: list[Score] = []
         self._confidences: list[float | None] = []
         self._closed: SwitchReason | None = None
         self._now = Aligned(list(self.prompt_tokens))
-        self._settled = 0
-        self._shown = 0
-        self._outlet = Outlet(limits.stops, strip=writer == "draft" and not exact, verbatim=verbatim)
+        self._settled = self._shown = 0
+        strips = writer == "draft" and not exact
+        self._outlet = Outlet(limits.stops, strip=strips, verbatim=verbatim, loops=limits.loops)
         self._events: deque[Event] = deque()
         self._base_scores: list[Score | None] = []
-        self.text = ""
-        self.draft_text = ""
+        self.text = self.draft_text = self.base_text = ""
 
     # -- what is needed next ---------------------------------------------------------------------------------
 
     def request(self) -> Request | None:
         """What the machine needs next; None when the reply is done."""
         if self.phase is Phase.DRAFT and (step := self._pending_check()):
-            start = self.prompt_length + len(self._scores)
+            start = self._start + len(self._scores)
             return ScoreTokens(self._now.tokens[: start + step], start, self.rule.needs_distribution, self._top)
         if self.phase is Phase.DRAFT:
             return NextDraftToken()
@@ -174,13 +151,13 @@ class Decoding:
 
     @property
     def opening(self) -> bytes:
-        """What is shown of the draft: after the switch, all of it that was kept."""
+        """What is shown of the draft's turn: after the switch, all of it that was kept."""
         return self._now.data[: self._shown]
 
     @property
     def shown_tokens(self) -> int:
         """Tokens of the reply that are shown."""
-        return self._tokens_shown() if self.phase is Phase.DRAFT else self.reply_length
+        return len(self._earlier) + self._tokens_shown() if self.phase is Phase.DRAFT else self.reply_length
 
     # -- the draft -------------------------------------------------------------------------------------------
 
@@ -191,9 +168,9 @@ class Decoding:
         """
         self.counts.drafted_tokens += 1
         self._draft.write(piece, spelling)
-        if self._draft.stop is not None:
-            self._close("stop")
-        elif self.counts.drafted_tokens >= self.limits.draft_max_tokens:
+        if (ended := self._draft.ended) is not None:
+            self._close(ended)
+        elif self.counts.drafted_tokens - self._drafted_before >= self.limits.draft_max_tokens:
             self._close("draft_limit")
         else:
             self._retokenise()
@@ -213,7 +190,7 @@ class Decoding:
             if kept is not None:
                 break
         probs = tuple(math.exp(score.logprob) for score in self._scores[start:])
-        self._events.append(Checked(start, probs, tuple(self._confidences[start:])))
+        self._events.append(Checked(len(self._earlier) + start, probs, tuple(self._confidences[start:])))
         if kept is not None:
             self._take_over(kept)
         else:
@@ -224,7 +201,7 @@ class Decoding:
         """Let the base continue from what has been shown, whatever the rule says."""
         if self.phase is Phase.DRAFT:
             if not self._shown:
-                self._now = Aligned(self.prompt_tokens[:])
+                self._now = Aligned(self._begun_with[:])
             self._switch("user", self._tokens_shown())
 
     def steer(self, threshold: float) -> None:
@@ -248,12 +225,10 @@ class Decoding:
             return
         self._roll_back(self._draft.aligned)
         self._now, self._settled = self._draft.aligned, self._draft.settled
-        if self._settled >= self.limits.max_tokens:
-            self._settled = self.limits.max_tokens
-            self._closed = "length"
+        if self._settled >= (most := self.limits.max_tokens - len(self._earlier)):
+            self._settled, self._closed = most, "length"
         if self.limits.fixed is not None and self._settled >= self.limits.fixed:
-            self._settled = self.limits.fixed
-            self._closed = "draft_limit"
+            self._settled, self._closed = self.limits.fixed, "draft_limit"
         self._show()
         self._conclude()
 
@@ -266,9 +241,9 @@ class Decoding:
         return self.limits.check_chunk - (self._settled - len(self._scores))
 
     def _roll_back(self, new: Aligned) -> None:
-        checked = self.prompt_length + len(self._scores)
+        checked = self._start + len(self._scores)
         if self._scores and new.tokens[:checked] != self._now.tokens[:checked]:
-            length = max(0, common_prefix(new.tokens, self._now.tokens) - self.prompt_length)
+            length = max(0, common_prefix(new.tokens, self._now.tokens) - self._start)
             self.rule.truncate(length)
             del self._scores[length:], self._confidences[length:]
             self.counts.rollbacks += 1
@@ -301,28 +276,35 @@ class Decoding:
         if shown > kept:
             # A roll-back moved the switch before text that is shown already: it must stay.
             kept, self.counts.moved_switches = shown, self.counts.moved_switches + 1
-        self.switch_index = kept - 1 if kept else None
-        self.switch_confidence = self.rule.confidence
-        self._switch("threshold", kept)
+        self._switch("threshold", kept, self.rule.confidence)
 
     def _conclude(self) -> None:
         """Leave the draft phase if the draft is over and all of it is checked."""
-        if self.phase is not Phase.DRAFT or self._closed is None or self._pending_check():
+        if self.phase is not Phase.DRAFT:
             return
-        self._switch(self._closed, self._settled)
+        if self._outlet.ended is not None:  # by text of several turns, or that the vocabulary rewrites
+            self._switch(self._outlet.ended, self._tokens_shown())
+            return
+        if self._closed is None or self._pending_check():
+            return
         ends = self._closed == "draft_end" and self.limits.on_draft_end == "stop" and self._settled > 0
+        ends = ends and not self.turns
+        self._switch(self._closed, self._settled)
         if self.finish_reason is None and (self._closed == "stop" or ends):
             self._finish("stop")
 
-    def _switch(self, reason: SwitchReason, kept: int) -> None:
+    def _switch(self, reason: SwitchReason, kept: int, confidence: float | None = None) -> None:
         self._show_up_to(kept)
-        self.switch_reason, self.kept_tokens = reason, kept
-        self.phase = Phase.CONTINUE
-        self.beyond = self._now.tokens[self.prompt_length + kept :]
-        self._now.tokens = self._now.tokens[: self.prompt_length + kept]
-        self._events.append(Switched(reason, self.switch_index, kept, self.switch_confidence))
-        if self.reply_length >= self.limits.max_tokens:
-            self._finish("length")
+        index = len(self._earlier) + kept - 1 if reason == "threshold" and kept else None
+        if not self.turns:
+            self.switch_reason, self.switch_index, self.switch_confidence = reason, index, confidence
+            self.kept_tokens = kept
+        self.phase, self._kept = Phase.CONTINUE, kept
+        self.beyond = self._now.tokens[self._start + kept :]
+        self._now.tokens = self._now.tokens[: self._start + kept]
+        self._end_turn("draft", reason, confidence)
+        self._events.append(Switched(reason, index, kept, confidence))
+        self._end_if_complete()
 
     # -- the continuation ------------------------------------------------------------------------------------
 
@@ -332,8 +314,11 @@ class Decoding:
         self._base_scores.append(score)
         prob = None if score is None else probability(score.logprob)
         self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), prob)
-        if self._outlet.stop is not None:
-            self._finish("stop")
+        self._end_if_complete()
+
+    def _end_if_complete(self) -> None:
+        if self._outlet.ended is not None:
+            self._finish(self._outlet.ended)
         elif self.reply_length >= self.limits.max_tokens:
             self._finish("length")
 
@@ -342,8 +327,16 @@ class Decoding:
         if self.phase is not Phase.DONE:
             self._finish("stop")
 
+    def _end_turn(
+        self, who: Source, reason: SwitchReason | FinishReason | TurnReason, confidence: float | None
+    ) -> None:
+        start = self.turns[-1].end if self.turns else 0
+        self.turns.append(Turn(who, start, self.reply_length, reason, confidence))
+
     def _finish(self, reason: FinishReason) -> None:
         self._emit(self._outlet.close(self._writer if self._base_scores else "draft"))
+        if not self.turns or self.turns[-1].end < self.reply_length:
+            self._end_turn(self._writer, reason, None)
         self.phase = Phase.DONE
         self.finish_reason = reason
 
@@ -351,7 +344,10 @@ class Decoding:
         for text, source in parts:
             from_draft = source == "draft"
             self.text += text
-            self.draft_text += text if from_draft else ""
+            if from_draft:
+                self.draft_text += text
+            else:
+                self.base_text += text
             self._events.append(Text(text, "draft" if from_draft else "base", prob))
 
     # -- what became of it -----------------------------------------------------------------------------------
@@ -359,12 +355,13 @@ class Decoding:
     @property
     def stop(self) -> str | None:
         """The stop string that ended the reply, None if something else did."""
-        return self._draft.stop if self.switch_reason == "stop" else self._outlet.stop
+        drafted = self.turns and self.turns[-1].who == "draft" and self.turns[-1].reason == "stop"
+        return self._draft.stop if drafted and self._outlet.stop is None else self._outlet.stop
 
     @property
     def discarded(self) -> str:
         """Draft text that was written but not kept."""
-        return self._now.data[self._shown :].decode(errors="replace")
+        return self._discarded + self._now.data[self._shown :].decode(errors="replace")
 
     def tokens(self) -> list[ReplyToken]:
         """The reply's tokens, those that wrote its text. Their texts, joined, are the reply's text."""
@@ -373,21 +370,24 @@ class Decoding:
 
     def token(self, index: int) -> TokenWritten:
         """A token of the reply that is shown or written; bytes that are shared with the prompt are the first one's."""
-        token = self._now.tokens[self.prompt_length + index]
-        if self.phase is Phase.DRAFT or index < self.kept_tokens:
+        if index < len(self._earlier):
+            return self._earlier[index]
+        index -= len(self._earlier)
+        token = self._now.tokens[self._start + index]
+        if self.phase is Phase.DRAFT or index < self._kept:
             ends, scores = self._now.ends, self._scores
             data = self._now.data[ends[index] if index else 0 : ends[index + 1]]
             known = index < len(scores)
             confidence = self._confidences[index] if known else None
             return TokenWritten(token, data, "draft", scores[index] if known else None, confidence)
         before = self._now.data[: self._shown] if index == 0 else b""
-        score = self._base_scores[index - self.kept_tokens]
+        score = self._base_scores[index - self._kept]
         return TokenWritten(token, before + self._vocabulary.piece(token), self._writer, score)
 
     @property
     def scored_tokens(self) -> int:
         """Tokens at the beginning of the reply of which no score is to come any more."""
-        return len(self._scores) if self.phase is Phase.DRAFT else self.reply_length
+        return len(self._earlier) + len(self._scores) if self.phase is Phase.DRAFT else self.reply_length
 
     @property
     def is_done(self) -> bool:

@@ -5,13 +5,19 @@ enough of it is settled. A tokenisation replaces the one before it, and may diff
 
 A block of thinking at the beginning is never part of the text (`text.without_thinking`), unless the draft follows a
 constraint: then all that it writes is the text.
+
+Where loops are looked for (`core.loops`), text that repeats what stands shortly before it is not settled as long as it
+does: if it becomes a loop, the draft ends where the second period begins, and nothing after that was ever tokenised for
+the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
-from wsd_local.core.alignment import Aligned, Vocabulary, align
+from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, align
+from wsd_local.core.limits import Limits
+from wsd_local.core.loops import LoopFinder
 from wsd_local.core.text import find_stop, possible_stop, settled_length, utf8_decoder, without_thinking
 
 
@@ -20,9 +26,8 @@ class DraftText:
 
     Args:
         vocabulary: the base's tokenizer.
-        prompt: the base's prompt.
-        prompt_tokens: its tokens.
-        stops: stop strings; the draft ends at the first one.
+        prompt: the base's prompt, as text and tokens.
+        limits: the draft ends at the first of their stop strings, or in a loop.
         verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
         exact: the draft follows a constraint, so all that it writes counts.
     """
@@ -30,24 +35,25 @@ class DraftText:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        prompt: str,
-        prompt_tokens: Sequence[int],
-        stops: Sequence[str],
+        prompt: TokenisedPrompt,
+        limits: Limits,
         *,
         verbatim: bool,
         exact: bool,
     ) -> None:
-        self.aligned = Aligned(list(prompt_tokens))
+        self.aligned = Aligned(list(prompt.tokens))
         self.settled = 0
         self._vocabulary = vocabulary
-        self._prompt, self._prompt_length = prompt, len(prompt_tokens)
-        self._stops = stops
+        self._prompt, self._prompt_length = prompt.text, len(prompt.tokens)
+        self._stops = limits.stops
         self._verbatim, self._exact = verbatim, exact
         self._decoder = utf8_decoder()
         self._raw = ""
         self._over = False
         self._stop: str | None = None
         self._seen = 0
+        self._loops = LoopFinder() if limits.loops else None
+        self._watched = 0
 
     @property
     def text(self) -> str:
@@ -63,13 +69,30 @@ class DraftText:
         found = find_stop(self.text, self._stops)
         return self._stop if found is None else found[1]
 
+    @property
+    def ended(self) -> Literal["stop", "loop"] | None:
+        """What the text has come to that ends the draft: of a stop string and a loop, the one completed first."""
+        text = self.text
+        found = find_stop(text, self._stops)
+        loop = None if self._loops is None else self._loops.loop
+        if loop is None:
+            return None if found is None else "stop"
+        return "loop" if found is None or loop.end < found[0] + len(found[1]) else "stop"
+
     def write(self, piece: bytes, spelling: bytes) -> None:
         """Append a token's bytes; `spelling` replaces them as long as no text has begun, see `Decoding.drafted`."""
         self._raw += self._decoder.decode(piece if self.text else spelling or piece)
+        if self._loops is not None:
+            text = self.text
+            self._loops.feed(text[self._watched :])
+            self._watched = len(text)
 
     def close(self) -> None:
-        """Nothing is written any more: cut the text before a stop string and settle all of it."""
-        self._raw += self._decoder.decode(b"", final=True)
+        """Nothing is written any more: cut the text before a stop string or a loop, and settle all of it."""
+        if self._loops is not None and self.ended == "loop":
+            self._raw = self.text[: self._loops.second_period]
+        else:
+            self._raw += self._decoder.decode(b"", final=True)
         self._over = True
         text = self.text
         if (found := find_stop(text, self._stops)) is not None:
@@ -84,7 +107,8 @@ class DraftText:
         text = self.text
         length = len(text)
         if not self._over:
-            length = settled_length(text)
+            unrepeated = len(text) if self._loops is None else self._loops.repeated(2)
+            length = settled_length(text[:unrepeated])
             if held := possible_stop(text, self._stops):  # a draft that ends there ends before its white space
                 length = min(length, len(text[:-held].rstrip()))
             if length <= self._seen or not self._holds(text[self._seen : length], need):

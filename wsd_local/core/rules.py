@@ -91,8 +91,7 @@ class Window:
     needs_distribution = False
 
     def __init__(self, window: int, threshold: float) -> None:
-        if window < 1:
-            raise UsageError(f"window is {window}: it counts base tokens and must be at least 1")
+        require_window(window)
         require_threshold(threshold)
         self.threshold = threshold
         self.lookahead = window
@@ -118,6 +117,12 @@ class Window:
     def truncate(self, length: int) -> None:
         """Forget the scores from index `length` on."""
         del self._logprobs[length:]
+
+
+def require_window(window: int) -> None:
+    """Raise `UsageError` unless the value can be a length."""
+    if window < 1:
+        raise UsageError(f"window is {window}: it counts base tokens and must be at least 1")
 
 
 def require_threshold(threshold: float) -> None:

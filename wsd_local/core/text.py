@@ -10,6 +10,9 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Sequence
+from typing import Literal
+
+from wsd_local.core.loops import LoopFinder
 
 HOLD_BACK_CAP = 64
 """Longest unfinished word, in characters, that holds back the text before it."""
@@ -92,12 +95,21 @@ class Outlet:
     """The way out of a reply: bytes with their source go in, text that is final comes out.
 
     Joined, everything that `push` and `close` return equals the text of all bytes (UTF-8, broken bytes as
-    U+FFFD), cut at the stop string that is completed first, with `strip` without surrounding white space
-    (with `verbatim` only at its end). `stop` is that stop string, None as long as there is none.
+    U+FFFD), cut at the stop string that is completed first or, with `loops`, after the second period of a loop that
+    is found before it (`core.loops`); with `strip` without surrounding white space (with `verbatim` only at its end).
+
+    Attributes:
+        stop: that stop string, None as long as there is none.
+        ended: whether a stop string or a loop has ended the text.
     """
 
-    def __init__(self, stops: Sequence[str], *, strip: bool = False, verbatim: bool = False) -> None:
+    def __init__(
+        self, stops: Sequence[str], *, strip: bool = False, verbatim: bool = False, loops: bool = False
+    ) -> None:
         self.stop: str | None = None
+        self.ended: Literal["stop", "loop"] | None = None
+        self._loops = LoopFinder() if loops else None
+        self._out = 0
         self._stops = tuple(stops)
         self.strips = strip
         self.strips_beginning = strip and not verbatim
@@ -114,20 +126,36 @@ class Outlet:
         return self._release(self._decoder.decode(b"", final=True), source, last=True)
 
     def _release(self, text: str, source: str, *, last: bool) -> list[tuple[str, str]]:
-        if self.stop is not None:
+        if self.ended is not None:
             return []
         if self.strips_beginning and not self._begun:
             text = text.lstrip()
             self._begun = bool(text)
         self._held.append((text, source))
         whole = "".join(held for held, _ in self._held)
-        if (found := find_stop(whole, self._stops)) is not None:
+        cut = len(whole) if last else len(whole) - possible_stop(whole, self._stops)
+        found = find_stop(whole, self._stops)
+        if self._loops is not None:
+            self._loops.feed(text)
+            cut = self._before_repetition(cut, last, None if found is None else found[0] + len(found[1]))
+        if self.ended is None and found is not None:
             cut, self.stop = found
-        else:
-            cut = len(whole) if last else len(whole) - possible_stop(whole, self._stops)
+            self.ended = "stop"
         if self.strips:
             cut = len(whole[:cut].rstrip())
         return self._take(cut)
+
+    def _before_repetition(self, cut: int, last: bool, stopped: int | None) -> int:
+        """Where the held text must be cut for a loop, or may have to be; `stopped` is where a stop string is complete.
+
+        A repetition is held back from its third period on.
+        """
+        assert self._loops is not None
+        loop = self._loops.loop
+        if loop is not None and (stopped is None or loop.end - self._out < stopped):
+            self.ended = "loop"
+            return max(0, self._loops.third_period - self._out)
+        return cut if last else min(cut, max(0, self._loops.repeated(3) - self._out))
 
     def _take(self, length: int) -> list[tuple[str, str]]:
         out: list[tuple[str, str]] = []
@@ -137,6 +165,7 @@ class Outlet:
                 self._held.insert(0, (text[length:], source))
                 text = text[:length]
             length -= len(text)
+            self._out += len(text)
             if text:
                 out.append((text, source))
         return out

@@ -122,6 +122,18 @@ class Sampler:
         if self._matcher is not None and not self._matcher.feed(text):
             raise WsdError("the vocabulary of the model that continues cannot write what the draft wrote")
 
+    def follow(self, tokens: Sequence[int], text: bytes) -> None:
+        """Take in what another writer added to the text: `tokens` of this model, and the `text` that they stand for.
+
+        Raises:
+            WsdError: the constraint does not allow it.
+        """
+        if self._sampling.penalises:
+            for token in tokens:
+                llama_cpp.llama_sampler_accept(self._chain, token)
+        if self._matcher is not None and not self._matcher.feed(text):
+            raise WsdError("the vocabulary of the model that continues cannot write what the draft wrote")
+
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is always chosen."""

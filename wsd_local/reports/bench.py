@@ -42,7 +42,7 @@ ANSWER = "Great question! I am happy to share this with you. I hope that helps!"
 CONFIGURED = ("window", "threshold", "check_chunk")
 OVERRIDES: dict[str, Any] = {
     name: value for name, value in asdict(ReplySettings()).items() if name not in CONFIGURED
-} | {"ignore_eos": True, "on_draft_end": "continue", "speculation": "off"}
+} | {"ignore_eos": True, "on_draft_end": "continue", "speculation": "off", "loop_guard": "off"}
 """Settings of greedy replies that have a fixed length and take one evaluation per token, whatever is configured."""
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from wsd_local.core.alignment import common_prefix
 from wsd_local.core.contexts import Question, StopSignal, TokenContext, TokenSampler
 from wsd_local.core.decoding import Phase
+from wsd_local.core.relay import Relay
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, DeadEndError, FitError, WsdError, room_advice
@@ -123,6 +124,8 @@ class Engine:
         try:
             if tokens and not sampler.begun:  # once, because the tokens are copied for it
                 sampler.begin(tokens[:prompt], tokens[prompt:], job.decoding.opening)
+            if tokens and isinstance(job.decoding, Relay) and (unseen := job.decoding.take_unseen()) is not None:
+                sampler.follow(*unseen)
             return sampler.over
         except WsdError as error:  # of this job alone
             job.error = error
@@ -140,7 +143,7 @@ class Engine:
             except DeadEndError:  # the base may know how to write it
                 job.decoding.draft_ended("draft_limit")
                 return
-            if job.decoding.counts.drafted_tokens:
+            if len(job.draft_tokens) > job.turn_begins:
                 job.stopwatch.draft_s += job.stopwatch.clock() - begun
                 job.stopwatch.draft_steps += 1
             if draft.model.is_eog(token):
@@ -195,6 +198,9 @@ class Engine:
             if refused or job.decoding.phase is Phase.DONE:
                 return
             writer = self._context(job.writes)
+            if _draft_returns(job, writer, row):
+                refused = True
+                return
             token = writer.sample(row, sampler)
             scored = job.probabilities or job.written is not None
             score = writer.score(row, token, top=job.top) if scored else None
@@ -297,6 +303,18 @@ class Engine:
     def n_ctx(self, role: Source) -> int:
         """Tokens that a sequence of this model can hold."""
         return self._context(role).n_ctx
+
+
+def _draft_returns(job: Job, context: TokenContext, row: int) -> bool:
+    """Whether the draft takes the reply up, before the base writes a token from a row."""
+    relay = job.decoding
+    if job.redraft is None or not isinstance(relay, Relay) or not relay.may_return:
+        return False
+    best = context.best(row)
+    if context.model.is_eog(best) or not relay.returns(best, math.exp(context.score(row, best).logprob)):
+        return False
+    job.redraft(job)
+    return True
 
 
 class _JobSequences:

@@ -66,7 +66,8 @@ class Job:
 
     `draft_tokens` is the draft's prompt and what it has written; `spelled` has the spellings of its control tokens that
     mark a block of thinking. `writes` is the model that continues, the draft itself in draft-only runs. `names` are
-    those of the models in events. `written` is there if events shall name the tokens that wrote the reply, each with
+    those of the models in events. `redraft` prepares another turn of the draft, where the machine
+    has some. `written` is there if events shall name the tokens that wrote the reply, each with
     `top` alternatives. What is added to `steering`, from any thread, is applied to the machine before the next request.
     `error` ended the job. `cached` counts the tokens that were in the KV cache when a model began.
     """
@@ -79,6 +80,7 @@ class Job:
     spelled: Mapping[int, bytes] = field(default_factory=dict)
     writes: Source = "base"
     probabilities: bool = False
+    redraft: Callable[[Job], None] | None = None
     written: Written | None = None
     top: int = 0
     names: Mapping[Source, str] = field(default_factory=dict)
@@ -89,8 +91,24 @@ class Job:
     error: WsdError | None = None
     waits_for: tuple[Source, Question] | None = None
     outcome: Outcome = field(default_factory=Outcome)
+    turn_begins: int = 0
+    earlier_ids: tuple[int, ...] = ()
     _reading: Reading | None = None
     _reads_on: bool = False
+
+    def __post_init__(self) -> None:
+        self.turn_begins = len(self.draft_tokens)
+
+    @property
+    def draft_ids(self) -> tuple[int, ...]:
+        """All tokens that the draft model wrote."""
+        return self.earlier_ids + tuple(self.draft_tokens[self.turn_begins :])
+
+    def take_up(self, draft_tokens: list[int], sampler: TokenSampler) -> None:
+        """The draft model has another turn: what it reads, and what chooses its tokens."""
+        self.earlier_ids = self.draft_ids
+        self.draft_tokens, self.draft_sampler = draft_tokens, sampler
+        self.turn_begins = len(draft_tokens)
 
     def events(self) -> Iterator[Event]:
         """How far a long text is read, and what became final since the last time."""

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from wsd_local.core.decoding import Counts, Phase
+from wsd_local.core.decoding import Phase
+from wsd_local.core.limits import Counts
 from wsd_local.core.rounds import Speculated
+from wsd_local.core.turns import Turn
 from wsd_local.core.written import ReplyToken
 from wsd_local.events import Event, FinishReason, Source, SwitchReason
 from wsd_local.prompts.messages import Message
@@ -34,6 +36,8 @@ class Part:
 class Switch:
     """Where and why the base took over. `index` is null unless a window passed.
 
+    `threshold` is what the confidence had to reach by the rule's own measure (`core.rules`).
+
     It is where the decision was made, beyond the kept tokens if a stop string that the base completed cut off the end
     of the opening.
     """
@@ -43,6 +47,7 @@ class Switch:
     confidence: float | None
     window: int
     threshold: float
+    rule: str = "window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,14 @@ class Reply:
     speculation: Speculated = field(default_factory=Speculated)
     stop: str | None = None
     cached: Mapping[Source, int] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
+
+    def parts(self) -> list[tuple[Source, str]]:
+        """The text in order, and who wrote each part of it."""
+        if len(self.turns) <= 2:
+            return [("draft", self.draft.text), ("base", self.base.text)]
+        texts = ("".join(token.text for token in self.tokens[turn.start : turn.end]) for turn in self.turns)
+        return [(turn.who, text) for turn, text in zip(self.turns, texts, strict=True)]
 
     def as_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """Plain values for JSON; with `tokens` also each base token and the text that was not kept."""
@@ -143,6 +156,7 @@ class Reply:
             },
             "base": {"model": self.base.model, "text": self.base.text, "tokens": self.base.tokens},
             "switch": asdict(self.switch),
+            "turns": [turn.as_dict() for turn in self.turns],
             "constraint": None if self.constraint is None else asdict(self.constraint),
             "counts": asdict(self.counts),
             "provenance": self.provenance,

@@ -7,26 +7,27 @@ prompt fits both contexts (older turns are left out whole if need be). A cancell
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from wsd_local.constraints.constraint import Constraint
 from wsd_local.constraints.matching import Matcher
 from wsd_local.core.alignment import After
 from wsd_local.core.costs import Experience
 from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.relay import Relay
 from wsd_local.core.rounds import Speculated
 from wsd_local.core.rules import require_threshold
+from wsd_local.core.rules_return import Return
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculator
 from wsd_local.core.text import THINKING_MARKS
+from wsd_local.core.turns import Turn, with_open_one, within
 from wsd_local.core.written import Written
 from wsd_local.errors import CancelledError, UsageError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
 from wsd_local.llama import Model, Sampler
-from wsd_local.llama.build import version
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.messages import Message, supplied_prefix
 from wsd_local.prompts.raw import RawPrompt
@@ -37,11 +38,12 @@ from wsd_local.runtime.loading import LoadedModels, roles_of
 from wsd_local.runtime.misplaced import misplaced
 from wsd_local.runtime.prepare import prepare
 from wsd_local.runtime.proposals import SpeculativeProposals
+from wsd_local.runtime.provenance import provenance
+from wsd_local.runtime.redrafting import Redrafting, plain_tokens
 from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
 from wsd_local.runtime.stopwatch import Stopwatch
-from wsd_local.settings import ReplySettings, plain
+from wsd_local.settings import ReplySettings
 from wsd_local.units import plural
-from wsd_local.version import __version__
 
 DEMO_TURNS = 5
 """Questions in a conversation from which the embedded pair begins to get known facts wrong."""
@@ -135,17 +137,19 @@ class Run:
         stops = () if settings.ignore_eos or constraint is not None else self.prepared.stops
         prompt, details = self.prepared.prompts[self._writer], self._options.details
         given = self._raw is not None and self._raw.tokens is not None
-        machine = Decoding(
-            After(prompt.tokens, model.tokenize_text, model.piece) if given else model,
-            prompt,
-            settings.rule(),
-            settings.limits(self._room, stops, whole_draft=models.loading.resident == "one"),
-            writer=self._writer,
-            drafting=drafts,
-            verbatim=self._continues,
-            exact=constraint is not None or (self._raw is not None and not drafts),
-            top=details or 0,
-        )
+        vocabulary = After(prompt.tokens, model.tokenize_text, model.piece) if given else model
+        limits = settings.limits(self._room, stops, whole_draft=models.loading.resident == "one")
+        exact = constraint is not None or (self._raw is not None and not drafts)
+        rule, same = settings.make_rule(), {"verbatim": self._continues, "exact": exact}
+        top = details or 0
+        returns = isinstance(rule, Return) and rule.bound > 0
+        if returns and models.loading.resident == "one":
+            raise UsageError("rule return needs both models in memory: --resident one is given; leave one of them out")
+        machine: Decoding
+        if isinstance(rule, Return) and returns:
+            machine = Relay(vocabulary, prompt, rule, limits, plain=plain_tokens(model), top=top, **same)
+        else:
+            machine = Decoding(vocabulary, prompt, rule, limits, writer=self._writer, drafting=drafts, top=top, **same)
         return Job(
             machine,
             Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, matcher=self._text(self._writer)),
@@ -153,10 +157,11 @@ class Run:
             draft_tokens=list(self.prepared.tokens("draft")),
             spelled={} if draft is None or constraint is not None else draft.spelled(THINKING_MARKS),
             writes=self._writer,
+            redraft=self._redrafting(draft).begin if returns and draft is not None else None,
             probabilities=settings.probabilities,
             names=self._names,
             written=None if details is None else Written(machine, model.piece),
-            top=details or 0,
+            top=top,
             stopwatch=watch,
         )
 
@@ -168,6 +173,13 @@ class Run:
     def _draft_sampler(self, draft: Model) -> Sampler:
         endless = self._options.endless_draft
         return Sampler(self._draft_sampling, draft, ignore_eos=endless, matcher=self._text("draft"))
+
+    def _redrafting(self, draft: Model) -> Redrafting:
+        """What later turns of the draft start from."""
+        messages = None if self._raw is not None else self.prepared.messages
+        prompt, form = self.prepared.tokens("draft"), self._models.draft_format
+        endless = self._options.endless_draft
+        return Redrafting(draft, form, messages, prompt, self._draft_sampling, endless, lambda: self._text("draft"))
 
     def _is_cancelled(self) -> bool:
         return self._options.stopped() or self._models.queue.is_cancelled(self._place)
@@ -208,6 +220,10 @@ class Run:
             lookup=wanted != "draft",
         )
         return SpeculativeProposals(speculator, self.machine, self._writer, self.job.writer, drafter)
+
+    @property
+    def _seeds(self) -> tuple[int | None, int | None]:
+        return self._sampling.seed, self._draft_sampling.seed
 
     @property
     def machine(self) -> Decoding:
@@ -306,23 +322,34 @@ class Run:
             finish_reason=machine.finish_reason or "cancelled",
             stop=machine.stop if machine.finish_reason == "stop" else None,
             draft=Part(self._names.get("draft"), machine.draft_text, kept, self._drafted(kept)),
-            base=Part(self._names.get("base"), machine.text[len(machine.draft_text) :], len(tokens) - kept),
+            base=Part(self._names.get("base"), machine.base_text, len(tokens) - kept),
             switch=Switch(
-                machine.switch_index, reason, machine.switch_confidence, settings.window, machine.rule.threshold
+                machine.switch_index,
+                reason,
+                machine.switch_confidence,
+                settings.window,
+                machine.rule.threshold,
+                settings.rule,
             ),
             timings=self.timings,
             tokens=tokens,
             discarded=machine.discarded,
             counts=machine.counts,
-            provenance=self._provenance(),
+            provenance=provenance(self._models, settings, self._seeds, self.prepared.template_date),
             prompt_ids=self.prepared.ids(),
             cached={role: min(self.job.cached.get(role, 0), len(ids)) for role, ids in self.prepared.ids().items()},
-            draft_ids=tuple(self.job.draft_tokens[len(self.prepared.tokens("draft")) :])
-            if len(self._roles) == 2
-            else (),
+            draft_ids=self.job.draft_ids if len(self._roles) == 2 else (),
+            turns=within(self._turns(), len(tokens)),
             constraint=self._constrained(),
             speculation=Speculated() if self._proposals is None else self._proposals.report(),
         )
+
+    def _turns(self) -> Sequence[Turn]:
+        machine = self.machine
+        if machine.phase is Phase.DONE:
+            return machine.turns
+        who = "draft" if machine.phase is Phase.DRAFT else self._writer
+        return with_open_one(machine.turns, who, machine.shown_tokens)
 
     def _constrained(self) -> Constrained | None:
         constraint, text = self.settings.constraint, self._text(self._writer)
@@ -371,20 +398,3 @@ class Run:
     def _more_room(self) -> str:
         can_grow = all(self._models.n_ctx(role) < self._models.model(role).n_ctx_train for role in self._roles)
         return "; raise --ctx" if can_grow else ""
-
-    def _provenance(self) -> dict[str, Any]:
-        settings = plain(self.settings, self._models.loading)
-        settings["seed"], settings["draft_seed"] = self._sampling.seed, self._draft_sampling.seed
-        hashes, plan = self._models.hashes, self._models.plan
-        return {
-            "version": __version__,
-            "llama_cpp": version(),
-            "draft_sha256": hashes.get("draft"),
-            "base_sha256": hashes.get("base"),
-            "draft_lora_sha256": hashes.get("draft_lora"),
-            "base_lora_sha256": hashes.get("base_lora"),
-            "settings": settings,
-            "plan": None if plan is None else plan.as_dict(),
-            "shape": self._models.shape(),
-            "template_date": self.prepared.template_date,
-        }

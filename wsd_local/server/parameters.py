@@ -31,7 +31,7 @@ from wsd_local.core.sampling import LARGEST, LONGEST
 from wsd_local.errors import UsageError, nearest, short
 from wsd_local.fields import declared, spelled
 from wsd_local.server.errors import ApiError
-from wsd_local.settings import MOST, ReplySettings, changed
+from wsd_local.settings import MOST, ReplySettings, by_itself, changed
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -317,7 +317,8 @@ def events_wanted(wsd: Mapping[str, Any] | None, *, streams: bool) -> bool:
 def _require_own(given: Mapping[str, Any], names: set[str]) -> None:
     meant = {name: _MEANINGS[name](given[name]) if _translates(name, given[name]) else given[name] for name in names}
     try:
-        changed(ReplySettings(), meant)
+        alone = [by_itself(name, value) for name, value in meant.items()]
+        changed(ReplySettings(), {name: value for one in alone for name, value in one.items()})
     except UsageError as error:
         raise ApiError(400, f"wsd: {error}", param=f"wsd.{min(names)}") from None
 

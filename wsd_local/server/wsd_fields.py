@@ -23,7 +23,8 @@ class ReplyFields:
     """
 
     def __init__(self, settings: ReplySettings, *, events: bool = False) -> None:
-        self._rule = {"window": settings.window, "threshold": settings.threshold}
+        rule = settings.make_rule()
+        self._rule = {"window": settings.window, "threshold": rule.threshold, "rule": settings.rule}
         self._events = events
         self._window: float | None = None
         self._checked = False
@@ -72,6 +73,7 @@ def reply_fields(reply: Reply) -> dict[str, Any]:
     """What is known of a whole reply: who wrote how much, the switch, times, and in what shape it was evaluated."""
     fields: dict[str, Any] = {
         "switch": {**asdict(reply.switch), "kept_tokens": reply.draft.tokens},
+        "turns": [turn.as_dict() for turn in reply.turns],
         "draft": {
             "model": reply.draft.model,
             "kept_tokens": reply.draft.tokens,

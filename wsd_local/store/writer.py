@@ -139,8 +139,10 @@ class ReplyWriter:
             self._changed()
 
     def switched(self, event: events.Switched) -> None:
-        """Drafting is over."""
+        """Drafting is over; the first time counts."""
         with self._buffer:
+            if self._partial.switch is not None:
+                return
             values = event.as_dict()
             del values["event"]
             self._partial.switch = values
@@ -177,7 +179,7 @@ class ReplyWriter:
         given, spans, tokens = self._given(reply)
         report = reply.as_dict()
         del report["messages"], report["text"], report["draft"]["text"], report["base"]["text"]
-        spans += [Span("draft", len(reply.draft.text)), Span("base", len(reply.base.text))]
+        spans += [Span(source, len(text)) for source, text in reply.parts()]
         self._end(
             given + reply.text,
             "cancelled" if reply.finish_reason == "cancelled" else "finished",

@@ -22,6 +22,7 @@ _REASONS = {
     "threshold": "a window of the base's probabilities reached the threshold",
     "draft_end": "the draft had ended and no window had passed",
     "draft_limit": "the draft had reached its limit and no window had passed",
+    "loop": "the draft only repeated itself",
     "length": "the reply had reached its limit",
     "stop": "the draft wrote a stop string",
     "user": "you handed over",
@@ -65,11 +66,23 @@ class SwitchView(Screen[None]):
         confidence = "" if switch.get("confidence") is None else f", {switch['confidence']:.3f}"
         settings = f" (window {switch['window']}, threshold {switch['threshold']:g})" if "window" in switch else ""
         lines = [f"switch: {reason}{at}{confidence}{settings}"]
+        lines += self._turns()
         if self.entry.state in ("cancelled", "failed"):
             lines.append(f"the reply was {'stopped' if self.entry.state == 'cancelled' else 'cut by an error'}")
         if discarded := self.entry.report.get("discarded"):
             lines.append(f"discarded draft text: {_shown(discarded)}")
         return "\n".join(lines)
+
+    def _turns(self) -> list[str]:
+        """Who wrote which tokens, where the draft came back."""
+        turns = self.entry.report.get("turns") or []
+        if len(turns) <= 2:
+            return []
+        parts = []
+        for turn in turns:
+            confidence = "" if turn["confidence"] is None else f" {turn['confidence']:.2f}"
+            parts.append(f"{turn['who']} {turn['from']}-{turn['to'] - 1} ({turn['reason']}{confidence})")
+        return ["turns: " + ", ".join(parts)]
 
     def on_mount(self) -> None:
         """Fill table and chart."""

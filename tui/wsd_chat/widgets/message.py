@@ -108,6 +108,8 @@ class MessageView(Vertical):
             elif entry.text:
                 writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
                 parts.append(f"{writer} alone")
+            if returns := sum(turn["reason"] == "unsure" for turn in entry.report.get("turns") or ()):
+                parts.append(plural(returns, "return") + " of the draft")
             parts.append(f"{entry.report['timings']['total_s']:.1f} s")
         if note := self._state():
             parts.append(note)
@@ -125,6 +127,8 @@ class MessageView(Vertical):
             return "an empty reply: the model ended it before its first word"
         if entry.state == "failed":
             return "failed — F6 tries to continue"
+        if entry.report.get("finish_reason") == "loop":
+            return "ended: it only repeated itself"
         return "cut at the length limit — F6 continues" if entry.report.get("finish_reason") == "length" else ""
 
     def on_click(self) -> None:

@@ -1,0 +1,112 @@
+"""A reply whose draft comes back: any number of turns of both models.
+
+Contract: as `core.decoding`, whose protocol it adds to: where `may_return` holds, an engine gives the base's view to
+`returns` before a token is written, and if that is True it writes none; the next request is then for the draft, which
+continues the reply's text `written`. After a later turn of the draft, `take_unseen` gives what the sampler of the base
+has not seen yet.
+
+A later turn is the same state machine over another prompt: all tokens so far, exactly as they were written, and the
+tokens of the draft's new text alone after them. Its windows, its loops and its thinking are its own; stop strings, the
+loop guard of the reply, and the text that is held back belong to the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wsd_local.core.alignment import After, Aligned, TokenisedPrompt, Vocabulary
+from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.draft import DraftText
+from wsd_local.core.limits import Limits
+from wsd_local.core.rules_return import Return
+from wsd_local.events import Returned, SwitchReason
+
+
+class Relay(Decoding):
+    """The state machine of a reply under the rule `return`.
+
+    Args:
+        vocabulary: the tokenizer of the base.
+        prompt: its prompt.
+        rule: decides who writes.
+        limits: lengths and stop strings; `draft_max_tokens` holds for each turn of the draft.
+        plain: the base's tokens of a text alone.
+        verbatim: as for `Decoding`.
+        exact: as for `Decoding`.
+        top: as for `Decoding`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        prompt: TokenisedPrompt | str,
+        rule: Return,
+        limits: Limits,
+        *,
+        plain: Callable[[str], list[int]],
+        verbatim: bool = False,
+        exact: bool = False,
+        top: int = 0,
+    ) -> None:
+        super().__init__(vocabulary, prompt, rule, limits, verbatim=verbatim, exact=exact, top=top)
+        self._returning, self._plain, self._exact = rule, plain, exact
+        self._unseen: tuple[list[int], bytes] | None = None
+
+    @property
+    def may_return(self) -> bool:
+        """Whether the draft may come back before the next token of the base."""
+        written = self.reply_length - self.turns[-1].end if self.turns else 0
+        return self.phase is Phase.CONTINUE and self._returning.may_return(written, len(self.turns))
+
+    def returns(self, token: int, top1: float) -> bool:
+        """Whether the draft takes the reply up here: `token` is the base's most probable one, `top1` its probability.
+
+        The token ends no text.
+        """
+        begins = self._vocabulary.piece(token)[:1].isspace() or _ends_in_space(self._last_bytes)
+        if not (self.may_return and begins and self._returning.is_unsure(top1)):
+            return False
+        self._end_turn("base", "unsure", top1)
+        self._events.append(Returned(self.reply_length, top1))
+        self._take_up()
+        return True
+
+    def take_unseen(self) -> tuple[list[int], bytes] | None:
+        """Tokens and text of the draft's last turn, once; None for the first turn."""
+        unseen, self._unseen = self._unseen, None
+        return unseen
+
+    @property
+    def written(self) -> bytes:
+        """The reply so far, with what is held back of it."""
+        return b"".join(self.token(index).data for index in range(self.reply_length))
+
+    @property
+    def _last_bytes(self) -> bytes:
+        """Bytes at the end of the reply, enough for a character."""
+        return b"".join(self.token(index).data for index in range(max(0, self.reply_length - 4), self.reply_length))
+
+    def _switch(self, reason: SwitchReason, kept: int, confidence: float | None = None) -> None:
+        is_first = not self.turns
+        super()._switch(reason, kept, confidence)
+        if not is_first:
+            self._unseen = self._now.tokens[self._start :], self.opening
+
+    def _take_up(self) -> None:
+        tokens = list(self._now.tokens)
+        self._earlier += [self.token(index) for index in range(len(self._earlier), self.reply_length)]
+        self._discarded += self._now.data[self._shown :].decode(errors="replace")
+        self._drafted_before = self.counts.drafted_tokens
+        self._begun_with, self._start = tokens, len(tokens)
+        after = After(tokens, self._plain, self._vocabulary.piece)
+        self._draft = DraftText(after, TokenisedPrompt("", tokens), self.limits, verbatim=True, exact=self._exact)
+        self._scores, self._confidences, self._base_scores = [], [], []
+        self._closed, self._now, self._settled, self._shown = None, Aligned(tokens), 0, 0
+        self.rule.truncate(0)
+        self.beyond = []
+        self.phase = Phase.DRAFT
+
+
+def _ends_in_space(data: bytes) -> bool:
+    """Whether a text whose last bytes these are ends in white space; half a character is none."""
+    return data.decode(errors="replace")[-1:].isspace()
