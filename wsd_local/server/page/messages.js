@@ -130,14 +130,18 @@ function stateOf(entry) {
 /** @param {Entry} entry @returns {Node} which model wrote how much */
 function facts(entry) {
   const { draft, base, timings } = entry.report ?? {};
-  const line = el("span", { class: "counts" });
-  if (draft?.kept_tokens)
-    line.append(el("span", { class: "who draft" }, draft.model ?? "draft"), ` ${plural(draft.kept_tokens, "token")}`);
-  if (draft?.kept_tokens && base?.tokens) line.append(el("span", { class: "sep" }, " → "));
-  if (base?.tokens)
-    line.append(el("span", { class: "who base" }, base.model ?? "base"), ` ${plural(base.tokens, "token")}`);
-  if (timings?.total_s) line.append(el("span", { class: "sep" }, " · "), `${timings.total_s.toFixed(1)} s`);
-  return line;
+  /** @param {string} role @param {string} name @param {number} tokens */
+  const part = (role, name, tokens) =>
+    el("span", { class: "part" }, el("span", { class: `who ${role}` }, name), ` ${plural(tokens, "token")}`);
+  return el(
+    "span",
+    { class: "counts" },
+    draft?.kept_tokens > 0 && part("draft", draft.model ?? "draft", draft.kept_tokens),
+    draft?.kept_tokens > 0 && base?.tokens > 0 && " → ",
+    base?.tokens > 0 && part("base", base.model ?? "base", base.tokens),
+    timings?.total_s > 0 && " · ",
+    timings?.total_s > 0 && el("span", { class: "part" }, `${timings.total_s.toFixed(1)} s`),
+  );
 }
 
 /** @param {Entry} entry @returns {Node | null} a bar that shows how much of the reply each model wrote */
