@@ -224,6 +224,30 @@ def test_a_question_that_fails_goes_back_into_the_field(window: Open) -> None:
     assert page.input_value("#message") == "a long question?" and page.locator(".reply").count() == 0
 
 
+def test_a_question_that_comes_back_keeps_what_was_typed_meanwhile(window: Open) -> None:
+    hold = asyncio.Event()
+    service = ScriptedService([hold, WsdError("no room")])
+    page = window(service).page
+    page.fill("#message", "one?")
+    page.press("#message", "Enter")
+    page.locator(".reply.writing").wait_for()
+    page.keyboard.type("two?")
+    assert service.loop is not None
+    service.loop.call_soon_threadsafe(hold.set)
+    page.locator("#notice", has_text="no room").wait_for()
+    page.locator("#send:not(.stops)").wait_for()
+    assert page.input_value("#message") == "one?\n\ntwo?"
+
+
+def test_how_far_the_models_are_loaded(window: Open) -> None:
+    service = opening()
+    service.state, service.progress = "loading", {"pair": "demo", "role": "base", "fraction": 0.4}
+    page = window(service).page
+    page.get_by_text("loading demo: the base 40%").wait_for()
+    service.state = "ready"
+    page.locator("#loading").wait_for(state="hidden")
+
+
 def test_a_server_with_a_key_asks_for_it_once(window: Open) -> None:
     shown = window(opening(), keys=["secret-key"])
     page = shown.page
