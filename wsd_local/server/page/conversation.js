@@ -31,7 +31,7 @@ class Conversation {
     /** @type {Map<number, ReplyView>} */
     this.views = new Map();
     this.follows = true;
-    this.stopping = this.reading = false;
+    this.stopping = this.reading = this.asks = false;
     /** @type {number | null} the reply in progress */
     this.writing = null;
     /** @type {ReplyView | null} */
@@ -192,6 +192,7 @@ class Conversation {
     if (state.busy || state.model === undefined) return;
     clear();
     clearTimeout(this.poll);
+    this.asks = wanted.action === "ask";
     state.busy = true;
     state.changed("busy");
     announce("Sent");
@@ -284,7 +285,11 @@ class Conversation {
   /** A reply of which nothing was written: its question goes back into the message field. @param {Entry} entry */
   withdraw(entry) {
     const asked = state.entries.find((one) => one.id === entry.parent);
-    if (asked) this.giveBack(asked.text);
+    if (asked === undefined || !this.asks) return;
+    const entries = state.entries.filter((one) => one !== asked && one.id !== entry.id);
+    if (!entries.length) state.system = state.chat?.system ?? null;
+    this.take({ chat: entries.length ? state.chat : null, entries });
+    this.giveBack(asked.text);
   }
 
   /** A question that could not be answered can be sent again, in place of the same one. @param {string} text */
