@@ -20,6 +20,7 @@ import httpx
 import pytest
 from command_line import complains, started, wsd
 from makers import random_llama
+from wire import Wire
 
 if sys.platform == "win32":
     pytest.skip("expected: no signals for one process on Windows", allow_module_level=True)
@@ -443,6 +444,21 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
         assert process.wait() == 0
     finally:
         process.kill()
+
+
+def test_clients_that_break_their_connections_end_nothing() -> None:
+    asked = {**body(max_tokens=500), "ignore_eos": True}
+    with serving() as server:
+        server.ready()
+        for stream in (True, False):
+            with Wire(server.url, "/v1/chat/completions", **(asked | {"stream": stream})) as client:
+                if stream:
+                    client.until(b"data: ")
+                client.reset()
+        assert httpx.post(f"{server.url}/v1/chat/completions", json=body(max_tokens=4), timeout=None).status_code == 200
+        server.send(signal.SIGTERM)
+        assert server.end() == 0
+        assert not [line for line in server.lines if "Traceback" in line or "ERROR" in line]
 
 
 def test_settings_of_the_configuration(configure: Callable[[str], None]) -> None:
