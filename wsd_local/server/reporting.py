@@ -46,18 +46,18 @@ class Reporter:
             self.begun[key] = now
             self._observer.started(key[0].model, key[0].waited)
         loops: dict[AbstractEventLoop, list[tuple[Order, int, Event]]] = {}
-        for (order, index), event in step:
-            self._observe((order, index), event)
-            loops.setdefault(order.loop, []).append((order, index, event))
-            if isinstance(event, _LAST) and order.ends(index):
-                ended(order)
-        for loop, events in loops.items():
-            with suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(_deliver, events)
         for key, event in step:
+            order, index = key
+            self._observe(key, event)
+            loops.setdefault(order.loop, []).append((order, index, event))
             if isinstance(event, _LAST):
                 self._spoke.discard(key)
                 self.begun.pop(key, None)
+                if order.ends(index):
+                    ended(order)
+        for loop, events in loops.items():
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(_deliver, events)
 
     def _observe(self, key: Key, event: Event) -> None:
         order, seconds = key[0], key[0].waited
