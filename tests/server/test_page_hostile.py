@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 from browser import Open, written
-from serving import ScriptedService, finished
+from serving import ScriptedService, Step, finished
 
-from wsd_local.events import Switched, Text
+from wsd_local.core.turns import Turn
+from wsd_local.core.written import ReplyToken
+from wsd_local.events import Checked, Returned, Switched, Text
+from wsd_local.runtime.reply import Switch
 from wsd_local.store import Store
 
 ELSEWHERE = "elsewhere.invalid"
@@ -122,3 +126,35 @@ def test_the_mark_leaves_the_structure_as_it_is(window: Open, draft: str, base: 
     plain, marked = (shown.page.locator(".reply").nth(number) for number in (0, 1))
     assert marked.evaluate(OUTLINE) == plain.evaluate(OUTLINE)
     assert plain.locator(".switch").count() == 0 and marked.locator(".switch").count() == 1
+
+
+def test_each_turn_of_the_draft_ends_with_its_own_mark(window: Open) -> None:
+    words = (("One ", "draft"), ("two ", "base"), ("three ", "draft"), ("four.", "base"))
+    events: list[Step] = [
+        Text("One ", "draft"),
+        Switched("threshold", 0, 1, 0.91),
+        Text("two ", "base"),
+        Returned(2, 0.3),
+        Text("three ", "draft"),
+        Checked(2, (0.9,), (0.85,)),
+        Switched("threshold", 2, 1, 0.85),
+        Text("four.", "base"),
+    ]
+    tokens = tuple(ReplyToken(number, text, who, 0.9, None) for number, (text, who) in enumerate(words))
+    turns = (Turn("draft", 0, 1, "threshold", 0.91), Turn("base", 1, 2, "unsure", 0.3))
+    turns += (Turn("draft", 2, 3, "threshold", 0.85), Turn("base", 3, 4, "stop"))
+    switch = Switch(0, "threshold", 0.91, 6, 0.8)
+    end = finished("One two three four.", kept="One ", tokens=tokens, turns=turns, switch=switch)
+    hold = asyncio.Event()
+    service = ScriptedService([*events, hold, end])
+    page = window(service).page
+    page.fill("#message", "one?")
+    page.press("#message", "Enter")
+    marks = page.locator(".reply .switch [aria-hidden]")
+    marks.nth(1).wait_for()
+    assert marks.all_inner_texts() == ["0.91", "0.85"]
+    assert service.loop is not None
+    service.loop.call_soon_threadsafe(hold.set)
+    page.locator(".reply:not(.writing) .counts").wait_for()
+    assert marks.all_inner_texts() == ["0.91", "0.85"]
+    assert [one.strip() for one in page.locator(".reply .by-draft").all_inner_texts()] == ["One", "three"]

@@ -12,7 +12,7 @@ from wsd_local.settings import ReplySettings
 from wsd_local.store import MessageRow, Store
 from wsd_local.store.reading import tokens_of
 
-_SHOWN = ("draft", "base", "switch", "timings", "finish_reason")
+_SHOWN = ("draft", "base", "switch", "turns", "timings", "finish_reason")
 """Parts of a reply's report that the page shows."""
 
 

@@ -22,7 +22,7 @@ from wsd_local.settings import ReplySettings, changed
 from wsd_local.store import Store, turns
 from wsd_local.store.reading import messages_of
 
-_COMPARED = ("text", "finish_reason", "draft", "base", "switch", "timings")
+_COMPARED = ("text", "finish_reason", "draft", "base", "switch", "turns", "timings")
 """What a comparison shows of a reply."""
 
 

@@ -94,10 +94,11 @@ export function markedText(parts, from = 0) {
  * Take the marks out of elements, and show who wrote what.
  * @param {DocumentFragment} fragment
  * @param {Writer[]} writers
- * @param {string} [label]
+ * @param {string[]} labels what each mark says at which the base takes over, in order
  */
-export function paint(fragment, writers, label) {
+export function paint(fragment, writers, labels) {
   let at = 0;
+  let switches = 0;
   const walker = document.createTreeWalker(fragment, NodeFilter.SHOW_TEXT);
   /** @type {Text[]} */
   const texts = [];
@@ -110,7 +111,7 @@ export function paint(fragment, writers, label) {
     pieces.forEach((piece, index) => {
       if (index > 0) {
         at = Math.min(at + 1, writers.length - 1);
-        if (writers[at] === "base") made.push(switchMark(label));
+        if (writers[at] === "base") made.push(switchMark(labels[switches++]));
       }
       if (writers[at] === "base" || !piece.trim()) made.push(piece);
       else made.push(el("span", { class: `by-${writers[at]}` }, piece));

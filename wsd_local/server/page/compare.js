@@ -3,7 +3,7 @@
 import { stream } from "./api.js";
 import { byId, el, plural } from "./dom.js";
 import { LiveText } from "./live_text.js";
-import { switchLabel } from "./messages.js";
+import { switchLabel, switchLabels } from "./messages.js";
 import { announce, show } from "./notices.js";
 import { state } from "./state.js";
 
@@ -80,12 +80,12 @@ export class Compare {
         if (event.event === "text") {
           if (!live.parts.length) say("writing");
           live.add(event.source, event.text);
-        } else if (event.event === "switched") live.label = switchLabel(event);
+        } else if (event.event === "switched") live.labels.push(switchLabel(event));
         else if (event.event === "reading")
           say(`reads ${event.done.toLocaleString("en")} of ${event.total.toLocaleString("en")} tokens`);
         else if (event.event === "failed") say(`failed: ${event.message}`);
         else if (event.event === "finished") {
-          live.label = switchLabel(event.reply.switch);
+          live.labels = switchLabels(event.reply);
           live.finish();
           const { draft, base, timings, finish_reason: reason } = event.reply;
           const tokens = plural(draft.kept_tokens + base.tokens, "token");

@@ -241,7 +241,7 @@ class Conversation {
       this.scores.text(event);
     } else if (event.event === "checked") this.scores.checked(event);
     else if (event.event === "switched") {
-      view.live.label = switchLabel(event);
+      view.live.labels.push(switchLabel(event));
       this.scores.switched(event);
     } else if (event.event === "reading") {
       const line = `${event.model} reads ${event.done.toLocaleString("en")} of ${event.total.toLocaleString("en")} tokens`;
@@ -268,7 +268,8 @@ class Conversation {
     const name = state.model?.names[writer] ?? writer;
     view.phase(writer === "draft" ? `${name} drafts` : `${name} continues`);
     if (!first) return;
-    const sure = writer === "base" && view.live.label ? `, ${view.live.label}` : "";
+    const label = view.live.labels.at(-1);
+    const sure = writer === "base" && label ? `, ${label}` : "";
     announce(writer === "draft" ? "The draft writes" : `The base continues${sure}`);
   }
 

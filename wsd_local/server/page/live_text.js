@@ -24,7 +24,9 @@ export class LiveText {
   constructor(box, drawn = () => {}) {
     this.box = box;
     this.drawn = drawn;
-    this.label = "";
+    /** @type {string[]} what the marks say at which the base takes over, in order */
+    this.labels = [];
+    this.switches = 0;
     /** @type {Part[]} */
     this.parts = [];
     this.settled = 0;
@@ -44,12 +46,12 @@ export class LiveText {
    */
   show(parts) {
     cancelAnimationFrame(this.frame);
-    this.frame = this.settled = 0;
+    this.frame = this.settled = this.switches = 0;
     this.open = [];
     this.parts = parts.map(([writer, text]) => [writer, visible(text)]);
     try {
       const { marked, writers } = markedText(this.parts);
-      this.box.replaceChildren(render(marked, writers, this.label));
+      this.box.replaceChildren(render(marked, writers, this.labels));
     } catch (error) {
       console.error(error); // a text that cannot be laid out is still shown
       this.box.replaceChildren(el("p", { class: "plain-text" }, this.text));
@@ -85,12 +87,15 @@ export class LiveText {
       .map((block) => block.raw)
       .join("");
     const used = ready.split(MARK).length - 1;
+    let labels = this.labels.slice(this.switches);
     for (const node of this.open) node.remove();
     if (ready) {
-      this.box.append(render(ready, writers, this.label));
+      this.box.append(render(ready, writers, labels));
+      this.switches += writers.slice(1, used + 1).filter((writer) => writer === "base").length;
+      labels = this.labels.slice(this.switches);
       this.settled += ready.length - used;
     }
-    const tail = render(marked.slice(ready.length), writers.slice(used), this.label);
+    const tail = render(marked.slice(ready.length), writers.slice(used), labels);
     this.open = [...tail.childNodes];
     this.box.append(tail);
     this.drawn();

@@ -55,12 +55,12 @@ const PURE = {
  * Elements for Markdown in which `authors.js` has set marks.
  * @param {string} marked
  * @param {Writer[]} writers who wrote the text before the first mark, and after each
- * @param {string} [label] what the mark where the base takes over says
+ * @param {string[]} labels what each mark says at which the base takes over, in order
  * @returns {DocumentFragment}
  */
-export function render(marked, writers, label) {
+export function render(marked, writers, labels) {
   const fragment = /** @type {DocumentFragment} */ (/** @type {unknown} */ (DOMPurify.sanitize(html(marked), PURE)));
-  paint(fragment, writers, label);
+  paint(fragment, writers, labels);
   fragment.querySelectorAll("a").forEach(completeLink);
   fragment.querySelectorAll("pre").forEach(completeCode);
   fragment.querySelectorAll("table").forEach((table) => {

@@ -21,6 +21,7 @@ const REASONS = {
   draft_end: "draft ended",
   draft_limit: "draft limit",
   length: "length",
+  loop: "repeated itself",
   stop: "stop string",
   user: "by hand",
 };
@@ -34,6 +35,16 @@ export function switchLabel(found) {
   if (!found || ["none", "cancelled", null, undefined].includes(found.reason)) return "";
   if (typeof found.confidence === "number" && found.reason === "threshold") return found.confidence.toFixed(2);
   return REASONS[/** @type {keyof typeof REASONS} */ (found.reason)] ?? String(found.reason);
+}
+
+/**
+ * What the marks of a reply say, in order; with a rule that calls the draft back there are several.
+ * @param {any} report
+ * @returns {string[]}
+ */
+export function switchLabels(report) {
+  const turns = (report?.turns ?? []).filter((/** @type {any} */ turn) => turn.who === "draft" && turn.to > turn.from);
+  return (turns.length > 1 ? turns.map(switchLabel) : [switchLabel(report?.switch)]).filter(Boolean);
 }
 
 /**
@@ -77,7 +88,7 @@ export class ReplyView {
    */
   show(entry) {
     this.entry = entry;
-    this.live.label = switchLabel(entry.report?.switch);
+    this.live.labels = switchLabels(entry.report);
     this.live.show(entry.spans?.length ? entry.spans : entry.text ? [["given", entry.text]] : []);
     this.box.classList.toggle("writing", entry.state === "writing");
     this.box.setAttribute("aria-busy", String(entry.state === "writing"));
@@ -124,6 +135,7 @@ function stateOf(entry) {
   if (entry.state === "failed") return `failed: ${entry.error ?? ""}`;
   if (entry.state === "cancelled") return entry.text ? "stopped" : "stopped before its first word";
   if (entry.finish_reason === "length") return "cut at its length limit";
+  if (entry.finish_reason === "loop") return "ended, because it repeated itself";
   return entry.text ? "" : "an empty reply";
 }
 

@@ -36,6 +36,8 @@ export class Scores {
 
   /** @param {{start: number, probs: number[], windows: (number | null)[]}} event */
   checked({ start, probs, windows }) {
+    this.tokens.length = Math.min(this.tokens.length, start);
+    while (this.tokens.length < start) this.tokens.push({ text: "", source: "base", prob: null, window: null });
     probs.forEach((prob, index) => {
       const text = this.tokens[start + index]?.text ?? "";
       this.tokens[start + index] = { text, source: "draft", prob, window: windows[index] };
@@ -46,7 +48,7 @@ export class Scores {
 
   /** @param {{reason: string, index: number | null, confidence: number | null, kept_tokens: number}} event */
   switched(event) {
-    this.switch = event;
+    this.switch ??= event;
     state.changed("scores");
   }
 

@@ -73,6 +73,7 @@ export class Why {
       threshold: `The base took over ${after}: its confidence of ${figure(found.confidence)} reached the threshold of ${figure(this.scores.threshold)}.`,
       draft_end: "The draft ended before the base was confident; the base continued.",
       draft_limit: "The draft reached its limit before the base was confident; the base continued.",
+      loop: "The draft began to repeat itself; the base continued.",
       none: "One model wrote this reply alone.",
       cancelled: "The reply was stopped while the draft wrote.",
     });
