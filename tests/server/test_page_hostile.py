@@ -11,7 +11,7 @@ from serving import ScriptedService, Step, finished
 
 from wsd_local.core.turns import Turn
 from wsd_local.core.written import ReplyToken
-from wsd_local.events import Checked, Returned, Switched, Text
+from wsd_local.events import Checked, Returned, Source, Switched, Text
 from wsd_local.runtime.reply import Switch
 from wsd_local.store import Store
 
@@ -129,7 +129,7 @@ def test_the_mark_leaves_the_structure_as_it_is(window: Open, draft: str, base: 
 
 
 def test_each_turn_of_the_draft_ends_with_its_own_mark(window: Open) -> None:
-    words = (("One ", "draft"), ("two ", "base"), ("three ", "draft"), ("four.", "base"))
+    words: list[tuple[str, Source]] = [("One ", "draft"), ("two ", "base"), ("three ", "draft"), ("four.", "base")]
     events: list[Step] = [
         Text("One ", "draft"),
         Switched("threshold", 0, 1, 0.91),
@@ -141,8 +141,12 @@ def test_each_turn_of_the_draft_ends_with_its_own_mark(window: Open) -> None:
         Text("four.", "base"),
     ]
     tokens = tuple(ReplyToken(number, text, who, 0.9, None) for number, (text, who) in enumerate(words))
-    turns = (Turn("draft", 0, 1, "threshold", 0.91), Turn("base", 1, 2, "unsure", 0.3))
-    turns += (Turn("draft", 2, 3, "threshold", 0.85), Turn("base", 3, 4, "stop"))
+    turns = (
+        Turn("draft", 0, 1, "threshold", 0.91),
+        Turn("base", 1, 2, "unsure", 0.3),
+        Turn("draft", 2, 3, "threshold", 0.85),
+        Turn("base", 3, 4, "stop"),
+    )
     switch = Switch(0, "threshold", 0.91, 6, 0.8)
     end = finished("One two three four.", kept="One ", tokens=tokens, turns=turns, switch=switch)
     hold = asyncio.Event()
