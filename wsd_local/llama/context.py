@@ -259,7 +259,7 @@ class Context:
         if keep < len(mirror):
             keep = self._truncate(question.seq, keep)
         if question.begun is None:
-            if self._shares and self.n_seq > 1:
+            if self._shares and self.n_seq > 1 and question.row - keep >= SHARED:
                 keep = self._copied(question, keep)
             question.begun = keep
         return keep
