@@ -328,6 +328,8 @@ async def test_a_body_that_does_not_arrive() -> None:
         ('{"a": 1}'.encode("utf-16"), "UTF-8"),
         (rb'{"a": "\ud800"}', "surrogate"),
         (rb'{"\udc00x": 1}', "surrogate"),
+        (b'{"a": 1, "b": {"c": 1, "d": 2, "c": 1}}', "'c' twice"),
+        (rb'{"a": 1, "\u0061": 2}', "'a' twice"),
         (b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1), "deeply"),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "deeply"),
         (b"[" * 900_000, "deeply"),
@@ -386,6 +388,13 @@ def test_depth_that_is_just_allowed() -> None:
 def test_content_types(open_url: str, kind: str, path: str, status: int) -> None:
     answer = httpx.post(f"{open_url}{path}", content=b"{}", headers={"Content-Type": kind})
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("Identity", 200), ("br, gzip", 415)])
+def test_a_compressed_body_is_refused(open_url: str, coding: str, status: int) -> None:
+    answer = httpx.post(f"{open_url}/v1/echo", content=b"{}", headers={"Content-Encoding": coding})
+    assert answer.status_code == status
+    assert (coding in answer.text) == (status == 415)
 
 
 def test_a_form_of_a_page_is_refused(open_url: str) -> None:

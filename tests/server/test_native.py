@@ -64,6 +64,10 @@ def test_slots(scripted: Serve) -> None:
     service.slots = lambda: only  # type: ignore[method-assign]
     assert httpx.get(f"{url}/slots?fail_on_no_slot=1").status_code == 503
     assert httpx.get(f"{url}/slots").status_code == 200
+    refused = httpx.get(f"{url}/slots?fail_on_no_slot=yes")
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "fail_on_no_slot"
+    assert "fail_on_no_slot must be '0', '1'" in refused.json()["error"]["message"]
 
 
 # -- tokens and templates --------------------------------------------------------------------------------------------

@@ -272,6 +272,11 @@ def test_offsets_count_characters(text: str, data: st.DataObject) -> None:
     assert rows.take()["text_offset"] == whole
 
 
+def test_a_suffix_that_is_empty_is_none(scripted: Serve) -> None:
+    url = scripted(ScriptedService([Text("ab", "base"), finished("ab")]))
+    assert complete(url, "x", suffix="")["choices"][0]["text"] == "ab"
+
+
 def test_unknown_log_probabilities_stay_json(scripted: Serve) -> None:
     tokens = (TokenDetails(1, b"a", "base", None), TokenDetails(2, b"b", "base", -1.0, ((3, b"c", float("-inf")),)))
     url = scripted(ScriptedService([Text("ab", "base"), Wrote(tokens), finished("ab")]))

@@ -43,6 +43,17 @@ def refused(**body: Any) -> ApiError:
     return caught.value
 
 
+def test_null_is_not_given_unless_it_is_required() -> None:
+    class Wanted(Body):
+        model: str = "one"
+        flag: bool = True
+        text: str
+
+    assert Wanted.model_validate({"model": None, "flag": None, "text": "a"}) == Wanted(text="a")
+    with pytest.raises(ValidationError):
+        Wanted.model_validate({"text": None})
+
+
 def test_parameters_are_settings_by_their_own_names() -> None:
     body = {"temperature": 1, "top_p": 0.5, "top_k": 3, "min_p": 0.1, "seed": 7, "frequency_penalty": 1.5}
     assert settings(**body) == body

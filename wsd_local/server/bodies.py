@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,6 +68,7 @@ class Bodies:
                 await self.discard(scope, receive, DISCARDED * self._most)
             raise self._too_long()
         if body:
+            _require_plain(headers)
             _require_json_type(headers)
             body = bytearray(checked(bytes(body)))
             scope = {**scope, "headers": _as_json(scope["headers"])}
@@ -133,6 +135,12 @@ def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def _require_plain(headers: dict[str, str]) -> None:
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", ""):
+        raise ApiError(415, f"Content-Encoding is {short(coding)}: a body is sent uncompressed")
+
+
 def _require_json_type(headers: dict[str, str]) -> None:
     kind, _, parameters = headers.get("content-type", "application/json").lower().partition(";")
     is_plain_curl = kind.strip() == _CURL_TYPE and "origin" not in headers
@@ -154,7 +162,9 @@ def checked(body: bytes) -> bytes:
     except UnicodeDecodeError as error:
         raise ApiError(400, f"the body is not UTF-8 at byte {error.start}") from None
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_float, parse_int=_int)
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_object
+        )
     except json.JSONDecodeError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     except RecursionError:
@@ -166,6 +176,16 @@ def checked(body: bytes) -> bytes:
         except UnicodeEncodeError:
             raise ApiError(400, "the body is not Unicode: it holds half of a surrogate pair") from None
     return text.encode()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a name that stands in it twice, one value would be ignored."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = counts.most_common(1)[0][0]
+        raise ApiError(400, f"the body has {short(twice)} twice in one object; leave one out")
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -77,9 +77,12 @@ def validation_error(body: Any, faults: Sequence[Mapping[str, Any]]) -> ApiError
 
     Args:
         body: what the client sent.
-        faults: pydantic's errors, each with its place after `body`.
+        faults: pydantic's errors, each with its place after `body`, or after `query` for a parameter of the address.
     """
     first = faults[0]
+    if first["loc"][0] == "query":
+        name = str(first["loc"][-1])
+        return ApiError(400, f"{name} {_wanted(first)}", param=name)
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is no JSON: {first.get('ctx', {}).get('error', 'it cannot be read')}")
     same = [fault for fault in faults if fault["loc"][:2] == first["loc"][:2]]

@@ -258,7 +258,7 @@ async def _scores(service: Service, model: str, texts: list[ScoredText]) -> dict
 async def _score_request(service: Service, model: str, text: ScoredText, number: int) -> ScoreRequest:
     if text.tokens is not None and text.start is not None:
         if text.start >= len(text.tokens):
-            where = f"requests.{number}.start"
+            where = f"requests[{number}].start"
             raise ApiError(
                 400, f"{where} is {text.start}: there are {len(text.tokens)} tokens, none would be scored", param=where
             )

@@ -75,7 +75,7 @@ class CompletionBody(ReplyBody):
     best_of: Annotated[Literal[1] | None, unsupported("only the first answer is written; leave it out, or give n")] = (
         None
     )
-    suffix: Annotated[None, unsupported("text is not filled in before a suffix; leave it out")] = None
+    suffix: Annotated[Literal[""] | None, unsupported("text is not filled in before a suffix; leave it out")] = None
     logit_bias: NoBias = None
     cache_prompt: Annotated[Literal[True] | None, unsupported("prompts are always cached; leave it out")] = None
 

@@ -100,9 +100,12 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            refuse_unknown(value, [field.alias or name for name, field in cls.model_fields.items()], cls.place)
-        return value
+        """The object without the nulls that stand for a default."""
+        if not isinstance(value, Mapping):
+            return value
+        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+        refuse_unknown(value, list(fields), cls.place)
+        return {name: part for name, part in value.items() if part is not None or fields[name].is_required()}
 
 
 def refuse_unknown(given: Mapping[str, Any], known: list[str], place: str = "") -> None:
