@@ -11,13 +11,13 @@ import asyncio
 import json
 import math
 import re
-from collections import Counter
 from typing import Any, NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wsd_local.errors import short
 from wsd_local.server.errors import ApiError
+from wsd_local.system.inputs import RepeatedError, unique
 from wsd_local.units import plural
 
 DEEPEST = 100
@@ -163,10 +163,12 @@ def checked(body: bytes) -> bytes:
         raise ApiError(400, f"the body is not UTF-8 at byte {error.start}") from None
     try:
         value = json.loads(
-            text, parse_constant=_no_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_object
+            text, parse_constant=_no_constant, parse_float=_float, parse_int=_int, object_pairs_hook=unique
         )
     except json.JSONDecodeError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
+    except RepeatedError as error:
+        raise ApiError(400, f"the body holds an object that is ambiguous: {error}") from None
     except RecursionError:
         raise _too_deep() from None
     _require_shallow(value)
@@ -176,16 +178,6 @@ def checked(body: bytes) -> bytes:
         except UnicodeEncodeError:
             raise ApiError(400, "the body is not Unicode: it holds half of a surrogate pair") from None
     return text.encode()
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a name that stands in it twice, one value would be ignored."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = counts.most_common(1)[0][0]
-        raise ApiError(400, f"the body has {short(twice)} twice in one object; leave one out")
-    return found
 
 
 def _no_constant(name: str) -> NoReturn:

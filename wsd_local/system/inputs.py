@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wsd_local.errors import UsageError, reason
+from wsd_local.errors import UsageError, reason, short
 
 LARGEST = 1 << 26
 """Bytes of a text that are read at most, unless the caller sets another limit: 64 MiB."""
@@ -148,8 +149,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedError(f"the name {next(name for name in names if names.count(name) > 1)!r} is there twice in it")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise RepeatedError(f"the name {short(twice)} is there twice in it")
     return values
 
 
