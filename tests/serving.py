@@ -38,6 +38,8 @@ from wsd_local.server.service import (
     ServedModel,
     Slot,
     State,
+    Status,
+    Texts,
     UnknownModelError,
 )
 from wsd_local.settings import LoadSettings, ReplySettings
@@ -162,6 +164,14 @@ class ScriptedService:
         self.state: State = "ready"
         self.progress: Mapping[str, Any] = {}
         self.waiting = 0
+
+    @property
+    def status(self) -> Status:
+        return self
+
+    @property
+    def texts(self) -> Texts:
+        return self
 
     def slots(self) -> Sequence[Slot]:
         return [Slot(0, "continue", "demo", 3, 2, 512, 0.5), Slot(1)]

@@ -11,6 +11,7 @@ replies with equal tokens, those that are equal in every bit of every probabilit
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
-from batch_shapes import QUESTIONS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from real_conversations import QUESTIONS
 
 from wsd_local.core.contexts import Question
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
@@ -91,7 +95,7 @@ def _silent(seq: int, tokens: Sequence[int], row: int) -> Question:
 def replies(draft: Path, base: Path, count: int, rows: int, parallel: int) -> tuple[list[Numbers], float]:
     """Tokens and probabilities of each reply, and tokens per second."""
     Padded.rows = rows
-    loading.Context = Padded if rows else Context  # type: ignore[misc]
+    setattr(loading, "Context", Padded if rows else Context)  # noqa: B010
     with load(draft=draft, base=base, ctx=512, flash_attn="off", threads=1, parallel=parallel, **LIMITS) as pair:
         begun = time.perf_counter()
         found = dict(pair.replies(QUESTIONS[:count]))

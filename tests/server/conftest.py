@@ -30,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with private_folders(tmp_path_factory.mktemp("served")):
         made = Desk(["demo"], loading=LoadSettings(threads=1, parallel=4))
         made.start()
-        asyncio.run(made.tokenize("demo", "once the models are loaded"))
+        asyncio.run(made.texts.tokenize("demo", "once the models are loaded"))
         yield made
         made.close()
 

@@ -136,7 +136,7 @@ async def test_greedy_replies_under_load_are_those_alone(demo_f32: tuple[Path, P
         scores = [desk.score(ScoreRequest("demo", tokens, 1, 2)) for _ in range(4)]
         works: list[Awaitable[Any]] = [reply_to(desk, model, prompt, max_tokens=40) for prompt, model in asked]
         found = await asyncio.gather(*works[: count // 2], *scores, *works[count // 2 :])
-        assert desk.idle and desk.waiting == 0
+        assert desk.status.idle and desk.status.waiting == 0
     scored = found[count // 2 : count // 2 + 4]
     replies = found[: count // 2] + found[count // 2 + 4 :]
     assert [reply.text for reply in replies] == alone
@@ -183,11 +183,11 @@ async def test_what_can_be_checked_is_refused_on_entering(kin: tuple[Path, Path]
         with pytest.raises(UsageError, match=r"start is 4: .* the number of tokens, 3"):
             await desk.score(ScoreRequest("kin", [1, 2, 3], 4))
         with pytest.raises(UsageError, match="tokens: the model has the tokens 0 to"):
-            await desk.detokenize("kin", [10**7])
+            await desk.texts.detokenize("kin", [10**7])
         with pytest.raises(FitError, match="600 tokens do not fit into a context of 512"):
             await desk.score(ScoreRequest("kin", [5] * 600, 1))
         assert (await desk.score(ScoreRequest("kin", [1, 2, 3], 3))).tokens == ()
-        assert desk.idle
+        assert desk.status.idle
 
 
 async def test_oldest_turns_are_left_out_only_if_that_is_wanted(kin: tuple[Path, Path]) -> None:
@@ -242,7 +242,7 @@ async def test_who_goes_away_stops_only_the_own_work(
         await orders(2)  # also while an evaluation is held
         go.set()
         assert [(await one).text for one in going] == [alone] * 2
-        await until(lambda: desk.idle)
+        await until(lambda: desk.status.idle)
     assert ("cancelled", "kin") in seen.all
     assert not seen.of("failed")
 
@@ -264,13 +264,13 @@ async def test_who_goes_away_while_a_template_is_rendered(
     monkeypatch.setattr(desks, "ENTER_S", 0.01)
     async with opened(entry("kin", kin)) as desk:
         going = asyncio.create_task(reply_to(desk, "kin", PROMPTS[0], max_tokens=400, ignore_eos=True))
-        await until(lambda: desk.slots()[0].phase != "idle")
+        await until(lambda: desk.status.slots()[0].phase != "idle")
         async with desk.replies(ReplyRequest("kin", "endless")):  # entered, though it is not prepared yet
             await until(rendering.is_set)
             other = asyncio.create_task(reply_to(desk, "kin", "Hello", max_tokens=4))
             await going  # what is in progress goes on meanwhile
         assert (await other).finish_reason in ("stop", "length")
-        await until(lambda: desk.idle)
+        await until(lambda: desk.status.idle)
 
 
 async def test_a_full_queue_refuses(kin: tuple[Path, Path], gate: tuple[threading.Event, threading.Event]) -> None:
@@ -281,7 +281,7 @@ async def test_a_full_queue_refuses(kin: tuple[Path, Path], gate: tuple[threadin
         with pytest.raises(OverloadedError, match="5 requests are in progress or wait") as caught:
             await reply_to(desk, "kin", PROMPTS[0])
         assert caught.value.retry_after >= 1
-        assert await desk.tokenize("kin", "word")  # takes no place
+        assert await desk.texts.tokenize("kin", "word")  # takes no place
         go.set()
         await asyncio.gather(*tasks)
         assert await reply_to(desk, "kin", PROMPTS[0], max_tokens=2)
@@ -298,7 +298,7 @@ async def test_a_slow_client_delays_nobody_and_reads_all(
             alone += [event async for _, event in events]
         async with desk.replies(ReplyRequest("kin", PROMPTS[1], settings, details=1)) as events:
             await reply_to(desk, "kin", PROMPTS[2], max_tokens=20)
-            await until(lambda: desk.idle)  # complete, though nobody has read a word
+            await until(lambda: desk.status.idle)  # complete, though nobody has read a word
             late = [event async for _, event in events]
     assert len(late) < len(alone) / 4
     assert "".join(event.text for event in late if isinstance(event, Text)) == late[-1].reply.text  # type: ignore[attr-defined]
@@ -316,11 +316,11 @@ async def test_pairs_take_turns(kin: tuple[Path, Path], demo_f32: tuple[Path, Pa
             name for pair in ("kin", "demo") for name in (pair, f"{pair}:base", f"{pair}:draft")
         ]
         works = [reply_to(desk, ("kin", "demo:base", "demo")[i % 3], PROMPTS[0], max_tokens=8) for i in range(9)]
-        await asyncio.gather(*works, desk.tokenize("demo", "word"), desk.prompts("kin", "Hello"))
+        await asyncio.gather(*works, desk.texts.tokenize("demo", "word"), desk.texts.prompts("kin", "Hello"))
         loaded = [model.id for model in desk.models() if model.loaded]
         assert loaded in (["kin", "kin:base", "kin:draft"], ["demo", "demo:base", "demo:draft"])
         assert all((model.n_ctx is not None) == model.loaded for model in desk.models())
-        assert desk.state == "ready"
+        assert desk.status.state == "ready"
     turns = seen.of("loaded", "unloaded")
     assert [kind for kind, _ in turns] == ["loaded", "unloaded"] * (len(turns) // 2)
     assert len(turns) <= 6
@@ -332,14 +332,14 @@ async def test_requests_for_two_pairs_at_the_same_time(kin: tuple[Path, Path], d
         for _ in range(3):
             for first, second in (("kin", "demo"), ("demo", "kin")):
                 works = [reply_to(desk, name, PROMPTS[0], max_tokens=3) for name in (first, second, first)]
-                await asyncio.gather(*works, desk.tokenize(second, "x"))
-                await until(lambda: desk.idle)
+                await asyncio.gather(*works, desk.texts.tokenize(second, "x"))
+                await until(lambda: desk.status.idle)
 
 
 async def test_another_configuration_for_a_request_that_has_just_come(kin: tuple[Path, Path]) -> None:
     async with opened(entry("kin", kin)) as desk:
         for ctx in (256, 512, 256, 512):
-            await desk.tokenize("kin", "x")
+            await desk.texts.tokenize("kin", "x")
             going = asyncio.create_task(reply_to(desk, "kin", PROMPTS[0], max_tokens=3))
             await asyncio.sleep(0)
             desk.reload([entry("kin", kin)], PLAIN, replace(LOADING, ctx=ctx))
@@ -375,7 +375,7 @@ async def test_models_are_freed_after_a_while_without_work(kin: tuple[Path, Path
         for _ in range(2):
             await reply_to(desk, "kin", PROMPTS[0], max_tokens=3)
             await until(lambda: not any(model.loaded for model in desk.models()))
-        assert desk.state == "ready"
+        assert desk.status.state == "ready"
     turns = [kind for kind, _ in seen.of("loaded", "unloaded")]
     assert turns[:4] == ["loaded", "unloaded"] * 2
 
@@ -391,9 +391,9 @@ async def test_a_pair_that_cannot_be_loaded(
             with pytest.raises(UnavailableError, match="the models of broken cannot be loaded; the server's log") as e:
                 await ask()
             assert str(tmp_path) not in str(e.value)
-        assert str(broken) in str(desk.failure)
+        assert str(broken) in str(desk.status.failure)
         await reply_to(desk, "kin", PROMPTS[0], max_tokens=3)  # the others are still served
-        assert desk.state == "ready"
+        assert desk.status.state == "ready"
         with pytest.raises(UnavailableError):
             await reply_to(desk, "broken", "x")
         assert [model.id for model in desk.models() if model.loaded] == ["kin", "kin:base", "kin:draft"]  # as before
@@ -407,8 +407,8 @@ async def test_the_first_pair_that_cannot_be_loaded(kin: tuple[Path, Path], tmp_
     broken.write_bytes(b"GGUF" + bytes(100))
     async with opened(entry("broken", (broken, kin[1]))) as desk:
         with pytest.raises(UnavailableError):
-            await desk.tokenize("broken", "x")
-        assert desk.state == "failed"
+            await desk.texts.tokenize("broken", "x")
+        assert desk.status.state == "failed"
 
 
 async def test_another_configuration(kin: tuple[Path, Path], demo_f32: tuple[Path, Path]) -> None:
@@ -442,9 +442,9 @@ async def test_the_end(kin: tuple[Path, Path], gate: tuple[threading.Event, thre
         tasks.append(asyncio.create_task(desk.score(ScoreRequest("kin", [1, 2], 1))))  # type: ignore[arg-type]
         await until(came.is_set)
         desk.refuse()
-        assert desk.state == "ending" and not desk.idle
+        assert desk.status.state == "ending" and not desk.status.idle
         with pytest.raises(UnavailableError, match="about to end"):
-            await desk.tokenize("kin", "x")
+            await desk.texts.tokenize("kin", "x")
         await asyncio.to_thread(desk.close)
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, UnavailableError) for result in results)
@@ -474,7 +474,7 @@ async def test_what_an_observer_receives(kin: tuple[Path, Path]) -> None:
     seen = Seen()
     async with opened(entry("kin", kin), seen=seen) as desk:
         await reply_to(desk, "kin:base", PROMPTS[0], max_tokens=10, ignore_eos=True)
-        tokens = await desk.tokenize("kin", "word after word", bos=True)
+        tokens = await desk.texts.tokenize("kin", "word after word", bos=True)
         await desk.score(ScoreRequest("kin", tokens, 2))
         again = await desk.score(ScoreRequest("kin", tokens, len(tokens) - 1))
     kinds = [one[0] for one in seen.all if one[0] not in ("loaded", "unloaded")]
@@ -485,11 +485,11 @@ async def test_what_an_observer_receives(kin: tuple[Path, Path]) -> None:
 async def test_slots(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decode, both, go = Context._decode, threading.Event(), threading.Event()
     async with opened(entry("kin", kin), loading=replace(LOADING, parallel=2)) as desk:
-        await desk.tokenize("kin", "x")
-        assert [slot.phase for slot in desk.slots()] == ["idle", "idle"]
+        await desk.texts.tokenize("kin", "x")
+        assert [slot.phase for slot in desk.status.slots()] == ["idle", "idle"]
 
         def held(self: Context, parts: Any) -> None:
-            if all(slot.reply_tokens for slot in desk.slots()):
+            if all(slot.reply_tokens for slot in desk.status.slots()):
                 both.set()
                 while not go.wait(0.002):
                     self._cancellation.check()
@@ -499,27 +499,27 @@ async def test_slots(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) ->
         settings = {"mode": "base", "max_tokens": 400, "ignore_eos": True}
         tasks = [asyncio.create_task(reply_to(desk, "kin", "Hello there", **settings)) for _ in range(3)]
         await until(both.is_set)
-        assert {(slot.phase, slot.model, slot.n_ctx) for slot in desk.slots()} == {("continue", "kin", 512)}
-        assert all(slot.prompt_tokens for slot in desk.slots())
-        await until(lambda: desk.waiting == 1)
+        assert {(slot.phase, slot.model, slot.n_ctx) for slot in desk.status.slots()} == {("continue", "kin", 512)}
+        assert all(slot.prompt_tokens for slot in desk.status.slots())
+        await until(lambda: desk.status.waiting == 1)
         go.set()
         for task in tasks:
             task.cancel()
-        await until(lambda: desk.idle)
+        await until(lambda: desk.status.idle)
 
 
 async def test_tokens_and_prompts(demo_f32: tuple[Path, Path]) -> None:
     async with opened(entry("demo", demo_f32)) as desk:
-        plain = await desk.tokenize("demo", "Zwölf größere Hühner 🐔")
-        assert (await desk.detokenize("demo", plain)).decode() == "Zwölf größere Hühner 🐔"
-        first, *rest = await desk.tokenize("demo", "Hello", bos=True)
-        assert rest == await desk.tokenize("demo", "Hello") and first not in rest
-        prompts = await desk.prompts("demo", "Grüße 🐔")
+        plain = await desk.texts.tokenize("demo", "Zwölf größere Hühner 🐔")
+        assert (await desk.texts.detokenize("demo", plain)).decode() == "Zwölf größere Hühner 🐔"
+        first, *rest = await desk.texts.tokenize("demo", "Hello", bos=True)
+        assert rest == await desk.texts.tokenize("demo", "Hello") and first not in rest
+        prompts = await desk.texts.prompts("demo", "Grüße 🐔")
         assert "Grüße 🐔" in prompts["draft"] and "[User]\nGrüße 🐔" in prompts["base"]
-        assert set(await desk.prompts("demo:base", "x")) == {"base"}
+        assert set(await desk.texts.prompts("demo:base", "x")) == {"base"}
         control = "<|im_start|>"
-        assert len(await desk.tokenize("demo:draft", control, special=True)) == 1
-        assert len(await desk.tokenize("demo:draft", control)) > 1
+        assert len(await desk.texts.tokenize("demo:draft", control, special=True)) == 1
+        assert len(await desk.texts.tokenize("demo:draft", control)) > 1
 
 
 def test_wrong_pairs_are_refused_before_anything_is_loaded(kin: tuple[Path, Path]) -> None:

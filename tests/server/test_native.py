@@ -60,7 +60,7 @@ def test_slots(scripted: Serve) -> None:
     assert (busy["phase"], busy["is_processing"], busy["reply_tokens"]) == ("continue", True, 2)
     assert (idle["phase"], idle["is_processing"]) == ("idle", False)
     assert httpx.get(f"{url}/slots?fail_on_no_slot=1").status_code == 200
-    only = service.slots()[:1]
+    only = service.status.slots()[:1]
     service.slots = lambda: only  # type: ignore[method-assign]
     assert httpx.get(f"{url}/slots?fail_on_no_slot=1").status_code == 503
     assert httpx.get(f"{url}/slots").status_code == 200

@@ -98,7 +98,7 @@ class _Answering:
 
     async def _first_usage(self) -> dict[str, int]:
         """The usage at the beginning, when nothing is known of the cache yet; without tokens if counting takes long."""
-        counting = self._service.count_tokens(self._request.model, self._request.prompt)  # type: ignore[arg-type]
+        counting = self._service.texts.count_tokens(self._request.model, self._request.prompt)  # type: ignore[arg-type]
         try:
             counts = await asyncio.wait_for(counting, COUNT_S)
         except TimeoutError:
@@ -175,7 +175,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/messages/count_tokens")
     async def count_tokens(body: CountBody, request: Request) -> Response:
         """Count the tokens of a conversation, as the model that continues reads it."""
-        counting = service.count_tokens(model_named(service, body.model), checked(body.conversation()))
+        counting = service.texts.count_tokens(model_named(service, body.model), checked(body.conversation()))
         counts = await while_connected(request, counting)
         return JSONResponse({"input_tokens": counts.get("base", counts.get("draft", 0))})
 

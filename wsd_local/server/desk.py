@@ -11,16 +11,17 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from wsd_local.errors import UsageError, WsdError
+from wsd_local.errors import UsageError
 from wsd_local.events import Event, Source
 from wsd_local.library.catalog import PairEntry
-from wsd_local.prompts.messages import Prompt, conversation
+from wsd_local.prompts.messages import conversation
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.pair import Pair
-from wsd_local.runtime.prepare import prompts_of
 from wsd_local.runtime.scoring import Scoring
+from wsd_local.server.desk_status import DeskStatus
+from wsd_local.server.desk_texts import DeskTexts, Stopped
 from wsd_local.server.engine import ENDING, EngineRoom
 from wsd_local.server.observing import Nobody, Observer
 from wsd_local.server.orders import CallOrder, Order, ReplyOrder, ScoreOrder
@@ -33,16 +34,11 @@ from wsd_local.server.service import (
     ScoreRequest,
     Scores,
     ServedModel,
-    Slot,
-    State,
     UnavailableError,
 )
 from wsd_local.settings import LoadSettings, ReplySettings, changed
 
 T = TypeVar("T")
-
-Stopped = Callable[[], bool]
-"""Whether to stop."""
 
 QUEUE = 128
 """Requests that may wait, if nothing else is said."""
@@ -84,7 +80,8 @@ class Desk:
         self._observer = observer or Nobody()
         self._room = EngineRoom(serving, self._observer, keep_alive)
         self._queue = queue
-        self._refusing = False
+        self.status = DeskStatus(self._room)
+        self.texts = DeskTexts(self._call, self._room)
 
     def start(self) -> None:
         """Start the threads, and the loading of the first pair, without waiting."""
@@ -92,11 +89,11 @@ class Desk:
 
     def refuse(self) -> None:
         """Accept no more requests; those in progress go on."""
-        self._refusing = True
+        self.status.refusing = True
 
     def close(self) -> None:
         """Stop what is in progress, and free the models."""
-        self._refusing = True
+        self.status.refusing = True
         self._room.close()
 
     def reload(
@@ -110,26 +107,6 @@ class Desk:
         self._room.reload(Serving.of(pairs, reply or ReplySettings(), loading or LoadSettings()))
 
     @property
-    def state(self) -> State:
-        """Whether models are loaded for the first time, requests are answered, loading failed, or all ends."""
-        return "ending" if self._refusing else self._room.state
-
-    @property
-    def progress(self) -> Mapping[str, Any]:
-        """While models are loaded: `pair`, `role` of the model, and the loaded `fraction`."""
-        return self._room.progress
-
-    @property
-    def failure(self) -> WsdError | None:
-        """Why a pair could not be loaded, in full; what clients read names no files."""
-        return self._room.failure
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is in progress or waits."""
-        return not self._room.outstanding
-
-    @property
     def defaults(self) -> ReplySettings:
         """See `Service`."""
         return self._room.serving.reply
@@ -138,16 +115,6 @@ class Desk:
     def loading_settings(self) -> LoadSettings:
         """How models are loaded."""
         return self._room.serving.loading
-
-    def slots(self) -> list[Slot]:
-        """What each place for a request in progress does."""
-        return self._room.slots()
-
-    @property
-    def waiting(self) -> int:
-        """Requests that are not over and not in progress."""
-        in_progress = sum(slot.phase != "idle" for slot in self.slots())
-        return max(0, sum(order.counts for order in self._room.outstanding) - in_progress)
 
     # -- the service -----------------------------------------------------------------------------------------------
 
@@ -220,59 +187,6 @@ class Desk:
         """See `Service`."""
         return self._room.freed_after
 
-    async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
-        """See `Service`."""
-
-        def ask(pair: Pair, role: Source, stopped: Stopped) -> list[int]:
-            vocabulary = pair.models.model(role)
-            tokens = vocabulary.tokenize_text(text, special=special)
-            return [vocabulary.bos, *tokens] if bos and vocabulary.bos is not None else tokens
-
-        return await self._call(model, ask)
-
-    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
-        """See `Service`."""
-
-        def ask(pair: Pair, role: Source, stopped: Stopped) -> bytes:
-            vocabulary = pair.models.model(role)
-            if not all(0 <= token < vocabulary.n_vocab for token in tokens):
-                raise UsageError(f"tokens: the model has the tokens 0 to {vocabulary.n_vocab - 1}, and no others")
-            return b"".join(map(vocabulary.piece, tokens))
-
-        return await self._call(model, ask)
-
-    async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
-        """See `Service`."""
-        given = conversation(messages)
-        mode = self._room.serving.find(model)[1]
-
-        def ask(pair: Pair, role: Source, stopped: Stopped) -> Mapping[Source, str]:
-            found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}), stopped)
-            return {role: pair.models.model(role).spelled_out(found.tokens(role)) for role in found.prompts}
-
-        return await self._call(model, ask)
-
-    async def special_tokens(self, model: str) -> Mapping[str, str]:
-        """See `Service`."""
-
-        def ask(pair: Pair, role: Source, stopped: Stopped) -> Mapping[str, str]:
-            vocabulary = pair.models.model(role)
-            names = ["eos"] if vocabulary.bos is None else ["bos", "eos"]
-            return {name: spelled for name in names if (spelled := vocabulary.special_spelling(name))}
-
-        return await self._call(model, ask)
-
-    async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
-        """See `Service`."""
-        given = conversation(messages)
-        mode = self._room.serving.find(model)[1]
-
-        def ask(pair: Pair, role: Source, stopped: Stopped) -> Mapping[Source, int]:
-            found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}), stopped)
-            return {role: len(prompt.tokens) for role, prompt in found.prompts.items()}
-
-        return await self._call(model, ask)
-
     # -- parts -----------------------------------------------------------------------------------------------------
 
     async def _call(self, model: str, ask: Callable[[Pair, Source, Stopped], T]) -> T:
@@ -293,7 +207,7 @@ class Desk:
             UnavailableError: the server is about to end, or models cannot be loaded.
             OverloadedError: too many wait.
         """
-        if self._refusing:
+        if self.status.refusing:
             raise UnavailableError(ENDING)
         if order.counts:
             outstanding = sum(other.counts for other in self._room.outstanding)

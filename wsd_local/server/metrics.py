@@ -171,12 +171,12 @@ class _Now(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The figures."""
-        slots = self._service.slots()
+        slots = self._service.status.slots()
         busy = sum(slot.phase != "idle" for slot in slots)
-        yield GaugeMetricFamily("wsd_queue_requests", "Requests that wait.", self._service.waiting)
+        yield GaugeMetricFamily("wsd_queue_requests", "Requests that wait.", self._service.status.waiting)
         yield GaugeMetricFamily("wsd_slots", "Places for requests in progress.", len(slots))
         yield GaugeMetricFamily("wsd_slots_busy", "Places with a request in progress.", busy)
-        yield GaugeMetricFamily("wsd_ready", "1 when requests are answered.", self._service.state == "ready")
+        yield GaugeMetricFamily("wsd_ready", "1 when requests are answered.", self._service.status.state == "ready")
         yield GaugeMetricFamily("wsd_start_time_seconds", "When the server began, in seconds since 1970.", self._begun)
         models = GaugeMetricFamily("wsd_model_loaded", "1 for a model in memory.", labels=["model"])
         for model in self._service.models():

@@ -128,12 +128,12 @@ def _add_state(made: APIRouter, service: Service, metrics: Metrics) -> None:
     @made.get("/health", responses={503: {"description": "Models are being loaded, or the server ends."}})
     async def health() -> JSONResponse:
         """Whether requests are answered: 200, or 503 while models are loaded or the server ends."""
-        if service.state == "ready":
+        if service.status.state == "ready":
             return JSONResponse({"status": "ok"})
         messages = {"loading": "the models are being loaded", "ending": "the server is about to end"}
-        message = messages.get(service.state, "the models could not be loaded; the server's log says why")
+        message = messages.get(service.status.state, "the models could not be loaded; the server's log says why")
         error = {"message": message, "type": "unavailable_error", "code": 503}
-        answer = {"status": service.state, "progress": dict(service.progress), "error": error}
+        answer = {"status": service.status.state, "progress": dict(service.status.progress), "error": error}
         return JSONResponse(answer, 503, headers={"Retry-After": "1"})
 
     @made.get("/props")
@@ -144,7 +144,7 @@ def _add_state(made: APIRouter, service: Service, metrics: Metrics) -> None:
         n_ctx = next((model.n_ctx for model in models if model.loaded), None)
         return {
             "default_generation_settings": {"n_ctx": n_ctx, "params": asdict(settings)},
-            "total_slots": len(service.slots()),
+            "total_slots": len(service.status.slots()),
             "model_alias": models[0].id,
             "models": [_described(model) for model in models],
             "modalities": {"vision": False, "audio": False},
@@ -154,7 +154,7 @@ def _add_state(made: APIRouter, service: Service, metrics: Metrics) -> None:
     @made.get("/slots")
     async def slots(fail_on_no_slot: Literal["0", "1", ""] = "") -> list[dict[str, Any]]:
         """What each place for a request in progress does; with `fail_on_no_slot=1` 503 where none is free."""
-        found = service.slots()
+        found = service.status.slots()
         if fail_on_no_slot == "1" and all(slot.phase != "idle" for slot in found):
             raise ApiError(503, "no slot is free", code="unavailable")
         return [{**asdict(slot), "is_processing": slot.phase != "idle"} for slot in found]
@@ -176,16 +176,16 @@ def _add_tokens(made: APIRouter, service: Service) -> None:
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
         """The tokens of a text."""
         model = model_named(service, body.model)
-        tokens = await service.tokenize(model, body.text, special=body.parse_special, bos=body.bos)
+        tokens = await service.texts.tokenize(model, body.text, special=body.parse_special, bos=body.bos)
         if not body.with_pieces:
             return {"tokens": tokens, "count": len(tokens), "max_model_len": _n_ctx(service, model)}
-        pieces = [await service.detokenize(model, [token]) for token in tokens]
+        pieces = [await service.texts.detokenize(model, [token]) for token in tokens]
         return {"tokens": [{"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]}
 
     @made.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:
         """The text of tokens; bytes that are no characters become U+FFFD."""
-        text = await service.detokenize(model_named(service, body.model), body.tokens)
+        text = await service.texts.detokenize(model_named(service, body.model), body.tokens)
         content = text.decode("utf-8", "replace")
         return {"content": content, "prompt": content}
 
@@ -193,7 +193,7 @@ def _add_tokens(made: APIRouter, service: Service) -> None:
     async def tokenizer_info(model: str = "") -> dict[str, Any]:
         """What vLLM's clients ask about a tokenizer: its first and last token, null where there is none."""
         name = model_named(service, model)
-        spelled = await service.special_tokens(name)
+        spelled = await service.texts.special_tokens(name)
         return {
             "tokenizer_class": "GGUF",
             "bos_token": spelled.get("bos"),
@@ -205,7 +205,7 @@ def _add_tokens(made: APIRouter, service: Service) -> None:
     @made.post("/apply-template")
     async def template(body: TemplateBody) -> dict[str, Any]:
         """What the models would read of a conversation; `prompt` is what the model that continues reads."""
-        prompts = await service.prompts(model_named(service, body.model), body.messages)
+        prompts = await service.texts.prompts(model_named(service, body.model), body.messages)
         return {"prompt": prompts.get("base", prompts.get("draft", "")), "prompts": dict(prompts)}
 
 
@@ -226,7 +226,7 @@ def _piece(piece: bytes) -> str | list[int]:
 
 async def _scores(service: Service, model: str, texts: list[ScoredText]) -> dict[str, Any]:
     """The answer of `/v1/score`: no more at once than there are slots, so that they do not fill the queue."""
-    places = asyncio.Semaphore(max(1, len(service.slots())))
+    places = asyncio.Semaphore(max(1, len(service.status.slots())))
 
     async def one(number: int) -> tuple[int, Scores]:
         request = await _score_request(service, model, texts[number], number)
@@ -263,8 +263,8 @@ async def _score_request(service: Service, model: str, text: ScoredText, number:
                 400, f"{where} is {text.start}: there are {len(text.tokens)} tokens, none would be scored", param=where
             )
         return ScoreRequest(model, text.tokens, text.start, text.top)
-    before = await service.tokenize(model, text.prompt or "", bos=True)
-    after = await service.tokenize(model, text.continuation or "")
+    before = await service.texts.tokenize(model, text.prompt or "", bos=True)
+    after = await service.texts.tokenize(model, text.continuation or "")
     return ScoreRequest(model, [*before, *after], len(before), text.top)
 
 

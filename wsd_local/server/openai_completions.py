@@ -145,7 +145,7 @@ class _Completions:
             return _Echo(text, tokens=len(tokens))
         added, entries = await self._added(prompt, tokens), CompletionLogprobs(top)
         if added < len(tokens):
-            entries.add(await self._service.detokenize(self._model, [tokens[added]]), None)
+            entries.add(await self._service.texts.detokenize(self._model, [tokens[added]]), None)
         if len(tokens) < 2:
             return _Echo(text, entries, len(tokens))
         scores = await self._service.score(ScoreRequest(self._model, tokens, 1, top))
@@ -156,18 +156,18 @@ class _Completions:
     async def _text(self, prompt: RawPrompt) -> str:
         if prompt.text is not None:
             return prompt.text
-        return (await self._service.detokenize(self._model, prompt.tokens or ())).decode(errors="replace")
+        return (await self._service.texts.detokenize(self._model, prompt.tokens or ())).decode(errors="replace")
 
     async def _tokens(self, prompt: RawPrompt) -> Sequence[int]:
         if prompt.tokens is not None:
             return prompt.tokens
-        return await self._service.tokenize(self._model, prompt.text or "", bos=True)
+        return await self._service.texts.tokenize(self._model, prompt.text or "", bos=True)
 
     async def _added(self, prompt: RawPrompt, tokens: Sequence[int]) -> int:
         """Tokens before a text that are not part of it: the vocabulary's first token, where it wants one."""
         if prompt.tokens is not None:
             return 0
-        return len(tokens) - len(await self._service.tokenize(self._model, prompt.text or ""))
+        return len(tokens) - len(await self._service.texts.tokenize(self._model, prompt.text or ""))
 
     # -- whole answers --------------------------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ def _add_replies(made: APIRouter, service: Service, replies: Replies) -> None:
             | {"names": dict(model.names)}
             for model in service.models()
         ]
-        loading = {"state": service.state, "progress": dict(service.progress)}
+        loading = {"state": service.status.state, "progress": dict(service.status.progress)}
         return {"version": __version__, "models": known, "settings": asdict(service.defaults), **loading}
 
     @made.post("/replies")

@@ -137,16 +137,16 @@ class _Running:
             WsdError: it could not be loaded; the server ends.
         """
         try:
-            while self._desk.state == "loading":
-                if progress := self._desk.progress:
+            while self._desk.status.state == "loading":
+                if progress := self._desk.status.progress:
                     self._hooks.loading(progress["pair"], progress["role"], progress["fraction"])
                 await asyncio.sleep(_LOOK_S)
-            if self._desk.state == "failed":
-                raise self._desk.failure or WsdError("the models could not be loaded")
+            if self._desk.status.state == "failed":
+                raise self._desk.status.failure or WsdError("the models could not be loaded")
         except WsdError:
             self._server.should_exit = True
             raise
-        if self._desk.state == "ready":
+        if self._desk.status.state == "ready":
             self._hooks.ready()
 
     def _end(self) -> None:

@@ -137,8 +137,8 @@ class Slot:
     seconds: float = 0.0
 
 
-class Service(Protocol):
-    """Answers requests over the served pairs."""
+class Status(Protocol):
+    """What a service is doing."""
 
     @property
     def state(self) -> State:
@@ -157,6 +157,51 @@ class Service(Protocol):
 
     def slots(self) -> Sequence[Slot]:
         """What each place for a request in progress does."""
+        ...
+
+
+class Texts(Protocol):
+    """Texts as models read them: tokens and prompts. Nothing is evaluated."""
+
+    async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
+        """Tokens of a text.
+
+        Args:
+            model: as clients name it.
+            text: what to tokenise.
+            special: whether what is spelled like a control token becomes one.
+            bos: whether the model's first token precedes them, if its vocabulary wants one.
+        """
+        ...
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
+        """The bytes that tokens stand for."""
+        ...
+
+    async def special_tokens(self, model: str) -> Mapping[str, str]:
+        """How a model spells the tokens `bos` and `eos`; without those that it does not use."""
+        ...
+
+    async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
+        """How many tokens each model of a pair would read of a conversation, also of one that does not fit."""
+        ...
+
+    async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
+        """What each model of a pair would read of a conversation, as text."""
+        ...
+
+
+class Service(Protocol):
+    """Answers requests over the served pairs."""
+
+    @property
+    def status(self) -> Status:
+        """What the service is doing."""
+        ...
+
+    @property
+    def texts(self) -> Texts:
+        """What needs no evaluation: tokens of texts, and prompts."""
         ...
 
     @property
@@ -202,31 +247,4 @@ class Service(Protocol):
     @property
     def freed_after(self) -> float | None:
         """Seconds until the loaded pair is freed if no request comes; None: it stays, or none is loaded."""
-        ...
-
-    async def tokenize(self, model: str, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
-        """Tokens of a text.
-
-        Args:
-            model: as clients name it.
-            text: what to tokenise.
-            special: whether what is spelled like a control token becomes one.
-            bos: whether the model's first token precedes them, if its vocabulary wants one.
-        """
-        ...
-
-    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
-        """The bytes that tokens stand for."""
-        ...
-
-    async def special_tokens(self, model: str) -> Mapping[str, str]:
-        """How a model spells the tokens `bos` and `eos`; without those that it does not use."""
-        ...
-
-    async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
-        """How many tokens each model of a pair would read of a conversation, also of one that does not fit."""
-        ...
-
-    async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
-        """What each model of a pair would read of a conversation, as text."""
         ...
