@@ -16,6 +16,7 @@ from typing import Any
 from wsd_local.core.alignment import Vocabulary, common_prefix
 from wsd_local.core.contexts import Question
 from wsd_local.core.decoding import Decoding
+from wsd_local.core.draft import DraftOptions
 from wsd_local.core.limits import Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
@@ -141,7 +142,13 @@ def machine(
     limits: Limits | None = None,
 ) -> Decoding:
     """A machine over a toy vocabulary, with the base's stop strings."""
-    return Decoding(vocabulary, prompt, Window(window, threshold), limits or bounds(stops=STOPS), verbatim=verbatim)
+    return Decoding(
+        vocabulary,
+        prompt,
+        Window(window, threshold),
+        limits or bounds(stops=STOPS),
+        options=DraftOptions(verbatim=verbatim),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from scripted import STOPS, Fickle, Pair, Splitting, Words, bounds, machine, pla
 
 from wsd_local.core.alignment import TokenisedPrompt
 from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.draft import DraftOptions
 from wsd_local.core.limits import Limits
 from wsd_local.core.rules import Window
+from wsd_local.core.written import reply_tokens
 from wsd_local.events import Switched, Text
 
 PROMPT = "\n\n[User]\nhi\n\n[Assistant]\n"
@@ -45,7 +47,7 @@ def test_stream_equals_the_whole_text(
     run = machine(CALM, PROMPT, window=window, threshold=threshold, limits=limits)
     events = list(pair.drive(run))
     expected = plain_answer(CALM, PROMPT, draft, pair, window, threshold, max_tokens)
-    tokens = run.tokens()
+    tokens = reply_tokens(run)
     assert [token.id for token in tokens][: run.kept_tokens] == expected.kept
     assert (run.switch_index, run.switch_reason, run.finish_reason) == (
         expected.index,
@@ -117,7 +119,7 @@ def test_a_block_of_thinking_is_never_part_of_the_opening(
     plain = machine(CALM, PROMPT, window=3, threshold=threshold, limits=limits)
     list(Pair(split_at(draft.encode(), cuts), list(b"!")).drive(plain))
     assert (shown, thinking.switch_index) == (plain.text, plain.switch_index)
-    assert (thinking.tokens(), thinking.switch_reason) == (plain.tokens(), plain.switch_reason)
+    assert (reply_tokens(thinking), thinking.switch_reason) == (reply_tokens(plain), plain.switch_reason)
 
 
 @pytest.mark.parametrize("draft_ends", [True, False])
@@ -165,9 +167,9 @@ def test_tokens_that_change_after_the_hold_back_never_retract_text(
         shown += event.text if isinstance(event, Text) else ""
         assert run.text.startswith(shown)
     assert run.phase is Phase.DONE
-    assert shown == run.text == "".join(token.text for token in run.tokens())
+    assert shown == run.text == "".join(token.text for token in reply_tokens(run))
     expected = plain_answer(words, PROMPT, draft, pair, window, threshold, 2048)
-    kept = [token.id for token in run.tokens()][: run.kept_tokens]
+    kept = [token.id for token in reply_tokens(run)][: run.kept_tokens]
     whole = words.tokenize(PROMPT + draft.strip())[run.prompt_length :]
     if not run.counts.moved_switches and kept == whole[: len(kept)]:
         assert (kept, run.switch_index, run.text) == (expected.kept, expected.index, expected.text)
@@ -288,7 +290,7 @@ def test_a_merge_across_prompt_and_draft_counts_from_the_prompts_own_tokens() ->
     list(Pair([b"the fox is"], list(b"!"), logprob=lambda tokens: UNSURE).drive(run))
     assert run.prompt_length == len(vocabulary.tokenize(PROMPT))
     assert run.text == "the fox is!"
-    assert "".join(token.text for token in run.tokens()) == run.text
+    assert "".join(token.text for token in reply_tokens(run)) == run.text
 
 
 @pytest.mark.parametrize("limits", [bounds(fixed=1), bounds(check_chunk=1)])
@@ -297,14 +299,14 @@ def test_a_first_token_that_is_all_prompt_is_kept_all_the_same(limits: Limits) -
     run = machine(Splitting(), "ab", window=1, threshold=0.0, limits=limits)
     list(Pair([b"cde fgh ijk"], list(b"!")).drive(run))
     assert run.kept_tokens == 1
-    assert "".join(token.text for token in run.tokens()) == run.text
+    assert "".join(token.text for token in reply_tokens(run)) == run.text
 
 
 def test_a_border_that_moves_by_two_tokens_keeps_texts_whole() -> None:
     run = machine(Splitting(), "abc", window=1, threshold=2.0)
     list(Pair([b"d more text here"], list(b"!")).drive(run))
     assert run.text == "d more text here!"
-    assert "".join(token.text for token in run.tokens()) == run.text
+    assert "".join(token.text for token in reply_tokens(run)) == run.text
 
 
 @pytest.mark.parametrize("steps", range(1, 14))
@@ -317,7 +319,7 @@ def test_handing_over_at_any_time_keeps_text_and_tokens_together(steps: int) -> 
     run.hand_over()
     list(pair.drive(run))
     assert run.text.startswith(shown)
-    assert "".join(token.text for token in run.tokens()) == run.text
+    assert "".join(token.text for token in reply_tokens(run)) == run.text
 
 
 def test_events_that_nobody_took_wait() -> None:
@@ -351,7 +353,7 @@ def test_drafting_stops_at_its_own_limit_and_at_the_replys() -> None:
     assert (limited.switch_reason, limited.counts.drafted_tokens) == ("draft_limit", 7)
     assert limited.text == "x x x x x x x!"
     full = finished([b" x"] * 99, "!", max_tokens=5)
-    assert (full.switch_reason, full.finish_reason, len(full.tokens())) == ("length", "length", 5)
+    assert (full.switch_reason, full.finish_reason, len(reply_tokens(full))) == ("length", "length", 5)
     exhausted = finished([b" x"] * 3, "!", draft_ends=False)
     assert exhausted.switch_reason == "draft_limit"
 
@@ -426,7 +428,7 @@ def test_a_stopped_reply_goes_on_as_if_it_had_not_stopped(steps: int) -> None:
     shown = run.text
     after = list(pair.drive(run))
     assert whole.text.startswith(shown)
-    assert (run.text, run.tokens(), run.switch_index) == (whole.text, whole.tokens(), whole.switch_index)
+    assert (run.text, reply_tokens(run), run.switch_index) == (whole.text, reply_tokens(whole), whole.switch_index)
     assert "".join(event.text for event in before + after if isinstance(event, Text)) == run.text
 
 
@@ -457,22 +459,22 @@ def test_the_draft_alone_is_stripped_and_counts_its_own_tokens() -> None:
         bounds(stops=STOPS),
         writer="draft",
         drafting=False,
-        verbatim=True,
+        options=DraftOptions(verbatim=True),
     )
     list(Pair([], list(b" Paris. ")).drive(verbatim))
     assert verbatim.text == " Paris."
-    assert "".join(token.text for token in run.tokens()) == "the fox"
+    assert "".join(token.text for token in reply_tokens(run)) == "the fox"
 
 
 # -- which tokens wrote the text -----------------------------------------------------------------------------
 
 
 def ids(run: Decoding) -> list[int]:
-    return [token.id for token in run.tokens()]
+    return [token.id for token in reply_tokens(run)]
 
 
 def sources(run: Decoding) -> str:
-    return "".join(token.source[0] for token in run.tokens())
+    return "".join(token.source[0] for token in reply_tokens(run))
 
 
 def test_a_base_that_only_ends_has_written_nothing() -> None:
@@ -492,7 +494,7 @@ def test_a_token_that_wrote_the_last_characters_before_a_cut_is_its_writers() ->
     vocabulary = Words(["!\n\n[User]", "\n\n\n", "the"])
     run = machine(vocabulary, PROMPT)
     list(Pair([b"the"], vocabulary.tokenize("!\n\n[User]"), logprob=lambda tokens: UNSURE).drive(run))
-    assert (run.text, [(token.text, token.source) for token in run.tokens()]) == (
+    assert (run.text, [(token.text, token.source) for token in reply_tokens(run)]) == (
         "the!",
         [("the", "draft"), ("!", "base")],
     )
@@ -527,7 +529,7 @@ def test_the_tokens_of_a_reply_are_the_fewest_that_write_its_text(
     run = machine(CALM, PROMPT, window=3, threshold=threshold, limits=bounds(max_tokens=max_tokens, stops=STOPS))
     left = iter(range(steps))
     list(pair.drive(run, until=lambda: next(left, None) is None))
-    tokens = run.tokens()
+    tokens = reply_tokens(run)
     assert "".join(token.text for token in tokens) == run.text
     assert all(token.text for token in tokens[-1:])
     assert "".join(token.text for token in tokens if token.source == "draft") == run.draft_text

@@ -14,6 +14,7 @@ from scripted import STOPS, Pair, Words, bounds, cut, machine, split_at
 
 from wsd_local.core.loops import LoopFinder
 from wsd_local.core.text import Outlet
+from wsd_local.core.written import reply_tokens
 from wsd_local.events import Switched, Text
 
 PROMPT = "\n\n[User]\nhi\n\n[Assistant]\n"
@@ -202,7 +203,7 @@ def test_a_reply_is_that_of_the_whole_texts(
         end = "length" if len(data) - len(before) == left and reason != "stop" else "stop"
     assert (run.switch_reason, run.switch_index) == (reason, index)
     assert (run.text, run.finish_reason) == (reply, end)
-    assert shown == run.text == "".join(token.text for token in run.tokens())
+    assert shown == run.text == "".join(token.text for token in reply_tokens(run))
 
 
 @settings(max_examples=200, deadline=None)
@@ -223,7 +224,7 @@ def test_a_reply_without_a_loop_is_the_same(
         list(Pair(split_at(draft.encode(), cuts), list(follows.encode())).drive(run))
         runs.append(run)
     assume(first_loop(draft) is None and first_loop(runs[0].text) is None)
-    off, on = ((run.tokens(), run.switch_index, run.switch_reason, run.finish_reason) for run in runs)
+    off, on = ((reply_tokens(run), run.switch_index, run.switch_reason, run.finish_reason) for run in runs)
     assert on == off
 
 
@@ -253,5 +254,5 @@ def test_a_stopped_reply_goes_on_to_the_same_end(steps: int) -> None:
         left = iter(range(stop_at or 9999))
         list(pair.drive(run, until=lambda left=left: next(left, None) is None))  # type: ignore[misc]
         list(pair.drive(run))
-        texts.append((run.text, run.switch_reason, run.finish_reason, run.tokens()))
+        texts.append((run.text, run.switch_reason, run.finish_reason, reply_tokens(run)))
     assert texts[0] == texts[1]

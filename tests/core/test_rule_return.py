@@ -26,6 +26,7 @@ from wsd_local.core.relay import Relay
 from wsd_local.core.requests import NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score
 from wsd_local.core.rules_return import Return
+from wsd_local.core.written import reply_tokens
 from wsd_local.errors import UsageError
 from wsd_local.events import Event, Returned, Switched, Text
 from wsd_local.paths import demo_dir
@@ -379,7 +380,7 @@ def test_turns_tile_the_reply_and_keep_their_bounds(
     events = list(Turnwise(drafts, follows, doubts).drive(whole))
     turns = whole.turns
     assert "".join(event.text for event in events if isinstance(event, Text)) == whole.text
-    assert "".join(token.text for token in whole.tokens()) == whole.text
+    assert "".join(token.text for token in reply_tokens(whole)) == whole.text
     assert (turns[0].start, turns[-1].end) == (0, whole.reply_length) and whole.reply_length <= max_tokens
     assert all(before.end == after.start for before, after in itertools.pairwise(turns))
     assert all(before.who != after.who for before, after in itertools.pairwise(turns))
@@ -392,4 +393,4 @@ def test_turns_tile_the_reply_and_keep_their_bounds(
     list(models.drive(halves, steps))
     assert whole.text.startswith(halves.text)
     list(models.drive(halves))
-    assert (halves.tokens(), halves.turns) == (whole.tokens(), whole.turns)
+    assert (reply_tokens(halves), halves.turns) == (reply_tokens(whole), whole.turns)

@@ -28,6 +28,7 @@ from wsd_local.core.decoding import Decoding
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
 from wsd_local.core.sampling import Sampling
+from wsd_local.core.written import reply_tokens
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sampler
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.draft_format import DraftFormat
@@ -138,7 +139,7 @@ class Case:
         run = Decoding(self.model, PROMPT, Window(6, threshold), limits)
         scripted(self.context, run, pieces)
         theirs = self.oracle.reply(QUESTION, threshold=threshold, draft_text=text, max_tokens=enough)
-        ours = [token.id for token in run.tokens()]
+        ours = [token.id for token in reply_tokens(run)]
         whole = self.model.tokenize(PROMPT + text.strip())[run.prompt_length :]
         counts["replies"] += 1
         counts["early"] += run.switch_index is not None

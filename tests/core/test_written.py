@@ -10,7 +10,7 @@ from scripted import EOG, Pair, Words, bounds, split_at
 
 from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.rules import Window
-from wsd_local.core.written import Written
+from wsd_local.core.written import Written, reply_tokens
 from wsd_local.events import TokenDetails
 
 CALM = Words(["the", " the", "re", " quick", " fox", "\n\n", " ", "[User]", "é"])
@@ -44,7 +44,7 @@ def test_reported_tokens_are_those_of_the_reply(
         found += written.take()
     found += written.take()
     assert run.phase is Phase.DONE
-    expected = run.tokens()
+    expected = reply_tokens(run)
     assert [token.id for token in found] == [token.id for token in expected]
     assert [token.source for token in found] == [token.source for token in expected]
     assert all(token.piece == CALM.piece(token.id) for token in found)

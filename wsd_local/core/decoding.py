@@ -38,13 +38,13 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, common_prefix
-from wsd_local.core.draft import DraftText
+from wsd_local.core.draft import PLAIN, DraftOptions, DraftText
 from wsd_local.core.limits import Counts, Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
 from wsd_local.core.rules import Rule, Score, probability, require_threshold
 from wsd_local.core.text import Outlet
 from wsd_local.core.turns import Turn
-from wsd_local.core.written import ReplyToken, TokenWritten, reply_tokens
+from wsd_local.core.written import TokenWritten
 from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text, TurnReason
 
 
@@ -66,15 +66,18 @@ class Decoding:
         limits: lengths, stop strings, modes.
         writer: whose name the continuation carries; "draft" lets the draft model answer alone.
         drafting: False starts in the continuation.
-        verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
-        exact: the draft follows a constraint, so all that it writes counts.
+        options: which parts of what the draft writes are text.
         top: alternatives that scores of draft tokens have.
 
     Attributes:
+        prompt_length: `n0`, the number of tokens of the prompt alone.
         text: what was emitted so far; `draft_text` and `base_text` are the parts of each model.
         switch_index: the token at which the rule decided, counted after the prompt; None if it did not.
         kept_tokens: base tokens of the draft that are kept; final once the draft phase is over.
         turns: those that are over; `switch_…` and `kept_tokens` are about the first one.
+        finish_reason: what ended the reply; None until it is complete.
+        stop: the stop string that ended the reply; None until then, and if something else did.
+        strips_beginning: whether white space at the beginning of the reply is cut away.
         beyond: base tokens of the draft after the kept ones, from which the continuation may be proposed.
     """
 
@@ -87,8 +90,7 @@ class Decoding:
         *,
         writer: Source = "base",
         drafting: bool = True,
-        verbatim: bool = False,
-        exact: bool = False,
+        options: DraftOptions = PLAIN,
         top: int = 0,
     ) -> None:
         self.limits = limits
@@ -98,27 +100,29 @@ class Decoding:
         self.switch_index: int | None = None
         self.switch_confidence: float | None = None
         self.finish_reason: FinishReason | None = None
+        self.stop: str | None = None
         self.kept_tokens = 0
         self.turns: list[Turn] = []
         self.beyond: list[int] = []
         self.rule = rule
         if isinstance(prompt, str):
             prompt = TokenisedPrompt(prompt, vocabulary.tokenize(prompt))
-        self.prompt_tokens = list(prompt.tokens)
+        self.prompt_length = len(prompt.tokens)
         self._vocabulary = vocabulary
         self._top = top
         self._writer: Source = writer
-        self._draft = DraftText(vocabulary, prompt, limits, verbatim=verbatim, exact=exact)
-        self._begun_with, self._start = self.prompt_tokens, self.prompt_length
+        self._draft = DraftText(vocabulary, prompt, limits, options)
+        self._begun_with, self._start = list(prompt.tokens), self.prompt_length
         self._earlier: list[TokenWritten] = []
         self._kept, self._drafted_before, self._discarded = 0, 0, ""
         self._scores: list[Score] = []
         self._confidences: list[float | None] = []
         self._closed: SwitchReason | None = None
-        self._now = Aligned(list(self.prompt_tokens))
+        self._now = Aligned(list(prompt.tokens))
         self._settled = self._shown = 0
-        strips = writer == "draft" and not exact
-        self._outlet = Outlet(limits.stops, strip=strips, verbatim=verbatim, loops=limits.loops)
+        strips = writer == "draft" and not options.exact
+        self._outlet = Outlet(limits.stops, strip=strips, verbatim=options.verbatim, loops=limits.loops)
+        self.strips_beginning = self._outlet.strips_beginning
         self._events: deque[Event] = deque()
         self._base_scores: list[Score | None] = []
         self.text = self.draft_text = self.base_text = ""
@@ -138,11 +142,6 @@ class Decoding:
         """The events since the last call, oldest first."""
         while self._events:
             yield self._events.popleft()
-
-    @property
-    def prompt_length(self) -> int:
-        """`n0`: number of tokens of the prompt alone."""
-        return len(self.prompt_tokens)
 
     @property
     def reply_length(self) -> int:
@@ -339,6 +338,8 @@ class Decoding:
             self._end_turn(self._writer, reason, None)
         self.phase = Phase.DONE
         self.finish_reason = reason
+        drafted = self.turns and self.turns[-1].who == "draft" and self.turns[-1].reason == "stop"
+        self.stop = self._draft.stop if drafted and self._outlet.stop is None else self._outlet.stop
 
     def _emit(self, parts: list[tuple[str, str]], prob: float | None = None) -> None:
         for text, source in parts:
@@ -353,20 +354,9 @@ class Decoding:
     # -- what became of it -----------------------------------------------------------------------------------
 
     @property
-    def stop(self) -> str | None:
-        """The stop string that ended the reply, None if something else did."""
-        drafted = self.turns and self.turns[-1].who == "draft" and self.turns[-1].reason == "stop"
-        return self._draft.stop if drafted and self._outlet.stop is None else self._outlet.stop
-
-    @property
     def discarded(self) -> str:
         """Draft text that was written but not kept."""
         return self._discarded + self._now.data[self._shown :].decode(errors="replace")
-
-    def tokens(self) -> list[ReplyToken]:
-        """The reply's tokens, those that wrote its text. Their texts, joined, are the reply's text."""
-        written = [self.token(index) for index in range(self.shown_tokens)]
-        return reply_tokens(written, self.text, stripped=self.strips_beginning)
 
     def token(self, index: int) -> TokenWritten:
         """A token of the reply that is shown or written; bytes that are shared with the prompt are the first one's."""
@@ -388,13 +378,3 @@ class Decoding:
     def scored_tokens(self) -> int:
         """Tokens at the beginning of the reply of which no score is to come any more."""
         return len(self._earlier) + len(self._scores) if self.phase is Phase.DRAFT else self.reply_length
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the reply is complete."""
-        return self.phase is Phase.DONE
-
-    @property
-    def strips_beginning(self) -> bool:
-        """Whether white space at the beginning of the reply is cut away."""
-        return self._outlet.strips_beginning

@@ -13,12 +13,29 @@ the base.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, align
 from wsd_local.core.limits import Limits
 from wsd_local.core.loops import LoopFinder
 from wsd_local.core.text import find_stop, possible_stop, settled_length, utf8_decoder, without_thinking
+
+
+@dataclass(frozen=True, slots=True)
+class DraftOptions:
+    """Which parts of what the draft writes are text.
+
+    With `verbatim` it continues a text supplied by the caller, so its leading white space counts. With `exact` it
+    follows a constraint, so all that it writes counts.
+    """
+
+    verbatim: bool = False
+    exact: bool = False
+
+
+PLAIN = DraftOptions()
+"""A draft that begins an answer in free text."""
 
 
 class DraftText:
@@ -28,8 +45,7 @@ class DraftText:
         vocabulary: the base's tokenizer.
         prompt: the base's prompt, as text and tokens.
         limits: the draft ends at the first of their stop strings, or in a loop.
-        verbatim: the draft continues a text supplied by the caller, so its leading white space counts.
-        exact: the draft follows a constraint, so all that it writes counts.
+        options: which parts of what the draft writes are text.
     """
 
     def __init__(
@@ -37,16 +53,14 @@ class DraftText:
         vocabulary: Vocabulary,
         prompt: TokenisedPrompt,
         limits: Limits,
-        *,
-        verbatim: bool,
-        exact: bool,
+        options: DraftOptions,
     ) -> None:
         self.aligned = Aligned(list(prompt.tokens))
         self.settled = 0
         self._vocabulary = vocabulary
         self._prompt, self._prompt_length = prompt.text, len(prompt.tokens)
         self._stops = limits.stops
-        self._verbatim, self._exact = verbatim, exact
+        self._verbatim, self._exact = options.verbatim, options.exact
         self._decoder = utf8_decoder()
         self._raw = ""
         self._over = False

@@ -13,10 +13,11 @@ loop guard of the reply, and the text that is held back belong to the whole.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from wsd_local.core.alignment import After, Aligned, TokenisedPrompt, Vocabulary
 from wsd_local.core.decoding import Decoding, Phase
-from wsd_local.core.draft import DraftText
+from wsd_local.core.draft import PLAIN, DraftOptions, DraftText
 from wsd_local.core.limits import Limits
 from wsd_local.core.rules_return import Return
 from wsd_local.events import Returned, SwitchReason
@@ -31,8 +32,7 @@ class Relay(Decoding):
         rule: decides who writes.
         limits: lengths and stop strings; `draft_max_tokens` holds for each turn of the draft.
         plain: the base's tokens of a text alone.
-        verbatim: as for `Decoding`.
-        exact: as for `Decoding`.
+        options: as for `Decoding`.
         top: as for `Decoding`.
     """
 
@@ -44,12 +44,12 @@ class Relay(Decoding):
         limits: Limits,
         *,
         plain: Callable[[str], list[int]],
-        verbatim: bool = False,
-        exact: bool = False,
+        options: DraftOptions = PLAIN,
         top: int = 0,
     ) -> None:
-        super().__init__(vocabulary, prompt, rule, limits, verbatim=verbatim, exact=exact, top=top)
-        self._returning, self._plain, self._exact = rule, plain, exact
+        super().__init__(vocabulary, prompt, rule, limits, options=options, top=top)
+        self._returning, self._plain = rule, plain
+        self._later_options = replace(options, verbatim=True)
         self._unseen: tuple[list[int], bytes] | None = None
 
     @property
@@ -99,7 +99,7 @@ class Relay(Decoding):
         self._drafted_before = self.counts.drafted_tokens
         self._begun_with, self._start = tokens, len(tokens)
         after = After(tokens, self._plain, self._vocabulary.piece)
-        self._draft = DraftText(after, TokenisedPrompt("", tokens), self.limits, verbatim=True, exact=self._exact)
+        self._draft = DraftText(after, TokenisedPrompt("", tokens), self.limits, self._later_options)
         self._scores, self._confidences, self._base_scores = [], [], []
         self._closed, self._now, self._settled, self._shown = None, Aligned(tokens), 0, 0
         self.rule.truncate(0)

@@ -8,14 +8,14 @@ grows, at a cost that does not grow with it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from wsd_local.core.alignment import token_texts
 from wsd_local.core.rules import Score, probability
 from wsd_local.core.text import utf8_decoder
-from wsd_local.events import Source, TokenDetails
+from wsd_local.events import FinishReason, Source, TokenDetails
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,6 @@ class TokenWritten:
     window: float | None = None
 
 
-def reply_tokens(written: Sequence[TokenWritten], text: str, *, stripped: bool) -> list[ReplyToken]:
-    """The tokens that wrote `text`; their texts, joined, are that text."""
-    texts = token_texts([token.data for token in written], text, stripped=stripped)
-    probs = [None if token.score is None else probability(token.score.logprob) for token in written]
-    return [
-        ReplyToken(token.id, part, token.source, prob, token.window)
-        for token, part, prob in zip(written, texts, probs, strict=True)
-        if part is not None
-    ]
-
-
 class Writing(Protocol):
     """A reply that grows."""
 
@@ -70,8 +59,8 @@ class Writing(Protocol):
         ...
 
     @property
-    def is_done(self) -> bool:
-        """Whether it is complete."""
+    def finish_reason(self) -> FinishReason | None:
+        """What ended it; None until it is complete."""
         ...
 
     @property
@@ -82,6 +71,18 @@ class Writing(Protocol):
     def token(self, index: int) -> TokenWritten:
         """One of the tokens that are shown or written."""
         ...
+
+
+def reply_tokens(reply: Writing) -> list[ReplyToken]:
+    """The tokens that wrote the text that is out; their texts, joined, are that text."""
+    written = [reply.token(index) for index in range(reply.shown_tokens)]
+    texts = token_texts([token.data for token in written], reply.text, stripped=reply.strips_beginning)
+    probs = [None if token.score is None else probability(token.score.logprob) for token in written]
+    return [
+        ReplyToken(token.id, part, token.source, prob, token.window)
+        for token, part, prob in zip(written, texts, probs, strict=True)
+        if part is not None
+    ]
 
 
 class Written:
@@ -126,7 +127,7 @@ class Written:
                     self._waiting.clear()
                     continue
             self._add(index, part)
-        if reply.is_done and self._waiting and (rest := self._decoder.decode(b"", final=True)):
+        if reply.finish_reason is not None and self._waiting and (rest := self._decoder.decode(b"", final=True)):
             index, begin, end = self._waiting.pop()
             self._length += len(rest)
             self._waiting.append((index, begin, end + len(rest)))

@@ -15,6 +15,7 @@ from wsd_local.constraints.matching import Matcher
 from wsd_local.core.alignment import After
 from wsd_local.core.costs import Experience
 from wsd_local.core.decoding import Decoding, Phase
+from wsd_local.core.draft import DraftOptions
 from wsd_local.core.relay import Relay
 from wsd_local.core.rounds import Speculated
 from wsd_local.core.rules import require_threshold
@@ -23,7 +24,7 @@ from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculator
 from wsd_local.core.text import THINKING_MARKS
 from wsd_local.core.turns import Turn, with_open_one, within
-from wsd_local.core.written import Written
+from wsd_local.core.written import Written, reply_tokens
 from wsd_local.errors import CancelledError, UsageError
 from wsd_local.events import Event, Notice, Source
 from wsd_local.library.naming import name_of
@@ -126,37 +127,35 @@ class Run:
 
     def _job(self, watch: Stopwatch) -> Job:
         settings, models, drafts = self.settings, self._models, len(self._roles) == 2
-        constraint = settings.constraint
-        model, draft = models.model(self._writer), models.model("draft") if drafts else None
+        constraint, writer = settings.constraint, self._writer
+        model, draft = models.model(writer), models.model("draft") if drafts else None
         self._texts = {} if constraint is None else {role: self._begun(constraint, role) for role in self._roles}
         self._sampling = settings.sampling.seeded()
-        drafting = settings.draft_sampling
-        self._draft_sampling = (
-            drafting if drafting.seed is not None else replace(drafting, seed=self._sampling.seed)
-        ).seeded()
+        drafting, seed = settings.draft_sampling, self._sampling.seed
+        self._draft_sampling = (drafting if drafting.seed is not None else replace(drafting, seed=seed)).seeded()
         stops = () if settings.ignore_eos or constraint is not None else self.prepared.stops
-        prompt, details = self.prepared.prompts[self._writer], self._options.details
+        prompt, details = self.prepared.prompts[writer], self._options.details
         given = self._raw is not None and self._raw.tokens is not None
         vocabulary = After(prompt.tokens, model.tokenize_text, model.piece) if given else model
         limits = settings.limits(self._room, stops, whole_draft=models.loading.resident == "one")
         exact = constraint is not None or (self._raw is not None and not drafts)
-        rule, same = settings.make_rule(), {"verbatim": self._continues, "exact": exact}
-        top = details or 0
+        form = DraftOptions(verbatim=self._continues, exact=exact)
+        rule, top = settings.make_rule(), details or 0
         returns = isinstance(rule, Return) and rule.bound > 0
         if returns and models.loading.resident == "one":
             raise UsageError("rule return needs both models in memory: --resident one is given; leave one of them out")
         machine: Decoding
         if isinstance(rule, Return) and returns:
-            machine = Relay(vocabulary, prompt, rule, limits, plain=plain_tokens(model), top=top, **same)
+            machine = Relay(vocabulary, prompt, rule, limits, plain=plain_tokens(model), options=form, top=top)
         else:
-            machine = Decoding(vocabulary, prompt, rule, limits, writer=self._writer, drafting=drafts, top=top, **same)
+            machine = Decoding(vocabulary, prompt, rule, limits, writer=writer, drafting=drafts, options=form, top=top)
         return Job(
             machine,
-            Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, matcher=self._text(self._writer)),
+            Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, matcher=self._text(writer)),
             None if draft is None else self._draft_sampler(draft),
             draft_tokens=list(self.prepared.tokens("draft")),
             spelled={} if draft is None or constraint is not None else draft.spelled(THINKING_MARKS),
-            writes=self._writer,
+            writes=writer,
             redraft=self._redrafting(draft).begin if returns and draft is not None else None,
             probabilities=settings.probabilities,
             names=self._names,
@@ -313,7 +312,7 @@ class Run:
     def reply(self) -> Reply:
         """The reply as far as it went."""
         machine, settings = self.machine, self.settings
-        tokens = tuple(machine.tokens())
+        tokens = tuple(reply_tokens(machine))
         kept = sum(1 for token in tokens if token.source == "draft")
         reason = "cancelled" if machine.phase is Phase.DRAFT else machine.switch_reason
         return Reply(
