@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from wsd_local.server.body import Body
 from wsd_local.server.openai_chat import ChatBody
 from wsd_local.server.openai_completions import CompletionBody
 from wsd_local.server.openai_response_body import ResponseBody
-from wsd_local.server.parameters import Body
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guide" / "openai.md").read_text(encoding="utf-8")
 

@@ -12,18 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from wsd_local.errors import short
+from wsd_local.server.body import Body, Empty, NoTools, NotSupported, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_messages import refuse_media
-from wsd_local.server.parameters import (
-    Body,
-    Empty,
-    NoTools,
-    NotSupported,
-    Wsd,
-    events_wanted,
-    reply_settings,
-    unsupported,
-)
+from wsd_local.server.parameters import Wsd, events_wanted, reply_settings
 
 
 class TextBlock(Body):

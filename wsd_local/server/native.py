@@ -17,10 +17,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, model_validator
 
+from wsd_local.server.body import Body
 from wsd_local.server.errors import ApiError
 from wsd_local.server.metrics import Metrics
 from wsd_local.server.openai_answers import ERRORS, UNKNOWN_LOGPROB, model_named
-from wsd_local.server.parameters import Body
 from wsd_local.server.service import ScoredToken, ScoreRequest, Scores, Service
 from wsd_local.server.streaming import while_connected
 from wsd_local.version import __version__

@@ -16,19 +16,10 @@ from pydantic import BeforeValidator, Field
 from wsd_local.errors import short
 from wsd_local.prompts.messages import Prompt
 from wsd_local.prompts.raw import RawPrompt
+from wsd_local.server.body import Body, Empty, NoTools, NotSupported, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_messages import checked, refuse_media
-from wsd_local.server.parameters import (
-    Body,
-    Empty,
-    NoTools,
-    NotSupported,
-    Stop,
-    Wsd,
-    events_wanted,
-    reply_settings,
-    unsupported,
-)
+from wsd_local.server.parameters import Stop, Wsd, events_wanted, reply_settings
 
 MOST_ALTERNATIVES = 20
 """Alternatives for each token of an answer."""

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from wsd_local.events import Event
 from wsd_local.runtime.reply import Reply
+from wsd_local.server.body import Body, NoBias, NoToolChoice, NoTools, NotSupported, ServiceTier, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_answers import (
     ERRORS,
@@ -30,17 +31,7 @@ from wsd_local.server.openai_answers import (
     usage,
 )
 from wsd_local.server.openai_messages import Messages, checked
-from wsd_local.server.parameters import (
-    Body,
-    NoBias,
-    NoToolChoice,
-    NoTools,
-    NotSupported,
-    ReplyBody,
-    ResponseFormat,
-    ServiceTier,
-    unsupported,
-)
+from wsd_local.server.parameters import ReplyBody, ResponseFormat
 from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.server.streaming import EventStream, sent, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from wsd_local.events import Event
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Reply
+from wsd_local.server.body import NoBias, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_answers import (
     ERRORS,
@@ -35,7 +36,7 @@ from wsd_local.server.openai_answers import (
 )
 from wsd_local.server.openai_chat import MOST_ALTERNATIVES, MOST_CHOICES, StreamOptions
 from wsd_local.server.openai_logprobs import CompletionLogprobs
-from wsd_local.server.parameters import NoBias, ReplyBody, ResponseFormat, unsupported
+from wsd_local.server.parameters import ReplyBody, ResponseFormat
 from wsd_local.server.service import ReplyRequest, ScoreRequest, Service
 from wsd_local.server.streaming import EventStream, sent, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields

@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field
 
 from wsd_local.errors import UsageError, short
 from wsd_local.prompts.messages import conversation
+from wsd_local.server.body import Body, Empty, NotSupported, unsupported
 from wsd_local.server.errors import ApiError
-from wsd_local.server.parameters import Body, Empty, NotSupported, unsupported
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of parts that hold text."""

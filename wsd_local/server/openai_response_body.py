@@ -11,20 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from wsd_local.errors import short
+from wsd_local.server.body import Body, NoToolChoice, NoTools, NotSupported, ServiceTier, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_chat import MOST_ALTERNATIVES
 from wsd_local.server.openai_messages import TEXT_PARTS, checked
-from wsd_local.server.parameters import (
-    Body,
-    NoToolChoice,
-    NoTools,
-    NotSupported,
-    ReplyBody,
-    ServiceTier,
-    reply_settings,
-    schema_of,
-    unsupported,
-)
+from wsd_local.server.parameters import ReplyBody, reply_settings, schema_of
 from wsd_local.server.service import ReplyRequest
 
 _NOT_KEPT = unsupported("responses are not kept; send the whole conversation as input")

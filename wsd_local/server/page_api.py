@@ -17,10 +17,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import Field
 
+from wsd_local.server.body import Body
 from wsd_local.server.errors import ApiError
 from wsd_local.server.page_chats import chat_and_entries, chats_and_hits, scores_of, without_path
 from wsd_local.server.page_replies import Replies, Wanted
-from wsd_local.server.parameters import Body
 from wsd_local.server.service import Service
 from wsd_local.server.streaming import EventStream, sent
 from wsd_local.store import Store, StoreError
