@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from wsd_local.errors import UsageError
+from wsd_local.fields import spelled
 from wsd_local.library.quantize import quantize
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import MOST_THREADS, LoadSettings, ReplySettings, changed
@@ -47,8 +48,9 @@ def test_no_amount_is_without_bounds(values: Any, name: str, number: float) -> N
     if name == "threshold" and number > 1:  # never, which is legal
         assert changed(values, {name: number}).threshold == number
         return
-    with pytest.raises(UsageError, match=name.replace("_", "-")):
-        changed(values, {name: number})
+    rule = {"return_": {"rule": "return"}, "entropy": {"rule": "entropy"}}.get(name, {})
+    with pytest.raises(UsageError, match=spelled(name)):
+        changed(values, {**rule, name: number})
 
 
 @pytest.mark.parametrize("name", ["n_gpu_layers", "draft_n_gpu_layers", "base_n_gpu_layers"])

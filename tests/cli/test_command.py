@@ -53,7 +53,7 @@ def test_json_has_the_promised_fields() -> None:
     assert set(reply) >= set(promised.split())
     assert set(reply["draft"]) >= {"model", "text", "kept_tokens", "drafted_tokens"}
     assert set(reply["base"]) >= {"model", "text", "tokens"}
-    assert set(reply["switch"]) == {"index", "reason", "confidence", "window", "threshold"}
+    assert set(reply["switch"]) == {"index", "reason", "confidence", "window", "threshold", "rule"}
     assert set(reply["timings"]) >= {
         "first_text_s",
         "switch_s",

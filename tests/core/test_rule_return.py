@@ -205,7 +205,9 @@ def test_the_turns_are_those_that_are_written_whole(
 
 
 def test_at_zero_it_is_the_rule_window(pair: wsd.Pair) -> None:
-    for prompt in prompts():
+    asked = prompts()
+    assert asked
+    for prompt in asked:
         zero = pair.reply(prompt, rule="return", return_=0.0, **LIMITS)
         plain = pair.reply(prompt, **LIMITS)
         assert (zero.tokens, zero.turns, zero.finish_reason) == (plain.tokens, plain.turns, plain.finish_reason)

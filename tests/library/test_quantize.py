@@ -363,13 +363,13 @@ def test_the_command_makes_remembers_and_tells(source: Path, forgotten: Callable
 
 
 def test_names_and_outputs_are_the_users(source: Path, tmp_path: Path, forgotten: Callable[[str], None]) -> None:
-    forgotten("small")
+    forgotten("tiny-q8")
     output = tmp_path / "a folder" / "small {x}.gguf"
     output.parent.mkdir()
-    done = wsd("models", "quantize", str(source), "Q8_0", "--as", "small", "--output", str(output), "--threads", "1")
+    done = wsd("models", "quantize", str(source), "Q8_0", "--as", "tiny-q8", "--output", str(output), "--threads", "1")
     assert done.returncode == 0, done.stderr
-    assert known()["small"].path == output
-    complains(wsd("models", "quantize", str(source), "Q8_0", "--as", "small"), 2, "there is a model small already")
+    assert known()["tiny-q8"].path == output
+    complains(wsd("models", "quantize", str(source), "Q8_0", "--as", "tiny-q8"), 2, "there is a model tiny-q8 already")
     complains(wsd("models", "quantize", str(source), "Q8_0", "--as", "a/b"), 2, "'a/b' cannot be a model's name")
 
 

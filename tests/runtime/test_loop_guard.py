@@ -29,7 +29,9 @@ def pair(demo_f32: tuple[Path, Path]) -> Iterator[wsd.Pair]:
 
 def test_replies_without_a_loop_are_the_same_token_by_token(pair: wsd.Pair) -> None:
     questions = [question.messages[-1]["content"] for question in load_questions(demo_dir() / "questions.jsonl")][::12]
-    for prompt in questions + [record["prompt"] for record in fixture_prompts() if record["prompt"].strip()]:
+    asked = questions + [record["prompt"] for record in fixture_prompts() if record["prompt"].strip()]
+    assert asked
+    for prompt in asked:
         on, off = (pair.reply(prompt, max_tokens=80, loop_guard=guard) for guard in ("on", "off"))
         assert (on.tokens, on.switch, on.finish_reason) == (off.tokens, off.switch, off.finish_reason)
         assert "loop" not in (on.switch.reason, on.finish_reason)

@@ -2,7 +2,7 @@
 
 Contract: as `core.rules`. For draft tokens `t_0 … t_{L-1}`, `H_j` is the entropy, in nats, of the base's plain
 distribution of what follows `t_0 … t_{j-1}`. The switch point is the first `i ≥ w-1` at which the mean of
-`H_{i-w+1} … H_i` is at most `h`. It asks what the base would write, not what it thinks of the draft's choice.
+`H_{i-w+1} … H_i` is at most `h`. It asks what the base would write, not how probable it finds the draft's choice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import math
 
 from wsd_local.core.rules import Score, require_window
 from wsd_local.errors import UsageError, short
+
+MOST_NATS = 100.0
+"""More than the entropy over any vocabulary."""
 
 
 class Entropy:
@@ -24,15 +27,15 @@ class Entropy:
         bound: `h` in nats.
 
     Raises:
-        UsageError: the window is below 1, or the bound is negative or not a number.
+        UsageError: the window is below 1, or the bound is negative, above `MOST_NATS`, or not a number.
     """
 
     needs_distribution = True
 
     def __init__(self, window: int, bound: float) -> None:
         require_window(window)
-        if math.isnan(bound) or bound < 0:
-            raise UsageError(f"entropy is {short(bound)}: it is in nats and must be at least 0")
+        if not 0 <= bound <= MOST_NATS:
+            raise UsageError(f"entropy is {short(bound)}: it is in nats and must lie between 0 and {MOST_NATS:g}")
         self.lookahead = window
         self._bound = bound
         self._entropies: list[float] = []

@@ -7,8 +7,6 @@ that this program did not write is left alone.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +15,7 @@ from pathlib import Path
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.files import write_text
 from wsd_local.paths import config_file
+from wsd_local.system.child import use
 
 NAME = "wsd-local.service"
 _MARK = "# Written by `wsd-local serve --install-service`; `wsd-local serve --uninstall-service` removes it."
@@ -160,8 +159,5 @@ def _require_own(path: Path) -> None:
 
 def _systemctl(*arguments: str) -> bool:
     """Whether systemd of this person did what was asked."""
-    program = shutil.which("systemctl")
-    if program is None:
-        return False
-    done = subprocess.run([program, "--user", *arguments], capture_output=True, check=False)
-    return done.returncode == 0
+    done = use(["systemctl", "--user", *arguments], needs=("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"), patience=60)
+    return done is not None and done[0] == 0
