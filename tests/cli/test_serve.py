@@ -337,7 +337,7 @@ def test_a_signal_ends_the_loading(slow_model: Path, configure: Callable[[str], 
 # -- signals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_reply_in_progress_ends_in_its_time(number: signal.Signals) -> None:
     with serving() as server:
         server.ready()

@@ -84,6 +84,7 @@ def at_a_tie(ours: Reply, theirs: OracleReply, entropies: list[float], bound: fl
 
 
 @pytest.mark.parametrize(("count", "bound"), [(1, 0.01), (3, 0.3), (6, 0.7), (6, 100.0), (4, 0.0)])
+@pytest.mark.slow
 def test_the_decision_is_that_of_three_passes(
     pair: Pair, oracle: Oracle, monkeypatch: pytest.MonkeyPatch, count: int, bound: float, tell: Tell
 ) -> None:

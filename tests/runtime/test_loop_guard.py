@@ -27,6 +27,7 @@ def pair(demo_f32: tuple[Path, Path]) -> Iterator[wsd.Pair]:
         yield pair
 
 
+@pytest.mark.slow
 def test_replies_without_a_loop_are_the_same_token_by_token(pair: wsd.Pair) -> None:
     questions = [question.messages[-1]["content"] for question in load_questions(demo_dir() / "questions.jsonl")][::12]
     asked = questions + [record["prompt"] for record in fixture_prompts() if record["prompt"].strip()]

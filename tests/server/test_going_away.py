@@ -155,7 +155,9 @@ def test_a_client_that_waits_and_goes_away_is_never_worked_on(url: str, ends: En
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("leave", [Wire.hang_up, Wire.reset], ids=["closed", "broken"])
+@pytest.mark.parametrize(
+    "leave", [Wire.hang_up, pytest.param(Wire.reset, marks=pytest.mark.slow)], ids=["closed", "broken"]
+)
 def test_a_client_that_goes_away_takes_no_other_reply_with_it(
     url: str, ends: Ends, watched: Evaluations, phase: str, leave: Callable[[Wire], None]
 ) -> None:
