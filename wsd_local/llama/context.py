@@ -331,8 +331,10 @@ class Context:
             at += count
 
     def _take_back(self, parts: Sequence[Part]) -> None:
+        """Remove what a broken evaluation was to add; beyond a sliding window, what came before may be lost too."""
         for part in parts:
-            self._truncate(part.question.seq, part.start)
+            beyond = 0 < self.model.n_swa < part.end
+            self._truncate(part.question.seq, 0 if beyond else part.start)
 
     def _truncate(self, seq: int, length: int) -> int:
         """Remove positions from `length` on; return the number of tokens that are left, which may be fewer."""
