@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from data_sets import fixture_prompts
-from exactness import TIE, difference, exact_oracle, exact_pair
+from exactness import TIE, difference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import Oracle, mean_index
@@ -25,19 +24,6 @@ from wsd_local.runtime.pair import Pair
 from wsd_local.settings import ReplySettings
 
 LIMITS: dict[str, Any] = {"draft_max_tokens": 64, "max_tokens": 72}
-
-
-@pytest.fixture(scope="module")
-def pair(demo_f32: tuple[Path, Path]) -> Iterator[Pair]:
-    with exact_pair(demo_f32) as pair:
-        yield pair
-
-
-@pytest.fixture(scope="module")
-def oracle(demo_f32: tuple[Path, Path]) -> Iterator[Oracle]:
-    oracle = exact_oracle(demo_f32)
-    yield oracle
-    oracle.close()
 
 
 def is_tie(entropies: Sequence[float], window: int, bound: float) -> bool:

@@ -7,13 +7,13 @@ counts. The quantised pair is compared too; its differences are reported with th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data_sets import alpaca_instructions, fixture_conversations, fixture_prompts, mt_bench_first_turns, multi_turn
-from exactness import Conversation, Tally, exact_oracle, exact_pair
+from exactness import Conversation, Tally, exact_oracle
 from oracle import Oracle
 from summary import Tell
 
@@ -36,19 +36,6 @@ TOGETHER = [
     {"threshold": threshold, "window": window, "check_chunk": chunk}
     for threshold, window, chunk in itertools.product(THRESHOLDS, WINDOWS, CHUNKS)
 ]
-
-
-@pytest.fixture(scope="module")
-def pair(demo_f32: tuple[Path, Path]) -> Iterator[Pair]:
-    with exact_pair(demo_f32) as pair:
-        yield pair
-
-
-@pytest.fixture(scope="module")
-def oracle(demo_f32: tuple[Path, Path]) -> Iterator[Oracle]:
-    oracle = exact_oracle(demo_f32)
-    yield oracle
-    oracle.close()
 
 
 def asked(prompts: Sequence[str]) -> list[Conversation]:

@@ -6,15 +6,13 @@ The base takes over where its entropy was at most a bound for some tokens in a r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from data_sets import fixture_prompts
-from exactness import TIE, difference, exact_oracle, exact_pair
+from exactness import TIE, difference
 from oracle import Oracle, OracleReply
 from scripted import STOPS, Words, bounds
 from scripted import Pair as ScriptedPair
@@ -63,19 +61,6 @@ class Calm:
 
     def truncate(self, length: int) -> None:
         del self._entropies[length:]
-
-
-@pytest.fixture(scope="module")
-def pair(demo_f32: tuple[Path, Path]) -> Iterator[Pair]:
-    with exact_pair(demo_f32) as pair:
-        yield pair
-
-
-@pytest.fixture(scope="module")
-def oracle(demo_f32: tuple[Path, Path]) -> Iterator[Oracle]:
-    oracle = exact_oracle(demo_f32)
-    yield oracle
-    oracle.close()
 
 
 def at_a_tie(ours: Reply, theirs: OracleReply, entropies: list[float], bound: float) -> bool:

@@ -1,6 +1,6 @@
 """OpenAI's responses: `POST /v1/responses`, text in and text out.
 
-Contract: nothing is kept. A request that asks for keeping (`store`, as clients do unless told otherwise) is answered,
+Contract: nothing is kept. A request that asks for keeping (`store`, as clients do by default) is answered,
 and the answer says `store: false`; one that refers to an earlier response is refused.
 """
 
