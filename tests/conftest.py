@@ -18,9 +18,9 @@ pytest_plugins = ("real_models",)
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test touches the files of the person who runs it."""
-    own = tmp_path_factory.getbasetemp()
-    monkeypatch.setenv("WSD_LOCAL_CACHE", str(own / "cache"))
+    """No test touches the files of the person who runs it, or finds what another test left but in the cache."""
+    own = tmp_path_factory.mktemp("own")
+    monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("WSD_LOCAL_DATA", str(own / "data"))
     monkeypatch.setenv("WSD_LOCAL_CONFIG", str(own / "config.toml"))
     monkeypatch.setenv("HF_HOME", str(own / "hub"))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -22,7 +22,7 @@ from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library.gguf import read_header
 from wsd_local.library.quantize import quantize
 from wsd_local.library.quantizer import QuantizeJob, read_imatrix
-from wsd_local.library.registry import forget, known
+from wsd_local.library.registry import known
 from wsd_local.llama import Cancellation, Context, Model
 from wsd_local.llama.context import ContextOptions
 from wsd_local.llama.logs import forward_logs
@@ -63,17 +63,6 @@ def matrix(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-@pytest.fixture
-def forgotten() -> Iterator[Callable[[str], None]]:
-    """Take models that a test made out of the list again."""
-    names: list[str] = []
-    yield names.append
-    for name in names:
-        if name in known():
-            known()[name].path.unlink(missing_ok=True)
-            forget(name)
 
 
 def likelihood(path: Path) -> float:
@@ -345,8 +334,7 @@ def test_a_child_whose_parent_is_gone_ends(source: Path, tmp_path: Path) -> None
 # -- the command ---------------------------------------------------------------------------------------------
 
 
-def test_the_command_makes_remembers_and_tells(source: Path, forgotten: Callable[[str], None]) -> None:
-    forgotten("random-Q4_K_M")
+def test_the_command_makes_remembers_and_tells(source: Path) -> None:
     done = wsd("models", "quantize", str(source), "q4_k_m", "--threads", "1")
     assert done.returncode == 0, done.stderr
     name, path, size = done.stdout.decode().rstrip("\n").split("\t")
@@ -362,8 +350,7 @@ def test_the_command_makes_remembers_and_tells(source: Path, forgotten: Callable
     assert answered.returncode == 0, answered.stderr
 
 
-def test_names_and_outputs_are_the_users(source: Path, tmp_path: Path, forgotten: Callable[[str], None]) -> None:
-    forgotten("tiny-q8")
+def test_names_and_outputs_are_the_users(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "a folder" / "small {x}.gguf"
     output.parent.mkdir()
     done = wsd("models", "quantize", str(source), "Q8_0", "--as", "tiny-q8", "--output", str(output), "--threads", "1")
