@@ -12,6 +12,7 @@ import enum
 import keyword
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from wsd_local.errors import UsageError, short
@@ -92,10 +93,15 @@ def declared(declaration: type) -> dict[str, Declared]:
 
 def require_kinds(values: Any) -> None:
     """Raise `UsageError` for a field of a dataclass whose value is not of its type. An int is a float, True no int."""
-    for name, kind in get_type_hints(type(values)).items():
+    for name, kind in _kinds(type(values)).items():
         value = getattr(values, name)
         if not is_of(value, kind):
             raise UsageError(f"{spelled(name)} is {short(value)}: it must be {kind_name(kind)}")
+
+
+@cache
+def _kinds(declaration: type) -> dict[str, Any]:
+    return get_type_hints(declaration)
 
 
 def kind_name(kind: Any) -> str:

@@ -230,13 +230,15 @@ class Context:
     def _parts(self, questions: Sequence[Question]) -> list[Part]:
         """The parts of questions for the next batch, the shortest first: a long prompt delays no other question.
 
-        While a text is written, prompts are read in pieces of a size that a graph evaluates at once: not slower on a
-        CPU, and the writer waits for one piece, not for a batch.
+        While a text is written, each prompt is read in pieces of a size that a graph evaluates at once: not slower on a
+        CPU, and the writer waits for one piece of each, not for a batch.
         """
         starts = {id(question): self._start(question) for question in questions}
         lengths = [question.end - start for question, start in zip(questions, starts.values(), strict=True)]
-        writes = len(questions) > 1 and min(lengths) <= SHORT
-        room, rows = min(self._batch.size, self.piece + len(questions)) if writes else self._batch.size, self.n_rows
+        room, rows = self._batch.size, self.n_rows
+        prompts = sum(length > SHORT for length in lengths)
+        if 0 < prompts < len(questions):
+            room = min(room, prompts * self.piece + len(questions))
         parts: list[Part] = []
         for question in sorted(questions, key=lambda question: question.end - starts[id(question)]):
             start = starts[id(question)]
@@ -250,7 +252,8 @@ class Context:
                 parts.append(part)
                 room -= end - start
                 rows -= len(part.rows)
-        return parts
+        # llama.cpp evaluates streams together only where their numbers follow one another.
+        return sorted(parts, key=lambda part: part.question.seq)
 
     def _start(self, question: Question) -> int:
         """Remove what the question does not begin with; return the position where its evaluation goes on."""
