@@ -305,6 +305,29 @@ def test_any_questions_in_any_order_get_the_answers_of_a_fresh_context(
     assert compared >= rounds
 
 
+@pytest.mark.parametrize("seqs", [(3, 0, 2, 1), (2, 3, 1, 0)])
+def test_a_batch_is_in_the_order_of_its_sequences(
+    contexts: tuple[Context, Callable[[], Context]], monkeypatch: pytest.MonkeyPatch, seqs: tuple[int, ...]
+) -> None:
+    """llama.cpp evaluates streams together as far as their numbers follow one another."""
+    many, _ = contexts
+    batches: list[list[int]] = []
+    decode = Context._decode
+
+    def recorded(self: Context, parts: Any) -> None:
+        decode(self, parts)
+        native = self._batch.native
+        batches.append([native.seq_id[i][0] for i in range(native.n_tokens)])
+
+    monkeypatch.setattr(Context, "_decode", recorded)
+    for seq in seqs:
+        many.forget(seq)
+    lengths = zip(seqs, (1, 7, 3, 2), strict=True)
+    many.step([Question(seq, [5 + seq] * count, count - 1, lambda position, row: None) for seq, count in lengths])
+    assert {*batches[0]} == {*seqs}
+    assert all(batch == sorted(batch) for batch in batches)
+
+
 def test_more_sequences_than_llama_has_are_refused() -> None:
     with pytest.raises(WsdError, match=r"parallel is 257: llama\.cpp has at most 256 sequences"):
         LoadSettings(parallel=257)
