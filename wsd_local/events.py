@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 Source = Literal["draft", "base"]
-SwitchReason = Literal["threshold", "draft_end", "draft_limit", "length", "loop", "stop", "user", "cancelled", "none"]
-TurnReason = Literal["unsure"]
+SwitchReason = Literal[
+    "threshold", "draft_end", "draft_limit", "length", "loop", "stop", "user", "cancelled", "veto", "none"
+]
+TurnReason = Literal["unsure", "agreed"]
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
 
 
@@ -107,7 +109,10 @@ class Switched(Event):
 
 @dataclass(frozen=True, slots=True)
 class Returned(Event):
-    """The draft takes the reply up again after `index` tokens, where the base's largest probability was `confidence`.
+    """The draft takes the reply up again after `index` tokens.
+
+    It does where the base is `unsure`: its largest probability is `confidence`; or where the base, which had refused a
+    word of the draft, `agreed` with one: `confidence` is the rule's.
 
     `Text`, `Checked` and `Switched` events of its next turn follow; their indices count tokens of the whole reply,
     `kept_tokens` those of the turn.
@@ -115,7 +120,8 @@ class Returned(Event):
 
     kind: ClassVar[str] = "returned"
     index: int
-    confidence: float
+    confidence: float | None
+    reason: TurnReason = "unsure"
 
 
 @dataclass(frozen=True, slots=True)

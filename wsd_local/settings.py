@@ -17,9 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.limits import Limits
 from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
-from wsd_local.core.rules import Rule, Window
-from wsd_local.core.rules_entropy import Entropy
-from wsd_local.core.rules_return import Return
+from wsd_local.core.rule_settings import LEADING, USES, RuleName, make_rule
+from wsd_local.core.rules import Rule
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
 from wsd_local.errors import UsageError, nearest, short
@@ -51,9 +50,9 @@ class ReplySettings:
         UsageError: a value is of the wrong type or outside its range, or two values contradict each other.
     """
 
-    rule: Annotated[Literal["window", "return", "entropy"], RULE] = "window"
-    """Who writes next: window, the paper's rule; return, where the draft comes back; or entropy, where the base takes
-    over once it has few doubts."""
+    rule: Annotated[RuleName, RULE] = "window"
+    """Who writes next: window, the paper's rule; return, where the draft comes back; entropy, where the base takes
+    over once it has few doubts; or veto and bet, where the draft leads and the base replaces words of it."""
     window: Annotated[int, RULE] = 6
     """Base tokens in the window."""
     threshold: Annotated[float, RULE] = 0.8
@@ -63,6 +62,11 @@ class ReplySettings:
     entropy: Annotated[float, RULE] = 0.5
     """For the rule entropy, in place of --threshold: the base takes over where the mean entropy of its distribution, in
     nats, is at most this."""
+    veto: Annotated[float, RULE] = 0.1
+    """For the rule veto: the base replaces what it finds less probable than this; 0 is nothing."""
+    bet: Annotated[float, RULE] = 0.8
+    """For the rule bet: the base replaces what it finds less probable than the draft's largest probability there, less
+    this; 1 is nothing."""
     draft_max_tokens: Annotated[int, RULE] = 512
     """Longest draft, in draft tokens."""
     on_draft_end: Annotated[Literal["continue", "stop"], RULE] = "continue"
@@ -154,22 +158,25 @@ class ReplySettings:
             raise UsageError("a stop string is empty: leave it out")
 
     def make_rule(self) -> Rule:
-        """The rule that decides where the base takes over, a new object for each reply."""
-        if self.rule == "entropy":
-            return Entropy(self.window, self.entropy)
-        if self.rule == "return":
-            return Return(self.window, self.threshold, self.return_)
-        return Window(self.window, self.threshold)
+        """The rule, a new object for each reply."""
+        return make_rule(self)
 
     def _check_rule(self) -> None:
         """Raise `UsageError` for a value that the rule does not use."""
         if self.rule != "window" and self.mode != "wsd":
             raise UsageError(f"rule {self.rule} and mode {self.mode} are given: rules hold in the mode wsd alone")
         usual = {field.name: field.default for field in fields(self)}
-        for name, rules in _RULES.items():
+        for name, rules in USES.items():
             if self.rule not in rules and getattr(self, name) != usual[name]:
                 uses = f"it is for the rule {' or '.join(rules)}"
                 raise UsageError(f"{spelled(name)} is given, and the rule is {self.rule}: {uses}")
+        if self.rule in LEADING and self.ignore_eos:
+            raise UsageError(
+                f"ignore-eos and rule {self.rule} are given: the draft's end ends the reply; leave one out"
+            )
+        if self.rule in LEADING and self.speculation in ("draft", "lookup"):
+            why = "the draft proposes all that the base may accept; leave speculation out"
+            raise UsageError(f"speculation {self.speculation} and rule {self.rule} are given: {why}")
 
     @property
     def sampling(self) -> Sampling:
@@ -209,7 +216,7 @@ class ReplySettings:
         """Limits of a reply for which `room` tokens are left in the context; a whole draft is checked at its end."""
         return Limits(
             max_tokens=min(self.max_tokens, room),
-            draft_max_tokens=self.draft_max_tokens,
+            draft_max_tokens=self.draft_max_tokens if self.rule not in LEADING else sys.maxsize,
             check_chunk=sys.maxsize if whole_draft else self.check_chunk,
             on_draft_end=self.on_draft_end,
             fixed=self.fixed,
@@ -307,13 +314,9 @@ class LoadSettings:
         return common if own is None else own
 
 
-_RULES = {"threshold": ("window", "return"), "return_": ("return",), "entropy": ("entropy",)}
-"""Settings that not every rule uses."""
-
-
 def by_itself(name: str, value: Any) -> dict[str, Any]:
     """A setting with what it is valid with, to check it alone."""
-    rules = _RULES.get(name, ("window",))
+    rules = USES.get(name, ("window",))
     return {name: value} if "window" in rules else {name: value, "rule": rules[0]}
 
 

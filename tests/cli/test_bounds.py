@@ -14,7 +14,7 @@ from wsd_local.errors import UsageError
 from wsd_local.fields import spelled
 from wsd_local.library.quantize import quantize
 from wsd_local.runtime.pair import Pair
-from wsd_local.settings import MOST_THREADS, LoadSettings, ReplySettings, changed
+from wsd_local.settings import MOST_THREADS, LoadSettings, ReplySettings, by_itself, changed
 
 HUGE = (2**31, 2**32, 2**63 - 1, 10**20)
 NO_NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1e308)
@@ -48,9 +48,8 @@ def test_no_amount_is_without_bounds(values: Any, name: str, number: float) -> N
     if name == "threshold" and number > 1:  # never, which is legal
         assert changed(values, {name: number}).threshold == number
         return
-    rule = {"return_": {"rule": "return"}, "entropy": {"rule": "entropy"}}.get(name, {})
     with pytest.raises(UsageError, match=spelled(name)):
-        changed(values, {**rule, name: number})
+        changed(values, by_itself(name, number))
 
 
 @pytest.mark.parametrize("name", ["n_gpu_layers", "draft_n_gpu_layers", "base_n_gpu_layers"])

@@ -22,7 +22,7 @@ from summary import Tell
 import wsd_local as wsd
 from wsd_local.cli.output import summary
 from wsd_local.core.decoding import Phase
-from wsd_local.core.relay import Relay
+from wsd_local.core.relay import Returning
 from wsd_local.core.requests import NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score
 from wsd_local.core.rules_return import Return
@@ -328,7 +328,7 @@ class Turnwise:
     begun: bool = False
     left: list[bytes] = field(default_factory=list)
 
-    def drive(self, relay: Relay, steps: int = 10**6) -> Iterator[Event]:
+    def drive(self, relay: Returning, steps: int = 10**6) -> Iterator[Event]:
         yield from relay.take_events()
         while steps and (request := relay.request()) is not None:
             steps -= 1
@@ -341,7 +341,7 @@ class Turnwise:
                 self._write(relay)
             yield from relay.take_events()
 
-    def _draft(self, relay: Relay) -> None:
+    def _draft(self, relay: Returning) -> None:
         if not self.begun:
             number = len(relay.turns) // 2 % len(self.drafts)
             self.begun, self.left = True, [bytes([byte]) for byte in self.drafts[number].encode()]
@@ -351,7 +351,7 @@ class Turnwise:
             relay.draft_ended()
         self.begun = self.begun and relay.phase is Phase.DRAFT
 
-    def _write(self, relay: Relay) -> None:
+    def _write(self, relay: Returning) -> None:
         at, self.begun = relay.reply_length, False
         token = self.follows[at % len(self.follows)]
         if relay.may_return and relay.returns(token, self.doubts[at % len(self.doubts)]):
@@ -380,9 +380,9 @@ def test_turns_tile_the_reply_and_keep_their_bounds(
     max_tokens: int,
     steps: int,
 ) -> None:
-    def relay() -> Relay:
+    def relay() -> Returning:
         limits = bounds(max_tokens=max_tokens, check_chunk=chunk, stops=STOPS)
-        return Relay(CALM, PROMPT, Return(3, threshold, bound), limits, plain=CALM.tokenize)
+        return Returning(CALM, PROMPT, Return(3, threshold, bound), limits, plain=CALM.tokenize)
 
     whole = relay()
     events = list(Turnwise(drafts, follows, doubts).drive(whole))

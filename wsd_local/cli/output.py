@@ -13,6 +13,7 @@ from rich.text import Text as Shown
 
 from wsd_local.cli import terminal
 from wsd_local.cli.aside import Aside
+from wsd_local.core.rule_settings import LEADING
 from wsd_local.events import Event, Notice, Reading, Returned, Source, Switched, Text
 from wsd_local.files import HashProgress
 from wsd_local.runtime.reply import Finished, Reply
@@ -92,11 +93,13 @@ class Printer:
         elif isinstance(event, Text) and not self._json:
             self._clear()
             self._write(event)
-        elif isinstance(event, Switched) and self._coloured:
-            mark = "" if event.confidence is None else f" {event.confidence:.2f}"
-            self._out.print(f"▐{event.reason}{mark}▌", style=Style(reverse=True), end="", soft_wrap=True)
-        elif isinstance(event, Returned) and self._coloured:
-            self._out.print(f"▐unsure {event.confidence:.2f}▌", style=Style(reverse=True), end="", soft_wrap=True)
+        elif isinstance(event, Switched | Returned) and self._coloured:
+            self._mark(event)
+
+    def _mark(self, event: Switched | Returned) -> None:
+        """Why the writer changes, in the text."""
+        confidence = "" if event.confidence is None else f" {event.confidence:.2f}"
+        self._out.print(f"▐{event.reason}{confidence}▌", style=Style(reverse=True), end="", soft_wrap=True)
 
     def _reads(self, event: Reading) -> None:
         """A model reads a long prompt; after the first text this is shown at the end of the line."""
@@ -169,10 +172,9 @@ def summary(reply: Reply) -> str:
         at = "" if switch.index is None else f" at token {switch.index}"
         confidence = "" if switch.confidence is None else f", confidence {switch.confidence:.3f}"
         rule = "" if switch.rule == "window" else f"rule {switch.rule}, "
-        parts.append(
-            f"switch: {switch.reason}{at}{confidence} ({rule}window {switch.window}, threshold {switch.threshold:g})"
-        )
-    if returns := sum(turn.reason == "unsure" for turn in reply.turns):
+        window = "" if switch.rule in LEADING else f"window {switch.window}, "
+        parts.append(f"switch: {switch.reason}{at}{confidence} ({rule}{window}threshold {switch.threshold:g})")
+    if returns := sum(turn.reason in ("unsure", "agreed") for turn in reply.turns):
         parts.append(plural(returns, "return") + " of the draft")
     if reply.speculation.rounds:
         parts.append(

@@ -118,6 +118,7 @@ class Decoding:
         self._scores: list[Score] = []
         self._confidences: list[float | None] = []
         self._closed: SwitchReason | None = None
+        self._draft_ended_by: SwitchReason | None = None
         self._now = Aligned(list(prompt.tokens))
         self._settled = self._shown = 0
         strips = writer == "draft" and not options.exact
@@ -142,6 +143,11 @@ class Decoding:
         """The events since the last call, oldest first."""
         while self._events:
             yield self._events.popleft()
+
+    @property
+    def writing(self) -> Source:
+        """Whose turn it is."""
+        return "draft" if self.phase is Phase.DRAFT else self._writer
 
     @property
     def reply_length(self) -> int:
@@ -237,7 +243,12 @@ class Decoding:
             return self.limits.fixed - self._settled
         if self._settled < self.rule.lookahead:
             return 1
-        return self.limits.check_chunk - (self._settled - len(self._scores))
+        return self._chunk - (self._settled - len(self._scores))
+
+    @property
+    def _chunk(self) -> int:
+        """Tokens that are checked together."""
+        return self.limits.check_chunk
 
     def _roll_back(self, new: Aligned) -> None:
         checked = self._start + len(self._scores)
@@ -251,7 +262,7 @@ class Decoding:
         """Number of tokens to check now: a whole chunk, or what is left of a draft that is over."""
         if self.limits.fixed is not None:
             return 0
-        chunk = self.limits.check_chunk if self._scores else max(self.limits.check_chunk, self.rule.lookahead)
+        chunk = self._chunk if self._scores else max(self._chunk, self.rule.lookahead)
         pending = self._settled - len(self._scores)
         return min(chunk, pending) if self._closed or pending >= chunk else 0
 
@@ -286,11 +297,15 @@ class Decoding:
             return
         if self._closed is None or self._pending_check():
             return
-        ends = self._closed == "draft_end" and self.limits.on_draft_end == "stop" and self._settled > 0
-        ends = ends and not self.turns
+        ends = self._closed == "stop" or (self._closed == "draft_end" and self._ends_with_draft)
         self._switch(self._closed, self._settled)
-        if self.finish_reason is None and (self._closed == "stop" or ends):
+        if self.finish_reason is None and ends:
             self._finish("stop")
+
+    @property
+    def _ends_with_draft(self) -> bool:
+        """Whether the reply ends where the draft does."""
+        return self.limits.on_draft_end == "stop" and self._settled > 0 and not self.turns
 
     def _switch(self, reason: SwitchReason, kept: int, confidence: float | None = None) -> None:
         self._show_up_to(kept)
@@ -301,9 +316,14 @@ class Decoding:
         self.phase, self._kept = Phase.CONTINUE, kept
         self.beyond = self._now.tokens[self._start + kept :]
         self._now.tokens = self._now.tokens[: self._start + kept]
-        self._end_turn("draft", reason, confidence)
-        self._events.append(Switched(reason, index, kept, confidence))
+        self._draft_ended_by = reason
+        self._end_draft(reason, index, confidence)
         self._end_if_complete()
+
+    def _end_draft(self, reason: SwitchReason, index: int | None, confidence: float | None) -> None:
+        """End a turn of the draft, of which `_kept` tokens are kept."""
+        self._end_turn("draft", reason, confidence)
+        self._events.append(Switched(reason, index, self._kept, confidence))
 
     # -- the continuation ------------------------------------------------------------------------------------
 
@@ -338,8 +358,8 @@ class Decoding:
             self._end_turn(self._writer, reason, None)
         self.phase = Phase.DONE
         self.finish_reason = reason
-        drafted = self.turns and self.turns[-1].who == "draft" and self.turns[-1].reason == "stop"
-        self.stop = self._draft.stop if drafted and self._outlet.stop is None else self._outlet.stop
+        drafted = self._draft_ended_by == "stop" and self._outlet.stop is None
+        self.stop = self._draft.stop if drafted else self._outlet.stop
 
     def _emit(self, parts: list[tuple[str, str]], prob: float | None = None) -> None:
         for text, source in parts:

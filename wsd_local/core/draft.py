@@ -13,6 +13,7 @@ the base.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,8 @@ class DraftText:
         self._verbatim, self._exact = options.verbatim, options.exact
         self._decoder = utf8_decoder()
         self._raw = ""
+        self._begins: list[int] = []
+        self._before = 0
         self._over = False
         self._stop: str | None = None
         self._seen = 0
@@ -95,11 +98,18 @@ class DraftText:
 
     def write(self, piece: bytes, spelling: bytes) -> None:
         """Append a token's bytes; `spelling` replaces them as long as no text has begun, see `Decoding.drafted`."""
+        self._begins.append(len(self._raw))
         self._raw += self._decoder.decode(piece if self.text else spelling or piece)
+        self._before = len(self._raw) - len(self.text)
         if self._loops is not None:
             text = self.text
             self._loops.feed(text[self._watched :])
             self._watched = len(text)
+
+    def token_at(self, place: int) -> int:
+        """The number of the draft's token, from 0, in which character `place` of the text begins."""
+        begins = self._begins
+        return bisect_left(begins, begins[bisect_right(begins, place + self._before) - 1])
 
     def close(self) -> None:
         """Nothing is written any more: cut the text before a stop string or a loop, and settle all of it."""

@@ -16,8 +16,9 @@ from wsd_local.events import FinishReason, Source, SwitchReason, TurnReason
 class Turn:
     """The tokens `start … end - 1` of a reply, written by `who`.
 
-    `reason` is why the turn ended: a switch reason, `unsure` where the draft was called back, and for the last turn why
-    the reply ended. `confidence` is the rule's at that point, or the base's top-1 probability with `unsure`.
+    `reason` is why the turn ended: a switch reason, `unsure` where the draft was called back, `agreed` where the base
+    agreed with the draft again, and for the last turn why the reply ended. `confidence` is the rule's at that point, or
+    the base's top-1 probability with `unsure`.
     """
 
     who: Source

@@ -19,6 +19,7 @@ from wsd_local.core.decoding import Phase
 from wsd_local.core.relay import Relay
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score
+from wsd_local.core.words import Words
 from wsd_local.errors import CancelledError, DeadEndError, FitError, WsdError, room_advice
 from wsd_local.events import Event, Source
 from wsd_local.runtime.job import Job
@@ -150,6 +151,8 @@ class Engine:
                 job.decoding.draft_ended()
             else:
                 job.draft_tokens.append(token)
+                if isinstance(job.decoding, Words) and job.decoding.needs_claims:
+                    job.decoding.claimed(math.exp(draft.score(row, draft.best(row)).logprob))
                 job.decoding.drafted(draft.model.piece(token), job.spelled.get(token, b""))
 
         return self._guarded(job, job.draft_tokens, len(job.draft_tokens) - 1, answer)
@@ -311,7 +314,7 @@ def _draft_returns(job: Job, context: TokenContext, row: int) -> bool:
     if job.redraft is None or not isinstance(relay, Relay) or not relay.may_return:
         return False
     best = context.best(row)
-    if context.model.is_eog(best) or not relay.returns(best, math.exp(context.score(row, best).logprob)):
+    if not relay.returns(best, math.exp(context.score(row, best).logprob), ends=context.model.is_eog(best)):
         return False
     job.redraft(job)
     return True

@@ -18,8 +18,8 @@ from wsd_local.core.decoding import Decoding, Phase
 from wsd_local.core.draft import DraftOptions
 from wsd_local.core.relay import Relay
 from wsd_local.core.rounds import Speculated
+from wsd_local.core.rule_settings import LEADING
 from wsd_local.core.rules import require_threshold
-from wsd_local.core.rules_return import Return
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculator
 from wsd_local.core.text import THINKING_MARKS
@@ -36,11 +36,12 @@ from wsd_local.prompts.templates import never
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.job import Job
 from wsd_local.runtime.loading import LoadedModels, roles_of
+from wsd_local.runtime.machines import Parts, make_machine
 from wsd_local.runtime.misplaced import misplaced
 from wsd_local.runtime.prepare import prepare
 from wsd_local.runtime.proposals import SpeculativeProposals
 from wsd_local.runtime.provenance import provenance
-from wsd_local.runtime.redrafting import Redrafting, plain_tokens
+from wsd_local.runtime.redrafting import Redrafting
 from wsd_local.runtime.reply import Constrained, Finished, Part, Reply, ReplyProgress, Switch, Timings
 from wsd_local.runtime.stopwatch import Stopwatch
 from wsd_local.settings import ReplySettings
@@ -140,15 +141,8 @@ class Run:
         limits = settings.limits(self._room, stops, whole_draft=models.loading.resident == "one")
         exact = constraint is not None or (self._raw is not None and not drafts)
         form = DraftOptions(verbatim=self._continues, exact=exact)
-        rule, top = settings.make_rule(), details or 0
-        returns = isinstance(rule, Return) and rule.bound > 0
-        if returns and models.loading.resident == "one":
-            raise UsageError("rule return needs both models in memory: --resident one is given; leave one of them out")
-        machine: Decoding
-        if isinstance(rule, Return) and returns:
-            machine = Relay(vocabulary, prompt, rule, limits, plain=plain_tokens(model), options=form, top=top)
-        else:
-            machine = Decoding(vocabulary, prompt, rule, limits, writer=writer, drafting=drafts, options=form, top=top)
+        top = details or 0
+        machine = make_machine(models, settings, Parts(model, vocabulary, prompt, limits, form, top, writer, drafts))
         return Job(
             machine,
             Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, matcher=self._text(writer)),
@@ -156,7 +150,7 @@ class Run:
             draft_tokens=list(self.prepared.tokens("draft")),
             spelled={} if draft is None or constraint is not None else draft.spelled(THINKING_MARKS),
             writes=writer,
-            redraft=self._redrafting(draft).begin if returns and draft is not None else None,
+            redraft=self._redrafting(draft).begin if isinstance(machine, Relay) and draft is not None else None,
             probabilities=settings.probabilities,
             names=self._names,
             written=None if details is None else Written(machine, model.piece),
@@ -203,7 +197,8 @@ class Run:
         """Proposals for the continuation, if they are wanted and can be taken back."""
         models, wanted = self._models, self.settings.speculation
         model, draft = models.model(self._writer), models.model("draft") if len(self._roles) == 2 else None
-        if wanted == "off" or model.is_recurrent or models.loading.resident == "one":
+        none = wanted == "off" or self.settings.rule in LEADING
+        if none or model.is_recurrent or models.loading.resident == "one":
             return None
         if wanted == "lookup" or draft is None or draft.is_recurrent:
             draft, drafter = None, None
@@ -314,7 +309,7 @@ class Run:
         machine, settings = self.machine, self.settings
         tokens = tuple(reply_tokens(machine))
         kept = sum(1 for token in tokens if token.source == "draft")
-        reason = "cancelled" if machine.phase is Phase.DRAFT else machine.switch_reason
+        reason = "cancelled" if machine.phase is Phase.DRAFT and not machine.turns else machine.switch_reason
         return Reply(
             messages=self.prepared.messages,
             text=machine.text,
@@ -347,8 +342,7 @@ class Run:
         machine = self.machine
         if machine.phase is Phase.DONE:
             return machine.turns
-        who = "draft" if machine.phase is Phase.DRAFT else self._writer
-        return with_open_one(machine.turns, who, machine.shown_tokens)
+        return with_open_one(machine.turns, machine.writing, machine.shown_tokens)
 
     def _constrained(self) -> Constrained | None:
         constraint, text = self.settings.constraint, self._text(self._writer)

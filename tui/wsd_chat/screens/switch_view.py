@@ -26,6 +26,7 @@ _REASONS = {
     "length": "the reply had reached its limit",
     "stop": "the draft wrote a stop string",
     "user": "you handed over",
+    "veto": "the base replaced a word of the draft",
     "cancelled": "it was stopped while the draft was writing",
     "none": "one model wrote alone",
 }

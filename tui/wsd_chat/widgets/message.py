@@ -108,7 +108,7 @@ class MessageView(Vertical):
             elif entry.text:
                 writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
                 parts.append(f"{writer} alone")
-            if returns := sum(turn["reason"] == "unsure" for turn in entry.report.get("turns") or ()):
+            if returns := sum(turn["reason"] in ("unsure", "agreed") for turn in entry.report.get("turns") or ()):
                 parts.append(plural(returns, "return") + " of the draft")
             parts.append(f"{entry.report['timings']['total_s']:.1f} s")
         if note := self._state():

@@ -1,0 +1,91 @@
+"""Which settings belong to which rule, and the rule that they make.
+
+Contract: pure. The names are those of `wsd_local.settings`, which declares the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from wsd_local.core.rules import Rule, Window
+from wsd_local.core.rules_entropy import Entropy
+from wsd_local.core.rules_return import Return
+from wsd_local.core.rules_veto import Veto
+
+RuleName = Literal["window", "return", "entropy", "veto", "bet"]
+
+_WINDOWS: tuple[RuleName, ...] = ("window", "return", "entropy")
+
+USES: Mapping[str, tuple[RuleName, ...]] = {
+    "window": _WINDOWS,
+    "threshold": ("window", "return"),
+    "return_": ("return",),
+    "entropy": ("entropy",),
+    "veto": ("veto",),
+    "bet": ("bet",),
+    "draft_max_tokens": _WINDOWS,
+    "on_draft_end": _WINDOWS,
+}
+"""Settings that not every rule uses, and the rules that do."""
+
+LEADING: tuple[RuleName, ...] = ("veto", "bet")
+"""Rules under which the draft leads: a reply ends where it does."""
+
+
+class RuleValues(Protocol):
+    """The settings that rules are made of."""
+
+    @property
+    def rule(self) -> RuleName:
+        """The rule's name."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Length of the window."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Confidence that must be reached."""
+        ...
+
+    @property
+    def return_(self) -> float:
+        """Bound of `Return`."""
+        ...
+
+    @property
+    def entropy(self) -> float:
+        """Bound of `Entropy`."""
+        ...
+
+    @property
+    def veto(self) -> float:
+        """Bound of `Veto`."""
+        ...
+
+    @property
+    def bet(self) -> float:
+        """Bound of `Veto` of the kind `bet`."""
+        ...
+
+
+def make_rule(values: RuleValues) -> Rule:
+    """A new rule.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+    match values.rule:
+        case "window":
+            return Window(values.window, values.threshold)
+        case "return":
+            return Return(values.window, values.threshold, values.return_)
+        case "entropy":
+            return Entropy(values.window, values.entropy)
+        case "veto":
+            return Veto("veto", values.veto)
+        case "bet":
+            return Veto("bet", values.bet)
