@@ -11,6 +11,7 @@ from command_line import complains, wsd
 from wsd_local.config import read_config
 from wsd_local.errors import UsageError
 from wsd_local.paths import config_file
+from wsd_local.prompts.known_formats import known_formats
 from wsd_local.settings import LoadSettings, ReplySettings, names, plain, read_text, split
 
 EXAMPLE = """
@@ -52,6 +53,11 @@ def test_a_file_is_read(config: Path) -> None:
     assert (reply.threshold, reply.stop, loading.n_gpu_layers) == (0.7, ("END",), 0)
 
 
+def test_a_pair_s_base_format_may_be_a_known_one() -> None:
+    config_file().write_text("[pairs.mine]\ndraft = 'demo-draft'\nbase = 'demo-base'\nbase_format = 'colons'\n")
+    assert read_config(environment={}).pairs["mine"].base_format == known_formats()["colons"]
+
+
 def test_the_environment_goes_over_the_file(config: Path) -> None:
     environment = {"WSD_LOCAL_THRESHOLD": "0.9", "WSD_LOCAL_PAIR": "demo", "WSD_LOCAL_IGNORE_EOS": "true", "HOME": "/"}
     found = read_config(environment=environment)
@@ -81,6 +87,7 @@ def test_options_go_over_both(config: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("[settings]\nthreshhold = 0.5", "did you mean 'threshold'?"),
         ("[settings]\nthread = 1", "did you mean 'threads'?"),
         ("[settings]\nflash_atn = 'on'", "did you mean 'flash_attn'?"),
+        ("[pairs.p]\ndraft = 'a'\nbase = 'b'\nbase_format = 'colon'", "base format 'colon'; did you mean 'colons'?"),
         ("[settings]\nthreshold = 'high'", "threshold is 'high'"),
         ("[settings]\nwindow = 0", "window"),
         ("pair = 'demmo'", "did you mean 'demo'?"),

@@ -92,6 +92,15 @@ def test_a_reply_that_is_streamed(number: signal.Signals) -> None:
     assert not left_on(run.said)
 
 
+def test_the_examination_of_a_pair() -> None:
+    run = on_terminal("wsd_local", "check-pair", "demo", "--threads", "1")
+    run.wait_for(" write")
+    run.process.send_signal(signal.SIGINT)
+    assert run.end() == 130
+    assert "ok  " not in run.said
+    assert not left_on(run.said)
+
+
 def test_a_reply_in_json_is_printed_as_far_as_it_came(tmp_path: Path) -> None:
     large = random_llama(tmp_path / "large.gguf", n_embd=1024, n_ff=4096, n_layer=4)
     run = OnTerminal(
@@ -110,7 +119,7 @@ def test_a_reply_in_json_is_printed_as_far_as_it_came(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["run", "hi"], ["bench"], ["run", "hi", "--json"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["run", "hi"], ["bench"], ["check-pair"], ["run", "hi", "--json"]], ids=" ".join)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_while_a_model_is_loaded(tmp_path: Path, command: list[str], number: signal.Signals) -> None:
     large = random_llama(tmp_path / "large.gguf", n_embd=1024, n_ff=4096, n_layer=4)

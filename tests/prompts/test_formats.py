@@ -17,6 +17,7 @@ from wsd_local.errors import ModelError, UsageError
 from wsd_local.llama import Model
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.draft_format import SPECIAL_TOKENS, DraftFormat
+from wsd_local.prompts.known_formats import known_formats
 from wsd_local.prompts.messages import Message, conversation, trimmed, turns
 
 
@@ -316,3 +317,15 @@ def test_a_base_format_can_be_replaced() -> None:
 def test_base_formats_that_cannot_be_meant(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         BaseFormat.of(wrong)
+
+
+def test_known_formats_differ_and_end_replies_at_their_own_headings() -> None:
+    forms = known_formats()
+    assert forms["sections"] == BaseFormat()
+    prompts = {name: form.prompt(conversation("hi", system="S")) for name, form in forms.items()}
+    assert len(set(prompts.values())) == len(forms)
+    assert prompts["colons"] == "\n\nSystem: S\n\nUser: hi\n\nAssistant: "
+    for form in forms.values():
+        assert form.stops
+        next_turn = "Yes." + form.ending + form.headings["user"] + "And?"
+        assert any(stop in next_turn for stop in form.stops)

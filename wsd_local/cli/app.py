@@ -50,6 +50,13 @@ COMMANDS = {
         A default pair, settings, and pairs of your own, in config.toml. The environment variables WSD_LOCAL_PAIR and
         WSD_LOCAL_<SETTING> override the file, and options override both.""",
     ),
+    "check-pair": (
+        "check_pair:check_pair",
+        """Examine whether two models make a good pair: a verdict, and for each symptom its cause and what to do.
+
+        Answers a dozen questions of its own, and lets both models read good answers to them; a minute or two for small
+        models on a CPU. Exit code 1 if a fault was found (not a pair), else 0.""",
+    ),
     "bench": (
         "bench:bench",
         """Measure how fast a pair is on this machine: its parts, whole replies, and the base alone for comparison.

@@ -37,6 +37,13 @@ def own_models(_context: CompletionContext) -> dict[str, str]:
     return _shown((name, str(found.path)) for name, found in known().items())
 
 
+def base_formats(_context: CompletionContext) -> list[str]:
+    """Base formats that are known by name."""
+    from wsd_local.prompts.known_formats import known_formats
+
+    return list(known_formats())
+
+
 def pullable(context: CompletionContext) -> dict[str, str]:
     """What `models pull` can fetch by name: pairs and models of the catalog."""
     from wsd_local.library.catalog import catalog_models

@@ -42,13 +42,14 @@ _COMPLETERS = {
     "pair": names.pairs,
     "draft": names.models,
     "base": names.models,
+    "base_format": names.base_formats,
     "input": names.data_sets,
     "format": names.formats,
     "export": names.exports,
     "open": names.chats,
 }
 """What offers names for an option's value; for others the shell offers files, or nothing."""
-_NAME_OR_FILE = ("draft", "base", "input")
+_NAME_OR_FILE = ("draft", "base", "base_format", "input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Models:
     base: Annotated[str | None, MODELS] = None
     """Base model by path or name, instead of the pair's."""
     base_format: Annotated[Path | None, MODELS] = None
-    """TOML file with the format in which the base reads a conversation."""
+    """Format in which the base reads a conversation: a known one by name, or a TOML file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def models_of(given: Given) -> dict[str, Any]:
 
     models = {name: value for name, value in given.items() if name != "pair"}
     if "base_format" in models:
-        models["base_format"] = read_base_format(models["base_format"])
+        models["base_format"] = read_base_format(Path(models["base_format"]))
     return models
 
 

@@ -14,6 +14,7 @@ from wsd_local.errors import UsageError, nearest
 from wsd_local.events import Source
 from wsd_local.paths import package_models_dir
 from wsd_local.prompts.base_format import BaseFormat
+from wsd_local.prompts.known_formats import known_formats
 from wsd_local.system.inputs import read_toml
 
 DEFAULT_PAIR = "demo"
@@ -118,7 +119,8 @@ class PairEntry:
         for key in ("draft", "base"):
             if not table.get(key):
                 raise UsageError(f"pairs.{name}: {key} is missing: name a model or a file")
-        form = BaseFormat.of(table.get("base_format", {}))
+        given = table.get("base_format", {})
+        form = _known_format(given) if isinstance(given, str) else BaseFormat.of(given)
         return cls(name, table["draft"], table["base"], form, table.get("description", ""))
 
 
@@ -143,13 +145,22 @@ def licence_terms(licence: str) -> str | None:
     return terms.get(licence)
 
 
-def read_base_format(path: Path) -> BaseFormat:
-    """A base format from a TOML file with `headings`, `stop` and `prefix`.
+def _known_format(name: str) -> BaseFormat:
+    known = known_formats()
+    if name not in known:
+        raise UsageError(f"there is no base format {name!r}{nearest(name, list(known))}")
+    return known[name]
+
+
+def read_base_format(source: Path) -> BaseFormat:
+    """A base format by its name, or from a TOML file with `headings`, `stop` and `prefix`; a file counts first.
 
     Raises:
         UsageError: the file cannot be read, or does not hold such a format.
     """
+    if len(source.parts) == 1 and not source.suffix and not source.exists():
+        return _known_format(source.name)
     try:
-        return BaseFormat.of(read_toml(path))
+        return BaseFormat.of(read_toml(source))
     except UsageError as error:
-        raise UsageError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+        raise UsageError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error

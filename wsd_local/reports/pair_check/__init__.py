@@ -1,0 +1,1 @@
+"""Whether two models make a good pair: measured, judged, shown."""
