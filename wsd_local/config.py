@@ -1,7 +1,8 @@
 """The user's configuration: a default pair, settings, and pairs of one's own.
 
 Contract: `config.toml` (see `paths.config_file`), overridden by the environment variables `WSD_LOCAL_PAIR` and
-`WSD_LOCAL_<SETTING>`; command-line options override both. An unknown key is an error with a suggestion.
+`WSD_LOCAL_<SETTING>`; command-line options override both. In the file, a pair's own settings override the common ones.
+An unknown key is an error with a suggestion. Writing keeps what a person wrote, comments included.
 
     pair = "mine"
     [settings]
@@ -9,22 +10,27 @@ Contract: `config.toml` (see `paths.config_file`), overridden by the environment
     [pairs.mine]
     draft = "llama-3.2-3b-instruct"
     base = "~/models/base.gguf"
+    [pairs.mine.settings]
+    threshold = 0.6
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError, nearest
 from wsd_local.fields import field_name
-from wsd_local.library.catalog import PairEntry
-from wsd_local.library.resolve import all_pairs
+from wsd_local.files import write_text
+from wsd_local.library.catalog import PairEntry, with_catalog
+from wsd_local.library.resolve import all_pairs, named_pair
 from wsd_local.paths import config_file
 from wsd_local.settings import by_itself, names, read_text, split
+from wsd_local.system.inputs import read_text as read_file
 from wsd_local.system.inputs import read_toml
 
 PREFIX = "WSD_LOCAL_"
@@ -47,9 +53,32 @@ class Config:
             "path": str(self.path),
             "pair": self.pair,
             "settings": dict(self.settings),
-            "pairs": {name: {"draft": entry.draft, "base": entry.base} for name, entry in self.pairs.items()},
+            "pairs": {
+                name: {"draft": entry.draft, "base": entry.base, "settings": dict(entry.settings)}
+                for name, entry in self.pairs.items()
+            },
             "sources": dict(self.sources),
         }
+
+    def settings_of(self, pair: str | None, models: Collection[str] = ()) -> dict[str, Any]:
+        """The settings for a pair, None for the default one: the common ones, the pair's own, and the environment's.
+
+        Of a pair of which both `models`, draft and base, are replaced, nothing is left that its own could be for.
+
+        Raises:
+            UsageError: there is no such pair, or its settings contradict the common ones.
+        """
+        if {"draft", "base"} <= set(models):
+            return dict(self.settings)
+        entry = named_pair(self.pair if pair is None else pair, self.pairs)
+        own = {name: value for name, value in entry.settings.items() if self.sources.get(name) != "environment"}
+        settings = {**self.settings, **own}
+        if own:
+            try:
+                split(settings)
+            except UsageError as error:
+                raise UsageError(f"{self.path}: pairs.{entry.name}.settings: {error}") from error
+        return settings
 
 
 def read_config(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
@@ -82,7 +111,7 @@ def _from_tables(path: Path, tables: dict[str, Any]) -> Config:
         raise UsageError(f"pair is {pair!r}: it must be the name of a pair")
     settings = {field_name(name): value for name, value in settings.items()}
     split(settings)
-    own = {name: PairEntry.of(name, table) for name, table in pairs.items()}
+    own = {name: PairEntry.of(name, with_catalog(name, table)) for name, table in pairs.items()}
     if pair is not None and pair not in (pairs_by_name := all_pairs(own)):
         raise UsageError(f"pair: there is no pair {pair!r}{nearest(pair, list(pairs_by_name))}")
     sources = dict.fromkeys([*settings, *(["pair"] if pair else [])], "file")
@@ -109,3 +138,46 @@ def _over(config: Config, environment: Mapping[str, str]) -> Config:
         elif variable not in others:
             raise UsageError(f"there is no environment variable {variable}{nearest(variable, [*known, *others])}")
     return Config(config.path, pair, settings, config.pairs, sources)
+
+
+def write_pair_settings(pair: str, values: Mapping[str, Any], path: Path | None = None) -> Path:
+    """Write settings of a pair into the file, which is made if it is not there; returns its path.
+
+    Everything else in it stays as it is. A pair of the catalog gets a table with nothing but its settings.
+
+    Raises:
+        UsageError: there is no such pair, a value is wrong, or the file is written so that it cannot be added to.
+        OSError: it cannot be written; the old file stays.
+    """
+    import tomlkit
+
+    path = path or config_file()
+    named_pair(pair, read_config(path, {}).pairs)
+    text = read_file(path) if path.exists() else ""
+    document: Any = tomlkit.parse(text)
+    table = document
+    for key in ("pairs", pair, "settings"):
+        table = table.setdefault(key, tomlkit.table(is_super_table=key != "settings"))
+    for name, value in values.items():
+        table[_key_of(table, name)] = value
+    written = tomlkit.dumps(document)
+    if tomllib.loads(written) != _with_settings(tomllib.loads(text), pair, values):
+        lines = "; ".join(f"{name} = {value}" for name, value in values.items())
+        raise UsageError(
+            f"{path}: is written so that nothing can be added to it; under [pairs.{pair}.settings] put {lines}"
+        )
+    _from_tables(path, tomllib.loads(written))
+    write_text(path, written)
+    return path
+
+
+def _with_settings(tables: dict[str, Any], pair: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    settings = tables.setdefault("pairs", {}).setdefault(pair, {}).setdefault("settings", {})
+    for name, value in values.items():
+        settings[_key_of(settings, name)] = value
+    return tables
+
+
+def _key_of(table: Mapping[str, Any], name: str) -> str:
+    """How a setting is spelled in a table; its own name where it is not there."""
+    return next((str(key) for key in table if field_name(key) == name), name)

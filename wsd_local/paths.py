@@ -25,6 +25,11 @@ def demo_dir() -> Path:
     return package_models_dir() / "demo"
 
 
+def own_prompts() -> Path:
+    """The program's own prompts, which pairs are calibrated with."""
+    return package_models_dir() / "prompts.jsonl"
+
+
 def cache_dir() -> Path:
     """Folder for what can be made again; `WSD_LOCAL_CACHE` names another one."""
     return _named("WSD_LOCAL_CACHE") or platformdirs.user_cache_path(_APP, appauthor=False)

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from command_line import complains, wsd
 
-from wsd_local.config import read_config
+from wsd_local.config import read_config, write_pair_settings
 from wsd_local.errors import UsageError
 from wsd_local.paths import config_file
 from wsd_local.prompts.known_formats import known_formats
+from wsd_local.runtime.pair import load
+from wsd_local.server.served import Serving
+from wsd_local.server.site import Plan
 from wsd_local.settings import LoadSettings, ReplySettings, names, plain, read_text, split
 
 EXAMPLE = """
@@ -142,3 +145,105 @@ def test_path_and_show(config: Path) -> None:
     told = json.loads(wsd("config", "show", "--json").stdout)
     assert told["settings"]["threshold"] == 0.7 and told["settings"]["window"] == 6
     assert told["pairs"]["mine"]["base"] == "demo-base"
+
+
+def test_a_pairs_own_settings_go_over_the_common_ones(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(
+        EXAMPLE + "[pairs.mine.settings]\nthreshold = 0.55\nwindow = 4\n[pairs.demo.settings]\nwindow = 5\n"
+    )
+    found = read_config(environment={})
+    assert found.settings_of("mine")["threshold"] == found.settings_of(None)["threshold"] == 0.55
+    assert (found.settings_of("demo")["threshold"], found.settings_of("demo")["window"]) == (0.7, 5)
+    assert found.settings_of("mine", ["draft", "base"]) == found.settings, "nothing of the pair is left"
+    over = read_config(environment={"WSD_LOCAL_WINDOW": "9"})
+    assert (over.settings_of("mine")["window"], over.settings_of("mine")["threshold"]) == (9, 0.55)
+
+    def switch(*options: str) -> tuple[float, int]:
+        told = json.loads(wsd("run", "hi", "--json", "--max-tokens", "3", *options).stdout)["switch"]
+        return told["threshold"], told["window"]
+
+    assert switch() == (0.55, 4)
+    assert switch("--pair", "demo") == (0.7, 5), "of a pair of the catalog the table needs no models"
+    assert switch("--window", "7") == (0.55, 7)
+    assert switch("--draft", "demo-draft", "--base", "demo-base") == (0.7, 6)
+    monkeypatch.setenv("WSD_LOCAL_THRESHOLD", "0.9")
+    assert switch() == (0.9, 4)
+    shown = wsd("config", "show").stdout.decode()
+    assert ["window", "4", "the", "pair"] in [line.split() for line in shown.splitlines()]
+    with load("mine", threads=1) as pair:
+        assert (pair.settings.threshold, pair.settings.window) == (0.55, 4)
+    with load("mine", threads=1, window=8) as pair:
+        assert pair.settings.window == 8
+
+
+def test_a_pairs_own_settings_hold_for_the_server(config: Path) -> None:
+    config.write_text(EXAMPLE + "[pairs.mine.settings]\nthreshold = 0.55\nwindow = 4\n")
+    plan = Plan(["mine", "demo"], reply=ReplySettings(threshold=0.7), overridden=frozenset({"window"}))
+    serving = Serving.of(plan.entries, plan.reply, plan.loading)
+    assert (serving.reply_of("mine").threshold, serving.reply_of("mine").window) == (0.55, 6)
+    assert serving.reply_of("demo").threshold == 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[pairs.mine]\nsettings = 3", "must be a table: [pairs.mine.settings]"),
+        ("[pairs.mine.settings]\nthreshold = 'high'", "pairs.mine.settings: threshold is 'high'"),
+        ("[pairs.mine.settings]\nthreshhold = 1", "did you mean 'threshold'?"),
+        ("[pairs.mine.settings]\nthreads = 1", "threads is a setting of loading"),
+        ("[pairs.none.settings]\nwindow = 1", "pairs.none: draft is missing"),
+    ],
+)
+def test_mistakes_in_a_pairs_own_settings_are_named(config: Path, text: str, words: str) -> None:
+    models = "[pairs.mine]\ndraft = 'demo-draft'\nbase = 'demo-base'\n"
+    config.write_text(text.replace("[pairs.mine]\n", models) if "[pairs.mine]" in text else models + text)
+    with pytest.raises(UsageError) as error:
+        read_config(environment={})
+    assert words in str(error.value) and str(config) in str(error.value)
+
+
+def test_writing_keeps_what_a_person_wrote(config: Path) -> None:
+    before = f"# my pairs\n{EXAMPLE}# the end\n"
+    config.write_text(before)
+    write_pair_settings("mine", {"threshold": 0.6, "window": 9})
+    text = config.read_text()
+    for line in before.strip().splitlines():
+        assert line in text
+    found = read_config(environment={})
+    assert dict(found.pairs["mine"].settings) == {"threshold": 0.6, "window": 9}
+    assert found.settings["threshold"] == 0.7
+    write_pair_settings("mine", {"window": 3})
+    assert dict(read_config(environment={}).pairs["mine"].settings) == {"threshold": 0.6, "window": 3}
+    write_pair_settings("tiny", {"window": 3})
+    assert read_config(environment={}).pairs["tiny"].base == "gemma-3-270m"
+    with pytest.raises(UsageError, match="there is no pair"):
+        write_pair_settings("none", {"window": 3})
+
+
+def test_writing_that_would_contradict_leaves_the_file(config: Path) -> None:
+    before = config.read_bytes()
+    with pytest.raises(UsageError):
+        write_pair_settings("mine", {"window": 0})
+    assert config.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["inline", "hyphens"])
+def test_writing_into_other_ways_to_write_a_table(config: Path, form: str) -> None:
+    models = "draft = 'demo-draft', base = 'demo-base'"
+    texts = {
+        "inline": f"pairs = {{ mine = {{ {models}, settings = {{ window = 2 }} }} }}\n",
+        "hyphens": f"[pairs]\nmine = {{ {models} }}\n[pairs.demo.settings]\ndraft-max-tokens = 5\n",
+    }
+    config.write_text(texts[form])
+    pair = "demo" if form == "hyphens" else "mine"
+    write_pair_settings(pair, {"window": 3, "draft_max_tokens": 7})
+    found = read_config(environment={})
+    assert dict(found.pairs[pair].settings) == {"window": 3, "draft_max_tokens": 7}
+
+
+def test_a_file_that_nothing_can_be_added_to_stays_as_it_is(config: Path) -> None:
+    text = "pairs.mine.draft = 'demo-draft'\npairs.mine.base = 'demo-base'\n"
+    config.write_text(text)
+    with pytest.raises(UsageError, match=r"under \[pairs.mine.settings\] put window = 3"):
+        write_pair_settings("mine", {"window": 3})
+    assert config.read_text() == text

@@ -65,7 +65,7 @@ class ChatApp(ChatLayout):
         self.thread = StoreThread()
         self.models = Worker()
         self.conversation = Conversation(store, system, Store(":memory:") if off_record else None)
-        self.settings = NextSettings(wanted.settings)
+        self.settings = NextSettings(wanted.in_effect)
         self.pairs = PairLoading(self, self.models, self.settings, wanted)
         self.replies = Replies(self, self.conversation, self.thread, self.models, self.pairs, self.settings)
         self.chats = Chats(self, self.conversation, self.thread, self.replies, system)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsd_local.config import read_config
 from wsd_local.core.decoding import Phase
-from wsd_local.errors import CancelledError, WsdError
+from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.events import Event, Reading, Source
 from wsd_local.library.catalog import DEFAULT_PAIR
 from wsd_local.library.naming import name_of
@@ -72,7 +73,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Wanted:
-    """What to load: a pair's name, or models by name or path, and settings."""
+    """What to load: a pair's name, or models by name or path, and settings that override the configuration's."""
 
     pair: str | None
     draft: str | None
@@ -86,6 +87,17 @@ class Wanted:
         own = [Path(one).stem for one in (self.draft, self.base) if one]
         return " + ".join([self.pair or DEFAULT_PAIR, *own] if len(own) == 1 else own or [self.pair or DEFAULT_PAIR])
 
+    @property
+    def in_effect(self) -> dict[str, Any]:
+        """The configuration's settings for the pair, and `settings` over them."""
+        config = read_config()
+        replaced = [role for role, model in (("draft", self.draft), ("base", self.base)) if model]
+        try:
+            found = config.settings_of(self.pair, replaced)
+        except UsageError:  # loading reports it
+            found = dict(config.settings)
+        return {**found, **self.settings}
+
 
 def load_pair(worker: Worker, wanted: Wanted) -> None:
     """Load a pair in place of the present one."""
@@ -97,7 +109,7 @@ def load_pair(worker: Worker, wanted: Wanted) -> None:
         worker.publish(Loading(role, fraction))
         return not worker.stopped
 
-    pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.settings)
+    pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.in_effect)
     if worker.stopped:
         pair.close()
         raise WsdError("stopped while loading")

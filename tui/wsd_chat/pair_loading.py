@@ -36,7 +36,7 @@ class PairLoading:
         """Load a pair."""
         self.stop()
         self.wanted = wanted
-        self._settings.own = wanted.settings
+        self._settings.own = wanted.in_effect
         status = self._view.status
         status.pair, status.phase, status.progress = wanted.name, "loading", None
         status.threshold = self._settings.threshold

@@ -63,6 +63,14 @@ COMMANDS = {
 
         Takes some minutes for models of usual size on a CPU. Nothing else should run meanwhile.""",
     ),
+    "calibrate": (
+        "calibrate:calibrate",
+        """Find the threshold and the window that suit a pair, by one recording of its drafts.
+
+        Each prompt is drafted once to its end; the base reads the whole draft, and writes a little of its own from each
+        possible switch point. What each setting would have done is computed from these records, which are kept: the
+        same command continues a run that was stopped.""",
+    ),
     "doctor": (
         "doctor:doctor",
         """Show what is installed and whether it works.

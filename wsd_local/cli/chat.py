@@ -66,8 +66,9 @@ def _chat(how: Given, models: Given, settings: Given) -> int:
     from wsd_local.store import Store
 
     config = read_config()
-    values = {**config.settings, **setting_values(settings)}
-    split(values)
+    values = setting_values(settings)
+    pair = models.get("pair", config.pair)
+    split({**config.settings_of(pair, models), **values})
     if not sys.stdin.isatty() or not sys.stdout.isatty():
         raise UsageError("wsd-chat needs a terminal; in scripts and pipes use wsd-local run")
     from wsd_chat.app import ChatApp
@@ -76,7 +77,6 @@ def _chat(how: Given, models: Given, settings: Given) -> int:
     from wsd_chat.terminal.signals import ending
 
     wanted = ChatOptions(**how)
-    pair = models.get("pair", config.pair)
     choice = Wanted(pair, models.get("draft"), models.get("base"), values, wanted.prepare)
     log = cache_dir() / "wsd-chat.log"
     with Store() as store:

@@ -22,24 +22,27 @@ def show_path(*, debug: Debug = False) -> None:
 def show(*, as_json: Json = False, debug: Debug = False) -> None:
     """Print the settings in effect, and where each comes from."""
     from wsd_local.config import read_config
+    from wsd_local.fields import spelled
     from wsd_local.library.catalog import DEFAULT_PAIR
     from wsd_local.settings import LoadSettings, ReplySettings, plain
 
     config = read_config()
+    in_effect = config.settings_of(None)
     # A data set is answered with as many replies at once as pay; the library's own default is one.
     defaults = plain(ReplySettings(), LoadSettings()) | {"parallel": "auto"}
     if as_json:
-        print_json(config.as_dict() | {"settings": {**defaults, **config.settings}})
+        print_json(config.as_dict() | {"settings": {**defaults, **in_effect}})
         return
     settings = plain_table(f"{config.path}{'' if config.path.exists() else ' (not there)'}", ("", "value", "from"))
     settings.add_row("pair", config.pair or DEFAULT_PAIR, config.sources.get("pair", "default"))
     for name, default in defaults.items():
-        value = config.settings.get(name, default)
-        source = config.sources.get(name, "default")
+        value = in_effect.get(name, default)
+        source = "the pair" if value != config.settings.get(name, default) else config.sources.get(name, "default")
         settings.add_row(
             name, "" if value in (None, ()) else str(value), source, style=None if source != "default" else "dim"
         )
-    pairs = plain_table("Your pairs", ("name", "draft", "base", "for"))
+    pairs = plain_table("Your pairs", ("name", "draft", "base", "its own settings", "for"))
     for entry in config.pairs.values():
-        pairs.add_row(entry.name, entry.draft, entry.base, entry.description)
+        own = ", ".join(f"{spelled(name)} {value}" for name, value in entry.settings.items())
+        pairs.add_row(entry.name, entry.draft, entry.base, own, entry.description)
     print_tables(settings, *([pairs] if config.pairs else []))

@@ -45,7 +45,7 @@ def demo(
     from wsd_local.runtime.pair import load
 
     chosen = questions(file, limit)
-    write = _writer(html)
+    write = page_writer(html)
     with load("demo", threads=threads) as pair, Progress(console=terminal.console(stderr=True)) as progress:
         task = progress.add_task("answering", total=steps(len(chosen)))
         results = measure(pair, chosen, lambda done: progress.update(task, advance=1, description=done))
@@ -75,7 +75,7 @@ def report(
 
     if html is not None and html.exists() and any(path.exists() and html.samefile(path) for path in runs):
         raise UsageError(f"{html}: is one of the runs; choose another file for the page")
-    write = _writer(html)
+    write = page_writer(html)
     files = read_runs(runs)
     for file in files:
         if file.torn:
@@ -96,7 +96,7 @@ def report(
         show(run_tables(summaries, differing, TERMINAL_BINS))
 
 
-def _writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
+def page_writer(path: Path | None) -> Callable[[Callable[[], str]], None]:
     """What writes the page, if one is wanted; what would prevent it raises an error now, before any work."""
     if path is None:
         return lambda _page: None

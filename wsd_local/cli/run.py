@@ -102,9 +102,9 @@ def run(
     conversation = _conversation(prompt, where) if "input" not in data else []
     show_native_log(verbose)
     config = read_config()
-    values = {**config.settings, **setting_values(settings)} | {"probabilities": options.tokens}
     chosen = models_of(models)
     pair = models.get("pair", config.pair)
+    values = {**config.settings_of(pair, models), **setting_values(settings)} | {"probabilities": options.tokens}
     if "input" not in data:
         _answer_prompt(conversation, options, pair, chosen, values)
         return 0

@@ -170,6 +170,9 @@ def _plan(options: ServeOptions, settings: Given) -> Plan:
     keys = [*options.api_key, *_key_of_environment(), *_keys_of(options.api_key_file)]
     return Plan(
         pairs=_unique(options.pair) or [config.pair or "demo"],
+        overridden=frozenset(settings)
+        | {name for name, source in config.sources.items() if source == "environment"}
+        | set(_CHOSEN_BY_CLIENTS),
         reply=reply,
         loading=loading,
         access=Access(tuple(_unique(keys)), options.allow_host, options.allow_origin, options.max_body),

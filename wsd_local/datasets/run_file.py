@@ -42,14 +42,14 @@ INDIFFERENT = frozenset(
 
 
 class RunFile:
-    """An output file, opened to continue it. `done` are the replies in it.
+    """An output file, opened to continue it. `done` are the replies in it; `option` names it on the command line.
 
     Raises:
         UsageError: the file is no such file, or cannot be written, or is being written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, option: str = "--output") -> None:
+        self.path, self._choose = path, f"choose another {option}"
         self.done: dict[Key, str] = {}
         self._made_by: dict[str, Any] = {}
         self._descriptor: int | None = None
@@ -59,10 +59,10 @@ class RunFile:
             os.ftruncate(self._descriptor, self._read())
         except _TakenError:
             self._close()
-            raise UsageError(f"{path}: another run is writing to it; wait for it, or choose another --output") from None
+            raise UsageError(f"{path}: another run is writing to it; wait for it, or {self._choose}") from None
         except OSError as error:
             self._close()
-            raise UsageError(f"{path}: cannot be written: {reason(error)}; choose another --output") from error
+            raise UsageError(f"{path}: cannot be written: {reason(error)}; {self._choose}") from error
         except BaseException:
             self._close()
             raise
@@ -142,9 +142,7 @@ class RunFile:
                     values = json_value(line if line.endswith(b"\n") else b"")
                     _key(values)
                 except (ValueError, KeyError, TypeError):
-                    raise UsageError(
-                        f"{self.path}, line {number}: is not a line of a run; choose another --output"
-                    ) from None
+                    raise UsageError(f"{self.path}, line {number}: is not a line of a run; {self._choose}") from None
                 yield number, line, values
 
     def _read(self) -> int:
@@ -153,7 +151,7 @@ class RunFile:
         for number, line, values in self._lines():
             key = _key(values)
             if key in self.done:
-                raise UsageError(f"{self.path}, line {number}: record {key[0]} is there twice; choose another --output")
+                raise UsageError(f"{self.path}, line {number}: record {key[0]} is there twice; {self._choose}")
             self.done[key] = values["text"]
             length += len(line)
         return length
@@ -161,7 +159,7 @@ class RunFile:
     def _compare(self, number: int, theirs: object) -> None:
         ours = self._made_by
         if not isinstance(theirs, dict):
-            raise UsageError(f"{self.path}, line {number}: does not say how it was made; choose another --output")
+            raise UsageError(f"{self.path}, line {number}: does not say how it was made; {self._choose}")
         for name in [*ours, *(name for name in theirs if name not in ours)]:
             if name == "shape":  # whoever continues in another shape is warned instead
                 continue
@@ -175,7 +173,7 @@ class RunFile:
         if json.loads(json.dumps(ours)) != theirs:
             raise UsageError(
                 f"{self.path}, line {number}: was made with another {name}: {_short(theirs)}, now {_short(ours)}; "
-                "choose another --output, or set it back"
+                f"{self._choose}, or set it back"
             )
 
     def _close(self) -> None:

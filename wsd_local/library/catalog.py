@@ -5,16 +5,19 @@ Contract: `models/catalog.toml` is data, and its tables become values here. `res
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import UsageError, nearest
 from wsd_local.events import Source
+from wsd_local.fields import field_name
 from wsd_local.paths import package_models_dir
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.known_formats import known_formats
+from wsd_local.settings import ReplySettings, changed
 from wsd_local.system.inputs import read_toml
 
 DEFAULT_PAIR = "demo"
@@ -95,13 +98,17 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class PairEntry:
-    """A named pair: models by name or path, and how the base is shown a conversation."""
+    """A named pair: models by name or path, how the base is shown a conversation, and the pair's own reply settings.
+
+    Two entries of the same models are equal, whatever their settings.
+    """
 
     name: str
     draft: str
     base: str
     base_format: BaseFormat
     description: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, name: str, table: dict[str, Any]) -> PairEntry:
@@ -110,18 +117,31 @@ class PairEntry:
         Raises:
             UsageError: a key is unknown or missing, or a value of the wrong kind.
         """
-        keys = ("draft", "base", "description", "base_format")
+        keys = ("draft", "base", "description", "base_format", "settings")
         for key, value in table.items():
             if key not in keys:
                 raise UsageError(f"pairs.{name}: there is no key {key!r}{nearest(key, list(keys))}")
-            if key != "base_format" and not isinstance(value, str):
+            if key not in ("base_format", "settings") and not isinstance(value, str):
                 raise UsageError(f"pairs.{name}.{key} is {value!r}: it must be text")
         for key in ("draft", "base"):
             if not table.get(key):
                 raise UsageError(f"pairs.{name}: {key} is missing: name a model or a file")
         given = table.get("base_format", {})
         form = _known_format(given) if isinstance(given, str) else BaseFormat.of(given)
-        return cls(name, table["draft"], table["base"], form, table.get("description", ""))
+        settings = _reply_settings(name, table.get("settings", {}))
+        return cls(name, table["draft"], table["base"], form, table.get("description", ""), settings)
+
+
+def _reply_settings(pair: str, table: object) -> dict[str, Any]:
+    """A pair's own settings of replies, by their fields' names."""
+    if not isinstance(table, dict):
+        raise UsageError(f"pairs.{pair}.settings must be a table: [pairs.{pair}.settings]")
+    values = {field_name(key): value for key, value in table.items()}
+    try:
+        changed(ReplySettings(), values)
+    except UsageError as error:
+        raise UsageError(f"pairs.{pair}.settings: {error}") from error
+    return values
 
 
 @cache
@@ -137,6 +157,11 @@ def catalog_models() -> dict[str, ModelEntry]:
 def catalog_pairs() -> dict[str, PairEntry]:
     """All pairs of the catalog."""
     return {name: PairEntry.of(name, table) for name, table in _tables()["pairs"].items()}
+
+
+def with_catalog(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """A pair's table; one that names no models, and has the name of a pair of the catalog, is about that one."""
+    return table if "draft" in table or "base" in table else {**_tables()["pairs"].get(name, {}), **table}
 
 
 def licence_terms(licence: str) -> str | None:

@@ -230,6 +230,52 @@ def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x:
     return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {_in_words(ranges, counts, str)}")
 
 
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    *,
+    x: str,
+    y: str,
+    name: str,
+    label: Label,
+    colour: int = 0,
+) -> str:
+    """A grid of values, each in its cell, the darker the larger; None is an empty cell. `name` is what they are."""
+    known = [value for row in values for value in row if value is not None]
+    least, most = min(known, default=0.0), max(known, default=0.0)
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.patches import Rectangle
+
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                if value is None:
+                    continue
+                share = (value - least) / (most - least) if most > least else 0.0
+                place = (column - 0.5, row - 0.5)
+                axes.add_patch(Rectangle(place, 1, 1, facecolor=_colour(colour), alpha=0.06 + 0.5 * share, linewidth=0))
+                _write(axes, label(value), (column, row))
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(left=False, bottom=False)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+
+    words = "; ".join(
+        f"{y} {row}: "
+        + ", ".join(
+            f"{label(value)} at {x} {column}" for column, value in zip(columns, line, strict=True) if value is not None
+        )
+        for row, line in zip(rows, values, strict=True)
+    )
+    return _svg([draw], 0.8 + 0.42 * len(rows), f"{name}. {words}")
+
+
 def _shortened(name: str) -> str:
     name = printable(name)
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"

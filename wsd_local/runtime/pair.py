@@ -56,7 +56,7 @@ def load(
         busy: what a reply does if the pair is in use: `wait`, or raise `BusyError` at once (`error`). Each reply can
             choose otherwise.
         template: renders the draft's chat template; one that was started earlier is ready earlier.
-        settings: those of `ReplySettings` (defaults of every reply) and of `LoadSettings`.
+        settings: those of `ReplySettings` (defaults of every reply) and of `LoadSettings`; the pair's own come after.
 
     Raises:
         UsageError: a name or a setting is wrong.
@@ -64,8 +64,9 @@ def load(
         FitError: memory is not enough.
     """
     _require_kinds(name, draft, base, base_format, progress)
-    reply, loading = split(settings)
     entry = named_pair(name, read_config().pairs)
+    own = entry.settings if draft is None or base is None else {}
+    reply, loading = split({**own, **settings})
     find = _finder(entry, draft, base)
     models = LoadedModels(
         find(draft if draft is not None else entry.draft),

@@ -129,7 +129,8 @@ class EngineRoom:
             loaded = self.loaded
             if loaded is not None:
                 self._stale = self._stale or _differs(self.serving, serving, loaded.name)
-                loaded.pair.settings = serving.reply
+                if loaded.name in serving.pairs:
+                    loaded.pair.settings = serving.reply_of(loaded.name)
             self.serving = serving
             self._failures.clear()
             self._changed.notify_all()
@@ -291,7 +292,8 @@ class EngineRoom:
         with self._changed:
             self._failures.pop(name, None)
             self.loaded, self._stale = loaded, _differs(serving, self.serving, name)
-            loaded.pair.settings = self.serving.reply
+            if name in self.serving.pairs:
+                loaded.pair.settings = self.serving.reply_of(name)
             self.state = "ending" if self._closing else "ready"
         self._observer.loaded(name, time.monotonic() - begun)
         return loaded

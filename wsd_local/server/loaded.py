@@ -47,5 +47,5 @@ def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
     except BaseException:
         models.close()
         raise
-    pair = Pair.over(models, reply=serving.reply)
+    pair = Pair.over(models, reply=serving.reply_of(name))
     return Loaded(name, pair, Crew(pair), sizes)

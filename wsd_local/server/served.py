@@ -19,7 +19,7 @@ from wsd_local.library.gguf import read_model
 from wsd_local.library.naming import readable_name
 from wsd_local.library.resolve import model_of_pair, named_pair
 from wsd_local.server.service import Mode, ModelFacts, ServedModel, UnknownModelError
-from wsd_local.settings import LoadSettings, ReplySettings
+from wsd_local.settings import LoadSettings, ReplySettings, changed
 
 _MODES: tuple[Mode, ...] = ("wsd", "base", "draft")
 
@@ -31,7 +31,7 @@ class Serving:
     Args:
         pairs: by name, in the order in which they were given; the first is loaded at the start.
         models: by the names of clients; none of them is loaded.
-        reply: defaults of every reply.
+        reply: defaults of every reply; a pair's own settings override them.
         loading: how models are loaded; `parallel` is the number of requests in progress at once.
     """
 
@@ -56,7 +56,21 @@ class Serving:
             if ":" in entry.name:
                 raise UsageError(f"the pair {entry.name!r} cannot be served: its name has a colon in it")
         models = {model.id: model for entry in entries for model in _models(entry)}
-        return cls({entry.name: entry for entry in entries}, models, reply, loading)
+        serving = cls({entry.name: entry for entry in entries}, models, reply, loading)
+        for name in serving.pairs:
+            serving.reply_of(name)
+        return serving
+
+    def reply_of(self, pair: str) -> ReplySettings:
+        """Defaults of the replies of one pair.
+
+        Raises:
+            UsageError: the pair's own settings contradict the common ones.
+        """
+        try:
+            return changed(self.reply, self.pairs[pair].settings)
+        except UsageError as error:
+            raise UsageError(f"pairs.{pair}.settings: {error}") from error
 
     def find(self, model: str) -> tuple[str, Mode]:
         """The pair and the mode that a client's name of a model stands for.

@@ -13,7 +13,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wsd_local.config import read_config
 from wsd_local.errors import UsageError
+from wsd_local.library.catalog import PairEntry
+from wsd_local.library.resolve import named_pair
 from wsd_local.server.app import create_app
 from wsd_local.server.desk import Desk
 from wsd_local.server.guard import Access, Guard, host_name
@@ -42,6 +45,7 @@ class Plan:
         certificate_key: the file of its key, where that is apart.
         insecure: whether other machines need no key.
         page: whether there is the page at `/`, with the chats of `wsd-chat`.
+        overridden: settings in which `reply` overrides the pairs' own.
 
     Raises:
         UsageError: other machines could use it without a key, and that was not wanted.
@@ -60,6 +64,21 @@ class Plan:
     certificate_key: Path | None = None
     insecure: bool = False
     page: bool = True
+    overridden: frozenset[str] = frozenset()
+
+    @property
+    def entries(self) -> list[PairEntry]:
+        """The pairs, each with those of its own settings that hold.
+
+        Raises:
+            UsageError: there is no such pair.
+        """
+        own = read_config().pairs
+        return [self._entry(named_pair(pair, own)) for pair in self.pairs]
+
+    def _entry(self, entry: PairEntry) -> PairEntry:
+        settings = {name: value for name, value in entry.settings.items() if name not in self.overridden}
+        return replace(entry, settings=settings)
 
     def __post_init__(self) -> None:
         if not (self.access.keys or self.insecure or is_loopback(self.host)):
@@ -85,7 +104,7 @@ class Site:
         self.tls: ssl.SSLContext | None = tls(plan.certificate, plan.certificate_key)
         self._metrics = Metrics()
         self.desk = Desk(
-            plan.pairs, plan.reply, plan.loading, queue=plan.queue, keep_alive=plan.keep_alive, observer=self._metrics
+            plan.entries, plan.reply, plan.loading, queue=plan.queue, keep_alive=plan.keep_alive, observer=self._metrics
         )
         self._store: Store | None = None
         self._listeners: list[socket.socket] = []
@@ -130,7 +149,7 @@ class Site:
             WsdError: the plan is wrong; nothing changes then.
         """
         tls(plan.certificate, plan.certificate_key)
-        self.desk.reload(plan.pairs, plan.reply, plan.loading)
+        self.desk.reload(plan.entries, plan.reply, plan.loading)
         if self.tls is not None and plan.certificate is not None:
             load_certificate(self.tls, plan.certificate, plan.certificate_key)
         self.guard.access = access_of(plan)
