@@ -166,7 +166,7 @@ def write_pair_settings(pair: str, values: Mapping[str, Any], path: Path | None 
         raise UsageError(
             f"{path}: is written so that nothing can be added to it; under [pairs.{pair}.settings] put {lines}"
         )
-    _from_tables(path, tomllib.loads(written))
+    _from_tables(path, tomllib.loads(written)).settings_of(pair)
     write_text(path, written)
     return path
 

@@ -146,6 +146,7 @@ def _task(
     from wsd_local.calibration.recording import OVERRIDES
     from wsd_local.calibration.runs import default_file
     from wsd_local.config import read_config
+    from wsd_local.core.rule_settings import USES
     from wsd_local.datasets import dataset_path, read
     from wsd_local.library.resolve import named_pair
     from wsd_local.paths import make_folder, own_prompts
@@ -156,7 +157,8 @@ def _task(
     entry = named_pair(pair, config.pairs)
     own = config.settings_of(pair, models)
     reply, _ = split(own)
-    values = {**own, **setting_values(settings), **OVERRIDES}
+    of_window = {name: value for name, value in own.items() if "window" in USES.get(name, ("window",))}
+    values = {**of_window, **setting_values(settings), **OVERRIDES}
     if split(values)[1].resident == "one":
         raise UsageError("calibrate needs both models in memory: the configuration's resident is one; set it to both")
     path, known = (own_prompts(), None) if prompts[0] is None else dataset_path(prompts[0], reporter.transfer)
