@@ -64,7 +64,7 @@ def check_pair(
     show_native_log(verbose)
     config = read_config()
     fixed = OVERRIDES | {"ctx": CTX, "parallel": PARALLEL}
-    values = {**config.settings, **setting_values(settings)} | fixed
+    values = {**config.settings_of(pair, models), **setting_values(settings)} | fixed
     judged = _judged(config.pair if pair is None else pair, models_of(models), values)
     if as_json:
         print_json(judged.as_dict())
