@@ -156,6 +156,15 @@ def test_bad_prompts_are_reported_and_the_others_recorded(tmp_path: Path) -> Non
     assert "1 prompt: what each threshold" in done.stdout.decode()
 
 
+def test_where_every_prompt_fails_there_is_no_table(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("word " * 3000 + "\n")
+    done = calibrate(source, out)
+    assert done.returncode == 5 and done.stdout == b"" and not lines(out)
+    error = done.stderr.decode()
+    assert "prompt 0, line 1: the prompt is too long" in error and "no prompt could be recorded" in error
+
+
 def test_further_turns_are_asked_after_the_draft(tmp_path: Path) -> None:
     source, out = tmp_path / "mt.jsonl", tmp_path / "out.jsonl"
     source.write_text(json.dumps({"question_id": 80, "turns": [QUESTIONS[0], "And of Japan?"]}) + "\n")
@@ -178,7 +187,7 @@ def test_the_page_has_heat_maps_and_no_scripts(prompts: Path, tmp_path: Path) ->
     assert calibrate(prompts, tmp_path / "out.jsonl", "--html", str(page)).returncode == 0
     text = page.read_text(encoding="utf-8")
     assert text.count("<figure") == 5 and "How much of the draft is kept" in text
-    assert "<script" not in text and "recommendation:" in text
+    assert "<script" not in text and "Recommendation:" in text
     assert 'aria-label="How much of the draft is kept. window 3: ' in text
 
 

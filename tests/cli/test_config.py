@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import complains, wsd
+from wsd_chat.model_jobs import Wanted
 
 from wsd_local.config import read_config, write_pair_settings
 from wsd_local.errors import UsageError
@@ -247,3 +248,12 @@ def test_a_file_that_nothing_can_be_added_to_stays_as_it_is(config: Path) -> Non
     with pytest.raises(UsageError, match=r"under \[pairs.mine.settings\] put window = 3"):
         write_pair_settings("mine", {"window": 3})
     assert config.read_text() == text
+
+
+def test_a_pairs_own_settings_hold_in_the_chat(config: Path) -> None:
+    config.write_text(EXAMPLE + "[pairs.mine.settings]\nthreshold = 0.55\n")
+    assert Wanted("mine", None, None, {"window": 3}).in_effect["threshold"] == 0.55
+    assert Wanted("demo", None, None, {}).in_effect["threshold"] == 0.7, "another pair is chosen in the chat"
+    assert Wanted("mine", None, None, {"threshold": 0.9}).in_effect["threshold"] == 0.9
+    assert Wanted(None, "a.gguf", "b.gguf", {}).in_effect["threshold"] == 0.7
+    assert Wanted("nobody", None, None, {}).in_effect["threshold"] == 0.7, "loading reports it"

@@ -126,6 +126,9 @@ def calibrate(
             line = "" if bad.line is None else f", line {bad.line}"
             reporter.report(f"{task.data.path}{line}: {bad.reason}")
         found, more = _calibrated(task, reporter, quiet, stack)
+    if found is None:
+        terminal.message(f"{task.data.path}: no prompt could be recorded")
+        return SOME_FAILED
     write_page(lambda: calibration_page(found, _about(task, found)))
     _show(found, as_json, task)
     if write:
@@ -175,8 +178,8 @@ def _task(
     return _Task(pair, models, values, config, data, out, present, continuation)
 
 
-def _calibrated(task: _Task, reporter: Reporter, quiet: bool, stack: ExitStack) -> tuple[Calibration, int]:
-    """What was found, and how many prompts failed."""
+def _calibrated(task: _Task, reporter: Reporter, quiet: bool, stack: ExitStack) -> tuple[Calibration | None, int]:
+    """What was found, None without a record, and how many prompts failed."""
     from wsd_local.calibration.recommending import calibrated, grid
     from wsd_local.calibration.runs import OPTION, Recorder
     from wsd_local.cli.options import DataSetOptions
@@ -199,7 +202,7 @@ def _calibrated(task: _Task, reporter: Reporter, quiet: bool, stack: ExitStack) 
     reporter.close()
     records = recorder.records()
     if not records:
-        raise UsageError(f"{task.data.path}: no prompt could be recorded")
+        return None, failed
     reporter.note(f"records: {task.out}")
     chunk, compared = pair.settings.check_chunk, task.continuation
     return calibrated(records, settings, task.present, check_chunk=chunk, compared=compared), failed

@@ -124,7 +124,8 @@ def calibration_page(found: Calibration, about: Sequence[str]) -> str:
     ]
     if any(row.gap is not None for row in found.rows):
         parts.append(_gap_chart(found, table))
-    return page("Threshold and window for a pair", [*verdict(found), *about], [*parts, table])
+    lead = [text[:1].upper() + text[1:] for text in (*verdict(found), *about)]
+    return page("Threshold and window for a pair", lead, [*parts, table])
 
 
 @dataclass(frozen=True, slots=True)
