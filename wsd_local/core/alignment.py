@@ -13,6 +13,9 @@ from typing import Protocol
 
 from wsd_local.core.text import utf8_decoder
 
+RUN = 32
+"""Characters of a run from which it is seen whether a vocabulary joins them."""
+
 
 class Vocabulary(Protocol):
     """The part of a tokenizer that alignment uses: pure functions."""
@@ -73,6 +76,17 @@ def align(vocabulary: Vocabulary, prompt: str, prompt_length: int, text: str) ->
     end = len(data) - len(joined)
     ends = [max(0, end), *(max(0, end := end + len(piece)) for piece in pieces)]
     return Aligned(tokens, ends, data)
+
+
+def joins_runs(vocabulary: Vocabulary, character: str) -> bool:
+    """Whether a token can stand for parts of two neighbours in a run of one character.
+
+    Where none does in a short run, none does in a longer one: vocabularies build tokens by joining neighbours, and the
+    inside of a run is everywhere the same. So the tokens of such a run do not depend on its length.
+    """
+    run, size = character * RUN, len(character.encode())
+    ends = set(align(vocabulary, "", len(vocabulary.tokenize("")), run).ends)
+    return not ends.issuperset(range(size, RUN * size + 1, size))
 
 
 def token_texts(pieces: Sequence[bytes], text: str, *, stripped: bool) -> list[str | None]:

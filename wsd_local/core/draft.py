@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
-from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, align
+from wsd_local.core.alignment import Aligned, TokenisedPrompt, Vocabulary, align, joins_runs
 from wsd_local.core.limits import Limits
 from wsd_local.core.loops import LoopFinder
 from wsd_local.core.text import find_stop, possible_stop, settled_length, utf8_decoder, without_thinking
@@ -71,6 +71,7 @@ class DraftText:
         self._seen = 0
         self._loops = LoopFinder() if limits.loops else None
         self._watched = 0
+        self._joined: dict[str, bool] = {}
 
     @property
     def text(self) -> str:
@@ -132,7 +133,7 @@ class DraftText:
         length = len(text)
         if not self._over:
             unrepeated = len(text) if self._loops is None else self._loops.repeated(2)
-            length = settled_length(text[:unrepeated])
+            length = settled_length(text[:unrepeated], runs=self._joins_run(text[:unrepeated]))
             if held := possible_stop(text, self._stops):  # a draft that ends there ends before its white space
                 length = min(length, len(text[:-held].rstrip()))
             if length <= self._seen or not self._holds(text[self._seen : length], need):
@@ -142,6 +143,14 @@ class DraftText:
         border = len(text[:length].encode())
         self.settled = sum(1 for end in self.aligned.ends[1:] if end <= border)
         return True
+
+    def _joins_run(self, text: str) -> bool:
+        """Whether the tokens of the run of one character that a text ends in depend on its length."""
+        if len(text) < 2 or text[-1] != text[-2]:
+            return True
+        if text[-1] not in self._joined:
+            self._joined[text[-1]] = joins_runs(self._vocabulary, text[-1])
+        return self._joined[text[-1]]
 
     def _holds(self, new: str, need: int) -> bool:
         """Whether a text has so many tokens; alone, as an estimate: prompt and draft together can be long."""

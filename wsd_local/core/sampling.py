@@ -23,7 +23,7 @@ class Sampling:
     """Sampling settings. `top_k` 0, `top_p` 1, `min_p` 0 and penalties of 1, 0 and 0 are off; `seed` None draws one.
 
     Penalties look back on the last `repeat_last_n` tokens, those of the prompt included, and apply to greedy decoding
-    too. All names have llama.cpp's meaning.
+    too; -1 is all that a context holds. All names have llama.cpp's meaning.
 
     Raises:
         UsageError: a value is outside its range.
@@ -55,8 +55,9 @@ class Sampling:
                 raise UsageError(
                     f"{name}-penalty is {value}: it must lie between {-LARGEST:g} and {LARGEST:g} (0 is off)"
                 )
-        if not 0 <= self.repeat_last_n <= LONGEST:
-            raise UsageError(f"repeat-last-n is {self.repeat_last_n}: it must lie between 0 (off) and {LONGEST} tokens")
+        if not -1 <= self.repeat_last_n <= LONGEST:
+            bounds = f"between 0 (off) and {LONGEST} tokens, or be -1 (all)"
+            raise UsageError(f"repeat-last-n is {self.repeat_last_n}: it must lie {bounds}")
         if self.seed is not None and not 0 <= self.seed < 2**32 - 1:
             raise UsageError(f"seed is {self.seed}: it must lie between 0 and 4294967294")
 
@@ -66,8 +67,12 @@ class Sampling:
             return self
         return replace(self, seed=secrets.randbelow(2**32 - 1))
 
+    def within(self, n_ctx: int) -> Sampling:
+        """The same settings for a context of so many tokens, with a number of tokens on which penalties look back."""
+        return replace(self, repeat_last_n=min(n_ctx, LONGEST)) if self.repeat_last_n < 0 else self
+
     @property
     def penalises(self) -> bool:
         """Whether earlier tokens change the choice of the next."""
         neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
-        return self.repeat_last_n > 0 and not neutral
+        return self.repeat_last_n != 0 and not neutral

@@ -36,11 +36,11 @@ THINKING_MARKS = frozenset(mark for pair in THINKING for mark in pair) | {"<|cha
 _LAST_WORD = re.compile(r"\s*\S*\s*\Z")
 
 
-def settled_length(text: str) -> int:
+def settled_length(text: str, *, runs: bool = True) -> int:
     """Number of leading characters whose tokens a longer text is not expected to change.
 
     Held back are the last word with the white space around it (at most `HOLD_BACK_CAP` characters, for text
-    without spaces) and a run of one repeated character at the end (at most `RUN_CAP`).
+    without spaces) and, with `runs`, a run of one repeated character at the end (at most `RUN_CAP`).
     """
     if not text:
         return 0
@@ -48,7 +48,7 @@ def settled_length(text: str) -> int:
     tail = len(text.rstrip()) - HOLD_BACK_CAP
     match = _LAST_WORD.search(text, max(0, tail))
     word = match.start() if match else len(text)
-    run = max(len(text.rstrip(text[-1])), len(text) - RUN_CAP)
+    run = max(len(text.rstrip(text[-1])), len(text) - RUN_CAP) if runs else len(text)
     return min(word, run)
 
 
