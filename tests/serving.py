@@ -27,6 +27,7 @@ from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Finished, Part, Reply, Switch, Timings
 from wsd_local.server.app import create_app
+from wsd_local.server.connection import Connection
 from wsd_local.server.desk import Desk
 from wsd_local.server.service import (
     Mode,
@@ -59,7 +60,9 @@ def private_folders(own: Path) -> Iterator[None]:
 def listening(app: Any, **options: Any) -> Iterator[str]:
     """An ASGI application on a free port; the value is its URL without a slash at the end."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, **options)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, http=Connection, ws="none", **options
+    )
     server = uvicorn.Server(config)
     started = threading.Event()
     original = server.startup
@@ -234,9 +237,9 @@ class ScriptedService:
         self._accept(model, text)
         return [1, *text.encode()] if bos else list(text.encode())
 
-    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
+    async def pieces(self, model: str, tokens: Sequence[int]) -> list[bytes]:
         self._accept(model, tokens)
-        return b"".join(map(_piece, tokens))
+        return list(map(_piece, tokens))
 
     async def special_tokens(self, model: str) -> Mapping[str, str]:
         self._accept(model, ("special tokens", model))

@@ -12,9 +12,18 @@ from collections.abc import Sequence
 
 
 class WsdError(Exception):
-    """Something failed that the caller can read about in one line."""
+    """Something failed that the caller can read about in one line.
+
+    Args:
+        message: that line.
+        about: the setting, or the part of the input, that is wrong, where that is one.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, about: str | None = None) -> None:
+        super().__init__(message)
+        self.about = about
 
 
 class UsageError(WsdError):

@@ -95,7 +95,7 @@ class ReplySettings:
     presence_penalty: Annotated[float, CONTINUATION] = 0.0
     """Penalty of a token that occurred before; 0 is off."""
     repeat_last_n: Annotated[int, CONTINUATION] = 64
-    """Last tokens that penalties look at, those of the prompt included."""
+    """Last tokens that penalties look at, those of the prompt included; -1 is all of them."""
     seed: Annotated[int | None, CONTINUATION] = None
     """Seed of the random numbers; drawn if not given (--json reports it)."""
     stop: Annotated[tuple[str, ...], CONTINUATION] = ()
@@ -131,7 +131,7 @@ class ReplySettings:
     draft_presence_penalty: Annotated[float, DRAFTING] = presence_penalty
     """For the draft: penalty of a token that occurred before; 0 is off."""
     draft_repeat_last_n: Annotated[int, DRAFTING] = repeat_last_n
-    """For the draft: last tokens that penalties look at."""
+    """For the draft: last tokens that penalties look at; -1 is all of them."""
     draft_seed: Annotated[int | None, DRAFTING] = None
     """For the draft: seed of the random numbers; that of --seed if not given."""
     probabilities: bool = False
@@ -148,10 +148,14 @@ class ReplySettings:
                 raise UsageError(f"{spelled(name)} is {value}: it counts tokens and must be at least 1")
         if (constraint := self.constraint) is not None and self.ignore_eos:
             raise UsageError(
-                f"ignore-eos and {constraint.name} are given: a constraint decides where a text ends; leave one out"
+                f"ignore-eos and {constraint.name} are given: a constraint decides where a text ends; leave one out",
+                about="ignore_eos",
             )
         if self.ignore_eos and self.on_draft_end == "stop":
-            raise UsageError("ignore-eos and on-draft-end stop are given: one of them ends no reply; leave one out")
+            raise UsageError(
+                "ignore-eos and on-draft-end stop are given: one of them ends no reply; leave one out",
+                about="ignore_eos",
+            )
         if (self.mode == "urial") != (self.urial is not None):
             raise UsageError("mode urial and the text of its prompt go together: give both (--mode urial --urial FILE)")
         if "" in self.stop:
@@ -164,19 +168,23 @@ class ReplySettings:
     def _check_rule(self) -> None:
         """Raise `UsageError` for a value that the rule does not use."""
         if self.rule != "window" and self.mode != "wsd":
-            raise UsageError(f"rule {self.rule} and mode {self.mode} are given: rules hold in the mode wsd alone")
+            given = f"rule {self.rule} and mode {self.mode} are given"
+            raise UsageError(f"{given}: rules hold in the mode wsd alone", about="rule")
         usual = {field.name: field.default for field in fields(self)}
         for name, rules in USES.items():
             if self.rule not in rules and getattr(self, name) != usual[name]:
                 uses = f"it is for the rule {' or '.join(rules)}"
-                raise UsageError(f"{spelled(name)} is given, and the rule is {self.rule}: {uses}")
+                raise UsageError(f"{spelled(name)} is given, and the rule is {self.rule}: {uses}", about=name)
         if self.rule in LEADING and self.ignore_eos:
             raise UsageError(
-                f"ignore-eos and rule {self.rule} are given: the draft's end ends the reply; leave one out"
+                f"ignore-eos and rule {self.rule} are given: the draft's end ends the reply; leave one out",
+                about="ignore_eos",
             )
         if self.rule in LEADING and self.speculation in ("draft", "lookup"):
             why = "the draft proposes all that the base may accept; leave speculation out"
-            raise UsageError(f"speculation {self.speculation} and rule {self.rule} are given: {why}")
+            raise UsageError(
+                f"speculation {self.speculation} and rule {self.rule} are given: {why}", about="speculation"
+            )
 
     @property
     def sampling(self) -> Sampling:
@@ -197,7 +205,8 @@ class ReplySettings:
         """What the whole reply must follow."""
         sources = {kind: source for kind in KINDS if (source := getattr(self, kind)) is not None}
         if len(sources) > 1:
-            raise UsageError(f"{' and '.join(map(spelled, sources))} are given: only one of them can hold")
+            given = " and ".join(map(spelled, sources))
+            raise UsageError(f"{given} are given: only one of them can hold", about=list(sources)[-1])
         return next((Constraint(kind, source) for kind, source in sources.items()), None)
 
     @property
@@ -318,6 +327,12 @@ def by_itself(name: str, value: Any) -> dict[str, Any]:
     """A setting with what it is valid with, to check it alone."""
     rules = USES.get(name, ("window",))
     return {name: value} if "window" in rules else {name: value, "rule": rules[0]}
+
+
+def of_mode(mode: str) -> dict[str, Any]:
+    """A mode, with the defaults of what goes with another one only: a model alone follows no rule."""
+    usual = {field.name: field.default for field in fields(ReplySettings)}
+    return {"mode": mode} if mode == "wsd" else {"mode": mode, **{name: usual[name] for name in ("rule", *USES)}}
 
 
 Values = TypeVar("Values", ReplySettings, LoadSettings)

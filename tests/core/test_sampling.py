@@ -91,7 +91,7 @@ def test_the_check_uses_the_plain_distribution(kin: tuple[Path, Path]) -> None:
 def penalised(row: np.ndarray, before: list[int], sampling: Sampling) -> int:
     """What llama.cpp's documentation says of penalties, read off it: the favourite after the last tokens."""
     logits = row.astype(np.float64).copy()
-    last = before[-sampling.repeat_last_n :]
+    last = before if sampling.repeat_last_n < 0 else before[-sampling.repeat_last_n :]
     for token in set(last):
         logit = logits[token]
         logits[token] = logit / sampling.repeat_penalty if logit > 0 else logit * sampling.repeat_penalty
@@ -105,6 +105,7 @@ def penalised(row: np.ndarray, before: list[int], sampling: Sampling) -> int:
         {"repeat_penalty": 1.5},
         {"frequency_penalty": 0.7, "repeat_last_n": 20},
         {"presence_penalty": 2.0, "repeat_last_n": 8},
+        {"frequency_penalty": 0.3, "repeat_last_n": -1},
     ],
 )
 def test_penalties_look_at_the_last_tokens_of_prompt_and_reply(pair: Pair, asked: dict[str, Any]) -> None:
@@ -133,7 +134,7 @@ def logits(context: Context, tokens: list[int]) -> Any:
         ({"repeat_penalty": 0.0}, "repeat-penalty is 0.0"),
         ({"draft_repeat_penalty": -1.0}, "draft-repeat-penalty is -1.0"),
         ({"frequency_penalty": math.nan}, "frequency-penalty is nan"),
-        ({"repeat_last_n": -1}, "repeat-last-n is -1"),
+        ({"repeat_last_n": -2}, "repeat-last-n is -2"),
         ({"draft_top_p": 1.5}, "draft-top-p is 1.5"),
         ({"draft_seed": 2**32}, "draft-seed is 4294967296"),
         ({"seed": 2**32 - 1}, "seed is 4294967295"),  # llama.cpp draws one for this

@@ -24,7 +24,7 @@ from wsd_local.server import streaming
 from wsd_local.server.app import create_app
 from wsd_local.server.guard import Guard
 from wsd_local.server.service import Service
-from wsd_local.settings import LoadSettings
+from wsd_local.settings import MOST, LoadSettings
 
 CHAT = "/v1/chat/completions"
 USER = [{"role": "user", "content": "What is rain?"}]
@@ -292,3 +292,70 @@ def test_no_other_sites_origin_is_allowed(method: str) -> None:
         answer = httpx.request(method, f"{url}/v1/chat/completions", headers=headers, json=_chat("a"))
     assert "access-control-allow-origin" not in answer.headers
     assert answer.status_code == 403 or method == "OPTIONS"
+
+
+# -- what is wrong is named as the client spells it ------------------------------------------------------------------
+
+BROKEN = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
+FORMS: list[tuple[str, dict[str, Any], str]] = [
+    ("chat", {"response_format": {"type": "json_schema", "json_schema": {"schema": BROKEN}}}, "response_format"),
+    ("chat", {"json_schema": BROKEN}, "json_schema"),
+    ("chat", {"grammar": "root ::= nothing"}, "grammar"),
+    ("chat", {"wsd": {"lark": "start: nothing"}}, "wsd.lark"),
+    ("chat", {"wsd": {"regex": "(?=a)"}}, "wsd.regex"),
+    ("chat", {"grammar": 'root ::= "a"', "ignore_eos": True}, "ignore_eos"),
+    ("chat", {"wsd": {"rule": "return", "mode": "base"}}, "wsd.rule"),
+    ("completions", {"grammar": "root ::= nothing"}, "grammar"),
+    ("completions", {"prompt": [10**6], "model": "demo:base"}, "prompt"),
+    ("completions", {"prompt": [[5], [10**6]], "stream": True}, "prompt"),
+    ("completions", {"prompt": [10**6], "echo": True}, "prompt"),
+    ("completions", {"prompt": [5, 10**6], "echo": True, "logprobs": 1, "max_tokens": 0}, "prompt"),
+    ("responses", {"text": {"format": {"type": "json_schema", "schema": BROKEN}}}, "text.format"),
+    ("messages", {"output_config": {"format": {"type": "json_schema", "schema": BROKEN}}}, "output_config.format"),
+    ("ollama chat", {"format": BROKEN}, "format"),
+    ("ollama generate", {"wsd": {"lark": "start: nothing"}}, "wsd.lark"),
+]
+
+
+@pytest.mark.parametrize(("name", "more", "param"), FORMS, ids=[f"{name}-{param}" for name, _, param in FORMS])
+def test_what_is_found_wrong_later_has_the_clients_name_too(
+    client: httpx.Client, name: str, more: dict[str, Any], param: str
+) -> None:
+    protocol = PROTOCOLS[name]
+    answer = client.post(protocol.path, json=protocol.asked() | more)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    if isinstance(error, dict) and "param" in error:
+        assert error["param"] == param
+    if "ignore" not in param and "rule" not in param:
+        assert param in message_of(answer)
+
+
+LIMITS: list[tuple[str, int, str | None]] = [
+    ("chat", 0, "max_tokens is 0: it counts tokens and must be at least 1; -1 is as many as fit"),
+    ("chat", -1, None),
+    ("chat", -2, "max_tokens is -2: it counts tokens and must be at least 1; -1 is as many as fit"),
+    ("completions", 0, "max_tokens is 0 without echo: true, so the answer would be empty"),
+    ("completions", -1, None),
+    ("completions", -2, "max_tokens is -2: it counts tokens and must be at least 1; -1 is as many as fit"),
+    ("responses", -1, None),
+    ("responses", 0, "max_output_tokens is 0: it counts tokens and must be at least 1; -1 is as many as fit"),
+    ("messages", 0, "max_tokens must be greater than or equal to 1"),
+    ("messages", -1, "max_tokens must be greater than or equal to 1"),
+    ("ollama chat", 0, "options.num_predict is 0: it counts tokens and must be at least 1; -1 is as many as fit"),
+    ("ollama chat", -1, None),
+    ("ollama generate", -2, None),
+    ("ollama chat", -3, "options.num_predict is -3: it counts tokens and must be at least 1; -1 is as many as fit"),
+]
+
+
+@pytest.mark.parametrize(("name", "most", "message"), LIMITS)
+def test_a_limit_that_is_no_number_of_tokens(
+    scripted: Callable[[ScriptedService], str], name: str, most: int, message: str | None
+) -> None:
+    service, protocol = ScriptedService(), PROTOCOLS[name]
+    answer = httpx.post(scripted(service) + protocol.path, json=protocol.asked(most))
+    if message is None:
+        assert answer.status_code == 200 and service.requests[-1].settings["max_tokens"] == MOST
+    else:
+        assert answer.status_code == 400 and message_of(answer) == message

@@ -17,14 +17,16 @@ from exactness import EXACT, PLAIN
 from wsd_local.errors import CancelledError, FitError, UsageError, WsdError
 from wsd_local.events import Event, Text, Wrote
 from wsd_local.library.catalog import PairEntry
-from wsd_local.llama import Context
+from wsd_local.llama import Context, Model
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.draft_format import DraftFormat
 from wsd_local.prompts.raw import RawPrompt
+from wsd_local.runtime import grammars
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.server import desk as desks
 from wsd_local.server import engine as engines
+from wsd_local.server import orders
 from wsd_local.server import outbox as outboxes
 from wsd_local.server.desk import Desk
 from wsd_local.server.observing import Nobody
@@ -183,7 +185,7 @@ async def test_what_can_be_checked_is_refused_on_entering(kin: tuple[Path, Path]
         with pytest.raises(UsageError, match=r"start is 4: .* the number of tokens, 3"):
             await desk.score(ScoreRequest("kin", [1, 2, 3], 4))
         with pytest.raises(UsageError, match="tokens: the model has the tokens 0 to"):
-            await desk.texts.detokenize("kin", [10**7])
+            await desk.texts.pieces("kin", [10**7])
         with pytest.raises(FitError, match="600 tokens do not fit into a context of 512"):
             await desk.score(ScoreRequest("kin", [5] * 600, 1))
         assert (await desk.score(ScoreRequest("kin", [1, 2, 3], 3))).tokens == ()
@@ -486,7 +488,7 @@ async def test_slots(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) ->
     decode, both, go = Context._decode, threading.Event(), threading.Event()
     async with opened(entry("kin", kin), loading=replace(LOADING, parallel=2)) as desk:
         await desk.texts.tokenize("kin", "x")
-        assert [slot.phase for slot in desk.status.slots()] == ["idle", "idle"]
+        assert [(slot.phase, slot.n_ctx) for slot in desk.status.slots()] == [("idle", 512)] * 2
 
         def held(self: Context, parts: Any) -> None:
             if all(slot.reply_tokens for slot in desk.status.slots()):
@@ -511,7 +513,7 @@ async def test_slots(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) ->
 async def test_tokens_and_prompts(demo_f32: tuple[Path, Path]) -> None:
     async with opened(entry("demo", demo_f32)) as desk:
         plain = await desk.texts.tokenize("demo", "Zwölf größere Hühner 🐔")
-        assert (await desk.texts.detokenize("demo", plain)).decode() == "Zwölf größere Hühner 🐔"
+        assert b"".join(await desk.texts.pieces("demo", plain)).decode() == "Zwölf größere Hühner 🐔"
         first, *rest = await desk.texts.tokenize("demo", "Hello", bos=True)
         assert rest == await desk.texts.tokenize("demo", "Hello") and first not in rest
         prompts = await desk.texts.prompts("demo", "Grüße 🐔")
@@ -520,6 +522,83 @@ async def test_tokens_and_prompts(demo_f32: tuple[Path, Path]) -> None:
         control = "<|im_start|>"
         assert len(await desk.texts.tokenize("demo:draft", control, special=True)) == 1
         assert len(await desk.texts.tokenize("demo:draft", control)) > 1
+
+
+def test_a_pair_that_is_given_twice_is_served_once(kin: tuple[Path, Path]) -> None:
+    desk = Desk([entry("kin", kin)] * 2)
+    assert [model.id for model in desk.models()] == ["kin", "kin:base", "kin:draft"]
+
+
+@pytest.mark.parametrize("reply", [{"rule": "return"}, {"rule": "return", "return_": 0.5}, {"rule": "entropy"}])
+async def test_a_model_alone_follows_no_rule_of_the_server(kin: tuple[Path, Path], reply: dict[str, Any]) -> None:
+    async with opened(entry("kin", kin), reply=replace(PLAIN, **reply)) as desk:
+        for model in ("kin", "kin:base", "kin:draft"):
+            assert await reply_to(desk, model, PROMPTS[0], max_tokens=3)
+        with pytest.raises(UsageError, match="rules hold in the mode wsd alone"):
+            await reply_to(desk, "kin:base", PROMPTS[0], rule="return")
+
+
+@pytest.mark.parametrize("kind", ["text", "constraint", "tokens"])
+async def test_who_asks_for_what_takes_long_delays_nobody(
+    kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    came, go = threading.Event(), threading.Event()
+
+    def held(original: Callable[..., Any], is_long: Callable[..., bool]) -> Callable[..., Any]:
+        def work(*given: Any, **named: Any) -> Any:
+            if is_long(*given):
+                came.set()
+                go.wait()
+            return original(*given, **named)
+
+        return work
+
+    monkeypatch.setattr(Model, "tokenize_text", held(Model.tokenize_text, lambda model, text: len(text) > orders.LONG))
+    monkeypatch.setattr(grammars, "compiled", held(grammars.compiled, lambda *_: True))
+    text = "word " * orders.LONG
+    async with opened(entry("kin", kin)) as desk:
+        await reply_to(desk, "kin", PROMPTS[0], max_tokens=3)
+        asked: dict[str, Callable[[], Awaitable[Any]]] = {
+            "text": lambda: desk.texts.tokenize("kin", text),
+            "constraint": lambda: reply_to(desk, "kin", PROMPTS[0], max_tokens=3, grammar='root ::= "a"'),
+            "tokens": lambda: desk.texts.count_tokens("kin", text),
+        }
+        long = asyncio.ensure_future(asked[kind]())
+        try:
+            await until(lambda: came.is_set() or long.done())
+            assert await desk.texts.tokenize("kin", "x")
+            assert await reply_to(desk, "kin", PROMPTS[0], max_tokens=3)
+            assert await desk.texts.count_tokens("kin", "x")
+            assert not long.done()
+        finally:
+            go.set()
+        assert await long
+
+
+async def test_models_are_freed_once_nobody_uses_them(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    came, go, tokenize = threading.Event(), threading.Event(), Model.tokenize_text
+
+    def held(self: Model, text: str, *, special: bool = False) -> list[int]:
+        if len(text) > orders.LONG:
+            came.set()
+            go.wait()
+        return tokenize(self, text, special=special)
+
+    monkeypatch.setattr(Model, "tokenize_text", held)
+    desk = Desk([entry("kin", kin)], PLAIN, LOADING)
+    desk.start()
+    asked = asyncio.create_task(desk.texts.tokenize("kin", "word " * orders.LONG))
+    await until(came.is_set)
+    loaded = desk._room.loaded
+    closing = asyncio.create_task(asyncio.to_thread(desk.close))
+    try:
+        await until(lambda: desk._room.loaded is None)
+        assert loaded is not None and loaded.pair.models.loaded
+    finally:
+        go.set()
+    await closing
+    assert not loaded.pair.models.loaded
+    assert isinstance((await asyncio.gather(asked, return_exceptions=True))[0], list | UnavailableError)
 
 
 def test_wrong_pairs_are_refused_before_anything_is_loaded(kin: tuple[Path, Path]) -> None:

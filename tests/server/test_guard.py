@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from serving import ScriptedService, listening
 
 from wsd_local.errors import UsageError
+from wsd_local.server import connection as connections
 from wsd_local.server.app import create_app
 from wsd_local.server.bodies import DEEPEST, Bodies, checked
 from wsd_local.server.errors import ApiError
@@ -300,17 +301,68 @@ def test_a_client_that_goes_away_while_it_sends(open_url: str) -> None:
     assert httpx.post(f"{open_url}/v1/echo", json=[1]).json() == {"length": 3, "json": [1]}
 
 
-async def test_a_body_that_does_not_arrive() -> None:
-    async def never() -> Any:
-        await asyncio.Event().wait()
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 40\r\n",
+        b"Transfer-Encoding: Chunked\r\nContent-Length: 0\r\n",
+        b"Content-Length: 4\r\nContent-Length: 5\r\n",
+        b"Content-Length: 4, 5\r\n",
+        b"Content-Length: +4\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Transfer-Encoding: \x0bchunked\r\n",
+    ],
+)
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+def test_a_body_that_ends_in_two_places_is_refused_and_the_connection_closed(
+    open_url: str, method: bytes, framing: bytes
+) -> None:
+    smuggled = b"GET /v1/echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    request = method + b" /v1/echo HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n0\r\n\r\n" + smuggled
+    answer = raw(open_url, request)
+    assert answer.split()[1] == b"400"
+    assert answer.count(b"HTTP/1.1 ") == 1 and b'"length"' not in answer
+
+
+def test_chunks_are_of_http_1_1(open_url: str) -> None:
+    request = b"POST /v1/echo HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    assert raw(open_url, request).split()[1] == b"400"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 2\r\nContent-Length: 2", b"Content-Length: 2, 2"])
+def test_a_length_that_is_repeated_is_one(open_url: str, framing: bytes) -> None:
+    head = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + framing
+    assert raw(open_url, head + b"\r\n\r\n{}").split()[1] == b"200"
+
+
+@pytest.mark.parametrize(("patience", "whole"), [(0.01, 60.0), (60.0, 0.05)])
+async def test_a_body_that_does_not_arrive_in_time(patience: float, whole: float) -> None:
+    async def slowly() -> Any:
+        await (asyncio.sleep(0.001) if patience > 1 else asyncio.Event().wait())
+        return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def nothing(*_: Any) -> None:
         raise AssertionError
 
     scope = {"type": "http", "method": "POST", "path": "/v1/echo", "headers": []}
-    with pytest.raises(ApiError) as raised:
-        await Bodies(nothing, 1000, patience_s=0.01)(scope, never, nothing)
-    assert raised.value.status == 408
+    bodies = Bodies(nothing, 10**9, patience_s=patience, whole_s=whole)
+    for read in (bodies(scope, slowly, nothing), bodies.discard(scope, slowly)):
+        with pytest.raises(ApiError, match="the body did not arrive in time") as raised:
+            await read
+        assert raised.value.status == 408
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /v1/echo HTTP/1.1\r\nHost: lo"])
+def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.05)
+    with listening(guarded()) as url:
+        assert raw(url, begun) == b""
+        answer = raw(url, b"GET /v1/echo HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/echo HT")
+        assert answer.count(b"HTTP/1.1 200") == 1
 
 
 @pytest.mark.parametrize(
@@ -468,10 +520,37 @@ def test_an_address_that_is_not_quite_right(open_url: str, method: str, path: st
     assert word in answer.json()["error"]["message"]
 
 
-def test_a_websocket_is_refused(open_url: str) -> None:
-    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
-    answer = raw(open_url, b"GET /v1/echo HTTP/1.1\r\nHost: evil.example\r\n" + upgrade + b"\r\n")
-    assert answer.split()[1] in (b"400", b"403")
+UPGRADE = b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+
+
+def test_a_websocket_is_refused_and_no_library_is_recommended(open_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    request = b"GET /v1/echo HTTP/1.1\r\nHost: localhost\r\n" + UPGRADE
+    for name in (b"websocket", b"WebSocket"):
+        answer = raw(open_url, request + b"Upgrade: " + name + b"\r\nConnection: close\r\n\r\n")
+        assert answer.split()[1] == b"400" and b"no WebSockets" in answer
+    assert not caplog.records
+
+
+def test_another_wish_to_upgrade_is_ignored(open_url: str) -> None:
+    request = b"GET /v1/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    assert raw(open_url, request + b"Connection: close\r\n\r\n").split()[1] == b"200"
+
+
+READ = ("/health", "/v1/health", "/v1/models", "/v1/models/demo", "/props", "/slots", "/metrics", "/openapi.json")
+
+
+@pytest.mark.parametrize("path", [*READ, "/api/version", "/api/tags", "/api/ps", "/probe", "/no/such", "/v1/score"])
+def test_head_answers_as_get_without_a_body(open_url: str, path: str) -> None:
+    head, get = httpx.head(f"{open_url}{path}"), httpx.get(f"{open_url}{path}")
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    kept = {name: value for name, value in get.headers.items() if name not in ("date", "content-length")}
+    assert kept.items() <= dict(head.headers).items()
+    assert "content-length" in head.headers
+
+
+def test_what_takes_get_takes_head() -> None:
+    with listening(guarded()) as url:
+        assert httpx.post(f"{url}/v1/models", json={}).headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,36 @@ def test_tokens_with_their_pieces(client: httpx.Client) -> None:
     assert b"".join(parts).decode() == TEXT
 
 
+@pytest.mark.parametrize("count", [0, 1, 2048, 2049, 5000])
+def test_a_list_of_tokens_of_any_length_is_asked_for_once(scripted: Serve, count: int) -> None:
+    service = ScriptedService()
+    url = scripted(service)
+    answer = httpx.post(f"{url}/tokenize", json={"content": "é" * count if count else "", "with_pieces": True})
+    assert answer.headers["content-type"] == "application/json"
+    assert len(answer.json()["tokens"]) == 2 * count and len(service.requests) == 2
+    assert answer.json()["tokens"][:2] == [{"id": 195, "piece": [195]}, {"id": 169, "piece": [169]}][: 2 * count]
+    plain = httpx.post(f"{url}/tokenize", json={"content": "a" * count}).json()
+    assert plain == {"tokens": [97] * count, "count": count, "max_model_len": 512}
+
+
+def test_more_scores_than_an_answer_holds_are_refused(client: httpx.Client) -> None:
+    many = [{"tokens": [5] * 2000, "start": 1, "top": 100}] * 20
+    answer = client.post("/v1/score", json={"model": "demo:base", "requests": many})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "requests")
+    assert "4037980 log-probabilities" in answer.json()["error"]["message"]
+
+
+def test_what_is_wrong_in_one_of_many_requests(client: httpx.Client) -> None:
+    right: dict[str, Any] = {"tokens": [5, 6], "start": 1}
+    for wrong, param in (
+        ({"tokens": [5, 10**6], "start": 1}, "tokens"),
+        ({"tokens": [5] * 5000, "start": 1}, "tokens"),
+    ):
+        answer = client.post("/v1/score", json={"model": "demo:base", "requests": [right, wrong]})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"requests[1].{param}")
+        assert answer.json()["error"]["message"].startswith("requests[1]: ")
+
+
 def test_what_is_spelled_like_a_control_token(client: httpx.Client) -> None:
     with wsd_local.load("demo", threads=1) as pair:
         vocabulary = pair.models.model("draft")

@@ -48,8 +48,8 @@ class ServeOptions:
     """
 
     pair: Annotated[tuple[str, ...], MODELS] = ()
-    """Pair to serve by name; may be given again. The first is loaded at the start, another when a client asks for it;
-    one is in memory at a time. [default: the configuration's, else demo]"""
+    """Pair to serve by name; may be given again, and the same one counts once. The first is loaded at the start,
+    another when a client asks for it; one is in memory at a time. [default: the configuration's, else demo]"""
     host: Annotated[str, SERVER] = "127.0.0.1"
     """Address to listen at; one that other machines reach demands a key."""
     port: Annotated[int, SERVER] = 8080

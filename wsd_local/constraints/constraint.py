@@ -83,7 +83,7 @@ class Constraint:
 
     def error(self, reason: str) -> UsageError:
         """An error that names the constraint."""
-        return UsageError(f"{self.name}: {reason}")
+        return UsageError(f"{self.name}: {reason}", about=self.kind)
 
     def _check_lark(self) -> None:
         bare = _NO_TEXT.sub(" ", self.source)

@@ -117,7 +117,7 @@ class Matching:
         if grammar not in self._begun:
             native = on_large_stack(lambda: LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits))
             if native.is_error():
-                raise UsageError(f"the constraint cannot be used: {_line(native)}")
+                raise UsageError(f"cannot be used: {_line(native)}")
             while len(self._begun) >= _KEPT:
                 del self._begun[next(iter(self._begun))]
             self._begun[grammar] = native

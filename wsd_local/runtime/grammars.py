@@ -1,18 +1,19 @@
 """Constraints of replies, compiled once for as long as their models stay loaded.
 
-Contract: safe from any thread under the lock of the models. The newest `KEPT` are kept: clients of a server may bring
-any number of them.
+Contract: safe from any thread; while one constraint is compiled, others can be. The newest `KEPT` are kept: clients of
+a server may bring any number of them.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from wsd_local.constraints.compiling import compiled
 from wsd_local.constraints.constraint import Constraint, unknown_keywords
 from wsd_local.constraints.matching import Matcher, Matching
-from wsd_local.errors import CancelledError
+from wsd_local.errors import CancelledError, UsageError
 from wsd_local.llama import Model
 from wsd_local.system.child import Waiting
 
@@ -27,6 +28,7 @@ class Grammars:
         self._compiled: dict[Constraint, str] = {}
         self._matchings: dict[Model, Matching] = {}
         self._noticed: dict[Constraint, None] = {}
+        self._lock = threading.Lock()
 
     def compile(self, constraint: Constraint, waiting: Waiting | None = None) -> str:
         """The constraint in llguidance's form; compiled once. `waiting` is called meanwhile; returning False stops it.
@@ -35,10 +37,13 @@ class Grammars:
             UsageError: the constraint is invalid or not supported.
             CancelledError: `waiting` returned False.
         """
-        if constraint not in self._compiled:
-            self._compiled[constraint] = compiled(constraint, waiting)
+        if (known := self._compiled.get(constraint)) is not None:
+            return known
+        made = compiled(constraint, waiting)
+        with self._lock:
+            self._compiled[constraint] = made
             _forget_oldest(self._compiled)
-        return self._compiled[constraint]
+        return made
 
     def matcher(self, constraint: Constraint, model: Model, cancelled: Callable[[], bool]) -> Matcher:
         """A matcher at the beginning of a text that `model` writes under the constraint.
@@ -53,16 +58,21 @@ class Grammars:
             if cancelled():
                 raise CancelledError("stopped while a constraint was prepared")
 
-        if model not in self._matchings:
-            self._matchings[model] = Matching(model, check)
-        return self._matchings[model].matcher(grammar)
+        with self._lock:
+            if model not in self._matchings:
+                self._matchings[model] = Matching(model, check)
+            try:
+                return self._matchings[model].matcher(grammar)
+            except UsageError as error:
+                raise constraint.error(str(error)) from None
 
     def notice(self, constraint: Constraint) -> str | None:
         """A notice for the first use of a constraint, if it has keywords that have no effect."""
-        if constraint in self._noticed:
-            return None
-        self._noticed[constraint] = None
-        _forget_oldest(self._noticed)
+        with self._lock:
+            if constraint in self._noticed:
+                return None
+            self._noticed[constraint] = None
+            _forget_oldest(self._noticed)
         unknown = ", ".join(map(repr, unknown_keywords(constraint)))
         return f"{constraint.name}: {unknown} is no keyword of JSON Schema and constrains nothing" if unknown else None
 

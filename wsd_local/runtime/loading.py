@@ -87,6 +87,8 @@ class LoadedModels:
         self._clock = clock
         self._template = template or Template()
         self._lock = threading.RLock()
+        self._unused = threading.Condition(self._lock)
+        self._uses = 0
         self._closed = False
 
     # -- loading and releasing -------------------------------------------------------------------------------------
@@ -131,12 +133,23 @@ class LoadedModels:
     def ready(self, mode: str) -> Iterator[None]:
         """The models of a mode loaded, and not closed by another thread meanwhile.
 
+        Several threads may have them ready at once, unless one model is in memory at a time.
+
         Raises:
             WsdError: they are closed, or cannot be loaded.
         """
         with self._lock:
             self.load(mode)
+            if self.loading.resident == "one":
+                yield
+                return
+            self._uses += 1
+        try:
             yield
+        finally:
+            with self._unused:
+                self._uses -= 1
+                self._unused.notify_all()
 
     def start_template(self, mode: str) -> None:
         """Start the process that renders the draft's chat template, if a mode needs it, and do not wait for it."""
@@ -150,8 +163,10 @@ class LoadedModels:
             BusyError: called from within a reply's own work.
         """
         self.queue.close()
-        with self._lock:
+        with self._unused:
             self._closed = True
+            while self._uses:
+                self._unused.wait()
             for role in list(self._contexts):
                 self._release(role)
             for model in self._models.values():

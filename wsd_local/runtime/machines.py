@@ -58,7 +58,9 @@ def make_machine(models: LoadedModels, settings: ReplySettings, parts: Parts) ->
         machine = Decoding(vocabulary, prompt, rule, limits, writer=writer, drafting=drafts, options=form, top=top)
     if isinstance(machine, Relay) and models.loading.resident == "one":
         raise UsageError(
-            f"rule {settings.rule} needs both models in memory: --resident one is given; leave one of them out"
+            f"rule {settings.rule} needs both models in memory, and --resident one keeps one of them: choose the rule "
+            "window or entropy, or leave --resident one out",
+            about="rule",
         )
     return machine
 

@@ -121,12 +121,13 @@ def _as_it_is(models: LoadedModels, prompt: RawPrompt, mode: str) -> Prepared:
     if text is None:
         assert tokens is not None
         if not all(0 <= token < writer.n_vocab for token in tokens):
-            raise UsageError(f"the prompt has a token that the model does not have: it has 0 to {writer.n_vocab - 1}")
+            most = writer.n_vocab - 1
+            raise UsageError(f"the prompt has a token that the model does not have: it has 0 to {most}", about="prompt")
         text = b"".join(map(writer.piece, tokens)).decode(errors="replace")
     else:
         tokens = writer.tokenize(text)
     if not tokens:
-        raise UsageError("the prompt is empty: this model has no first token of its own to begin with")
+        raise UsageError("the prompt is empty: this model has no first token of its own to begin with", about="prompt")
     prompts: dict[Source, TokenisedPrompt] = {}
     if len(roles) == 2:
         draft = models.model("draft")

@@ -131,9 +131,11 @@ class Run:
         constraint, writer = settings.constraint, self._writer
         model, draft = models.model(writer), models.model("draft") if drafts else None
         self._texts = {} if constraint is None else {role: self._begun(constraint, role) for role in self._roles}
-        self._sampling = settings.sampling.seeded()
+        self._sampling = settings.sampling.seeded().within(models.n_ctx(writer))
         drafting, seed = settings.draft_sampling, self._sampling.seed
         self._draft_sampling = (drafting if drafting.seed is not None else replace(drafting, seed=seed)).seeded()
+        if drafts:
+            self._draft_sampling = self._draft_sampling.within(models.n_ctx("draft"))
         stops = () if settings.ignore_eos or constraint is not None else self.prepared.stops
         prompt, details = self.prepared.prompts[writer], self._options.details
         given = self._raw is not None and self._raw.tokens is not None
@@ -184,7 +186,8 @@ class Run:
         if not matcher.feed((supplied or "").encode()):
             raise UsageError(
                 f"the answer's supplied beginning is not the beginning of a text that {constraint.name} allows; "
-                "leave it out, or let it begin such a text"
+                "leave it out, or let it begin such a text",
+                about=constraint.kind,
             )
         return matcher
 

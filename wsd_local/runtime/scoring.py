@@ -75,15 +75,17 @@ class ScoringWork:
         with models.ready(role):
             model, n_ctx = models.model(role), models.n_ctx(role)
             if not all(0 <= token < model.n_vocab for token in tokens):
-                raise UsageError(f"tokens: the model has the tokens 0 to {model.n_vocab - 1}, and no others")
+                most = model.n_vocab - 1
+                raise UsageError(f"tokens: the model has the tokens 0 to {most}, and no others", about="tokens")
             if not 1 <= scoring.start <= len(tokens):
                 raise UsageError(
                     f"start is {scoring.start}: a token is scored after at least one other, so it must lie between 1 "
-                    f"and the number of tokens, {len(tokens)}"
+                    f"and the number of tokens, {len(tokens)}",
+                    about="start",
                 )
             if len(tokens) > n_ctx:
                 advice = room_advice(n_ctx, model.n_ctx_train)
-                raise FitError(f"{len(tokens)} tokens do not fit into a context of {n_ctx}; {advice}")
+                raise FitError(f"{len(tokens)} tokens do not fit into a context of {n_ctx}; {advice}", about="tokens")
             self.machine = ScoringMachine(scoring)
             self._model = model
             self.job = Job(self.machine, writes=role, names={role: name_of(model)})

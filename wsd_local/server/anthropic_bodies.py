@@ -7,6 +7,7 @@ marks of a cache (`cache_control`) have no effect: prompts are always cached.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -15,7 +16,7 @@ from wsd_local.errors import short
 from wsd_local.server.body import Body, Empty, NoTools, NotSupported, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_messages import refuse_media
-from wsd_local.server.parameters import Wsd, events_wanted, reply_settings
+from wsd_local.server.parameters import Wsd, events_wanted, reply_settings, spellings
 
 
 class TextBlock(Body):
@@ -29,6 +30,8 @@ class TextBlock(Body):
 
 
 Content = str | list[TextBlock]
+
+_PATHS: Mapping[str, str] = MappingProxyType({"format": "output_config.format"})
 
 
 def _refuse_media(system: Any) -> Any:
@@ -121,7 +124,7 @@ class CountBody(Body):
 class MessagesBody(CountBody):
     """The body of a request for a message."""
 
-    max_tokens: int
+    max_tokens: Annotated[int, Field(ge=1)]
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     temperature: float | None = None
@@ -149,7 +152,13 @@ class MessagesBody(CountBody):
         Raises:
             ApiError: see `reply_settings`.
         """
+        return reply_settings(self._given(), self.wsd, _PATHS)
+
+    def spellings(self) -> dict[str, str]:
+        """How the request spells these settings."""
+        return spellings(self._given(), self.wsd, _PATHS)
+
+    def _given(self) -> dict[str, Any]:
         names = ("max_tokens", "stop_sequences", "temperature", "top_p", "top_k")
-        given = {name: getattr(self, name) for name in names}
         form = None if self.output_config is None else self.output_config.format
-        return reply_settings({**given, "format": None if form is None else form.schema_}, self.wsd)
+        return {name: getattr(self, name) for name in names} | {"format": None if form is None else form.schema_}

@@ -24,10 +24,10 @@ from wsd_local.runtime.reply import Reply
 from wsd_local.server.anthropic_bodies import CountBody, MessagesBody
 from wsd_local.server.openai_answers import STREAM, Piece, Pieces, model_named, writer
 from wsd_local.server.openai_messages import checked
+from wsd_local.server.parameters import asked_of
 from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.server.streaming import EventStream, sent, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields
-from wsd_local.settings import changed
 
 COUNT_S = 1.0
 """Seconds for which the beginning of a stream waits for the number of the prompt's tokens."""
@@ -61,9 +61,13 @@ class _Answering:
         self._service, self._body, self._path = service, body, path
         prompt = checked(body.conversation())
         self._request = ReplyRequest(
-            model_named(service, body.model), prompt, body.settings(), truncate=bool(body.truncate)
+            model_named(service, body.model),
+            prompt,
+            body.settings(),
+            truncate=bool(body.truncate),
+            names=body.spellings(),
         )
-        settings = changed(service.defaults, self._request.settings)
+        settings = asked_of(service, self._request)
         self._pieces = Pieces(ReplyFields(settings, events=body.events), details=False)
 
     async def whole(self) -> dict[str, Any]:

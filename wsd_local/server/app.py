@@ -26,6 +26,7 @@ from wsd_local.server import (
     page_files,
 )
 from wsd_local.server.errors import ApiError, api_error, body_of, validation_error
+from wsd_local.server.head import HeadAsGet
 from wsd_local.server.metrics import Metrics
 from wsd_local.server.service import Service
 from wsd_local.store import Store
@@ -41,6 +42,7 @@ def create_app(service: Service, metrics: Metrics | None = None, store: Store | 
     metrics.watch(service)
     app = FastAPI(title="wsd-local", version=__version__, docs_url=None, redoc_url=None)
     app.state.service = service
+    app.add_middleware(HeadAsGet)
     app.include_router(native.router(service, metrics))
     app.include_router(openai_chat.router(service))
     app.include_router(openai_completions.router(service))
@@ -87,6 +89,8 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         message = f"there is no endpoint {short(request.url.path)}{_nearest_path(request)}"
     elif error.status_code == 405:
         message = f"{short(request.url.path)} takes {headers.get('Allow', 'another method')}, not {request.method}"
+        if "GET" in headers.get("Allow", ""):
+            headers["Allow"] += ", HEAD"
     return _answer(request, ApiError(error.status_code, message, headers=headers))
 
 

@@ -1,8 +1,9 @@
 """Bodies of requests: bounded, and sound JSON before a protocol sees them.
 
 Contract: pure ASGI. A body is read whole, with or without a Content-Length, and refused as soon as it is longer than
-allowed. What reaches the application is UTF-8 without a byte order mark, JSON of moderate depth, numbers that a float
-or 64 bits hold, and text that can be encoded again. Answers are not touched, so that streams stay streams.
+allowed, or takes longer. What reaches the application is UTF-8 without a byte order mark, JSON of moderate depth,
+numbers that a float or 64 bits hold, and text that can be encoded again. Answers are not touched, so that streams stay
+streams.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from typing import Any, NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,10 +25,14 @@ from wsd_local.units import plural
 DEEPEST = 100
 """Objects and lists within each other."""
 
-PATIENCE_S = 60.0
+PATIENCE_S, WHOLE_S = 60.0, 300.0
+"""Seconds to wait for the next piece of a body, and for all of it."""
 
 DISCARDED = 16
 """How many times the longest body is read of one that is longer, so that its client comes to read the answer."""
+
+LONG = 1 << 16
+"""Bytes from which on a body takes some thousandths of a second to be checked."""
 
 _DIGITS = 20
 """A whole number of more digits and signs does not fit into 64 bits."""
@@ -43,22 +49,24 @@ class Bodies:
         app: what receives the request.
         most: the longest body in bytes.
         patience_s: seconds to wait for the next piece of a body.
+        whole_s: seconds to wait for all of it.
 
     Raises:
         ApiError: the body is refused.
     """
 
-    def __init__(self, app: ASGIApp, most: int, patience_s: float = PATIENCE_S) -> None:
-        self._app, self._most, self._patience_s = app, most, patience_s
+    def __init__(self, app: ASGIApp, most: int, patience_s: float = PATIENCE_S, whole_s: float = WHOLE_S) -> None:
+        self._app, self._most = app, most
+        self._patience_s, self._whole_s = patience_s, whole_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         length = _length(headers)
         body = bytearray()
-        has_more = True
+        has_more, end = True, time.monotonic() + self._whole_s
         while has_more and len(body) <= self._most and length <= self._most:
-            message = await self._piece(receive)
+            message = await self._piece(receive, end)
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
@@ -70,15 +78,17 @@ class Bodies:
         if body:
             _require_plain(headers)
             _require_json_type(headers)
-            body = bytearray(checked(bytes(body)))
+            body = bytearray(await _checked(bytes(body)))
             scope = {**scope, "headers": _as_json(scope["headers"])}
         await self._app(scope, _once(bytes(body), receive), send)
 
-    async def _piece(self, receive: Receive) -> Message:
+    async def _piece(self, receive: Receive, end: float) -> Message:
+        """The next piece of a body that must be complete at the time `end`."""
         try:
-            return await asyncio.wait_for(receive(), self._patience_s)
+            return await asyncio.wait_for(receive(), min(self._patience_s, end - time.monotonic()))
         except TimeoutError:
-            raise ApiError(408, "the body did not arrive", headers={"Connection": "close"}) from None
+            times = f"{self._patience_s:g} s for each piece, {self._whole_s:g} s in all"
+            raise ApiError(408, f"the body did not arrive in time: {times}", headers={"Connection": "close"}) from None
 
     async def discard(self, scope: Scope, receive: Receive, most: int | None = None) -> None:
         """Read what is left of a body, because many clients receive an answer only once they have sent everything.
@@ -91,9 +101,9 @@ class Bodies:
         if any(name == b"expect" for name, _ in scope["headers"]):  # such a client asks first, and sends nothing
             return
         left = self._most if most is None else most
-        has_more = True
+        has_more, end = True, time.monotonic() + self._whole_s
         while has_more and left >= 0:
-            message = await self._piece(receive)
+            message = await self._piece(receive, end)
             left -= len(message.get("body", b""))
             has_more = message.get("more_body", False)
 
@@ -149,6 +159,11 @@ def _require_json_type(headers: dict[str, str]) -> None:
     charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters)
     if charset and charset[1] not in ("utf-8", "utf8", "us-ascii"):
         raise ApiError(400, f"the character set is {short(charset[1])}: JSON is sent in UTF-8")
+
+
+async def _checked(body: bytes) -> bytes:
+    """As `checked`; nobody else waits for a long one."""
+    return checked(body) if len(body) <= LONG else await asyncio.to_thread(checked, body)
 
 
 def checked(body: bytes) -> bytes:

@@ -23,7 +23,7 @@ from wsd_local.runtime.scoring import Scoring
 from wsd_local.server.desk_status import DeskStatus
 from wsd_local.server.desk_texts import DeskTexts, Stopped
 from wsd_local.server.engine import ENDING, EngineRoom
-from wsd_local.server.observing import Nobody, Observer
+from wsd_local.server.observing import Nobody, Observer, Watched
 from wsd_local.server.orders import CallOrder, Order, ReplyOrder, ScoreOrder
 from wsd_local.server.served import Serving
 from wsd_local.server.service import (
@@ -36,7 +36,7 @@ from wsd_local.server.service import (
     ServedModel,
     UnavailableError,
 )
-from wsd_local.settings import LoadSettings, ReplySettings, changed
+from wsd_local.settings import LoadSettings, ReplySettings, changed, of_mode
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Desk:
         observer: Observer | None = None,
     ) -> None:
         serving = Serving.of(pairs, reply or ReplySettings(), loading or LoadSettings())
-        self._observer = observer or Nobody()
+        self._observer = Watched(observer or Nobody())
         self._room = EngineRoom(serving, self._observer, keep_alive)
         self._queue = queue
         self.status = DeskStatus(self._room)
@@ -136,8 +136,11 @@ class Desk:
         pair, mode = self._room.serving.find(request.model)
         if not 1 <= count <= MOST_REPLIES:
             raise UsageError(f"{count} replies are asked for: it must be 1 to {MOST_REPLIES}")
-        settings = {"mode": mode, **request.settings}
-        changed(self.defaults, settings)
+        settings = {**of_mode(mode), **request.settings}
+        try:
+            changed(self.defaults, settings)
+        except UsageError as error:
+            raise request.named(error) from None
         if not isinstance(request.prompt, RawPrompt):
             conversation(request.prompt)
         order = ReplyOrder(pair, request, settings, count)
@@ -189,11 +192,11 @@ class Desk:
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, model: str, ask: Callable[[Pair, Source, Stopped], T]) -> T:
-        """The answer of a function of the loaded pair, a model's role, and whether to stop."""
+    async def _call(self, model: str, ask: Callable[[Pair, Source, Stopped], T], size: int = 0) -> T:
+        """The answer of a function of the loaded pair, a model's role, and whether to stop; `size`: see `CallOrder`."""
         pair, mode = self._room.serving.find(model)
         role: Source = "draft" if mode == "draft" else "base"
-        order: CallOrder[T] = CallOrder(pair, model, lambda pair, stopped: ask(pair, role, stopped))
+        order: CallOrder[T] = CallOrder(pair, model, lambda pair, stopped: ask(pair, role, stopped), size)
         self._accept(order)
         try:
             return await order.result

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from wsd_local.errors import WsdError
+from wsd_local.runtime.run import Run
 from wsd_local.server.engine import EngineRoom
-from wsd_local.server.service import Slot, State
+from wsd_local.server.service import Slot, SlotPhase, State
 
 
 class DeskStatus:
@@ -38,8 +40,21 @@ class DeskStatus:
         return not self._room.outstanding
 
     def slots(self) -> list[Slot]:
-        """What each place for a request in progress does."""
-        return self._room.slots()
+        """What each place for a request in progress does; an idle one has the context of the loaded pair's base."""
+        found: list[Slot] = []
+        now, loaded = time.monotonic(), self._room.loaded
+        for key, work in {} if loaded is None else loaded.crew.live.items():
+            seconds = now - self._room.reporter.begun.get(key, now)
+            phase: SlotPhase = "score"
+            prompt = reply = 0
+            if isinstance(work, Run):
+                machine = work.machine
+                phase = "draft" if machine.phase.value == "draft" else "continue"
+                prompt, reply = machine.prompt_length, machine.reply_length
+            n_ctx = loaded.n_ctx[work.job.writes] if loaded is not None else 0
+            found.append(Slot(len(found), phase, key[0].model, prompt, reply, n_ctx, seconds))
+        n_ctx = 0 if loaded is None else loaded.n_ctx["base"]
+        return found + [Slot(index, n_ctx=n_ctx) for index in range(len(found), self._room.serving.loading.parallel)]
 
     @property
     def waiting(self) -> int:

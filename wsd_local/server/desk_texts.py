@@ -14,6 +14,7 @@ from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.prepare import prompts_of
 from wsd_local.server.engine import EngineRoom
+from wsd_local.server.orders import size_of
 from wsd_local.settings import changed
 
 T = TypeVar("T")
@@ -25,8 +26,8 @@ Stopped = Callable[[], bool]
 class Asks(Protocol):
     """Calls a function of the loaded pair that a model belongs to, with the model's role and whether to stop."""
 
-    def __call__(self, model: str, ask: Callable[[Pair, Source, Stopped], T]) -> Awaitable[T]:
-        """The function's answer."""
+    def __call__(self, model: str, ask: Callable[[Pair, Source, Stopped], T], size: int = 0) -> Awaitable[T]:
+        """The function's answer; `size` is the number of characters or tokens that it is about."""
         ...
 
 
@@ -44,18 +45,19 @@ class DeskTexts:
             tokens = vocabulary.tokenize_text(text, special=special)
             return [vocabulary.bos, *tokens] if bos and vocabulary.bos is not None else tokens
 
-        return await self._ask(model, ask)
+        return await self._ask(model, ask, len(text))
 
-    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
+    async def pieces(self, model: str, tokens: Sequence[int]) -> list[bytes]:
         """See `Texts`."""
 
-        def ask(pair: Pair, role: Source, stopped: Stopped) -> bytes:
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> list[bytes]:
             vocabulary = pair.models.model(role)
             if not all(0 <= token < vocabulary.n_vocab for token in tokens):
-                raise UsageError(f"tokens: the model has the tokens 0 to {vocabulary.n_vocab - 1}, and no others")
-            return b"".join(map(vocabulary.piece, tokens))
+                most = vocabulary.n_vocab - 1
+                raise UsageError(f"tokens: the model has the tokens 0 to {most}, and no others", about="tokens")
+            return list(map(vocabulary.piece, tokens))
 
-        return await self._ask(model, ask)
+        return await self._ask(model, ask, len(tokens))
 
     async def prompts(self, model: str, messages: Prompt) -> Mapping[Source, str]:
         """See `Texts`."""
@@ -66,7 +68,7 @@ class DeskTexts:
             found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}), stopped)
             return {role: pair.models.model(role).spelled_out(found.tokens(role)) for role in found.prompts}
 
-        return await self._ask(model, ask)
+        return await self._ask(model, ask, size_of(given))
 
     async def special_tokens(self, model: str) -> Mapping[str, str]:
         """See `Texts`."""
@@ -87,4 +89,4 @@ class DeskTexts:
             found = prompts_of(pair.models, given, changed(pair.settings, {"mode": mode}), stopped)
             return {role: len(prompt.tokens) for role, prompt in found.prompts.items()}
 
-        return await self._ask(model, ask)
+        return await self._ask(model, ask, size_of(given))

@@ -1,28 +1,29 @@
-"""The threads between event loops and models: one that evaluates, one that prepares.
+"""The threads between event loops and models: one that evaluates, and those that prepare.
 
 Contract: the engine's thread owns the pair that is loaded, and works on all that was admitted, in shared evaluations.
-What needs no evaluation (rendering, tokenising, compiling a constraint) is done by the preparing thread, so that no
-other request waits for it. One pair is loaded at a time: orders for another wait until those admitted are over; a
-pair is admitted no more orders once another's has waited for `TURN_S`, so that each gets its turn.
+What needs no evaluation (rendering, tokenising, compiling a constraint) is done by preparing threads, so that no other
+request waits for it; what may take long has threads of its own, so that no short one waits for that either. One pair is
+loaded at a time: orders for another wait until those admitted are over; a pair is admitted no more orders once
+another's has waited for `TURN_S`, so that each gets its turn. All threads live until `close`: whatever fails
+unexpectedly is logged, the orders concerned fail, and the next order begins anew.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
 
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Source
-from wsd_local.runtime.run import Run
 from wsd_local.server.loaded import Loaded, opened
 from wsd_local.server.observing import Observer
 from wsd_local.server.orders import Order
+from wsd_local.server.preparing import Preparing
 from wsd_local.server.reporting import Reporter
 from wsd_local.server.served import Serving
-from wsd_local.server.service import Slot, SlotPhase, State, UnavailableError
+from wsd_local.server.service import State, UnavailableError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class EngineRoom:
 
     Args:
         serving: what is served.
-        observer: receives what happens to requests.
+        observer: receives what happens to requests; it never fails.
         keep_alive: seconds without work after which the pair is freed; None: never.
 
     Attributes:
@@ -47,6 +48,7 @@ class EngineRoom:
             pair is loaded it stays `ready`.
         progress: while models are loaded: the pair, the model's role, and the loaded fraction.
         failure: why a pair could not be loaded, in full.
+        reporter: knows when work on what is in progress began.
         seconds_per_order: seconds between the ends of two orders while there are more of them, a moving average.
     """
 
@@ -57,7 +59,7 @@ class EngineRoom:
         self.failure: WsdError | None = None
         self.seconds_per_order = 1.0
         self.loaded: Loaded | None = None
-        self._observer, self._reporter = observer, Reporter(observer)
+        self._observer, self.reporter = observer, Reporter(observer)
         self._keep_alive = keep_alive
         self._kept: dict[str, float | None] = {}
         self._idle_since = time.monotonic()
@@ -66,20 +68,17 @@ class EngineRoom:
         self._live: set[Order] = set()
         self._admits = self._stale = self._closing = False
         self._failures: dict[str, tuple[float, WsdError]] = {}
-        self._to_prepare: queue.SimpleQueue[tuple[Order, Loaded] | None] = queue.SimpleQueue()
+        self._to_prepare = Preparing(self._prepare)
         self._preparing = 0
         self._last_end = 0.0
-        self._threads = [
-            threading.Thread(target=self._run, name="engine", daemon=True),
-            threading.Thread(target=self._prepare, name="preparing", daemon=True),
-        ]
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # -- from any thread -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin; the first pair is loaded at once."""
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        self._to_prepare.start()
 
     def submit(self, order: Order) -> None:
         """Accept an order."""
@@ -146,56 +145,40 @@ class EngineRoom:
             loaded.crew.cancel()
         for order in self.outstanding:
             order.abandon()
-        self._to_prepare.put(None)
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        self._to_prepare.close()
+        if self._thread.is_alive():
+            self._thread.join()
 
-    def slots(self) -> list[Slot]:
-        """What each place for a request in progress does."""
-        found: list[Slot] = []
-        now, loaded = time.monotonic(), self.loaded
-        for key, work in {} if loaded is None else loaded.crew.live.items():
-            seconds = now - self._reporter.begun.get(key, now)
-            phase: SlotPhase = "score"
-            prompt = reply = 0
-            if isinstance(work, Run):
-                machine = work.machine
-                phase = "draft" if machine.phase.value == "draft" else "continue"
-                prompt, reply = machine.prompt_length, machine.reply_length
-            n_ctx = loaded.n_ctx[work.job.writes] if loaded is not None else 0
-            found.append(Slot(len(found), phase, key[0].model, prompt, reply, n_ctx, seconds))
-        return found + [Slot(index) for index in range(len(found), self.serving.loading.parallel)]
+    # -- the preparing threads -------------------------------------------------------------------------------------
 
-    # -- the preparing thread --------------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        while (job := self._to_prepare.get()) is not None:
-            order, loaded = job
-            try:
-                if order.stopped:
-                    raise CancelledError("stopped")
-                order.admit(loaded.pair, loaded.crew)
-            except WsdError as error:
-                self._fail(order, error)
-            except Exception as error:
-                LOGGER.exception("a request could not be prepared")
-                self._fail(order, WsdError(f"the request could not be prepared: {type(error).__name__}"))
-            with self._changed:
-                self._preparing -= 1
-                if order.over:
-                    self._live.discard(order)
-                self._changed.notify_all()
+    def _prepare(self, order: Order, loaded: Loaded) -> None:
+        try:
+            if order.stopped:
+                raise CancelledError("stopped")
+            order.admit(loaded.pair, loaded.crew)
+        except WsdError as error:
+            self._fail(order, error)
+        except Exception:
+            LOGGER.exception("a request could not be prepared")
+            self._fail(order, WsdError("the request could not be prepared; the server's log says why"))
+        with self._changed:
+            self._preparing -= 1
+            if order.over:
+                self._live.discard(order)
+            self._changed.notify_all()
 
     def _admit(self, order: Order, loaded: Loaded) -> None:
         self._preparing += 1
-        self._to_prepare.put((order, loaded))
+        self._to_prepare.put(order, loaded)
 
     def _fail(self, order: Order, error: WsdError) -> None:
         if self._closing and isinstance(error, CancelledError):
             error = UnavailableError(ENDING)
         with self._changed:
             self._live.discard(order)
+            if order.over:  # by another thread
+                return
+            order.over = True
         if order.counts and order.stopped and isinstance(error, CancelledError):
             self._observer.cancelled(order.model, None, order.waited)
         elif order.counts:
@@ -206,17 +189,18 @@ class EngineRoom:
 
     def _run(self) -> None:
         pair: str | None = next(iter(self.serving.pairs))
-        try:
-            while pair is not None:
-                if (loaded := self._ready(pair)) is not None:
+        while True:
+            try:
+                if pair is not None and (loaded := self._ready(pair)) is not None:
                     self._serve(loaded)
-                pair = self._next()
-        except Exception:
-            LOGGER.exception("the engine failed")
-            self.state = "failed"
-        finally:
-            self._closing = True
+                if (pair := self._next()) is None:
+                    break
+            except Exception as error:
+                self._begin_anew(error)
+                pair = None
+        try:
             self._unload()
+        finally:
             for order in self.outstanding:
                 self._fail(order, UnavailableError(ENDING))
 
@@ -320,12 +304,16 @@ class EngineRoom:
             while self._preparing and not self._closing:
                 self._changed.wait()
             loaded, self.loaded, self._stale = self.loaded, None, False
-            self._reporter.forget()
+            self.reporter.forget()
             if loaded is not None:
                 self._kept.pop(loaded.name, None)
-        if loaded is not None:
+        if loaded is None:
+            return
+        try:
             loaded.pair.close()
-            self._observer.unloaded(loaded.name)
+        except Exception:
+            LOGGER.exception("the models of %s could not be freed in order", loaded.name)
+        self._observer.unloaded(loaded.name)
 
     def _refuse(self, pair: str, error: WsdError) -> None:
         """Fail all orders that wait for a pair."""
@@ -341,7 +329,7 @@ class EngineRoom:
         while not self._closing:
             try:
                 for step in loaded.crew.steps():
-                    self._reporter.report(loaded.crew, step, self._ended)
+                    self.reporter.report(loaded.crew, step, self._ended)
                     if self._turn_is_over():
                         self._admits = False
             except CancelledError:
@@ -361,12 +349,25 @@ class EngineRoom:
             LOGGER.error("an evaluation failed: %s", error)
         else:
             LOGGER.error("an evaluation failed", exc_info=error)
+        self._abandon("the evaluation failed; the server's log says why")
+
+    def _begin_anew(self, error: Exception) -> None:
+        """Something else failed unexpectedly, and so all orders: what waits may be the cause."""
+        LOGGER.error("the engine failed, and begins anew", exc_info=error)
+        if self.state == "loading":
+            self.failure, self.state = WsdError("the models could not be loaded: an unexpected error"), "failed"
+        with self._changed:
+            self._orders.clear()
+        self._abandon("the server failed; its log says why")
+
+    def _abandon(self, reason: str) -> None:
+        """Fail all orders but those that wait, and free the models."""
         with self._changed:
             self._admits = False
             waiting = set(self._orders)
         for order in self.outstanding:
             if order not in waiting:
-                self._fail(order, WsdError("the evaluation failed; the server's log says why"))
+                self._fail(order, WsdError(reason))
                 order.stop()
         self._unload()
 

@@ -59,9 +59,9 @@ def api_error(error: WsdError) -> ApiError:
         case UnknownModelError():
             return ApiError(404, message, param="model", code="model_not_found")
         case FitError():
-            return ApiError(400, message, code="context_length_exceeded")
+            return ApiError(400, message, param=error.about, code="context_length_exceeded")
         case UsageError():
-            return ApiError(400, message)
+            return ApiError(400, message, param=error.about)
         case CancelledError() | BusyError():
             return ApiError(503, message, code="unavailable")
         case RefusedError():

@@ -1,9 +1,11 @@
 """What stands between the network and the application: hosts, origins, keys, bodies, failures.
 
 Contract: pure ASGI, and no answer is held back. A request is refused before it reaches a protocol, with an error in the
-shape of the protocol that its path belongs to. In order: its `Host` names this server (else another site's name could
-be made to lead here), its `Origin` is this server's own page or one that was allowed, it brings a key if there are
-keys, its body is sound. What fails unexpectedly is logged, and the client learns only that it failed.
+shape of the protocol that its path belongs to. In order: where its body ends has one meaning (else a proxy before this
+server could take a part of it for another request), its `Host` names this server (else another site's name could be
+made to lead here), its `Origin` is this server's own page or one that was allowed, it asks for no WebSocket, it brings
+a key if there are keys, its body is sound. What fails unexpectedly is logged, and the client learns only that it
+failed.
 """
 
 from __future__ import annotations
@@ -110,7 +112,9 @@ class Guard:
             return
         answer = _Answer(send)
         try:
-            await self._require(scope, receive, self._require_host, self._require_origin)
+            await self._require(
+                scope, receive, _require_framing, self._require_host, self._require_origin, _require_no_upgrade
+            )
             await self._shared(scope, receive, answer.send)
         except ClientDisconnect:
             return
@@ -208,6 +212,27 @@ class _Answer:
 async def _refuse(scope: Scope, receive: Receive, answer: _Answer, error: ApiError) -> None:
     response = JSONResponse(body_of(scope["path"], error), error.status, headers=error.headers)
     await response(scope, receive, answer.send)
+
+
+def _require_framing(scope: Scope) -> None:
+    """Refuse a request whose body's end two readers could find in two places; its connection is closed."""
+    lengths = set(_headers(scope, b"content-length"))
+    codings = [coding.strip().lower() for coding in _headers(scope, b"transfer-encoding")]
+    fault = None
+    if lengths and codings:
+        fault = "has a Content-Length and a Transfer-Encoding: it must have one of them"
+    elif len(lengths) > 1:
+        fault = "has several Content-Lengths: it must have one"
+    elif codings and (codings != ["chunked"] or scope["http_version"] == "1.0"):
+        fault = f"has the Transfer-Encoding {short(', '.join(codings))}: only chunked is known, from HTTP/1.1 on"
+    if fault is not None:
+        raise ApiError(400, f"the request {fault}", headers={"Connection": "close"})
+
+
+def _require_no_upgrade(scope: Scope) -> None:
+    """Refuse a WebSocket; other wishes to change the protocol are ignored, as HTTP lets a server do."""
+    if any(value.strip().lower() == "websocket" for value in _headers(scope, b"upgrade")):
+        raise ApiError(400, "there are no WebSockets here: send a plain request, with stream: true for a stream")
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:

@@ -17,18 +17,21 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, model_validator
 
+from wsd_local.errors import WsdError
 from wsd_local.server.body import Body
-from wsd_local.server.errors import ApiError
+from wsd_local.server.errors import ApiError, api_error
 from wsd_local.server.metrics import Metrics
 from wsd_local.server.openai_answers import ERRORS, UNKNOWN_LOGPROB, model_named
 from wsd_local.server.service import ScoredToken, ScoreRequest, Scores, Service
-from wsd_local.server.streaming import while_connected
+from wsd_local.server.streaming import listed, while_connected
 from wsd_local.version import __version__
 
 MOST_SCORED = 1024
 """Requests in one call of `/v1/score`."""
 TOP = 100
 """Alternatives for a token in `/v1/score`."""
+MOST_VALUES = 1 << 21
+"""Log-probabilities in one answer of `/v1/score`, which take some hundred megabytes of memory."""
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
@@ -114,7 +117,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     _add_tokens(made, service)
 
     @made.post("/v1/score")
-    async def score(request: Request, body: ScoreBody) -> dict[str, Any]:
+    async def score(request: Request, body: ScoreBody) -> Response:
         """Natural log-probabilities (temperature 1) of given tokens, with the most probable ones in their places."""
         model = model_named(service, body.model)
         return await while_connected(request, _scores(service, model, body.requests))
@@ -123,8 +126,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
 
 
 def _add_state(made: APIRouter, service: Service, metrics: Metrics) -> None:
-    @made.api_route("/v1/health", methods=["GET", "HEAD"], include_in_schema=False)
-    @made.head("/health", include_in_schema=False)
+    @made.get("/v1/health", include_in_schema=False)
     @made.get("/health", responses={503: {"description": "Models are being loaded, or the server ends."}})
     async def health() -> JSONResponse:
         """Whether requests are answered: 200, or 503 while models are loaded or the server ends."""
@@ -173,20 +175,22 @@ def _described(model: Any) -> dict[str, Any]:
 
 def _add_tokens(made: APIRouter, service: Service) -> None:
     @made.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+    async def tokenize(body: TokenizeBody) -> Response:
         """The tokens of a text."""
         model = model_named(service, body.model)
         tokens = await service.texts.tokenize(model, body.text, special=body.parse_special, bos=body.bos)
         if not body.with_pieces:
-            return {"tokens": tokens, "count": len(tokens), "max_model_len": _n_ctx(service, model)}
-        pieces = [await service.texts.detokenize(model, [token]) for token in tokens]
-        return {"tokens": [{"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]}
+            return listed({"count": len(tokens), "max_model_len": _n_ctx(service, model)}, "tokens", tokens)
+        pieces = await service.texts.pieces(model, tokens)
+        return listed(
+            {}, "tokens", zip(tokens, pieces, strict=True), lambda one: {"id": one[0], "piece": _piece(one[1])}
+        )
 
     @made.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:
         """The text of tokens; bytes that are no characters become U+FFFD."""
-        text = await service.texts.detokenize(model_named(service, body.model), body.tokens)
-        content = text.decode("utf-8", "replace")
+        pieces = await service.texts.pieces(model_named(service, body.model), body.tokens)
+        content = b"".join(pieces).decode("utf-8", "replace")
         return {"content": content, "prompt": content}
 
     @made.get("/tokenizer_info")
@@ -224,14 +228,21 @@ def _piece(piece: bytes) -> str | list[int]:
 # -- scores ----------------------------------------------------------------------------------------------------------
 
 
-async def _scores(service: Service, model: str, texts: list[ScoredText]) -> dict[str, Any]:
+async def _scores(service: Service, model: str, texts: list[ScoredText]) -> Response:
     """The answer of `/v1/score`: no more at once than there are slots, so that they do not fill the queue."""
+    asked = sum(_most(text) * (1 + text.top) for text in texts)
+    if asked > MOST_VALUES:
+        what = f"requests: up to {asked} log-probabilities are asked for, and a call has at most {MOST_VALUES}"
+        raise ApiError(400, f"{what}; send fewer requests, or a smaller top", param="requests")
     places = asyncio.Semaphore(max(1, len(service.status.slots())))
 
     async def one(number: int) -> tuple[int, Scores]:
         request = await _score_request(service, model, texts[number], number)
         async with places:
-            return request.start, await service.score(request)
+            try:
+                return request.start, await service.score(request)
+            except WsdError as error:
+                raise _in_request(error, number) from None
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -242,17 +253,19 @@ async def _scores(service: Service, model: str, texts: list[ScoredText]) -> dict
     scored = sum(len(scores.tokens) for _, scores in found)
     given = sum(start + len(scores.tokens) for start, scores in found)
     cached = sum(scores.cached for _, scores in found)
-    return {
-        "object": "list",
-        "model": model,
-        "results": [_result(start, scores) for start, scores in found],
-        "usage": {
-            "prompt_tokens": given,
-            "scored_tokens": scored,
-            "total_tokens": given,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        },
+    used = {
+        "prompt_tokens": given,
+        "scored_tokens": scored,
+        "total_tokens": given,
+        "prompt_tokens_details": {"cached_tokens": cached},
     }
+    fields = {"object": "list", "model": model, "usage": used}
+    return listed(fields, "results", found, lambda one: _result(*one), at_once=1)
+
+
+def _most(text: ScoredText) -> int:
+    """Tokens of a text that are scored, at most."""
+    return len(text.continuation or "") if text.tokens is None else len(text.tokens) - (text.start or 0)
 
 
 async def _score_request(service: Service, model: str, text: ScoredText, number: int) -> ScoreRequest:
@@ -266,6 +279,15 @@ async def _score_request(service: Service, model: str, text: ScoredText, number:
     before = await service.texts.tokenize(model, text.prompt or "", bos=True)
     after = await service.texts.tokenize(model, text.continuation or "")
     return ScoreRequest(model, [*before, *after], len(before), text.top)
+
+
+def _in_request(error: WsdError, number: int) -> ApiError:
+    """An error about one of several requests, with its place."""
+    known = api_error(error)
+    if error.about is not None:
+        place = f"requests[{number}]"
+        known.message, known.param = f"{place}: {known.message}", f"{place}.{error.about}"
+    return known
 
 
 def _result(start: int, scores: Scores) -> dict[str, Any]:

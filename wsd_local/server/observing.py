@@ -6,10 +6,14 @@ Contract: each method is called once at its time, from any thread, and must retu
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from wsd_local.errors import WsdError
 from wsd_local.runtime.reply import Reply
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -72,3 +76,52 @@ class Nobody:
 
     def unloaded(self, pair: str) -> None:
         """See `Observer`."""
+
+
+class Watched:
+    """An observer whose failures are logged and change nothing else: what it observes goes on."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def queued(self, model: str) -> None:
+        """See `Observer`."""
+        self._report(self._observer.queued, model)
+
+    def started(self, model: str, waited_s: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.started, model, waited_s)
+
+    def first_text(self, model: str, seconds: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.first_text, model, seconds)
+
+    def finished(self, model: str, reply: Reply, seconds: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.finished, model, reply, seconds)
+
+    def scored(self, model: str, tokens: int, cached: int, seconds: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.scored, model, tokens, cached, seconds)
+
+    def cancelled(self, model: str, reply: Reply | None, seconds: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.cancelled, model, reply, seconds)
+
+    def failed(self, model: str, error: WsdError, seconds: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.failed, model, error, seconds)
+
+    def loaded(self, pair: str, seconds: float) -> None:
+        """See `Observer`."""
+        self._report(self._observer.loaded, pair, seconds)
+
+    def unloaded(self, pair: str) -> None:
+        """See `Observer`."""
+        self._report(self._observer.unloaded, pair)
+
+    def _report(self, report: Callable[..., None], *values: object) -> None:
+        try:
+            report(*values)
+        except Exception:
+            LOGGER.exception("what happened to a request could not be recorded")

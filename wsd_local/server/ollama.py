@@ -26,10 +26,10 @@ from wsd_local.server.errors import ApiError
 from wsd_local.server.ollama_bodies import AnswerBody, ChatBody, GenerateBody
 from wsd_local.server.ollama_models import add_models, resolved
 from wsd_local.server.openai_answers import Piece, Pieces, chat_logprobs, finish_reason, writer
+from wsd_local.server.parameters import asked_of
 from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.server.streaming import LineStream, line, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields
-from wsd_local.settings import changed
 
 
 class ErrorAnswer(BaseModel):
@@ -58,7 +58,8 @@ class _Answering:
         self._name = body.model or self._model
         self._came = time.perf_counter()
         self._settings, self._prompt, self._details = body.settings(), body.prompt(), body.details
-        settings = changed(service.defaults, self._settings)
+        self._names = body.spellings()
+        settings = asked_of(service, self._request(()))
         fields = ReplyFields(settings, events=body.events)
         self._pieces = Pieces(fields, details=self._details is not None)
         self._kept = body.seconds_kept
@@ -97,7 +98,8 @@ class _Answering:
             )
 
     def _request(self, prompt: Prompt | RawPrompt) -> ReplyRequest:
-        return ReplyRequest(self._model, prompt, self._settings, self._details, bool(self._body.truncate))
+        truncate = bool(self._body.truncate)
+        return ReplyRequest(self._model, prompt, self._settings, self._details, truncate, self._names)
 
     async def whole(self) -> dict[str, Any]:
         """The answer when it is complete."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -19,7 +20,7 @@ from wsd_local.prompts.raw import RawPrompt
 from wsd_local.server.body import Body, Empty, NoTools, NotSupported, unsupported
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_messages import checked, refuse_media
-from wsd_local.server.parameters import Stop, Wsd, events_wanted, reply_settings
+from wsd_local.server.parameters import Stop, Wsd, events_wanted, reply_settings, spellings
 
 MOST_ALTERNATIVES = 20
 """Alternatives for each token of an answer."""
@@ -97,6 +98,9 @@ class Options(Body):
     embedding_only: AtStart = None
 
 
+_PATHS: Mapping[str, str] = MappingProxyType({name: f"options.{name}" for name in Options.model_fields})
+
+
 class AnswerBody(Body):
     """What requests for a reply have in common."""
 
@@ -156,10 +160,17 @@ class AnswerBody(Body):
         Raises:
             ApiError: see `reply_settings`.
         """
+        return reply_settings(self._given(), self.own, _PATHS)
+
+    def spellings(self) -> dict[str, str]:
+        """How the request spells these settings."""
+        return spellings(self._given(), self.own, _PATHS)
+
+    def _given(self) -> dict[str, Any]:
         given = {} if self.options is None else {name: getattr(self.options, name) for name in Options.model_fields}
         if given.get("num_predict") == -2:  # as many as fit
             given["num_predict"] = -1
-        return reply_settings({**given, "format": self.format or None}, self.own)
+        return {**given, "format": self.format or None}
 
     def prompt(self) -> Prompt | RawPrompt | None:
         """What is to be answered; None to load or free the models only."""

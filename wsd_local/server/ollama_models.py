@@ -172,8 +172,6 @@ def add_models(routes: APIRouter, service: Service) -> None:
         """The release of Ollama whose protocol is answered, and our own."""
         return {"version": OLLAMA_VERSION, "wsd_local": __version__}
 
-    for path, asked in (("/api/tags", tags), ("/api/version", version)):  # clients look whether the server is there
-        routes.add_api_route(path, asked, methods=["HEAD"], include_in_schema=False)
     for path, advice in _ELSEWHERE.items():
         _add_refusal(routes, path, advice)
 
@@ -182,6 +180,4 @@ def _add_refusal(routes: APIRouter, path: str, advice: str) -> None:
     async def refuse() -> None:
         raise ApiError(404, f"/api/{path.partition('/')[0]} is not supported: {advice}", code="not_supported")
 
-    routes.add_api_route(
-        f"/api/{path}", refuse, methods=["GET", "HEAD", "POST", "DELETE"], include_in_schema=False, name=path
-    )
+    routes.add_api_route(f"/api/{path}", refuse, methods=["GET", "POST", "DELETE"], include_in_schema=False, name=path)

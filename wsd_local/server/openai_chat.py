@@ -31,11 +31,10 @@ from wsd_local.server.openai_answers import (
     usage,
 )
 from wsd_local.server.openai_messages import Messages, checked
-from wsd_local.server.parameters import ReplyBody, ResponseFormat
+from wsd_local.server.parameters import ReplyBody, ResponseFormat, asked_of
 from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.server.streaming import EventStream, sent, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields
-from wsd_local.settings import changed
 
 MOST_ALTERNATIVES = 20
 """Alternatives for each token of an answer."""
@@ -112,7 +111,7 @@ class ChatBody(ReplyBody):
             raise ApiError(400, "stream_options is given without stream: true", param="stream_options")
         prompt = checked([message.plain() for message in self.messages])
         details = (self.top_logprobs or 0) if self.logprobs else None
-        return ReplyRequest(model, prompt, self.settings(), details, bool(self.truncate))
+        return ReplyRequest(model, prompt, self.settings(), details, bool(self.truncate), self.spellings())
 
 
 class _Chat:
@@ -121,7 +120,7 @@ class _Chat:
     def __init__(self, service: Service, body: ChatBody, path: str) -> None:
         self._service, self._body, self._path = service, body, path
         self.request = body.request(model_named(service, body.model))
-        settings = changed(service.defaults, self.request.settings)
+        settings = asked_of(service, self.request)
         self._pieces = [
             Pieces(ReplyFields(settings, events=body.events), self.request.details is not None)
             for _ in range(body.n or 1)

@@ -18,11 +18,12 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.responses import Response
 
+from wsd_local.errors import WsdError
 from wsd_local.events import Event
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Reply
 from wsd_local.server.body import NoBias, unsupported
-from wsd_local.server.errors import ApiError
+from wsd_local.server.errors import ApiError, api_error
 from wsd_local.server.openai_answers import (
     ERRORS,
     STREAM,
@@ -36,11 +37,10 @@ from wsd_local.server.openai_answers import (
 )
 from wsd_local.server.openai_chat import MOST_ALTERNATIVES, MOST_CHOICES, StreamOptions
 from wsd_local.server.openai_logprobs import CompletionLogprobs
-from wsd_local.server.parameters import ReplyBody, ResponseFormat
+from wsd_local.server.parameters import ReplyBody, ResponseFormat, asked_of
 from wsd_local.server.service import ReplyRequest, ScoreRequest, Service
 from wsd_local.server.streaming import EventStream, sent, while_connected, with_errors
 from wsd_local.server.wsd_fields import ReplyFields
-from wsd_local.settings import changed
 
 AT_ONCE = 8
 """Prompts of one request that are worked on at once."""
@@ -102,9 +102,9 @@ class CompletionBody(ReplyBody):
         if self.stream and len(prompts) > AT_ONCE:
             raise ApiError(400, f"prompt: a stream has at most {AT_ONCE} prompts; leave out stream", param="prompt")
         body = self.model_copy(update={"max_tokens": None}) if self.max_tokens == 0 else self
-        settings = body.settings()
+        settings, names = body.settings(), body.spellings()
         raw = [RawPrompt(text=one) if isinstance(one, str) else RawPrompt(tokens=one) for one in prompts]
-        return [ReplyRequest(model, one, settings, self.logprobs) for one in raw]
+        return [ReplyRequest(model, one, settings, self.logprobs, names=names) for one in raw]
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class _Completions:
         self._service, self._body, self._path = service, body, path
         self._model = model_named(service, body.model)
         self._requests = body.requests(self._model)
-        self._settings = changed(service.defaults, self._requests[0].settings)
+        self._settings = asked_of(service, self._requests[0])
         self._count = body.n or 1
 
     def _pieces(self) -> list[Pieces]:
@@ -134,6 +134,15 @@ class _Completions:
     # -- the prompt as part of the answer -------------------------------------------------------------------------
 
     async def _echo(self, request: ReplyRequest) -> _Echo:
+        try:
+            return await self._echoed(request)
+        except WsdError as error:
+            if error.about != "tokens":
+                raise
+            known = api_error(error)
+            raise ApiError(known.status, f"prompt: {known.message}", param="prompt", code=known.code) from None
+
+    async def _echoed(self, request: ReplyRequest) -> _Echo:
         prompt, top = request.prompt, self._body.logprobs
         assert isinstance(prompt, RawPrompt)
         if not self._body.echo:
@@ -146,7 +155,7 @@ class _Completions:
             return _Echo(text, tokens=len(tokens))
         added, entries = await self._added(prompt, tokens), CompletionLogprobs(top)
         if added < len(tokens):
-            entries.add(await self._service.texts.detokenize(self._model, [tokens[added]]), None)
+            entries.add(b"".join(await self._service.texts.pieces(self._model, [tokens[added]])), None)
         if len(tokens) < 2:
             return _Echo(text, entries, len(tokens))
         scores = await self._service.score(ScoreRequest(self._model, tokens, 1, top))
@@ -157,7 +166,8 @@ class _Completions:
     async def _text(self, prompt: RawPrompt) -> str:
         if prompt.text is not None:
             return prompt.text
-        return (await self._service.texts.detokenize(self._model, prompt.tokens or ())).decode(errors="replace")
+        pieces = await self._service.texts.pieces(self._model, prompt.tokens or ())
+        return b"".join(pieces).decode(errors="replace")
 
     async def _tokens(self, prompt: RawPrompt) -> Sequence[int]:
         if prompt.tokens is not None:

@@ -6,6 +6,7 @@ Contract: see `openai_responses`; what stands here is what a client may send.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -15,7 +16,7 @@ from wsd_local.server.body import Body, NoToolChoice, NoTools, NotSupported, Ser
 from wsd_local.server.errors import ApiError
 from wsd_local.server.openai_chat import MOST_ALTERNATIVES
 from wsd_local.server.openai_messages import TEXT_PARTS, checked
-from wsd_local.server.parameters import ReplyBody, reply_settings, schema_of
+from wsd_local.server.parameters import ReplyBody, schema_of
 from wsd_local.server.service import ReplyRequest
 
 _NOT_KEPT = unsupported("responses are not kept; send the whole conversation as input")
@@ -115,6 +116,7 @@ class ResponseStreamOptions(Body):
 class ResponseBody(ReplyBody):
     """The body of a request for a response."""
 
+    paths: ClassVar[Mapping[str, str]] = MappingProxyType({"response_format": "text.format"})
     input: Annotated[str | list[InputMessage], BeforeValidator(_refuse_others)]
     instructions: str | None = None
     max_output_tokens: int | None = None
@@ -161,12 +163,11 @@ class ResponseBody(ReplyBody):
             raise ApiError(400, "truncate and truncation: disabled contradict each other", param="truncation")
         details = (self.top_logprobs or 0) if with_logprobs else None
         truncate = bool(self.truncate) or self.truncation == "auto"
-        return ReplyRequest(model, self._messages(), self._settings(), details, truncate)
+        return ReplyRequest(model, self._messages(), self.settings(), details, truncate, self.spellings())
 
-    def _settings(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in type(self).model_fields}
+    def _given(self) -> dict[str, Any]:
         schema = None if self.text is None else self.text.schema_wanted()
-        return reply_settings({**given, "response_format": schema}, self.wsd)
+        return {**super()._given(), "response_format": schema}
 
     def _messages(self) -> list[dict[str, Any]]:
         given = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else []

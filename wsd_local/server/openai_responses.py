@@ -18,10 +18,10 @@ from starlette.responses import Response
 from wsd_local.events import Event
 from wsd_local.server.openai_answers import ERRORS, STREAM, Piece, Pieces, chat_logprobs, head, model_named, usage
 from wsd_local.server.openai_response_body import ResponseBody
+from wsd_local.server.parameters import asked_of
 from wsd_local.server.service import Service
 from wsd_local.server.streaming import EventStream, reported, sent, while_connected
 from wsd_local.server.wsd_fields import ReplyFields
-from wsd_local.settings import changed
 
 
 class _Answer:
@@ -30,7 +30,7 @@ class _Answer:
     def __init__(self, service: Service, body: ResponseBody) -> None:
         self._service, self._body = service, body
         self._request = body.request(model_named(service, body.model))
-        self._settings = changed(service.defaults, self._request.settings)
+        self._settings = asked_of(service, self._request)
         fields = ReplyFields(self._settings, events=body.events)
         self._pieces = Pieces(fields, self._request.details is not None)
         self._head = head("response", "resp", self._request.model)

@@ -15,8 +15,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from wsd_local.errors import WsdError
+from wsd_local.constraints.constraint import KINDS
+from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Event
+from wsd_local.prompts.messages import Prompt
+from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.fleet import Failed, Fleet, Work
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished
@@ -30,6 +33,24 @@ T = TypeVar("T")
 Key = tuple["Order", int]
 Crew = Fleet[Key]
 
+LONG = 1 << 15
+"""Characters or tokens from which on a text is long: it takes some hundredths of a second to divide it into tokens."""
+
+
+def size_of(prompt: Prompt | RawPrompt) -> int:
+    """Characters or tokens of a prompt, about."""
+    if isinstance(prompt, RawPrompt):
+        return len(prompt.text or prompt.tokens or ())
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(_length(message.get("content")) for message in prompt)
+
+
+def _length(content: object) -> int:
+    if isinstance(content, list):
+        return sum(_length(part.get("text")) for part in content if isinstance(part, Mapping))
+    return len(content) if isinstance(content, str) else 0
+
 
 class Order(ABC):
     """A request.
@@ -38,10 +59,11 @@ class Order(ABC):
         pair: the pair that it needs.
         model: the model as the client named it.
         counts: whether it takes up a place in the queue.
+        long: whether its preparation may take so long that others do not wait for it.
     """
 
-    def __init__(self, pair: str, model: str, *, counts: bool = True) -> None:
-        self.pair, self.model, self.counts = pair, model, counts
+    def __init__(self, pair: str, model: str, *, counts: bool = True, long: bool = False) -> None:
+        self.pair, self.model, self.counts, self.long = pair, model, counts, long
         self.loop = asyncio.get_running_loop()
         self.came = time.monotonic()
         self.over = False
@@ -125,7 +147,8 @@ class ReplyOrder(Order):
 
     def __init__(self, pair: str, request: ReplyRequest, settings: Mapping[str, Any], count: int) -> None:
         self._request, self._settings, self._count = request, dict(settings), count
-        super().__init__(pair, request.model)
+        constrained = any(settings.get(kind) is not None for kind in KINDS)
+        super().__init__(pair, request.model, long=constrained or size_of(request.prompt) > LONG)
         self.outbox = Outbox()
         self._left = set(range(count))
 
@@ -139,14 +162,17 @@ class ReplyOrder(Order):
         settings, request = self._settings, self._request
         if settings.get("seed") is not None and index:
             settings = settings | {"seed": settings["seed"] + index}
-        return start(
-            pair,
-            request.prompt,
-            whole=not request.truncate,
-            details=request.details,
-            stopped=self._stopped.is_set,
-            **settings,
-        )
+        try:
+            return start(
+                pair,
+                request.prompt,
+                whole=not request.truncate,
+                details=request.details,
+                stopped=self._stopped.is_set,
+                **settings,
+            )
+        except UsageError as error:
+            raise request.named(error) from None
 
     def receive(self, index: int, event: Event) -> None:
         """See `Order`."""
@@ -192,10 +218,10 @@ class ScoreOrder(Order):
 
 
 class CallOrder(Order, Generic[T]):
-    """A question about a pair that needs no evaluation, such as the tokens of a text."""
+    """A question about a pair that needs no evaluation, such as the tokens of a text; `size` is how much is asked."""
 
-    def __init__(self, pair: str, model: str, ask: Callable[[Pair, Callable[[], bool]], T]) -> None:
-        super().__init__(pair, model, counts=False)
+    def __init__(self, pair: str, model: str, ask: Callable[[Pair, Callable[[], bool]], T], size: int = 0) -> None:
+        super().__init__(pair, model, counts=False, long=size > LONG)
         self.result: asyncio.Future[T] = self.loop.create_future()
         self._ask = ask
 

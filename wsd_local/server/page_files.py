@@ -83,15 +83,15 @@ def router() -> APIRouter:
     """The page at `/`, and its files under `/page/`."""
     made, known = APIRouter(include_in_schema=False), files()
 
-    @made.api_route("/", methods=["GET", "HEAD"])
+    @made.get("/")
     def page(request: Request) -> Response:
         return _answer(request, known["index.html"])
 
-    @made.api_route("/favicon.ico", methods=["GET", "HEAD"])
+    @made.get("/favicon.ico")
     def icon(request: Request) -> Response:
         return _answer(request, known["mark.svg"])
 
-    @made.api_route("/page/{path:path}", methods=["GET", "HEAD"])
+    @made.get("/page/{path:path}")
     def file(request: Request, path: str) -> Response:
         if path not in known:
             raise ApiError(404, "the page has no such file")

@@ -24,6 +24,7 @@ from wsd_local.errors import UsageError, short
 from wsd_local.fields import declared, spelled
 from wsd_local.server.body import SETTINGS, Body, refuse_unknown
 from wsd_local.server.errors import ApiError
+from wsd_local.server.service import ReplyRequest, Service
 from wsd_local.settings import MOST, ReplySettings, by_itself, changed
 
 _SEEDS = 2**32 - 1
@@ -33,12 +34,15 @@ _SEEDS = 2**32 - 1
 # -- settings --------------------------------------------------------------------------------------------------
 
 
-def reply_settings(given: Mapping[str, Any], wsd: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def reply_settings(
+    given: Mapping[str, Any], wsd: Mapping[str, Any] | None = None, paths: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Names and values of `ReplySettings` that a request asks for.
 
     Args:
         given: the request's parameters; those that are not in `SETTINGS` are left alone.
         wsd: the request's object `wsd`.
+        paths: where parameters stand that are inside other objects of the request.
 
     Raises:
         ApiError: a value is outside its range, or two parameters contradict each other; `param` names it.
@@ -49,10 +53,11 @@ def reply_settings(given: Mapping[str, Any], wsd: Mapping[str, Any] | None = Non
         setting = SETTINGS.get(name)
         if setting is None or value is None:
             continue
+        path = paths.get(name, name)
         meant = _MEANINGS[setting](value) if setting in _MEANINGS else value
-        _require_valid(name, setting, meant)
-        _require_same(names, found, name, setting, meant)
-        found[setting], names[setting] = meant, name
+        _require_valid(path, setting, meant)
+        _require_same(names, found, path, setting, meant)
+        found[setting], names[setting] = meant, path
     for setting, value in (wsd or {}).items():
         if setting != EVENTS and value is not None:
             meant = _MEANINGS[setting](value) if setting in _MEANINGS else value
@@ -63,12 +68,39 @@ def reply_settings(given: Mapping[str, Any], wsd: Mapping[str, Any] | None = Non
     return found
 
 
-def _require_valid(name: str, setting: str, value: Any) -> None:
+def spellings(
+    given: Mapping[str, Any], wsd: Mapping[str, Any] | None = None, paths: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """How a request spells the settings that it has, for errors about them; arguments as of `reply_settings`."""
+    own = {setting: f"wsd.{setting}" for setting, value in (wsd or {}).items() if value is not None}
+    asked = {SETTINGS[name]: paths.get(name, name) for name in given if name in SETTINGS and given[name] is not None}
+    return own | asked
+
+
+def asked_of(service: Service, request: ReplyRequest) -> ReplySettings:
+    """The settings of the replies to a request.
+
+    Raises:
+        UsageError: its settings contradict each other, or those of the server; the error names one as the client does.
+    """
+    try:
+        return changed(service.defaults, request.settings)
+    except UsageError as error:
+        raise request.named(error) from None
+
+
+def _require_valid(path: str, setting: str, value: Any) -> None:
     try:
         changed(ReplySettings(), {setting: value})
     except UsageError as error:
-        message = str(error).replace(f"{spelled(setting)} is", f"{name} is", 1)
-        raise ApiError(400, message, param=name) from None
+        message = str(error).replace(f"{spelled(setting)} is", f"{path} is", 1)
+        message = message.replace(f"{spelled(setting)}: ", f"{path}: ", 1)
+        raise ApiError(400, _with_advice(setting, message), param=path) from None
+
+
+def _with_advice(setting: str, message: str) -> str:
+    """What else clients may give than the settings' declaration says."""
+    return f"{message}; -1 is as many as fit" if setting == "max_tokens" else message
 
 
 def _require_same(names: Mapping[str, str], found: Mapping[str, Any], name: str, setting: str, value: Any) -> None:
@@ -202,7 +234,8 @@ def _require_own(given: Mapping[str, Any], names: set[str]) -> None:
         alone = [by_itself(name, value) for name, value in meant.items()]
         changed(ReplySettings(), {name: value for one in alone for name, value in one.items()})
     except UsageError as error:
-        raise ApiError(400, f"wsd: {error}", param=f"wsd.{min(names)}") from None
+        name = min(names)
+        raise ApiError(400, f"wsd: {_with_advice(name, str(error))}", param=f"wsd.{name}") from None
 
 
 def _translates(name: str, value: Any) -> bool:
@@ -250,7 +283,7 @@ class ReplyBody(Body):
     min_p: float | None = _within(0, 1)
     repeat_penalty: float | None = _within(1 / LARGEST, LARGEST)
     repetition_penalty: float | None = _within(1 / LARGEST, LARGEST)
-    repeat_last_n: int | None = _within(0, LONGEST)
+    repeat_last_n: int | None = _within(-1, LONGEST)
     frequency_penalty: float | None = _within(-LARGEST, LARGEST)
     presence_penalty: float | None = _within(-LARGEST, LARGEST)
     seed: int | None = None
@@ -268,14 +301,28 @@ class ReplyBody(Body):
         """Whether the client asks for every event; see `events_wanted`."""
         return events_wanted(self.wsd, streams=bool(self.stream))
 
+    paths: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """See `reply_settings`."""
+
     def settings(self) -> dict[str, Any]:
         """Names and values of `ReplySettings` that the request asks for.
 
         Raises:
             ApiError: see `reply_settings`.
         """
+        return reply_settings(self._given(), self.wsd, self.paths)
+
+    def spellings(self) -> dict[str, str]:
+        """How the request spells these settings.
+
+        Raises:
+            ApiError: see `reply_settings`.
+        """
+        return spellings(self._given(), self.wsd, self.paths)
+
+    def _given(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in type(self).model_fields}
         form: ResponseFormat | None = given.get("response_format")
         if form is not None:
             given["response_format"] = form.schema_wanted()
-        return reply_settings(given, self.wsd)
+        return given

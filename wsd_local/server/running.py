@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from wsd_local.errors import WsdError
+from wsd_local.server.connection import Connection
 from wsd_local.system.interrupt import Stop, ending_signals, handled
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def run(
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         lifespan="off",
+        http=Connection,
         ws="none",
     )
     config.timeout_graceful_shutdown = max(shutdown_s, _LAST_S)  # type: ignore[assignment]  # parts of seconds too

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Event, Source
+from wsd_local.fields import spelled
 from wsd_local.prompts.messages import Prompt
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.settings import ReplySettings
@@ -81,6 +82,7 @@ class ReplyRequest:
     `settings` are names and values of `ReplySettings`; what is missing has the server's default, and `mode` is the
     model's unless it is given. A conversation that does not fit raises `FitError`, unless `truncate`: then its oldest
     turns are left out. With `details`, `Wrote` events list the tokens, each with that many alternatives at most.
+    `names` is how the client spells settings, for errors about them.
     """
 
     model: str
@@ -88,6 +90,14 @@ class ReplyRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     details: int | None = None
     truncate: bool = False
+    names: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def named(self, error: UsageError) -> UsageError:
+        """An error with the client's name of the setting that it is about."""
+        name = self.names.get(error.about or "")
+        if error.about is None or name is None:
+            return error
+        return UsageError(str(error).replace(f"{spelled(error.about)}: ", f"{name}: ", 1), about=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,8 @@ class Scores:
 class Slot:
     """One place for a request in progress: what it does, for which model, and the tokens that the caches hold for it.
 
-    `prompt_tokens` and `reply_tokens` count tokens of the model that continues; `seconds` it has been at work.
+    `prompt_tokens` and `reply_tokens` count tokens of the model that continues; `seconds` it has been at work. `n_ctx`
+    is the context in tokens, 0 while no models are loaded.
     """
 
     id: int
@@ -174,8 +185,8 @@ class Texts(Protocol):
         """
         ...
 
-    async def detokenize(self, model: str, tokens: Sequence[int]) -> bytes:
-        """The bytes that tokens stand for."""
+    async def pieces(self, model: str, tokens: Sequence[int]) -> list[bytes]:
+        """The bytes that each of these tokens stands for."""
         ...
 
     async def special_tokens(self, model: str) -> Mapping[str, str]:
