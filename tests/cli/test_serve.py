@@ -336,6 +336,45 @@ def test_a_signal_ends_the_loading(slow_model: Path, configure: Callable[[str], 
 
 # -- signals ---------------------------------------------------------------------------------------------------------
 
+STRIKES = """
+import importlib, os, signal, sys
+from wsd_local.cli import main
+module, _, path = {place!r}.partition(":")
+owner = importlib.import_module(module)
+*parents, name = path.split(".")
+for parent in parents:
+    owner = getattr(owner, parent)
+original = getattr(owner, name)
+def struck(*given, **named):
+    os.kill(os.getpid(), signal.{number})
+    return original(*given, **named)
+setattr(owner, name, struck)
+sys.argv = ["wsd-local", "serve", "--port", "0", "--threads", "1"]
+main()
+"""
+EARLY = [
+    "wsd_local.cli.app:command_line",
+    "wsd_local.cli.serve:_require_packages",
+    "wsd_local.cli.serve:_plan",
+    "wsd_local.server.site:Site.__init__",
+    "wsd_local.server.site:Site.open",
+    "wsd_local.server.running:run",
+    "asyncio:run",
+    "wsd_local.server.desk:Desk.start",
+    "uvicorn:Server.serve",
+    "wsd_local.server.loaded:opened",
+    "wsd_local.server.engine:EngineRoom._load",
+]
+
+
+@pytest.mark.parametrize("place", EARLY)
+@pytest.mark.parametrize("number", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+def test_a_signal_in_the_first_moments_ends_it_in_order(place: str, number: str) -> None:
+    script = STRIKES.format(place=place, number=number)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr and b"Error" not in done.stderr
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_reply_in_progress_ends_in_its_time(number: signal.Signals) -> None:

@@ -85,11 +85,12 @@ def run(
     config.timeout_graceful_shutdown = max(shutdown_s, _LAST_S)  # type: ignore[assignment]  # parts of seconds too
     config.load()
     config.ssl = tls
-    server = _Server(config)
-    try:
-        asyncio.run(_Running(server, desk, hooks, shutdown_s).work(listeners))
-    finally:
-        desk.close()
+    running = _Running(_Server(config), desk, hooks, shutdown_s)
+    with handled(running.handle, running.signals):  # before the loop begins: it would log what a handler raises
+        try:
+            asyncio.run(running.work(listeners))
+        finally:
+            desk.close()
 
 
 class _Server(uvicorn.Server):
@@ -105,32 +106,48 @@ class _Running:
     def __init__(self, server: uvicorn.Server, desk: Desk, hooks: Hooks, shutdown_s: float) -> None:
         self._server, self._desk, self._hooks, self._shutdown_s = server, desk, hooks, shutdown_s
         self._closing: asyncio.Task[None] | None = None
+        self._stop = Stop()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hangup = getattr(signal, "SIGHUP", None)
+        self._reloads = False
+
+    @property
+    def signals(self) -> list[signal.Signals]:
+        """Those that end or reload it."""
+        return list({*ending_signals(), *([self._hangup] if self._hangup is not None else [])})
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """A signal came."""
+        if number != self._hangup:
+            self._stop.request(number)
+        elif self._loop is None:
+            self._reloads = True
+        else:
+            self._call(self._reload)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Call a function in the loop, if that has not ended."""
+        assert self._loop is not None
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
+
+    def _reload(self) -> None:
+        threading.Thread(target=self._hooks.reload, daemon=True).start()
 
     async def work(self, listeners: Sequence[socket.socket]) -> None:
         """Serve to the end."""
-        loop, stop = asyncio.get_running_loop(), Stop()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(self._end)
-
-        stop.on_request(end)
-        hangup = getattr(signal, "SIGHUP", None)
-
-        def handle(number: int, _frame: FrameType | None) -> None:
-            if number == hangup:
-                loop.call_soon_threadsafe(lambda: threading.Thread(target=self._hooks.reload, daemon=True).start())
-            else:
-                stop.request(number)
-
-        with handled(handle, list({*ending_signals(), *([hangup] if hangup is not None else [])})):
-            self._desk.start()
-            watching = asyncio.create_task(self._watch())
-            await self._server.serve(list(listeners))
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-            if self._closing is not None:
-                self._closing.cancel()
+        self._loop = asyncio.get_running_loop()
+        self._stop.on_request(lambda: self._call(self._end))
+        if self._reloads:
+            self._reload()
+        self._desk.start()
+        watching = asyncio.create_task(self._watch())
+        await self._server.serve(list(listeners))
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        if self._closing is not None:
+            self._closing.cancel()
 
     async def _watch(self) -> None:
         """Report how far the first pair is loaded.
