@@ -12,6 +12,7 @@ from serving import ScriptedService, Step, finished
 from wsd_local.errors import WsdError
 from wsd_local.events import Reading, Text
 from wsd_local.server.service import Service
+from wsd_local.settings import ReplySettings
 from wsd_local.store import Store
 
 HEARD = """() => {
@@ -170,10 +171,33 @@ def test_settings_reach_the_reply(window: Open) -> None:
     shown.ask("one?")
     request = service.requests[-1]
     assert request.model == "demo:base" and request.prompt[0] == {"role": "system", "content": "Be brief."}
-    assert request.settings == {"threshold": 2, "max_tokens": 7, "temperature": 0.5}
+    assert request.settings == {"max_tokens": 7, "temperature": 0.5}, "one model alone follows no rule"
+    page.select_option("#model", "demo")
+    shown.ask("two?")
+    assert service.requests[-1].settings == {"threshold": 2, "max_tokens": 7, "temperature": 0.5}
     page.reload()
-    page.locator(".reply").wait_for()
+    page.locator(".reply").first.wait_for()
     assert page.locator("#threshold-value").inner_text() == "never", "settings stay"
+
+
+def test_the_slider_is_the_bound_of_the_servers_own_rule(window: Open) -> None:
+    service = opening()
+    service.defaults = ReplySettings(rule="entropy", entropy=0.5)
+    shown = window(service)
+    page = shown.page
+    page.locator("#threshold-value", has_text="0.50 nats").wait_for()
+    page.locator("#threshold").focus()
+    page.keyboard.press("End")
+    assert page.locator("#threshold-value").inner_text() == "0.00 nats"
+    shown.ask("one?")
+    assert service.requests[-1].settings == {"entropy": 0}
+    page.locator("#threshold").focus()
+    page.keyboard.press("Home")
+    shown.ask("two?")
+    assert service.requests[-1].settings == {"entropy": 100}
+    page.select_option("#model", "demo:base")
+    shown.ask("three?")
+    assert service.requests[-1].settings == {}
 
 
 def test_three_replies_side_by_side(service: Service, window: Open, chats: Store) -> None:

@@ -18,7 +18,7 @@ from wsd_local.prompts.messages import Message
 from wsd_local.runtime.reply import Finished
 from wsd_local.server.page_writing import Writing
 from wsd_local.server.service import ReplyRequest, ServedModel, Service, UnknownModelError
-from wsd_local.settings import ReplySettings, changed
+from wsd_local.settings import changed, of_mode
 from wsd_local.store import Store, turns
 from wsd_local.store.reading import messages_of
 
@@ -54,7 +54,7 @@ class Replies:
             WsdError: it cannot begin; the store is as it was before.
         """
         model = self._model(wanted.model)
-        changed(ReplySettings(), dict(wanted.settings))
+        changed(self._service.defaults, {**of_mode(model.mode), **wanted.settings})
         begun, messages, made = await asyncio.to_thread(self._begin, wanted, model)
         request = ReplyRequest(wanted.model, messages, dict(wanted.settings), truncate=True)
         writing = Writing(self._service, begun, request, made)

@@ -63,7 +63,7 @@ export class Compare {
     const head_ = el("header", {}, el("h3", {}, title), el("span", { class: "pair" }, names));
     const box = el("section", { class: `column reply ${mode}`, "aria-label": title, tabindex: "0" }, head_, text, foot);
     const live = new LiveText(text);
-    return { box, done: this.follow(live, foot, { model: model.id, head, settings: state.settings }, signal) };
+    return { box, done: this.follow(live, foot, { model: model.id, head, settings: state.settingsFor(model) }, signal) };
   }
 
   /**

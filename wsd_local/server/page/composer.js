@@ -21,7 +21,7 @@ export class Composer {
     this.field.addEventListener("input", () => this.show());
     this.slider.addEventListener("input", () => {
       const value = Number(this.slider.value);
-      state.keep({ threshold: value >= LAST ? NEVER : value });
+      state.threshold = value >= LAST ? NEVER : value;
     });
     byId("editing-end").addEventListener("click", () => this.endEditing());
     conversation.putBack = (text, instead) => this.put(text, instead);
@@ -86,12 +86,21 @@ export class Composer {
     send.disabled = !state.busy && (!field.value.trim() || state.model === undefined);
   }
 
-  showSettings() {
+  /** The slider: a confidence, which the rule `entropy` states in nats. */
+  showThreshold() {
     const value = state.threshold;
-    const shown = value > 1 ? "never" : value.toFixed(2);
+    const nats = `${(-Math.log(value)).toFixed(2).replace("-", "")} nats`;
+    const shown = value > 1 ? "never" : state.bound === "entropy" ? nats : value.toFixed(2);
+    this.slider.max = state.bound === "entropy" ? "1" : String(LAST);
     this.slider.value = String(value > 1 ? LAST : value);
+    this.slider.disabled = state.bound === null;
+    this.slider.title = state.bound === null ? `The rule ${state.rule} of this server has no threshold.` : "";
     this.slider.setAttribute("aria-valuetext", value > 1 ? "never: the draft writes to its end" : shown);
-    byId("threshold-value").textContent = shown;
+    byId("threshold-value").textContent = state.bound === null ? "–" : shown;
+  }
+
+  showSettings() {
+    this.showThreshold();
     const names = state.model?.names ?? {};
     const mode = state.model?.mode ?? "wsd";
     byId("legend-draft").textContent = names.draft ?? "draft";

@@ -199,7 +199,7 @@ class Conversation {
     watchLoading();
     let kept = false;
     try {
-      const body = { ...wanted, model: state.model.id, settings: state.settings };
+      const body = { ...wanted, model: state.model.id, settings: state.settingsFor(state.model) };
       for await (const event of stream("/ui/replies", body)) {
         if (event.event === "begun") {
           this.began(event);

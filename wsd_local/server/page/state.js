@@ -37,6 +37,7 @@
  * @typedef {object} Kept what the browser keeps
  * @property {string} [model]
  * @property {number} [threshold]
+ * @property {number} [entropy] the threshold of the rule of that name, in nats
  * @property {number} [max_tokens]
  * @property {number} [temperature]
  * @property {number} [window]
@@ -50,6 +51,9 @@ const KEPT = "wsd-local.page";
 
 /** Above every confidence: the base never takes over. */
 export const NEVER = 2;
+
+/** More than the entropy of any distribution over a vocabulary. */
+const MOST_NATS = 100;
 
 class State extends EventTarget {
   constructor() {
@@ -77,17 +81,40 @@ class State extends EventTarget {
     return this.models.find((model) => model.id === this.kept.model) ?? this.models[0];
   }
 
-  /** @returns {number} the threshold of the next reply */
+  /** @returns {string} the server's rule of who writes next */
+  get rule() {
+    return this.defaults.rule ?? "window";
+  }
+
+  /** @returns {"threshold" | "entropy" | null} the setting that the rule takes over by; null: one that is not known here */
+  get bound() {
+    if (this.rule === "entropy") return "entropy";
+    return this.rule === "window" || this.rule === "return" ? "threshold" : null;
+  }
+
+  /** @returns {number} the confidence at which the base takes over in the next reply; above 1 it never does */
   get threshold() {
+    if (this.bound === "entropy") return Math.exp(-(this.kept.entropy ?? this.defaults.entropy ?? 0.5));
     return this.kept.threshold ?? this.defaults.threshold ?? 0.8;
   }
 
-  /** @returns {Record<string, any>} settings of the next reply that differ from the server's */
-  get settings() {
+  set threshold(value) {
+    if (this.bound === "entropy") this.keep({ entropy: value < 1 ? Math.min(MOST_NATS, -Math.log(value)) : 0 });
+    else if (this.bound === "threshold") this.keep({ threshold: value });
+  }
+
+  /**
+   * Settings of the next reply that differ from the server's.
+   * @param {Model} model who writes it; one alone follows no rule
+   * @returns {Record<string, any>}
+   */
+  settingsFor(model) {
     /** @type {Record<string, any>} */
     const found = {};
-    for (const name of /** @type {const} */ (["threshold", "max_tokens", "temperature", "window", "seed"])) {
-      if (this.kept[name] !== undefined) found[name] = this.kept[name];
+    const own = model.mode === "wsd" && this.bound ? [this.bound, "window"] : [];
+    for (const name of [...own, "max_tokens", "temperature", "seed"]) {
+      const value = /** @type {Record<string, any>} */ (this.kept)[name];
+      if (value !== undefined) found[name] = value;
     }
     if (this.kept.probabilities) found.probabilities = true;
     return found;
