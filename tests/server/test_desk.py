@@ -14,6 +14,7 @@ import pytest
 from data_sets import fixture_prompts
 from exactness import EXACT, PLAIN
 
+from wsd_local.constraints.compiling import compiled
 from wsd_local.errors import CancelledError, FitError, UsageError, WsdError
 from wsd_local.events import Event, Text, Wrote
 from wsd_local.library.catalog import PairEntry
@@ -554,7 +555,7 @@ async def test_who_asks_for_what_takes_long_delays_nobody(
         return work
 
     monkeypatch.setattr(Model, "tokenize_text", held(Model.tokenize_text, lambda model, text: len(text) > orders.LONG))
-    monkeypatch.setattr(grammars, "compiled", held(grammars.compiled, lambda *_: True))
+    monkeypatch.setattr(grammars, "compiled", held(compiled, lambda *_: True))
     text = "word " * orders.LONG
     async with opened(entry("kin", kin)) as desk:
         await reply_to(desk, "kin", PROMPTS[0], max_tokens=3)
