@@ -117,7 +117,7 @@ def _run(task: DataSetTask, data: DataSet, reporter: Reporter, interrupt: Stop, 
     if parallel is None:
         parallel = batch.fleet.parallel
         if parallel > 1 and batch.done < batch.total:
-            parallel = _paying(pair, reporter)
+            parallel = paying_number(pair, reporter)
     number = batch.fleet.parallel = parallel
     if output is not None:
         output.begin(made_by(pair, data, task.system, task.data.column, number))
@@ -126,7 +126,7 @@ def _run(task: DataSetTask, data: DataSet, reporter: Reporter, interrupt: Stop, 
     if begun_with:
         reporter.note(f"{task.data.output}: {_are_done(begun_with)}; the run continues")
     try:
-        failed = _follow(batch, pair, number, reporter, stop_on_error=task.data.on_error == "stop")
+        failed = follow(batch, pair, number, reporter, stop_on_error=task.data.on_error == "stop")
     except CancelledError:
         where = "" if task.data.output is None else "; the same command continues the run"
         reporter.note(f"interrupted: {batch.done} of {_are_done(batch.total)}{where}")
@@ -149,7 +149,7 @@ def _shape(task: DataSetTask, data: DataSet, output: RunFile | None) -> tuple[in
     if before is not None and asked in (None, before[0]):
         return (*before, None)
     if asked is None:
-        return None, min(_most(task, wanted), wanted), None
+        return None, min(most(task, wanted), wanted), None
     if before is None:
         return asked, asked, None
     note = (
@@ -159,7 +159,7 @@ def _shape(task: DataSetTask, data: DataSet, output: RunFile | None) -> tuple[in
     return asked, asked, note
 
 
-def _most(task: DataSetTask, wanted: int) -> int:
+def most(task: DataSetTask, wanted: int) -> int:
     from wsd_local.placement.parallel import most_replies
     from wsd_local.runtime.pair import model_files
     from wsd_local.settings import split
@@ -171,7 +171,7 @@ def _most(task: DataSetTask, wanted: int) -> int:
     return most_replies(model_files(task.pair, mode=reply.mode, **names), loading, wanted)
 
 
-def _paying(pair: Pair, reporter: Reporter) -> int:
+def paying_number(pair: Pair, reporter: Reporter) -> int:
     from wsd_local.datasets.shape import remembered
     from wsd_local.runtime.loading import roles_of
     from wsd_local.runtime.throughput import chosen, paying
@@ -214,7 +214,7 @@ class _Printed:
         self.done[key] = str(values["text"])
 
 
-def _follow(batch: Batch, pair: Pair, parallel: int, reporter: Reporter, *, stop_on_error: bool) -> int:
+def follow(batch: Batch, pair: Pair, parallel: int, reporter: Reporter, *, stop_on_error: bool) -> int:
     failed = switched = cut = 0
     pair.models.cancellation.check()
     with reporter.working(batch, parallel) as tick:

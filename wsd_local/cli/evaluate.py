@@ -134,3 +134,6 @@ def show(tables: Sequence[Table]) -> None:
         print_tables(shown)
         with terminal.reader_may_leave():
             terminal.write(textwrap.fill(table.note, width) + "\n" if table.note else "")
+
+
+app.command("wsd_local.cli.tax:tax", name="tax", help_epilogue="")
