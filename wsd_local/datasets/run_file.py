@@ -55,9 +55,9 @@ class RunFile:
         self._descriptor: int | None = None
         check_file(path)
         try:
-            self._descriptor = _opened_alone(path)
+            self._descriptor = opened_alone(path)
             os.ftruncate(self._descriptor, self._read())
-        except _TakenError:
+        except TakenError:
             self._close()
             raise UsageError(f"{path}: another run is writing to it; wait for it, or {self._choose}") from None
         except OSError as error:
@@ -120,7 +120,7 @@ class RunFile:
         with replaced(self.path) as part:
             with part.open("wb") as file:
                 file.writelines(line for _, line, _ in sorted(found, key=lambda one: _key(one[2])))
-            in_order = _opened_alone(part)  # locked before other programs can find it by its name
+            in_order = opened_alone(part)  # locked before other programs can find it by its name
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = in_order
@@ -182,11 +182,11 @@ class RunFile:
             self._descriptor = None
 
 
-class _TakenError(Exception):
+class TakenError(Exception):
     """Another run writes to the file."""
 
 
-def _opened_alone(path: Path) -> int:
+def opened_alone(path: Path) -> int:
     """A file that this run alone writes to, until it is closed."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -215,7 +215,7 @@ def _lock(descriptor: int) -> None:
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        raise _TakenError from None
+        raise TakenError from None
 
 
 def _is_torn(end: bytes) -> bool:
