@@ -34,7 +34,7 @@ from wsd_local.system.inputs import read_text as read_file
 from wsd_local.system.inputs import read_toml
 
 PREFIX = "WSD_LOCAL_"
-_OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP", "API_KEY")
+_OTHER_VARIABLES = ("PAIR", "CACHE", "DATA", "CONFIG", "LLAMA_CPP", "API_KEY", "JUDGE_API_KEY")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = group("eval", COMMANDS["eval"][1])
 
+app.command("wsd_local.cli.judge:judge", name="judge", help="Compare replies, or grade them, by a judge model.")
+
 _NOTE_WIDTH = 100
 
 Html = Annotated[Path | None, option("Also write a page with charts.", metavar="FILE")]

@@ -88,6 +88,34 @@ class Reporter:
             rate = _rate(batch, seconds)
             terminal.message(f"{batch.done}/{plural(batch.total, 'reply')} in {seconds:.1f} s, {rate}")
 
+    @contextmanager
+    def counting(self, what: str, total: int, first: int) -> Iterator[Callable[[int], None]]:
+        """Show how many of `total` things are done, `first` from the start; call what this gives with the number."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.close()
+        begun = reported = time.monotonic()
+        bar = Progress(
+            TextColumn(f"{{task.completed}}/{{task.total}} {plural(2, what).partition(' ')[2]}"),
+            BarColumn(bar_width=12),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._shows,
+        )
+        task = bar.add_task(what, total=total, completed=first)
+
+        def tick(done: int) -> None:
+            nonlocal reported
+            now = time.monotonic()
+            bar.update(task, completed=done)
+            if not self._quiet and not self._shows and now - reported >= _REPORT_EVERY_S:
+                reported = now
+                left = (total - done) * (now - begun) / max(done - first, 1)
+                terminal.message(f"{done}/{plural(total, what)} · {left:.0f} s left")
+
+        with bar:
+            yield tick
+
 
 def _rate(batch: Batch, seconds: float) -> str:
     """The run's throughput so far: tokens of its replies over the seconds since it began."""

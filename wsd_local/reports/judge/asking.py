@@ -1,7 +1,8 @@
 """What a judge is asked: two conversations to compare, or one to grade, and the answers that it may give.
 
-Contract: pure. `MT_BENCH` and `ALPACA_EVAL` ask what the judges of these benchmarks ask, in words of our own, and so that
-the first token of the answer is the verdict. The texts of conversations are inserted unchanged; an empty reply is named.
+Contract: pure. `mt_bench` and `alpaca_eval` ask what the judges of these benchmarks ask, in words of our own, and so
+that the first token of the answer is the verdict. Texts of conversations are inserted unchanged; an empty reply is
+named.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ Way = Literal["mt_bench", "alpaca_eval"]
 GRADES = tuple(str(grade) for grade in range(1, 11))
 EMPTY = "(This reply is empty.)"
 
-_MT_BENCH = """You are an impartial judge. You read what a user asked and how two AI assistants, A and B, replied, and you \
-decide whose reply serves the user better. Weigh whether a reply follows the user's instructions, and how helpful, \
-relevant, accurate, thorough, creative and suitably detailed it is. The order in which the replies are shown, their \
-length and the names of the assistants must not influence you.
+_MT_BENCH = """You are an impartial judge. You read what a user asked and how two AI assistants, A and B, replied, \
+and you decide whose reply serves the user better. Weigh whether a reply follows the user's instructions, and how \
+helpful, relevant, accurate, thorough, creative and suitably detailed it is. The order in which the replies are shown, \
+their length and the names of the assistants must not influence you.
 
 Answer with a single letter and nothing else: A if the reply of assistant A is better, B if that of assistant B is \
 better, C if both are equally good."""
@@ -50,6 +51,7 @@ class Asked:
 
 def comparison(way: Way, first: Sequence[Message], second: Sequence[Message]) -> Asked:
     """Ask which of two conversations ends with the better reply; `first` is shown first."""
+    answers: tuple[str, ...]
     if way == "mt_bench":
         names, answers, task = ("assistant A", "assistant B"), ("A", "B", "C"), _MT_BENCH
         question = "Whose reply is better? Answer with A, B or C."
@@ -58,7 +60,9 @@ def comparison(way: Way, first: Sequence[Message], second: Sequence[Message]) ->
         question = "Which output is better? Answer with m or M."
     if len(_questions(first)) == 1:
         parts = [_request(first)]
-        parts += [_section(f"Reply of {name}", _said(talk[-1])) for name, talk in zip(names, (first, second), strict=True)]
+        parts += [
+            _section(f"Reply of {name}", _said(talk[-1])) for name, talk in zip(names, (first, second), strict=True)
+        ]
     else:
         parts = [
             _section(f"Conversation with {name}", _transcript(talk, name))

@@ -1,9 +1,9 @@
 """A judge behind an OpenAI-compatible endpoint: one token with its alternatives for each question.
 
-Contract: the verdict is read off the log-probabilities of the first token, with `ALTERNATIVES` alternatives; an answer that is
-not among them has at most the least of their probabilities, and that is what it counts with. Tokens are compared
-without white space around them. A key is read from the environment variable `KEY_VARIABLE` and sent over TLS, or to this
-machine, alone.
+Contract: the verdict is read off the log-probabilities of the first token, with `ALTERNATIVES` alternatives; an answer
+that is not among them has at most the least of their probabilities, and that is what it counts with. Tokens are
+compared without white space around them. A key is read from the environment variable `KEY_VARIABLE` and sent over TLS,
+or to this machine, alone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class EndpointJudge:
     def __init__(self, url: str, model: str) -> None:
         parts = urlsplit(url)
         if parts.scheme.lower() not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise UsageError(f"{without_secrets(url)}: is no address of a judge: give http://HOST:PORT/v1, and a key in "
-                             f"{KEY_VARIABLE}")
+            raise UsageError(
+                f"{without_secrets(url)}: is no address of a judge: give http://HOST:PORT/v1, and a key in "
+                f"{KEY_VARIABLE}"
+            )
         path = parts.path.rstrip("/").removesuffix(_PLACES) or "/v1"
         self.url = urlunsplit((parts.scheme, parts.netloc, path + _PLACES, "", ""))
         self.name = model
@@ -77,8 +79,8 @@ class EndpointJudge:
         ]
         if all(answer not in {token.strip() for token in listed} for answer in asked.answers):
             raise WsdError(
-                f"{self.name} at {self.url} begins with none of {', '.join(asked.answers)} among its {len(listed)} most "
-                "probable tokens: choose a model that follows instructions, without a thinking phase"
+                f"{self.name} at {self.url}: none of {', '.join(asked.answers)} is among its {len(listed)} most "
+                "probable first tokens: choose a model that follows instructions, without a thinking phase"
             )
         return tuple(max(LEAST, log_sum(values)) for values in found)
 
@@ -94,7 +96,9 @@ class EndpointJudge:
             why = one_line(error) or type(error).__name__
             raise WsdError(f"{self.url} cannot be reached ({why}): is the judge running there?") from error
         except ValueError as error:
-            raise WsdError(f"{self.url} answers with something else than JSON: is it an OpenAI-compatible API?") from error
+            raise WsdError(
+                f"{self.url} answers with something else than JSON: is it an OpenAI-compatible API?"
+            ) from error
         if response.status_code in (400, 413, 422) and any(sign in text for sign in _TOO_LONG):
             raise TooLongError(f"{self.url} answers {response.status_code}: {one_line(text)}")
         raise WsdError(f"{self.url} answers {response.status_code}: {one_line(text)}")

@@ -1,13 +1,13 @@
 """The win rate that is left when the length of replies is accounted for.
 
-Contract: pure, numpy alone. As in AlpacaEval 2 the preferences are explained by a logistic regression, and the win rate is
-what it predicts for replies of equal length:
+Contract: pure, numpy alone. As in AlpacaEval 2 the preferences are explained by a logistic regression, and the win rate
+is what it predicts for replies of equal length:
 
     P(A better than B) = 1 / (1 + exp(-(θ + φ · tanh(d / s)))),    length-controlled win rate = 1 / (1 + exp(-θ))
 
 where d is the length of A's reply minus that of B's, in characters, and s the root mean square of d over the
 prompts. θ and φ maximise Σ y log P + (1 - y) log(1 - P) - RIDGE / 2 · (θ² + φ²); y is the judge's preference for A,
-from 0 to 1. The small ridge term keeps them finite where the length, or nothing at all, separates wins from losses. AlpacaEval's
+from 0 to 1. The small ridge term keeps them finite where one side always wins, or length alone decides. AlpacaEval's
 third term, the difficulty of each instruction, is not there: it needs the verdicts of many models.
 """
 
@@ -25,7 +25,7 @@ _STEPS = 100
 _CLOSE = 1e-10
 
 
-def features(differences: Sequence[float]) -> Floats:
+def features(differences: Sequence[float] | Floats) -> Floats:
     """A row for each prompt: 1, and the squashed difference of lengths; that is 0 where no lengths differ."""
     found = np.asarray(differences, dtype=float)
     scale = float(np.sqrt(np.mean(found**2))) if len(found) else 0.0
@@ -50,7 +50,7 @@ def fitted(rows: Floats, preferences: Floats) -> Floats:
     return np.asarray(weights)
 
 
-def length_controlled(preferences: Sequence[float], differences: Sequence[float]) -> float:
+def length_controlled(preferences: Sequence[float] | Floats, differences: Sequence[float] | Floats) -> float:
     """A's win rate, from 0 to 1, for replies of equal length."""
     return float(sigmoid(fitted(features(differences), np.asarray(preferences, dtype=float))[:1])[0])
 

@@ -1,7 +1,7 @@
 """A judge on this machine: any GGUF file with a chat template.
 
-Contract: an answer's log-probability is that of its tokens after the rendered question, as the model's own tokenizer writes
-them there, summed over the answer alone and after a space; nothing is sampled and no text is parsed. Answers of
+Contract: an answer's log-probability is that of its tokens after the rendered question, as the model's own tokenizer
+writes them there, summed over the answer alone and after a space; nothing is sampled and no text is parsed. Answers of
 several tokens count with all of them; where one begins another ("1" and "10"), the longer one is subtracted from the
 shorter. One question is evaluated at a time, and what it has in common with the last one is not evaluated again.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from wsd_local.core.alignment import common_prefix
 from wsd_local.core.contexts import Question
 from wsd_local.errors import FitError, ModelError, room_advice
+from wsd_local.files import HashProgress
 from wsd_local.library.naming import name_of
 from wsd_local.llama import Context
 from wsd_local.llama.build import version
@@ -33,7 +34,10 @@ _SPELLINGS = ("", " ")
 
 @contextmanager
 def local_judge(
-    model: str, settings: Mapping[str, Any], progress: LoadProgress | None = None
+    model: str,
+    settings: Mapping[str, Any],
+    progress: LoadProgress | None = None,
+    hashing: HashProgress | None = None,
 ) -> Iterator[LocalJudge]:
     """The judge of a model by name or path, loaded, and freed at the end. `settings` are those of loading.
 
@@ -43,7 +47,7 @@ def local_judge(
         CancelledError: `progress` returned False.
     """
     with load(draft=model, mode="draft", progress=progress, **settings) as pair:
-        pair.models.hash_files()
+        pair.models.hash_files(hashing)
         yield LocalJudge(pair.models)
 
 
@@ -62,19 +66,18 @@ class LocalJudge:
             )
         self._models = models
         self._model = model
-        self.name = name_of(model)
+        options = models.context("draft").options
+        self._identity = {
+            "model": name_of(model),
+            "sha256": models.hashes.get("draft"),
+            "llama_cpp": version(),
+            "cache_types": [options.cache_type_k, options.cache_type_v],
+        }
 
     @property
     def identity(self) -> dict[str, Any]:
         """The model with its hash, and what its arithmetic depends on."""
-        context = self._models.context("draft")
-        options = context.options
-        return {
-            "model": self.name,
-            "sha256": self._models.hashes.get("draft"),
-            "llama_cpp": version(),
-            "cache_types": [options.cache_type_k, options.cache_type_v],
-        }
+        return dict(self._identity)
 
     def stop(self) -> None:
         """Stop the evaluation in progress, from any thread; the next one is not begun."""
@@ -125,10 +128,10 @@ def answer_logprobs(context: Context, prompt: Tokens, wholes: Sequence[Tokens]) 
     def answer(_position: int, row: int) -> None:
         found.update((whole, context.score(row, whole[start]).logprob) for whole in wholes)
 
-    context.ask(Question(0, wholes[0][:start], start - 1, answer))
+    context.ask(Question(0, list(wholes[0][:start]), start - 1, answer))
     for whole in wholes:
         if len(whole) > start + 1:
-            found[whole] += math.fsum(context.logprobs(0, whole, start + 1))
+            found[whole] += math.fsum(context.logprobs(0, list(whole), start + 1))
     return {whole: _without_longer(whole, found) for whole in wholes}
 
 
@@ -144,5 +147,3 @@ def log_sum(values: Sequence[float]) -> float:
     """The logarithm of the sum of probabilities, each given by its logarithm; that of 0 without any."""
     top = max(values, default=-math.inf)
     return top if math.isinf(top) else top + math.log(math.fsum(math.exp(value - top) for value in values))
-
-

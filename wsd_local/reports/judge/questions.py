@@ -1,7 +1,8 @@
 """A judge's work: the questions about files of replies, asked in order, their answers kept.
 
-Contract: an answer is kept before the next question is asked, and what is kept is not asked again. A question that does not
-fit into the judge's context is counted, and nothing of it is cut; it is not kept, so that a larger context can answer it.
+Contract: an answer is kept before the next question is asked, and what is kept is not asked again. A question that does
+not fit into the judge's context is counted, and nothing of it is cut; it is not kept, so that a larger context can
+answer it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The file of a judge's verdicts: a header, and one line for each answer, which grows as they come.
 
-Contract: each line is on the disk before the next question is asked. After a kill every line but the last is whole; a torn
-last one is cut off when the file is opened again. The header names judge, inputs and way of asking with their hashes,
-and a file with another one is refused. One run writes to it at a time.
+Contract: each line is on the disk before the next question is asked. After a kill every line but the last is whole; a
+torn last one is cut off when the file is opened again. The header names judge, inputs and way of asking with their
+hashes, and a file with another one is refused. One run writes to it at a time.
 """
 
 from __future__ import annotations

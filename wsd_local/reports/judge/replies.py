@@ -1,13 +1,13 @@
 """Replies to be judged: read from files of runs, and matched by prompt.
 
-Contract: a line is what `wsd-local run` writes, with `index`, `turn`, `id`, `messages` and `text`. Nothing is matched by
-guess: two files are compared only if they hold one reply to each prompt, to the same prompts, in the same places.
-Answers that a model gave in earlier turns are its own and may differ.
+Contract: a line is what `wsd-local run` writes, with `index`, `turn`, `id`, `messages` and `text`. Nothing is guessed:
+two files are compared only if they hold one reply to each prompt, to the same prompts, in the same places. Answers that
+a model gave in earlier turns are its own and may differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,28 +90,22 @@ def read_replies(path: Path) -> ReplyFile:
     return ReplyFile(path, file_sha256(path), dict(sorted(replies.items())), frozenset(failed - replies.keys()))
 
 
-def common(first: ReplyFile, second: ReplyFile, *, partial: bool = False) -> list[Place]:
-    """The places of which both files have a reply; with `partial` other places are left out, else they are an error.
+def shared_places(files: Sequence[ReplyFile], *, partial: bool = False) -> list[Place]:
+    """The places of which all of one or two files have a reply; with `partial` others are left out, else an error.
 
     Raises:
         UsageError: a prompt is in one file only, or differs, or none is in both.
     """
+    first, second = files[0], files[-1]
     both = [place for place in first.replies if place in second.replies]
-    for one, other in ((first, second), (second, first)):
-        missing = [place for place in one.replies if place not in other.replies]
-        if missing and not partial:
-            shown = _several(missing, lambda place: _named(place, one.replies[place]))
-            gone = sum(place in other.failed for place in missing)
-            failed = f" ({plural(gone, 'record')} failed there)" if gone else ""
-            raise UsageError(
-                f"{other.path}: has no reply to {shown}, which {one.path} has{failed}; run the same prompts, or give "
-                "--common to compare only what both have"
-            )
+    if not partial:
+        _require_all(first, second)
+        _require_all(second, first)
     if not both:
         raise UsageError(f"{first.path} and {second.path} have no prompt in common")
     differing = [place for place in both if not _same_prompt(first.replies[place], second.replies[place])]
     if differing:
-        shown = _several(differing, lambda place: _named(place, first.replies[place]))
+        shown = _several(differing, first)
         raise UsageError(f"{first.path} and {second.path} have different prompts in {shown}; compare runs of one input")
     return both
 
@@ -120,9 +114,22 @@ def _same_prompt(one: Judged, other: Judged) -> bool:
     return one.id == other.id and one.asked == other.asked
 
 
-def _several(places: Sequence[Place], name: Callable[[Place], str]) -> str:
+def _require_all(one: ReplyFile, other: ReplyFile) -> None:
+    """Raise `UsageError` if a file lacks a reply that the first one has."""
+    missing = [place for place in one.replies if place not in other.replies]
+    if missing:
+        gone = sum(place in other.failed for place in missing)
+        failed = f" ({plural(gone, 'record')} failed there)" if gone else ""
+        raise UsageError(
+            f"{other.path}: has no reply to {_several(missing, one)}, which {one.path} has{failed}; run the same "
+            "prompts, or give --common to compare only what both have"
+        )
+
+
+def _several(places: Sequence[Place], file: ReplyFile) -> str:
     more = len(places) - _NAMED
-    return ", ".join(map(name, places[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    names = ", ".join(_named(place, file.replies[place]) for place in places[:_NAMED])
+    return names + (f" and {more} more" if more > 0 else "")
 
 
 def _named(place: Place, reply: Judged) -> str:
