@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from wsd_local.core.limits import Counts
 from wsd_local.core.written import ReplyToken
 from wsd_local.datasets import DataSet, Item, read
-from wsd_local.datasets.exports import EXPORTS, export_path, formulas, write_export
+from wsd_local.datasets.exports import EXPORTS, ResultKey, export_path, formulas, write_export
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import SwitchReason
 from wsd_local.prompts.messages import Message
@@ -268,6 +268,7 @@ def test_the_authors(tmp_path: Path) -> None:
     (record,) = objects(exported("authors", [line(item, kept="Sure, yes", rest=" do so")], tmp_path))
     draft = {"text": "Sure, yes and more", "token_ids": [3, 4, 5, 6], "probs": None, "finish_reason": None}
     assert record == {
+        "meta": "mt_bench_1:0",
         "question_id": 81,
         "turns": ["Boil?", "And fry?"],
         "context": [{"role": "user", "content": "Boil?"}],
@@ -295,6 +296,34 @@ def test_the_authors(tmp_path: Path) -> None:
         },
         "result_key": "target_result",
     }
+
+
+@pytest.mark.parametrize(("result_key", "answer"), [("target_result", "Yes, do"), ("draft_result", "Yes, and more")])
+def test_the_authors_loader_of_the_second_turn_reads_the_first(
+    tmp_path: Path, result_key: ResultKey, answer: str
+) -> None:
+    """What it does, written anew: the first answer is that of the named result, and `meta` names the question."""
+    found = items(tmp_path, *({"question_id": 81 + number, "turns": ["Boil?", "And fry?"]} for number in range(2)))
+    path = tmp_path / "second.authors.jsonl"
+    lines = [line(item, kept="Yes,", rest=" do") for item in found]
+    write_export("authors", lines, path, generator=NAME, result_key=result_key)
+    for number, sample in enumerate(objects(path)):
+        first = sample[sample["result_key"]]["outputs"][0]["text"].strip()
+        asked = [sample["turns"][0], first, sample["turns"][1]]
+        assert asked == ["Boil?", answer, "And fry?"]
+        assert "mt_bench_2:{}".format(sample["meta"].replace("mt_bench_1:", "")) == f"mt_bench_2:{number}"
+        assert sample["question_id"] == 81 + number
+
+
+def test_records_are_named_as_the_authors_name_them(tmp_path: Path) -> None:
+    (item,) = items(tmp_path, {"turns": ["a", "b"]})
+    made = [line(item), line(item, turn=1), line(item) | {"run": {"format": "arena_hard"}}]
+    metas = [objects(exported("authors", [one | {"turn": 0}], tmp_path))[0]["meta"] for one in made[::2]]
+    assert metas == ["mt_bench_1:0", "arena_hard:0"]
+    both = objects(exported("authors", made[:2], tmp_path))
+    assert [one["meta"] for one in both] == ["mt_bench_1:0", "mt_bench_2:0"]
+    (own,) = items(tmp_path, {"context": [{"role": "user", "content": "x"}], "meta": "mine:7"})
+    assert objects(exported("authors", [line(own)], tmp_path))[0]["meta"] == "mine:7"
 
 
 def test_the_authors_indices_mean_what_theirs_mean(tmp_path: Path) -> None:

@@ -92,10 +92,14 @@ class DataSetOptions:
     """What happens when a record cannot be answered."""
     export: Annotated[tuple[str, ...], DATA] = ()
     """Also write what a judge reads: alpaca_eval, arena_hard, mt_bench, truthfulqa, hh, authors; may be given again."""
+    result_key: Annotated[Literal["target_result", "draft_result"], DATA] = "target_result"
+    """Result that --export authors names as the answer: the whole reply, or the draft."""
     quiet: Annotated[bool, DATA] = False
     """Show no progress."""
 
     def __post_init__(self) -> None:
+        if self.result_key != "target_result" and "authors" not in self.export:
+            raise UsageError("result-key is given, and it is for --export authors alone: leave it out")
         if self.parallel != "auto" and self.parallel < 1:
             raise UsageError(f"parallel is {self.parallel}: it must be auto or a number of at least 1")
         if self.parallel != "auto" and self.parallel > MOST_PARALLEL:

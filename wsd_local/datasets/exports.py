@@ -13,7 +13,9 @@ ASCII, because some judges read files in the encoding of the machine.
 - `authors`: what the authors of Weak-to-Strong Decoding write, a record for each turn. It needs the lines of a run with
   tokens. Where ours differ: the draft stops once a window passed, and `finish_reason` is then null; the draft model's
   own probabilities are null, as are the base's in the continuation unless the run computed them; of the draft,
-  `drafted_prompt_token_ids` and `probs` of `target_input` reach to the switch and no further.
+  `drafted_prompt_token_ids` and `probs` of `target_input` reach to the switch and no further. `meta` names the record
+  as their loaders do, `mt_bench_1:0` for the first turn of MT-Bench's first question, and `result_key` the result that
+  their loader of its second turn takes the first answer from.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, takewhile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from wsd_local.errors import UsageError, WsdError, nearest, reason
 from wsd_local.files import replaced
 
 Line = dict[str, Any]
+ResultKey = Literal["target_result", "draft_result"]
 Answer = list[Line]
 """The lines of one record, by turn."""
 
@@ -42,10 +45,12 @@ _LINE = {"index": int, "turn": int, "text": str, "input": dict, "messages": list
 _TOKENS = ("tokens", "discarded", "prompt_ids", "draft_ids")
 
 
-def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: str) -> int:
+def write_export(
+    kind: str, lines: Iterable[Line], target: Path, *, generator: str, result_key: ResultKey = "target_result"
+) -> int:
     """Write one of `EXPORTS`, whole or not at all; returns the number of its records.
 
-    `generator` is the name that the judge knows the answers by.
+    `generator` is the name that the judge knows the answers by, `result_key` that of the result in `authors`.
 
     Raises:
         UsageError: there is no such export, or a line lacks what it needs.
@@ -53,7 +58,7 @@ def write_export(kind: str, lines: Iterable[Line], target: Path, *, generator: s
     """
     if kind not in _WRITERS:
         raise UsageError(f"there is no export {kind!r}{nearest(kind, list(EXPORTS))}")
-    records = list(_WRITERS[kind](_answers(lines), generator))
+    records = list(_WRITERS[kind](_answers(lines), result_key if kind == "authors" else generator))
     try:
         with replaced(target) as part, part.open("w", encoding="utf-8", newline="") as file:
             _write(kind, records, file, generator)
@@ -184,7 +189,7 @@ def _transcript(line: Line) -> str:
 # -- the authors ---------------------------------------------------------------------------------------------
 
 
-def _authors(answers: list[Answer], generator: str) -> Iterator[Line]:
+def _authors(answers: list[Answer], result_key: str) -> Iterator[Line]:
     for answer in answers:
         for line in answer:
             if missing := [key for key in _TOKENS if key not in line]:
@@ -192,7 +197,22 @@ def _authors(answers: list[Answer], generator: str) -> Iterator[Line]:
                     f"record {line['index']} was written without {missing[0]!r}, which the export for the authors' "
                     "programs needs: run again with --tokens"
                 )
-            yield {**line["input"], "context": line["messages"], **_results(line), "result_key": "target_result"}
+            yield {
+                "meta": _meta(line),
+                **line["input"],
+                "context": line["messages"],
+                **_results(line),
+                "result_key": result_key,
+            }
+
+
+def _meta(line: Line) -> str:
+    """The name of a record as the authors' loaders make it, unless the input has one."""
+    run = line.get("run")
+    kind = run.get("format") if isinstance(run, dict) else None
+    if kind is None:
+        kind = "mt_bench" if "turns" in line["input"] else "naive"
+    return f"{kind}_{line['turn'] + 1}:{line['index']}" if kind == "mt_bench" else f"{kind}:{line['index']}"
 
 
 def _results(line: Line) -> Line:
