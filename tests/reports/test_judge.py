@@ -282,13 +282,14 @@ def test_an_endpoint_that_finds_a_question_too_long_is_believed(server: str) -> 
 def test_faults_of_endpoints_are_one_line(
     server: str, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    same = [str(pair[0])] * 2
     at = ["--judge", f"{server}/v1"]
-    complains(wsd("eval", "judge", *map(str, pair), *at), 2, "--judge-model")
-    complains(wsd("eval", "judge", *map(str, pair), *at, "--judge-model", "nobody"), 1, "nobody")
-    complains(wsd("eval", "judge", *map(str, pair), *at, "--judge-model", "x", "--grade"), 2, "on this machine")
-    complains(wsd("eval", "judge", *map(str, pair), *at, "--judge-model", "x", "--ctx", "9"), 2, "ctx")
+    complains(wsd("eval", "judge", *same, *at), 2, "--judge-model")
+    complains(wsd("eval", "judge", *same, *at, "--judge-model", "nobody"), 1, "nobody")
+    complains(wsd("eval", "judge", *same, *at, "--judge-model", "x", "--grade"), 2, "on this machine")
+    complains(wsd("eval", "judge", *same, *at, "--judge-model", "x", "--ctx", "9"), 2, "ctx")
     closed = ["--judge", "http://127.0.0.1:9/v1", "--judge-model", "x"]
-    complains(wsd("eval", "judge", *map(str, pair), *closed), 1, "cannot be reached")
+    complains(wsd("eval", "judge", *same, *closed), 1, "cannot be reached")
     monkeypatch.setenv(KEY_VARIABLE, "a-key-of-mine")
     with pytest.raises(UsageError, match="others could read the key"):
         EndpointJudge("http://judge.example/v1", "x")
