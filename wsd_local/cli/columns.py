@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsd_local.datasets.run_file import RunFile
     from wsd_local.reports.columns import Column
     from wsd_local.runtime.pair import Pair
+    from wsd_local.settings import ReplySettings
 
 _SETTINGS = (
     "window",
@@ -174,11 +175,9 @@ def _at_once(task: DataSetTask, pair: Pair, reporter: Reporter) -> int:
     return sequences if task.data.parallel != "auto" or sequences == 1 else paying_number(pair, reporter)
 
 
-def _changed(usual: Any, one: Asked, column: Column, task: DataSetTask) -> Any:
-    from wsd_local.settings import changed
-
+def _changed(usual: ReplySettings, one: Asked, column: Column, task: DataSetTask) -> ReplySettings:
     own = {name: value for name, value in one.settings.items() if name not in task.settings}
-    return changed(usual, {**own, "mode": "wsd", **column.settings})
+    return column.over(usual, **own)
 
 
 def _answer(

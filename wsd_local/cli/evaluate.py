@@ -138,4 +138,17 @@ def show(tables: Sequence[Table]) -> None:
             terminal.write(textwrap.fill(table.note, width) + "\n" if table.note else "")
 
 
-app.command("wsd_local.cli.tax:tax", name="tax", help_epilogue="")
+app.command(
+    "wsd_local.cli.tax:tax",
+    name="tax",
+    help="Measure GSM8K and HumanEval for the base alone, WSD, the draft alone and other rules, side by side.\n\n"
+    "Without --gsm8k and --humaneval both public sets are measured.",
+    help_epilogue="",
+)
+app.command(
+    "wsd_local.cli.safety:safety",
+    name="safety",
+    help="Measure refusals of safe prompts, and answers to unsafe ones, side by side and for each threshold.\n\n"
+    "Without --xstest and --hh both public sets are measured; their texts may offend.",
+    help_epilogue="",
+)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, get_args
 
+from wsd_local.core.rule_settings import USES
 from wsd_local.errors import UsageError, nearest
 from wsd_local.reports.statistics import Estimate, McNemar, difference, mcnemar, share
-from wsd_local.settings import ReplySettings, declarations
+from wsd_local.settings import ReplySettings, changed, declarations
 
 USUAL = ("base", "wsd", "draft")
 _MODES = ("base", "draft")
@@ -40,6 +41,13 @@ class Column:
         """The mode of its replies."""
         return str(self.settings.get("mode", "wsd"))
 
+    def over(self, usual: ReplySettings, **more: Any) -> ReplySettings:
+        """The settings of its replies, where `usual` and `more` say what it does not; without what its rule ignores."""
+        own = {"mode": "wsd", "rule": "window", **self.settings}
+        plain = ReplySettings()
+        ignored = {name: getattr(plain, name) for name, rules in USES.items() if own["rule"] not in rules}
+        return changed(usual, {**more, **ignored, **own})
+
 
 def columns_of(names: str) -> list[Column]:
     """Columns from their names, separated by commas.
@@ -51,7 +59,7 @@ def columns_of(names: str) -> list[Column]:
     if not found:
         raise UsageError("no column is named: name some, such as base,wsd,draft")
     for first, second in combinations(found, 2):
-        if first.settings == second.settings or first.slug == second.slug:
+        if first.over(ReplySettings()) == second.over(ReplySettings()) or first.slug == second.slug:
             raise UsageError(f"the columns {first.name} and {second.name} are the same: leave one out")
     return found
 
