@@ -62,7 +62,8 @@ class Vocabulary(ABC):
             buffer = np.empty(-count, dtype=np.int32)
             pointer = buffer.ctypes.data_as(llama_cpp.llama_token_p)
             count = llama_cpp.llama_tokenize(self.vocab, data, len(data), pointer, len(buffer), False, special)
-        return list(map(int, buffer[:count].tolist()))
+        tokens: list[int] = buffer[:count].tolist()
+        return tokens
 
     def tokenize_template(self, text: str, mask: str) -> list[int]:
         """Tokens of a rendered chat template: intact spellings of control tokens become those tokens.
