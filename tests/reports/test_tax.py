@@ -285,4 +285,4 @@ def test_a_page_shows_the_tables(tmp_path: Path, sets: list[str]) -> None:
     page = tmp_path / "page.html"
     evaluated(tmp_path, *sets[:2], "--limit", "1", "--columns", "base,wsd", "--html", str(page))
     text = page.read_text()
-    assert "GSM8K" in text and "base and wsd" in text and "McNemar" in text
+    assert "GSM8K" in text and "base and wsd" in text and "McNemar" in text and "SHA-256" in text

@@ -214,6 +214,23 @@ def provenance(answers: Answers) -> dict[str, Any]:
     return {f"{name}.{column}": lines[0]["run"] for (name, column), lines in answers.lines.items() if lines}
 
 
+def made_with(answers: Answers) -> list[str]:
+    """What the replies were made with, in sentences for a page."""
+    from wsd_local.version import __version__
+
+    runs = provenance(answers)
+    first = next(iter(runs.values()))
+    hashes = {role: sha256 for run in runs.values() for role, sha256 in run["models"].items()}
+    sources = {name.split(".", 1)[0]: run["input_sha256"] for name, run in runs.items()}
+    models = ", ".join(f"{role} {sha256}" for role, sha256 in sorted(hashes.items()))
+    data = ", ".join(f"{name} {sha256}" for name, sha256 in sources.items())
+    return [
+        f"Made by wsd-local {__version__} with llama.cpp {first['llama_cpp']}; replies of at most "
+        f"{plural(first['settings']['max_tokens'], 'token')}. Each line of the files of replies holds all settings.",
+        f"SHA-256 of the models: {models}. Of the data: {data}.",
+    ]
+
+
 def require_replies(answers: Answers) -> None:
     """Raise `WsdError` if a column has no reply at all."""
     for (name, column), lines in answers.lines.items():

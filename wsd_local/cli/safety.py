@@ -11,6 +11,7 @@ from wsd_local.cli.columns import (
     Asked,
     answer_columns,
     data_options,
+    made_with,
     provenance,
     read_set,
     require_replies,
@@ -78,7 +79,7 @@ def safety(
             one.name, {column.name: map(judged, answers.lines[one.name, column.name]) for column in chosen}
         )
     ]
-    write(lambda: safety_page(results))
+    write(lambda: safety_page(results, made_with(answers)))
     if as_json:
         print_json({"results": [one.as_dict() for one in results], "runs": provenance(answers)})
     else:

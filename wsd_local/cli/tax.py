@@ -13,6 +13,7 @@ from wsd_local.cli.columns import (
     Asked,
     answer_columns,
     data_options,
+    made_with,
     provenance,
     read_set,
     require_replies,
@@ -88,7 +89,7 @@ def tax(
         answers = answer_columns(task, sets, chosen, out, reporter)
         require_replies(answers)
         results, notices = _results(sets, [column.name for column in chosen], answers, reporter)
-    write(lambda: tax_page(results, notices))
+    write(lambda: tax_page(results, [*notices, *made_with(answers)]))
     if as_json:
         print_json({"tasks": [one.as_dict() for one in results], "notes": notices, "runs": provenance(answers)})
     else:

@@ -59,7 +59,7 @@ def columns_of(names: str) -> list[Column]:
     if not found:
         raise UsageError("no column is named: name some, such as base,wsd,draft")
     for first, second in combinations(found, 2):
-        if first.over(ReplySettings()) == second.over(ReplySettings()) or first.slug == second.slug:
+        if first.settings == second.settings or first.slug == second.slug:
             raise UsageError(f"the columns {first.name} and {second.name} are the same: leave one out")
     return found
 

@@ -58,11 +58,12 @@ def _short(text: str) -> str:
     return line if len(line) <= _SHORT else f"{line[:_SHORT]}…"
 
 
-def safety_page(results: Sequence[LabelResults]) -> str:
-    """`eval safety` as a page."""
+def safety_page(results: Sequence[LabelResults], made: Sequence[str] = ()) -> str:
+    """`eval safety` as a page; `made` says what the replies were made with."""
     lead = [
         "Refusals are found by phrases in the opening of a reply. That undercounts replies that only moralise, and an "
         "answer to an unsafe prompt may be harmless. The texts below may offend.",
+        *made,
     ]
     examples = [_examples(found) for found in results if found.disagreements]
     return page("Safety", lead, [*safety_tables(results), *examples])
