@@ -356,6 +356,23 @@ def _bert_tensors(
 
 def embedding_model(dst: Path, *, seed: int = 0) -> Path:
     """Write a one-layer BERT: llama.cpp loads it, but it cannot continue a text."""
+    return _bert(seed).write(dst)
+
+
+def ranking_model(dst: Path, *, seed: int = 0, labels: int = 1) -> Path:
+    """Write a one-layer BERT with a head that gives a text `labels` scores, as rerankers and reward models have."""
+    file, weights = _bert(seed), _Weights(seed + 1, None)
+    names = {} if labels == 1 else {"bert.classifier.output_labels": [f"label {number}" for number in range(labels)]}
+    file.add(bert__pooling_type=4, **{name.replace(".", "__"): value for name, value in names.items()})
+    width = file.tensors["token_embd.weight"].shape[1]
+    file.tensors["cls.weight"] = weights.matrix(width, width, 0.3)
+    file.tensors["cls.bias"] = np.zeros(width, dtype=np.float32)
+    file.tensors["cls.output.weight"] = weights.matrix(labels, width, 0.5)
+    file.tensors["cls.output.bias"] = np.full(labels, 0.25, dtype=np.float32)
+    return file.write(dst)
+
+
+def _bert(seed: int) -> _File:
     n_embd, n_ff, n_ctx = 32, 64, 128
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = [*_BERT_TOKENS, *letters, *(f"\u2581{letter}" for letter in letters)]
@@ -384,7 +401,7 @@ def embedding_model(dst: Path, *, seed: int = 0) -> Path:
         tokenizer__ggml__mask_token_id=4,
     )
     file.tensors = dict(_bert_tensors(_Weights(seed, None), len(tokens), n_embd, n_ff, n_ctx))
-    return file.write(dst)
+    return file
 
 
 def damaged(src: Path, dst_dir: Path) -> dict[str, Path]:

@@ -77,7 +77,10 @@ COMMANDS = {
 
         Text for a bug report: versions, back ends, devices, folders, models, and a reply of the embedded pair.""",
     ),
-    "eval": ("evaluate:app", "Measure how well a pair answers, and compare runs: demo, report, tax, safety, judge."),
+    "eval": (
+        "evaluate:app",
+        "Measure how well a pair answers, and compare runs: demo, report, tax, safety, judge, reward.",
+    ),
 }
 """Where each command is, and its help."""
 

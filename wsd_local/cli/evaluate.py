@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = group("eval", COMMANDS["eval"][1])
 
 app.command("wsd_local.cli.judge:judge", name="judge", help="Compare replies, or grade them, by a judge model.")
+app.command("wsd_local.cli.reward:reward", name="reward", help="Score replies by a reward model.")
 
 _NOTE_WIDTH = 100
 

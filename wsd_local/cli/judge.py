@@ -120,16 +120,12 @@ def _task(
     paths: Sequence[Path], *, ask: Literal["mt_bench", "alpaca_eval", "grade"], limit: int | None, common: bool
 ) -> _Task:
     from wsd_local.reports.judge.questions import comparisons, gradings
-    from wsd_local.reports.judge.replies import read_replies, shared_places
+    from wsd_local.reports.judge.replies import chosen_places, read_replies, shared_places
 
     if len(paths) > 2 or (len(paths) == 1 and ask != "grade"):
         raise UsageError(f"{plural(len(paths), 'file')} of replies: give two to compare, or one or two with --grade")
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit is {limit}: it counts prompts and must be at least 1")
     files = dict(zip("ab", map(read_replies, paths), strict=False))
-    places = shared_places(list(files.values()), partial=common)
-    records = sorted({index for index, _ in places})[:limit]
-    places = [place for place in places if place[0] in set(records)]
+    places = chosen_places(shared_places(list(files.values()), partial=common), limit)
     if ask == "grade":
         return _Task(ask, files, places, list(gradings(files, places)))
     return _Task(ask, files, places, list(comparisons(ask, files["a"], files["b"], places)))

@@ -186,6 +186,11 @@ class Model(Vocabulary):
         """Tokens of the sliding window; 0 if no layer has one."""
         return int(llama_cpp.llama_model_n_swa(self.handle))
 
+    @property
+    def ranks(self) -> bool:
+        """Whether the model has a head that scores a whole text, as reward models and rerankers have."""
+        return self.metadata(f"{self.architecture}.pooling_type") == str(llama_cpp.LLAMA_POOLING_TYPE_RANK)
+
     def require_generator(self) -> None:
         """Raise `ModelError` unless this model can write text."""
         causal = self.metadata(f"{self.architecture}.attention.causal")

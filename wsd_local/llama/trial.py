@@ -15,6 +15,7 @@ from typing import cast
 from wsd_local.core.resources import LoadMode
 from wsd_local.errors import WsdError
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
+from wsd_local.llama.ranking import Ranker
 from wsd_local.units import GIB
 
 _ROOM = GIB
@@ -28,6 +29,13 @@ def trial(path: Path, mode: LoadMode, adapter: Path | None, *, repack: bool) -> 
         WsdError: it cannot be loaded or used.
     """
     with Model(path, n_gpu_layers=0, load_mode=mode, repack=repack) as model:
+        if model.ranks:
+            ranker = Ranker(model, 64, 1, Cancellation())
+            try:
+                ranker.score([model.bos or 0, 0])
+            finally:
+                ranker.close()
+            return
         model.require_generator()
         lora = None if adapter is None else (adapter, 1.0)
         options = ContextOptions(n_ctx=64, n_batch=8, n_rows=2, threads=1, lora=lora)

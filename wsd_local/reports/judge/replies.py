@@ -110,6 +110,18 @@ def shared_places(files: Sequence[ReplyFile], *, partial: bool = False) -> list[
     return both
 
 
+def chosen_places(places: Sequence[Place], limit: int | None) -> list[Place]:
+    """The places of the first `limit` records, all of them without a limit.
+
+    Raises:
+        UsageError: the limit is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}: it counts prompts and must be at least 1")
+    records = set(sorted({index for index, _ in places})[:limit])
+    return [place for place in places if place[0] in records]
+
+
 def _same_prompt(one: Judged, other: Judged) -> bool:
     return one.id == other.id and one.asked == other.asked
 

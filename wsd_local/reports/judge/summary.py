@@ -127,11 +127,11 @@ def comparison_of(pairs: Sequence[Compared]) -> Comparison:
         wins_b=winners.count("b"),
         ties=winners.count("tie"),
         split=len(pairs) - len(clear),
-        win_rate=_mean(records, points),
-        preference=_mean(records, preferences),
+        win_rate=clustered_mean(records, points),
+        preference=clustered_mean(records, preferences),
         length_controlled=clustered(records, controlled),
-        agreement=_mean(records, [float(pair.agrees) for pair in pairs]),
-        lean=_mean(records, [pair.lean for pair in pairs]),
+        agreement=clustered_mean(records, [float(pair.agrees) for pair in pairs]),
+        lean=clustered_mean(records, [pair.lean for pair in pairs]),
         first=firsts.count("first") / len(firsts) if firsts else None,
         mass=math.fsum(pair.ab.mass + pair.ba.mass for pair in pairs) / (2 * len(pairs)),
         length_a=math.fsum(pair.length_a for pair in pairs) / len(pairs),
@@ -152,7 +152,8 @@ def clustered(records: Sequence[int], statistic: Callable[[Places], float]) -> E
     return bootstrap(len(groups), of_groups)
 
 
-def _mean(records: Sequence[int], values: Sequence[float] | Floats) -> Estimate:
+def clustered_mean(records: Sequence[int], values: Sequence[float] | Floats) -> Estimate:
+    """The mean of rows with its interval, drawn by record. ValueError without any."""
     known = np.asarray(values, dtype=float)
     found = clustered(records, lambda rows: float(known[rows].mean()))
     return share([bool(found.value)] * found.count) if found.value in (0.0, 1.0) else found
@@ -170,7 +171,7 @@ def grading_of(answers: Answers, name: str, which: str, file: ReplyFile, places:
     return Grading(
         name=name,
         replies=len(found),
-        grade=_mean([place[0] for place in graded], [value for value, _ in found]),
+        grade=clustered_mean([place[0] for place in graded], [value for value, _ in found]),
         mass=math.fsum(mass for _, mass in found) / len(found),
         length=math.fsum(len(file.replies[place].text) for place in graded) / len(found),
     )
@@ -182,4 +183,4 @@ def grade_difference(answers: Answers, places: Sequence[Place]) -> Estimate | No
     if not both:
         return None
     differences = [grade(answers[(*place, "a")])[0] - grade(answers[(*place, "b")])[0] for place in both]
-    return _mean([place[0] for place in both], differences)
+    return clustered_mean([place[0] for place in both], differences)

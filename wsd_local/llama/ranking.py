@@ -1,0 +1,110 @@
+"""A model with a head that ranks texts: a reward model, or a reranker.
+
+Contract: `Ranker` evaluates one text at a time, without a cache, and reads the one score that llama.cpp's rank pooling
+gives. It owns its context and leaves the model to its caller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+
+import llama_cpp
+
+from wsd_local.core.contexts import Question
+from wsd_local.errors import CancelledError, FitError, ModelError, WsdError, room_advice
+from wsd_local.llama.abort import Cancellation, native_callback
+from wsd_local.llama.batch import Batch, Part
+from wsd_local.llama.context import default_threads
+from wsd_local.llama.logs import captured, cause
+from wsd_local.llama.model import Model
+
+
+class Ranker:
+    """A context of a model with a ranking head; `n_ctx` tokens at most, all in one evaluation.
+
+    Raises:
+        ModelError: the model has no ranking head, or one with several scores.
+        FitError: llama.cpp could not make the context.
+    """
+
+    def __init__(self, model: Model, n_ctx: int, threads: int | None, cancellation: Cancellation) -> None:
+        self._handle: ctypes.c_void_p | None = None
+        if not model.ranks:
+            raise ModelError(
+                f"{model.path}: has no head that scores texts (pooling type rank); choose a reward model or a reranker "
+                "that was converted with its head"
+            )
+        if (labels := int(llama_cpp.llama_model_n_cls_out(model.handle))) != 1:
+            raise ModelError(f"{model.path}: gives {labels} scores for a text, and one is needed; choose another model")
+        self.model, self.n_ctx = model, n_ctx
+        self._cancellation = cancellation
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = n_ctx
+        params.n_seq_max = 1
+        params.n_threads = params.n_threads_batch = threads or default_threads()
+        params.embeddings = True
+        params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_RANK
+        self._abort = native_callback(llama_cpp.ggml_abort_callback)
+        with captured() as lines:
+            self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise FitError(f"{model.path}: no context of {n_ctx} tokens: {cause(lines)}")
+        llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
+        self._batch = Batch(n_ctx)
+
+    def close(self) -> None:
+        """Free the context."""
+        if self._handle is not None:
+            self._batch.close()
+            llama_cpp.llama_free(self._handle)
+            self._handle = None
+
+    def score(self, tokens: Sequence[int]) -> float:
+        """The score of a text.
+
+        Raises:
+            FitError: it does not fit.
+            CancelledError: it was stopped.
+        """
+        if self._handle is None:
+            raise RuntimeError(f"the context of {self.model.path} is closed")
+        if not 0 < len(tokens) <= self.n_ctx:
+            advice = room_advice(self.n_ctx, self.model.n_ctx_train)
+            raise FitError(f"{len(tokens)} tokens do not fit into a context of {self.n_ctx}; {advice}")
+        self._cancellation.check()
+        memory = llama_cpp.llama_get_memory(self._handle)
+        if memory:
+            llama_cpp.llama_memory_clear(memory, True)
+        self._batch.fill([Part(Question(0, tokens, 0, lambda _position, _row: None), 0, len(tokens))])
+        work = llama_cpp.llama_decode if memory else llama_cpp.llama_encode
+        status = work(self._handle, self._batch.native)
+        if self._cancellation.is_set:
+            raise CancelledError("stopped")
+        if status != 0:
+            raise WsdError(f"{self.model.path}: llama.cpp failed with status {status}; --verbose shows its log")
+        found = llama_cpp.llama_get_embeddings_seq(self._handle, 0)
+        score = float(found[0]) if found else math.nan
+        if not math.isfinite(score):
+            raise WsdError(f"{self.model.path}: gives no number as the score of a text; the model is damaged")
+        return score
+
+
+def ended(model: Model, tokens: Sequence[int]) -> list[int]:
+    """A conversation's tokens with the end of its last turn, whose place is where a reward model's head reads."""
+    end = int(llama_cpp.llama_vocab_eot(model.vocab))
+    end = end if end >= 0 else int(llama_cpp.llama_vocab_eos(model.vocab))
+    return [*tokens, end] if end >= 0 else list(tokens)
+
+
+def paired(model: Model, query: str, text: str) -> list[int]:
+    """A query and a text as rerankers without a template read them: begin, query, end, separator, text, end."""
+    vocab = model.vocab
+    begin = [] if model.bos is None else [model.bos]
+    separator = int(llama_cpp.llama_vocab_sep(vocab))
+    end = int(llama_cpp.llama_vocab_eos(vocab))
+    end = end if end >= 0 else separator
+    ends = [end] if end >= 0 and llama_cpp.llama_vocab_get_add_eos(vocab) else []
+    between = [separator] if separator >= 0 and llama_cpp.llama_vocab_get_add_sep(vocab) else []
+    return [*begin, *model.tokenize_text(query), *ends, *between, *model.tokenize_text(text), *ends]

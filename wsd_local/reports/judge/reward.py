@@ -1,0 +1,134 @@
+"""Scores of replies by a reward model: a GGUF file with a ranking head.
+
+Contract: a file with a chat template reads the whole conversation, the reply as its last message with the end of its
+turn; one without reads the conversation and the reply as a reranker reads a query and a text. Scores have the model's
+own scale and compare replies to one prompt. What does not fit is an error, nothing is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from wsd_local.errors import FitError
+from wsd_local.files import file_sha256
+from wsd_local.library.gguf import look_at
+from wsd_local.library.naming import name_of
+from wsd_local.library.resolve import model_path
+from wsd_local.library.vetting import vet
+from wsd_local.llama import Cancellation, Model
+from wsd_local.llama.ranking import Ranker, ended, paired
+from wsd_local.placement.plan import DEFAULT_CTX
+from wsd_local.prompts.draft_format import DraftFormat
+from wsd_local.prompts.messages import Message
+from wsd_local.prompts.templates import Template
+from wsd_local.reports.judge.replies import Judged, Place, ReplyFile
+from wsd_local.reports.judge.summary import clustered_mean
+from wsd_local.reports.judge.verdicts import TooLongError
+from wsd_local.reports.statistics import Estimate
+
+Scores = Mapping[tuple[str, Place], float]
+"""Scores by file and place."""
+
+
+class RewardModel:
+    """A loaded reward model; `reward_model` makes one.
+
+    Attributes:
+        name: its name for people.
+        sha256: the hash of its file.
+    """
+
+    def __init__(self, ranker: Ranker, template: Template, sha256: str, cancellation: Cancellation) -> None:
+        model = ranker.model
+        self.name = name_of(model)
+        self.sha256 = sha256
+        self._ranker, self._cancellation = ranker, cancellation
+        self._format = None
+        if model.chat_template is not None:
+            self._format = DraftFormat(model, clock=datetime.now, template=template, path=model.path)
+
+    def stop(self) -> None:
+        """Stop the evaluation in progress, from any thread; the next one is not begun."""
+        self._cancellation.set()
+
+    def tokens(self, reply: Judged) -> list[int]:
+        """What the model reads of a reply."""
+        talk, model = reply.talk, self._ranker.model
+        if self._format is not None:
+            return ended(model, self._format.prompt(talk).tokens)
+        return paired(model, _joined(talk[:-1]), talk[-1]["content"])
+
+    def score(self, reply: Judged) -> float:
+        """The score of a reply; higher is better.
+
+        Raises:
+            TooLongError: the conversation does not fit into the context.
+            CancelledError: it was stopped.
+        """
+        try:
+            return self._ranker.score(self.tokens(reply))
+        except FitError as error:
+            raise TooLongError(str(error)) from error
+
+
+@contextmanager
+def reward_model(model: str, *, ctx: int | None, threads: int | None, n_gpu_layers: int) -> Iterator[RewardModel]:
+    """The reward model of a name or path, loaded, and freed at the end.
+
+    Args:
+        model: its name or path.
+        ctx: tokens of its context; None: what it was trained for, at most the usual context.
+        threads: CPU threads; None: the usual number.
+        n_gpu_layers: layers on GPUs, -1 all.
+
+    Raises:
+        ModelError: the file is missing, damaged, or has no ranking head.
+        FitError: memory is not enough.
+    """
+    path: Path = model_path(model)
+    look_at(path)
+    vet(path)
+    cancellation, template = Cancellation(), Template()
+    with Model(path, n_gpu_layers=n_gpu_layers) as loaded:
+        n_ctx = min(ctx or DEFAULT_CTX, loaded.n_ctx_train)
+        ranker = Ranker(loaded, n_ctx, threads, cancellation)
+        try:
+            yield RewardModel(ranker, template, file_sha256(path), cancellation)
+        finally:
+            ranker.close()
+            template.close()
+
+
+def mean_score(scores: Scores, which: str, places: Sequence[Place]) -> Estimate | None:
+    """The mean score of a file with its interval; None without scores."""
+    known = [place for place in places if (which, place) in scores]
+    return _mean(known, [scores[which, place] for place in known])
+
+
+def better(scores: Scores, places: Sequence[Place]) -> Estimate | None:
+    """How often A's reply has the higher score, equal ones as a half, with its interval; None without pairs."""
+    both = [place for place in places if ("a", place) in scores and ("b", place) in scores]
+    differences = [scores["a", place] - scores["b", place] for place in both]
+    return _mean(both, [0.5 if not one else float(one > 0) for one in differences])
+
+
+def _mean(places: Sequence[Place], values: Sequence[float]) -> Estimate | None:
+    if not places:
+        return None
+    return clustered_mean([index for index, _ in places], values)
+
+
+def _joined(talk: Sequence[Message]) -> str:
+    return "\n\n".join(message["content"] for message in talk)
+
+
+def lines(file: ReplyFile, which: str, scores: Scores) -> list[dict[str, object]]:
+    """The scores of a file, for JSON."""
+    return [
+        {"index": place[0], "turn": place[1], "id": reply.id, "which": which, "score": scores[which, place]}
+        for place, reply in file.replies.items()
+        if (which, place) in scores
+    ]
