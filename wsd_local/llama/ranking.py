@@ -20,22 +20,20 @@ from wsd_local.llama.context import default_threads
 from wsd_local.llama.logs import captured, cause
 from wsd_local.llama.model import Model
 
+RANK = int(llama_cpp.LLAMA_POOLING_TYPE_RANK)
+"""The pooling type of a ranking head, as headers name it."""
+
 
 class Ranker:
-    """A context of a model with a ranking head; `n_ctx` tokens at most, all in one evaluation.
+    """A context of a model with a ranking head (`Model.ranks`); `n_ctx` tokens at most, all in one evaluation.
 
     Raises:
-        ModelError: the model has no ranking head, or one with several scores.
+        ModelError: the head gives several scores.
         FitError: llama.cpp could not make the context.
     """
 
     def __init__(self, model: Model, n_ctx: int, threads: int | None, cancellation: Cancellation) -> None:
         self._handle: ctypes.c_void_p | None = None
-        if not model.ranks:
-            raise ModelError(
-                f"{model.path}: has no head that scores texts (pooling type rank); choose a reward model or a reranker "
-                "that was converted with its head"
-            )
         if (labels := int(llama_cpp.llama_model_n_cls_out(model.handle))) != 1:
             raise ModelError(f"{model.path}: gives {labels} scores for a text, and one is needed; choose another model")
         self.model, self.n_ctx = model, n_ctx
@@ -99,12 +97,20 @@ def ended(model: Model, tokens: Sequence[int]) -> list[int]:
 
 
 def paired(model: Model, query: str, text: str) -> list[int]:
-    """A query and a text as rerankers without a template read them: begin, query, end, separator, text, end."""
+    """A query and a text as rerankers without a template read them: begin, query, end, separator, text, end.
+
+    BERT's vocabulary has no end token, and its separator stands in both places.
+    """
     vocab = model.vocab
     begin = [] if model.bos is None else [model.bos]
-    separator = int(llama_cpp.llama_vocab_sep(vocab))
-    end = int(llama_cpp.llama_vocab_eos(vocab))
-    end = end if end >= 0 else separator
+    end, separator = int(llama_cpp.llama_vocab_eos(vocab)), int(llama_cpp.llama_vocab_sep(vocab))
     ends = [end] if end >= 0 and llama_cpp.llama_vocab_get_add_eos(vocab) else []
     between = [separator] if separator >= 0 and llama_cpp.llama_vocab_get_add_sep(vocab) else []
-    return [*begin, *model.tokenize_text(query), *ends, *between, *model.tokenize_text(text), *ends]
+    return [
+        *begin,
+        *model.tokenize_text(query),
+        *ends,
+        *between,
+        *model.tokenize_text(text),
+        *(ends or between),
+    ]

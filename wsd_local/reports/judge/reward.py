@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from wsd_local.errors import FitError
+from wsd_local.errors import FitError, ModelError
 from wsd_local.files import file_sha256
-from wsd_local.library.gguf import look_at
+from wsd_local.library.gguf import look_at, read_model
 from wsd_local.library.naming import name_of
 from wsd_local.library.resolve import model_path
 from wsd_local.library.vetting import vet
 from wsd_local.llama import Cancellation, Model
-from wsd_local.llama.ranking import Ranker, ended, paired
+from wsd_local.llama.ranking import RANK, Ranker, ended, paired
 from wsd_local.placement.plan import DEFAULT_CTX
 from wsd_local.prompts.draft_format import DraftFormat
 from wsd_local.prompts.messages import Message
@@ -90,6 +90,7 @@ def reward_model(model: str, *, ctx: int | None, threads: int | None, n_gpu_laye
     """
     path: Path = model_path(model)
     look_at(path)
+    require_head(path)
     vet(path)
     cancellation, template = Cancellation(), Template()
     with Model(path, n_gpu_layers=n_gpu_layers) as loaded:
@@ -100,6 +101,16 @@ def reward_model(model: str, *, ctx: int | None, threads: int | None, n_gpu_laye
         finally:
             ranker.close()
             template.close()
+
+
+def require_head(path: Path) -> None:
+    """Raise `ModelError` unless a file's header names a head that scores texts."""
+    header = read_model(path)[0]
+    if header.integer(f"{header.architecture}.pooling_type") != RANK:
+        raise ModelError(
+            f"{path}: has no head that scores texts (pooling type rank); choose a reward model or a reranker that was "
+            "converted with its head"
+        )
 
 
 def mean_score(scores: Scores, which: str, places: Sequence[Place]) -> Estimate | None:

@@ -156,7 +156,8 @@ def clustered_mean(records: Sequence[int], values: Sequence[float] | Floats) -> 
     """The mean of rows with its interval, drawn by record. ValueError without any."""
     known = np.asarray(values, dtype=float)
     found = clustered(records, lambda rows: float(known[rows].mean()))
-    return share([bool(found.value)] * found.count) if found.value in (0.0, 1.0) else found
+    is_share = bool(np.isin(known, (0.0, 1.0)).all())
+    return share([bool(found.value)] * found.count) if is_share and found.value in (0.0, 1.0) else found
 
 
 # -- grades --------------------------------------------------------------------------------------------------
