@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 
 Source = Literal["draft", "base"]
 SwitchReason = Literal[
-    "threshold", "draft_end", "draft_limit", "length", "loop", "stop", "user", "cancelled", "veto", "none"
+    "threshold", "draft_end", "draft_limit", "length", "loop", "stop", "user", "cancelled", "match", "veto", "none"
 ]
-TurnReason = Literal["unsure", "agreed"]
+TurnReason = Literal["unsure", "base_end", "agreed"]
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
 
 
@@ -111,8 +111,8 @@ class Switched(Event):
 class Returned(Event):
     """The draft takes the reply up again after `index` tokens.
 
-    It does where the base is `unsure`: its largest probability is `confidence`; or where the base, which had refused a
-    word of the draft, `agreed` with one: `confidence` is the rule's.
+    It does where the base is `unsure`, or would end the reply (`base_end`): its largest probability is `confidence`; or
+    where the base, which had refused a word of the draft, `agreed` with one: `confidence` is the rule's.
 
     `Text`, `Checked` and `Switched` events of its next turn follow; their indices count tokens of the whole reply,
     `kept_tokens` those of the turn.

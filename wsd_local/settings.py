@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.limits import Limits
 from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
-from wsd_local.core.rule_settings import LEADING, USES, RuleName, make_rule
+from wsd_local.core.rule_settings import ENDING, LEADING, USES, RuleName, make_rule
 from wsd_local.core.rules import Rule
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
@@ -52,7 +52,8 @@ class ReplySettings:
 
     rule: Annotated[RuleName, RULE] = "window"
     """Who writes next: window, the paper's rule; return, where the draft comes back; entropy, where the base takes
-    over once it has few doubts; or veto and bet, where the draft leads and the base replaces words of it."""
+    over once it has few doubts; nudging, where the base writes and the draft lends it words; or veto and bet, where the
+    draft leads and the base replaces words of it."""
     window: Annotated[int, RULE] = 6
     """Base tokens in the window."""
     threshold: Annotated[float, RULE] = 0.8
@@ -62,6 +63,9 @@ class ReplySettings:
     entropy: Annotated[float, RULE] = 0.5
     """For the rule entropy, in place of --threshold: the base takes over where the mean entropy of its distribution, in
     nats, is at most this."""
+    nudging: Annotated[float, RULE] = 0.3
+    """For the rule nudging: the base writes where its largest probability is at least this (0.4 for Llama-2 models),
+    else the draft does."""
     veto: Annotated[float, RULE] = 0.1
     """For the rule veto: the base replaces what it finds less probable than this; 0 is nothing."""
     bet: Annotated[float, RULE] = 0.8
@@ -175,7 +179,7 @@ class ReplySettings:
             if self.rule not in rules and getattr(self, name) != usual[name]:
                 uses = f"it is for the rule {' or '.join(rules)}"
                 raise UsageError(f"{spelled(name)} is given, and the rule is {self.rule}: {uses}", about=name)
-        if self.rule in LEADING and self.ignore_eos:
+        if self.rule in ENDING and self.ignore_eos:
             raise UsageError(
                 f"ignore-eos and rule {self.rule} are given: the draft's end ends the reply; leave one out",
                 about="ignore_eos",
@@ -225,7 +229,7 @@ class ReplySettings:
         """Limits of a reply for which `room` tokens are left in the context; a whole draft is checked at its end."""
         return Limits(
             max_tokens=min(self.max_tokens, room),
-            draft_max_tokens=self.draft_max_tokens if self.rule not in LEADING else sys.maxsize,
+            draft_max_tokens=self.draft_max_tokens if self.rule not in ENDING else sys.maxsize,
             check_chunk=sys.maxsize if whole_draft else self.check_chunk,
             on_draft_end=self.on_draft_end,
             fixed=self.fixed,

@@ -354,7 +354,7 @@ class Turnwise:
     def _write(self, relay: Returning) -> None:
         at, self.begun = relay.reply_length, False
         token = self.follows[at % len(self.follows)]
-        if relay.may_return and relay.returns(token, self.doubts[at % len(self.doubts)]):
+        if relay.may_return and relay.returns(token, self.doubts[at % len(self.doubts)], ends=False):
             return
         relay.continued(token)
 

@@ -73,6 +73,7 @@ class Decoding:
         prompt_length: `n0`, the number of tokens of the prompt alone.
         text: what was emitted so far; `draft_text` and `base_text` are the parts of each model.
         switch_index: the token at which the rule decided, counted after the prompt; None if it did not.
+        continued_tokens: tokens of the model that continues.
         kept_tokens: base tokens of the draft that are kept; final once the draft phase is over.
         turns: those that are over; `switch_…` and `kept_tokens` are about the first one.
         finish_reason: what ended the reply; None until it is complete.
@@ -101,7 +102,7 @@ class Decoding:
         self.switch_confidence: float | None = None
         self.finish_reason: FinishReason | None = None
         self.stop: str | None = None
-        self.kept_tokens = 0
+        self.kept_tokens = self.continued_tokens = 0
         self.turns: list[Turn] = []
         self.beyond: list[int] = []
         self.rule = rule
@@ -330,6 +331,7 @@ class Decoding:
     def continued(self, token: int, score: Score | None = None) -> None:
         """The model that continues wrote `token`."""
         self._now.tokens.append(token)
+        self.continued_tokens += 1
         self._base_scores.append(score)
         prob = None if score is None else probability(score.logprob)
         self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), prob)
@@ -342,7 +344,11 @@ class Decoding:
             self._finish("length")
 
     def base_ended(self) -> None:
-        """The model that continues wrote an end-of-generation token, or nothing may follow what it wrote."""
+        """The model that continues wrote an end-of-generation token."""
+        self.completed()
+
+    def completed(self) -> None:
+        """Nothing may follow what is written."""
         if self.phase is not Phase.DONE:
             self._finish("stop")
 

@@ -1,9 +1,10 @@
 """A reply whose draft comes back: any number of turns of both models.
 
-Contract: as `core.decoding`, whose protocol `Relay` adds to: where `may_return` holds, an engine gives the base's
-view to `returns` before a token is written, and if that is True it writes none; the next request is then for the draft,
-which continues the reply's text `written`. After a later turn of the draft, `take_unseen` gives what the sampler of the
-base has not seen yet. `Returning` is the reply under the rule `return`.
+Contract: as `core.decoding`, whose protocol `Relay` adds to: where `may_return` holds, an engine gives the base's view
+to `returns` before a token is written, and if that is True it writes none; the next request is then for the draft.
+Where `take_rereading` is True, the draft first reads the reply's text `written` as the beginning of its answer. After a
+later turn of the draft, `take_unseen` gives what the sampler of the base has not seen yet. `Returning` is the reply
+under the rule `return`.
 
 A later turn is the same state machine over another prompt: all tokens so far, exactly as they were written, and the
 tokens of the draft's new text alone after them. Its windows, its loops and its thinking are its own; stop strings, the
@@ -36,6 +37,9 @@ class Relay(Decoding, ABC):
         plain: the base's tokens of a text alone.
         options: as for `Decoding`.
         top: as for `Decoding`.
+
+    Attributes:
+        readings: how often the draft has read the reply anew.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Relay(Decoding, ABC):
         self._plain = plain
         self._later_options = replace(options, verbatim=True)
         self._unseen: tuple[list[int], bytes] | None = None
+        self.readings, self._rereads = 0, False
 
     @property
     @abstractmethod
@@ -65,6 +70,11 @@ class Relay(Decoding, ABC):
 
         `ends`: it ends the text.
         """
+
+    def take_rereading(self) -> bool:
+        """Whether the draft must read the reply anew before it writes, once."""
+        rereads, self._rereads = self._rereads, False
+        return rereads
 
     def take_unseen(self) -> tuple[list[int], bytes] | None:
         """Tokens and text of the draft's last turn, once; None for the first turn."""
@@ -99,6 +109,7 @@ class Relay(Decoding, ABC):
         self._closed, self._now, self._settled, self._shown = None, Aligned(tokens), 0, 0
         self.rule.truncate(0)
         self.beyond = []
+        self.readings, self._rereads = self.readings + 1, True
         self.phase = Phase.DRAFT
 
 

@@ -10,10 +10,11 @@ from typing import Literal, Protocol
 
 from wsd_local.core.rules import Rule, Window
 from wsd_local.core.rules_entropy import Entropy
+from wsd_local.core.rules_nudging import Nudging
 from wsd_local.core.rules_return import Return
 from wsd_local.core.rules_veto import Veto
 
-RuleName = Literal["window", "return", "entropy", "veto", "bet"]
+RuleName = Literal["window", "return", "entropy", "nudging", "veto", "bet"]
 
 _WINDOWS: tuple[RuleName, ...] = ("window", "return", "entropy")
 
@@ -22,15 +23,19 @@ USES: Mapping[str, tuple[RuleName, ...]] = {
     "threshold": ("window", "return"),
     "return_": ("return",),
     "entropy": ("entropy",),
+    "nudging": ("nudging",),
     "veto": ("veto",),
     "bet": ("bet",),
     "draft_max_tokens": _WINDOWS,
     "on_draft_end": _WINDOWS,
+    "check_chunk": (*_WINDOWS, "veto", "bet"),
 }
 """Settings that not every rule uses, and the rules that do."""
 
 LEADING: tuple[RuleName, ...] = ("veto", "bet")
 """Rules under which the draft leads: a reply ends where it does."""
+ENDING: tuple[RuleName, ...] = (*LEADING, "nudging")
+"""Rules under which a reply ends where the draft does."""
 
 
 class RuleValues(Protocol):
@@ -62,6 +67,11 @@ class RuleValues(Protocol):
         ...
 
     @property
+    def nudging(self) -> float:
+        """Bound of `Nudging`."""
+        ...
+
+    @property
     def veto(self) -> float:
         """Bound of `Veto`."""
         ...
@@ -85,6 +95,8 @@ def make_rule(values: RuleValues) -> Rule:
             return Return(values.window, values.threshold, values.return_)
         case "entropy":
             return Entropy(values.window, values.entropy)
+        case "nudging":
+            return Nudging(values.nudging)
         case "veto":
             return Veto("veto", values.veto)
         case "bet":

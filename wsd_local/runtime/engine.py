@@ -98,6 +98,8 @@ class Engine:
     def _next_question(self, job: Job) -> tuple[Source, Question] | None:
         request = job.request()
         if isinstance(request, NextDraftToken):
+            if not _draft_has_read(job):
+                return None
             if self._is_over(job, job.draft_sampler):
                 job.decoding.draft_ended()
                 request = job.request()
@@ -105,7 +107,7 @@ class Engine:
                 job.decoding.draft_ended("draft_limit")
                 request = job.request()
         if isinstance(request, NextBaseToken) and self._is_over(job, job.base_sampler, request.tokens):
-            job.decoding.base_ended()
+            job.decoding.completed()
             return None
         if request is None or job.error is not None:
             return None
@@ -198,7 +200,7 @@ class Engine:
 
         def answer(position: int, row: int) -> None:
             nonlocal begun, refused
-            if refused or job.decoding.phase is Phase.DONE:
+            if refused or job.decoding.phase is not Phase.CONTINUE:
                 return
             writer = self._context(job.writes)
             if _draft_returns(job, writer, row):
@@ -222,7 +224,7 @@ class Engine:
             else:
                 job.decoding.continued(token, score)
                 if sampler.over:
-                    job.decoding.base_ended()
+                    job.decoding.completed()
 
         return self._guarded(job, expected, len(tokens) - 1, answer)
 
@@ -311,13 +313,20 @@ class Engine:
 def _draft_returns(job: Job, context: TokenContext, row: int) -> bool:
     """Whether the draft takes the reply up, before the base writes a token from a row."""
     relay = job.decoding
-    if job.redraft is None or not isinstance(relay, Relay) or not relay.may_return:
+    if not isinstance(relay, Relay) or not relay.may_return:
         return False
     best = context.best(row)
-    if not relay.returns(best, math.exp(context.score(row, best).logprob), ends=context.model.is_eog(best)):
-        return False
-    job.redraft(job)
-    return True
+    return relay.returns(best, math.exp(context.score(row, best).logprob), ends=context.model.is_eog(best))
+
+
+def _draft_has_read(job: Job) -> bool:
+    """Let the draft read the reply so far if it begins to write again; False if that ended the job."""
+    if job.redraft is not None and isinstance(job.decoding, Relay) and job.decoding.take_rereading():
+        try:
+            job.redraft(job)
+        except WsdError as error:  # of this job alone
+            job.error = error
+    return job.error is None
 
 
 class _JobSequences:

@@ -11,7 +11,9 @@ from wsd_local.core.alignment import TokenisedPrompt, Vocabulary
 from wsd_local.core.decoding import Decoding
 from wsd_local.core.draft import DraftOptions
 from wsd_local.core.limits import Limits
+from wsd_local.core.nudge import Nudge
 from wsd_local.core.relay import Relay, Returning
+from wsd_local.core.rules_nudging import Nudging
 from wsd_local.core.rules_return import Return
 from wsd_local.core.rules_veto import Veto
 from wsd_local.core.words import Words
@@ -51,6 +53,9 @@ def make_machine(models: LoadedModels, settings: ReplySettings, parts: Parts) ->
     if isinstance(rule, Veto):
         _require_words(settings)
         machine = Words(vocabulary, prompt, rule, limits, plain=plain, options=form, top=top)
+    elif isinstance(rule, Nudging):
+        is_end = parts.model.is_eog
+        machine = Nudge(vocabulary, prompt, rule, limits, plain=plain, is_end=is_end, options=form, top=top)
     elif isinstance(rule, Return) and rule.bound > 0:
         machine = Returning(vocabulary, prompt, rule, limits, plain=plain, options=form, top=top)
     else:

@@ -36,7 +36,7 @@ class Redrafting:
         form: its prompt's format.
         messages: the conversation; None for a raw prompt, whose tokens are `prompt`.
         prompt: the tokens of the draft's prompt of the first turn.
-        sampling: how it chooses tokens; each turn draws with another seed.
+        sampling: how it chooses tokens; each time it draws with another seed.
         ignore_eos: whether it never ends a turn.
         text: makes a matcher at the beginning of the reply; None without a constraint.
     """
@@ -60,8 +60,8 @@ class Redrafting:
         data, matcher = relay.written, self.text()
         if matcher is not None and not matcher.feed(data):
             raise WsdError("the vocabulary of the draft cannot write what the base wrote")
-        seed, turn = self.sampling.seed, len(relay.turns)
-        sampling = self.sampling if seed is None else replace(self.sampling, seed=(seed + turn) % MOST_SEEDS)
+        seed = self.sampling.seed
+        sampling = self.sampling if seed is None else replace(self.sampling, seed=(seed + relay.readings) % MOST_SEEDS)
         job.take_up(
             self._tokens(data.decode(errors="replace")),
             Sampler(sampling, self.draft, ignore_eos=self.ignore_eos, matcher=matcher),

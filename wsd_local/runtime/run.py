@@ -229,7 +229,7 @@ class Run:
 
     def hand_over(self) -> None:
         """Let the base continue from what is shown. From any thread; it is done before the next evaluation."""
-        self.job.steering.append(Decoding.hand_over)
+        self.job.steering.append(lambda machine: machine.hand_over())
 
     def steer(self, threshold: float) -> None:
         """Let another threshold hold from here on, above 1 none at all. From any thread, as `hand_over`.
@@ -357,7 +357,7 @@ class Run:
     def progress(self) -> ReplyProgress:
         """How far the reply has come, from any thread; much cheaper than `reply`."""
         machine, alone = self.machine, self._writer == "draft"
-        continued = 0 if machine.phase is Phase.DRAFT else machine.reply_length - machine.kept_tokens
+        continued = machine.continued_tokens
         return ReplyProgress(
             phase=machine.phase,
             draft_tokens=continued if alone else machine.counts.drafted_tokens,
