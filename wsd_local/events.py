@@ -8,13 +8,15 @@ output and scripts. `event.kind` names the type in JSON.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal, get_args
 
 Source = Literal["draft", "base"]
 SwitchReason = Literal[
     "threshold", "draft_end", "draft_limit", "length", "loop", "stop", "user", "cancelled", "match", "veto", "none"
 ]
 TurnReason = Literal["unsure", "base_end", "agreed"]
+RETURNS: Final[tuple[TurnReason, ...]] = get_args(TurnReason)
+"""Why a turn of the base ended where the draft took the reply up again."""
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
 
 

@@ -13,8 +13,8 @@ from rich.text import Text as Shown
 
 from wsd_local.cli import terminal
 from wsd_local.cli.aside import Aside
-from wsd_local.core.rule_settings import LEADING
-from wsd_local.events import Event, Notice, Reading, Returned, Source, Switched, Text
+from wsd_local.core.rule_settings import ENDING
+from wsd_local.events import RETURNS, Event, Notice, Reading, Returned, Source, Switched, Text
 from wsd_local.files import HashProgress
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.system.visible import CONTEXT, visible
@@ -172,9 +172,9 @@ def summary(reply: Reply) -> str:
         at = "" if switch.index is None else f" at token {switch.index}"
         confidence = "" if switch.confidence is None else f", confidence {switch.confidence:.3f}"
         rule = "" if switch.rule == "window" else f"rule {switch.rule}, "
-        window = "" if switch.rule in LEADING else f"window {switch.window}, "
+        window = "" if switch.rule in ENDING else f"window {switch.window}, "
         parts.append(f"switch: {switch.reason}{at}{confidence} ({rule}{window}threshold {switch.threshold:g})")
-    if returns := sum(turn.reason in ("unsure", "agreed") for turn in reply.turns):
+    if returns := sum(turn.reason in RETURNS for turn in reply.turns):
         parts.append(plural(returns, "return") + " of the draft")
     if reply.speculation.rounds:
         parts.append(

@@ -26,6 +26,7 @@ _REASONS = {
     "length": "the reply had reached its limit",
     "stop": "the draft wrote a stop string",
     "user": "you handed over",
+    "match": "the draft's next word began with the base's most probable token",
     "veto": "the base replaced a word of the draft",
     "cancelled": "it was stopped while the draft was writing",
     "none": "one model wrote alone",

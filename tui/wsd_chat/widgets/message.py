@@ -11,6 +11,7 @@ from textual.widgets import Static
 
 from wsd_chat.entries import Entry
 from wsd_chat.widgets.reply_markdown import ReplyMarkdown
+from wsd_local.events import RETURNS
 from wsd_local.system.visible import visible
 from wsd_local.units import plural
 
@@ -108,7 +109,7 @@ class MessageView(Vertical):
             elif entry.text:
                 writer = draft["model"] if draft["kept_tokens"] or not base["model"] else base["model"]
                 parts.append(f"{writer} alone")
-            if returns := sum(turn["reason"] in ("unsure", "agreed") for turn in entry.report.get("turns") or ()):
+            if returns := sum(turn["reason"] in RETURNS for turn in entry.report.get("turns") or ()):
                 parts.append(plural(returns, "return") + " of the draft")
             parts.append(f"{entry.report['timings']['total_s']:.1f} s")
         if note := self._state():

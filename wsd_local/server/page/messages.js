@@ -24,6 +24,7 @@ const REASONS = {
   loop: "repeated itself",
   stop: "stop string",
   user: "by hand",
+  match: "same word",
   veto: "refused",
 };
 

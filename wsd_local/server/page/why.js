@@ -74,6 +74,7 @@ export class Why {
       draft_end: "The draft ended before the base was confident; the base continued.",
       draft_limit: "The draft reached its limit before the base was confident; the base continued.",
       loop: "The draft began to repeat itself; the base continued.",
+      match: "The draft's next word began with the base's most probable token; the base took over.",
       veto: "The base refused a word of the draft and wrote its own; the draft led again from there.",
       none: "One model wrote this reply alone.",
       cancelled: "The reply was stopped while the draft wrote.",
