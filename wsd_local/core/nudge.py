@@ -168,21 +168,23 @@ class Nudge(Relay):
     def _next_round(self) -> None:
         """What stands is kept, and the draft writes on from there."""
         if self._count_words() and self._goes_on_with(self._standing_tokens):
-            del self._scores[self._standing_tokens :], self._confidences[self._standing_tokens :]
             self._take_up()
 
     def scored(self, scores: Sequence[Score]) -> None:
         """The base's scores of the tokens of the last `ScoreTokens`: what it would write in place of the word."""
         assert self._asked is not None and self._borders
-        before, border = len(self._scores), self._borders.pop(0)
+        border = self._borders.pop(0)
+        word, after = word_at(self._text, border), self._standing_tokens - len(self._scores)
         self.counts.checked_tokens += len(scores)
-        token, logprob = scores[self._standing_tokens - before].top[0]
-        word, top1, ends = word_at(self._text, border), math.exp(logprob), self._is_end(token)
-        self._take_scores(scores, top1)
-        self._asked = None
+        token, logprob = scores[after].top[0]
+        top1, ends = math.exp(logprob), self._is_end(token)
         reason = self._nudging.takes_over(word.encode(), b"" if ends else self._vocabulary.piece(token), top1)
+        length = min(border + len(word), whole_words(self._text))
+        stands = reason is None and length > border
+        self._take_scores(scores if stands else scores[:after], top1)
+        self._asked = None
         if reason is None:
-            if self._stand(self._text, min(border + len(word), whole_words(self._text))):
+            if self._stand(self._text, max(length, border)):
                 self._ask_next()
         elif ends:
             self._next_round()
@@ -192,12 +194,13 @@ class Nudge(Relay):
             self.beyond = self._plain(rest)
 
     def _take_scores(self, scores: Sequence[Score], top1: float) -> None:
+        """Enter the scores of tokens that stand; `top1` decided about the first of those that did not stand before."""
         start, border = len(self._scores), self._standing_tokens
         self._scores += [replace(score, top=score.top[: self._top]) for score in scores]
-        places = range(start, len(self._scores))
-        self._confidences += [top1 if place == border else None for place in places]
-        probs = tuple(math.exp(score.logprob) for score in self._scores[start:])
-        self._events.append(Checked(len(self._earlier) + start, probs, tuple(self._confidences[start:])))
+        self._confidences += [top1 if place == border else None for place in range(start, len(self._scores))]
+        if scores:
+            probs = tuple(math.exp(score.logprob) for score in self._scores[start:])
+            self._events.append(Checked(len(self._earlier) + start, probs, tuple(self._confidences[start:])))
 
     def _count_words(self) -> bool:
         """Enter the words of a round; False if they end the reply because they only repeat themselves."""
