@@ -483,6 +483,7 @@ def test_the_base_is_asked_where_a_single_space_begins_a_word(draft: str, border
         assert (text, turns[0][3]) == (border + "!", "threshold")
     script = Script(lambda seen: "" if seen else draft, never)
     assert answer(script, script.machine())[0] == (borders[-1] if borders else draft[:16])
+    assert sum(isinstance(request, ScoreTokens) for request in script.asked) == len(borders)
 
 
 @pytest.mark.parametrize(
