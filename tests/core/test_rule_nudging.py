@@ -406,7 +406,7 @@ def answer(script: Script, nudge: Nudge) -> tuple[str, Turns, str | None]:
     events = list(script.drive(nudge))
     assert "".join(event.text for event in events if isinstance(event, Text)) == nudge.text
     assert "".join(token.text for token in reply_tokens(nudge)) == nudge.text
-    turns = [(turn.who, turn.start, turn.end, turn.reason) for turn in nudge.turns]
+    turns: Turns = [(turn.who, turn.start, turn.end, turn.reason) for turn in nudge.turns]
     return nudge.text, turns, nudge.finish_reason
 
 
@@ -527,7 +527,7 @@ def test_half_a_character_at_the_end_of_a_round_waits_for_the_next() -> None:
 
 def test_an_empty_draft_ends_an_empty_reply() -> None:
     for draft in ("", " \n"):
-        script = Script(lambda _, draft=draft: draft, never)
+        script = Script(recites(draft), never)
         assert answer(script, script.machine()) == ("", [("draft", 0, 0, "draft_end")], "stop")
 
 
