@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible endpoint: one token with its alternatives for each question.
+"""A judge at an OpenAI-compatible endpoint: one token with its alternatives for each question.
 
 Contract: the verdict is read off the log-probabilities of the first token, with `ALTERNATIVES` alternatives; an answer
 that is not among them has at most the least of their probabilities, and that is what it counts with. Tokens are
