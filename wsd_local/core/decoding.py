@@ -43,9 +43,9 @@ from wsd_local.core.limits import Counts, Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, Request, ScoreTokens
 from wsd_local.core.rules import Rule, Score, probability, require_threshold
 from wsd_local.core.text import Outlet
-from wsd_local.core.turns import Turn
+from wsd_local.core.turns import Reason, Turn
 from wsd_local.core.written import TokenWritten
-from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text, TurnReason
+from wsd_local.events import Checked, Event, FinishReason, Source, Switched, SwitchReason, Text
 
 
 class Phase(enum.Enum):
@@ -343,18 +343,12 @@ class Decoding:
         elif self.reply_length >= self.limits.max_tokens:
             self._finish("length")
 
-    def base_ended(self) -> None:
-        """The model that continues wrote an end-of-generation token."""
-        self.completed()
-
-    def completed(self) -> None:
-        """Nothing may follow what is written."""
+    def base_ended(self, *, complete: bool = False) -> None:
+        """The model that continues wrote an end-of-generation token, or (`complete`) nothing may follow its text."""
         if self.phase is not Phase.DONE:
             self._finish("stop")
 
-    def _end_turn(
-        self, who: Source, reason: SwitchReason | FinishReason | TurnReason, confidence: float | None
-    ) -> None:
+    def _end_turn(self, who: Source, reason: Reason, confidence: float | None) -> None:
         start = self.turns[-1].end if self.turns else 0
         self.turns.append(Turn(who, start, self.reply_length, reason, confidence))
 

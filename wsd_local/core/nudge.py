@@ -276,9 +276,9 @@ class Nudge(Relay):
         self._call("base_end" if ends else "unsure", top1)
         return True
 
-    def base_ended(self) -> None:
+    def base_ended(self, *, complete: bool = False) -> None:
         """The base wrote an end-of-generation token: it calls the draft, unless it writes for good."""
-        if self._for_good or self.phase is not Phase.CONTINUE:
+        if complete or self._for_good or self.phase is not Phase.CONTINUE:
             super().base_ended()
         else:
             self._call("base_end", self._nudging.confidence or 0.0)

@@ -11,20 +11,23 @@ from typing import Any
 
 from wsd_local.events import FinishReason, Source, SwitchReason, TurnReason
 
+Reason = SwitchReason | FinishReason | TurnReason
+"""Why a turn ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The tokens `start … end - 1` of a reply, written by `who`.
 
-    `reason` is why the turn ended: a switch reason, `unsure` where the draft was called back, `agreed` where the base
-    agreed with the draft again, and for the last turn why the reply ended. `confidence` is the rule's at that point, or
-    the base's top-1 probability with `unsure`.
+    `reason` is why the turn ended: a switch reason, `unsure` or `base_end` where the draft was called back, `agreed`
+    where the base agreed with the draft again, and for the last turn why the reply ended. `confidence` is the rule's at
+    that point, or the base's top-1 probability where it called the draft back.
     """
 
     who: Source
     start: int
     end: int
-    reason: SwitchReason | FinishReason | TurnReason
+    reason: Reason
     confidence: float | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Engine:
                 job.decoding.draft_ended("draft_limit")
                 request = job.request()
         if isinstance(request, NextBaseToken) and self._is_over(job, job.base_sampler, request.tokens):
-            job.decoding.completed()
+            job.decoding.base_ended(complete=True)
             return None
         if request is None or job.error is not None:
             return None
@@ -224,7 +224,7 @@ class Engine:
             else:
                 job.decoding.continued(token, score)
                 if sampler.over:
-                    job.decoding.completed()
+                    job.decoding.base_ended(complete=True)
 
         return self._guarded(job, expected, len(tokens) - 1, answer)
 
