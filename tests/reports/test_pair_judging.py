@@ -98,7 +98,7 @@ BROKEN = [
     ("base model", "warning", {"roles": {"base_template": True, "base_end": 0.9}}, "0.90 in an instruct", CHOOSE_BASE),
     ("base model", "warning", {"roles": {"base_end": 0.9}}, "0.90 in an instruct prompt", CHOOSE_BASE),
     ("thinking aloud", "warning", {"drafts": {"thinking": 3}}, "3 of 12", "does not think"),
-    ("thinking aloud", "fault", {"drafts": {"thinking": 12, "empty": 6}}, "6 have no text", "does not think"),
+    ("thinking aloud", "fault", {"drafts": {"thinking": 12, "empty": 6}}, "6 hold no text", "does not think"),
     ("vocabularies", "warning", {"words": {"broken": 30}}, "6.0% of words", "vocabulary"),
     ("vocabularies", "fault", {"words": {"fallback": 40}}, "6.2% for parts", "vocabulary"),
     ("vocabularies", "fault", {"words": {"base_tokens": 3000}}, "6.00 base tokens a word", "vocabulary"),

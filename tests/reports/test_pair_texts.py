@@ -6,7 +6,7 @@ import pytest
 from scripted import Words as Vocabulary
 
 from wsd_local.reports.pair_check.figures import Words
-from wsd_local.reports.pair_check.texts import first_pass, leaked, loops, thinks, words_of
+from wsd_local.reports.pair_check.texts import beginning, first_pass, leaked, loops, thinks, words_of
 
 TEXT = "the cat sat, the end"
 PLAIN = Vocabulary(["the", " cat", " sat", ",", " the", " end"])
@@ -32,6 +32,17 @@ def test_tokens_over_several_words_break_them() -> None:
 def test_parts_of_characters_are_counted() -> None:
     found = words_of("naïve 🙂", Vocabulary(["naïve", " ", "🙂"]), Vocabulary(["na", "ve"]))
     assert found.fallback == len("ï".encode()) + len("🙂".encode())
+
+
+class Lower(Vocabulary):
+    """Writes everything in small letters."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return super().tokenize(text.lower())
+
+
+def test_nothing_is_counted_where_a_vocabulary_rewrites_the_text() -> None:
+    assert words_of("The cat", PLAIN, Lower()) == words_of("", PLAIN, PLAIN) == Words(0, 0, 0, 0, 0, 0)
 
 
 def test_figures_of_texts_add_up() -> None:
@@ -93,6 +104,14 @@ def test_drafts_that_think(raw: str) -> None:
 @pytest.mark.parametrize("raw", ["The capital is Paris.", "Okay! Here are three tips.", "So, users can do this.", ""])
 def test_drafts_that_do_not(raw: str) -> None:
     assert not thinks(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "begun"),
+    [("one two three", 7, "one two"), ("one two three", 8, "one two"), ("one two", 7, "one two"), ("abcdef", 3, "abc")],
+)
+def test_the_beginning_of_a_text(text: str, length: int, begun: str) -> None:
+    assert beginning(text, length) == begun
 
 
 def test_loops() -> None:

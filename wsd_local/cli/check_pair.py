@@ -61,6 +61,7 @@ def check_pair(
     from wsd_local.config import read_config
     from wsd_local.reports.pair_check.measuring import CTX, OVERRIDES, PARALLEL
 
+    terminal.require_output()
     show_native_log(verbose)
     config = read_config()
     fixed = OVERRIDES | {"ctx": CTX, "parallel": PARALLEL}

@@ -121,7 +121,7 @@ class Replies:
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """The log-likelihood per byte that the base gives each good answer after its question, in each base format."""
+    """The log-likelihood per byte that the base gives the beginning of each good answer, in each base format."""
 
     current: str
     answers: dict[str, tuple[float, ...]]

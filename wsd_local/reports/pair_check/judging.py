@@ -174,7 +174,7 @@ def _base_model(figures: PairFigures) -> Finding:
 
 def _thinking(figures: PairFigures) -> Finding:
     drafts = figures.drafts
-    figure = f"{drafts.thinking} of {drafts.count} drafts think aloud, {drafts.empty} have no text"
+    figure = f"{drafts.thinking} of {drafts.count} drafts think aloud, {drafts.empty} hold no text"
     if drafts.thinking < SOME * drafts.count:
         return Finding("thinking aloud", "ok", figure)
     return Finding(

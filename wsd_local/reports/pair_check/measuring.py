@@ -45,6 +45,8 @@ from wsd_local.settings import ReplySettings
 
 DRAFT_TOKENS, REPLY_TOKENS, BASE_TOKENS = 96, 112, 64
 """Base tokens, at most, of each whole draft, of each reply of the pair, and of each reply of the base alone."""
+FORMAT_CHARACTERS = 160
+"""Characters of each good answer that the base reads in every format: a format matters where an answer begins."""
 CTX, PARALLEL = 1024, 4
 """Context of each sequence, and replies at once: probes and replies are short."""
 
@@ -208,9 +210,10 @@ class _Measuring:
         found: dict[str, list[float]] = {name: [] for name in forms}
         for asked, probe in zip(self._asked, self._probes, strict=True):
             self._step("the base reads other formats")
+            beginning = texts.beginning(probe.answer, FORMAT_CHARACTERS)
             for name, form in forms.items():
-                scores = reading.after_text(context, form.prompt(asked), probe.answer)
-                found[name].append(math.fsum(scores) / len(probe.answer.encode()))
+                scores = reading.after_text(context, form.prompt(asked), beginning)
+                found[name].append(math.fsum(scores) / len(beginning.encode()))
         return Formats(current, {name: tuple(values) for name, values in found.items()})
 
     # -- one model twice ---------------------------------------------------------------------------------------
@@ -262,19 +265,21 @@ def _instruct_prompts(models: LoadedModels) -> Iterator[Callable[[list[Message]]
     """What makes the base's tokens of a conversation in an instruct format: its own template, or else the draft's."""
     base, draft = models.model("base"), models.model("draft")
     template = Template()
+    own = None
     try:
         if base.chat_template is not None:
-            with suppress(ModelError):
+            with suppress(ModelError):  # a template that cannot be used is none
                 form = DraftFormat(base, models.base_format, template=template, path=models.paths["base"])
                 form.prompt([Message(role="user", content="Hello")])
-                yield lambda messages: form.prompt(messages).tokens
-                return
+                own = form
 
-        def spelled(messages: list[Message]) -> list[int]:
-            text = draft.spelled_out(models.draft_format.prompt(messages).tokens)
-            tokens = base.tokenize_text(text, special=True)
-            return tokens if base.bos in (None, tokens[0]) else [base.bos, *tokens]
+        def tokens(messages: list[Message]) -> list[int]:
+            if own is not None:
+                return own.prompt(messages).tokens
+            spelled = draft.spelled_out(models.draft_format.prompt(messages).tokens)
+            found = base.tokenize_text(spelled, special=True)
+            return found if base.bos in (None, found[0]) else [base.bos, *found]
 
-        yield spelled
+        yield tokens
     finally:
         template.close()

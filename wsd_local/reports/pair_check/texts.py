@@ -29,9 +29,11 @@ _ALOUD = re.compile(
 
 
 def words_of(text: str, draft: Vocabulary, base: Vocabulary) -> Words:
-    """How both vocabularies cut a text."""
-    opened, written = _aligned(draft, text), _aligned(base, text)
-    borders = {*written.ends, 0, len(text.encode())}
+    """How both vocabularies cut a text; nothing is counted of a text that one of them rewrites."""
+    opened, written, data = _aligned(draft, text), _aligned(base, text), text.encode()
+    if not opened.data == written.data == data:
+        return Words(0, 0, 0, 0, 0, 0)
+    borders = {*written.ends, 0, len(data)}
     ends = opened.ends[1:]
     pieces = written.pieces(len(written.ends) - 1)
     spans = [_bytes_of(text, match.span()) for match in _WORD.finditer(text)]
@@ -84,6 +86,14 @@ def leaked(text: str, headings: Collection[str] = (), spellings: Collection[str]
     spelled = next((spelling for spelling in spellings if spelling in text), None)
     found = own or _TEMPLATE.search(text) or _HEADING.search(text)
     return spelled or (found[0].strip() if found else None)
+
+
+def beginning(text: str, length: int) -> str:
+    """The whole words of the first `length` characters; the characters where there is no whole word."""
+    if len(text) <= length:
+        return text
+    cut = max(text.rfind(space, 0, length + 1) for space in " \n")
+    return text[:cut].rstrip() or text[:length]
 
 
 def thinks(raw: str) -> bool:
