@@ -34,7 +34,7 @@ BROKEN, FALLBACK, LONG_WORDS = 0.05, 0.02, 2.5
 a warning; at twice as much it is a fault."""
 WORSE = 0.05
 """Nats per byte by which a base that knows less is worse than the draft at least."""
-BETTER_FORMAT = 0.01
+BETTER_FORMAT = 0.02
 """Nats per byte by which another base format is better at least."""
 
 
