@@ -93,7 +93,7 @@ def beginning(text: str, length: int) -> str:
     if len(text) <= length:
         return text
     cut = max(text.rfind(space, 0, length + 1) for space in " \n")
-    return text[:cut].rstrip() or text[:length]
+    return text[: max(cut, 0)].rstrip() or text[:length]
 
 
 def thinks(raw: str) -> bool:
