@@ -167,6 +167,7 @@ def test_numbers_are_found_where_a_text_ends_and_where_it_states_them(
 
 
 def test_every_example_is_right_by_its_own_answer() -> None:
+    assert len(gsm8k.EXAMPLES) == 4
     for question, answer in gsm8k.EXAMPLES:
         assert question.endswith("?")
         assert gsm8k.is_right(gsm8k.flexible(answer), answer) and gsm8k.is_right(gsm8k.strict(answer), answer)
