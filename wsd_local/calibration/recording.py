@@ -19,6 +19,7 @@ from wsd_local.constraints.constraint import KINDS
 from wsd_local.core.decoding import Phase
 from wsd_local.core.draft import DraftOptions, DraftText
 from wsd_local.core.limits import Limits
+from wsd_local.core.requests import NextBaseToken
 from wsd_local.core.speculation import Evaluation
 from wsd_local.core.text import settled_length
 from wsd_local.errors import CancelledError
@@ -155,7 +156,10 @@ def _continuations(
     stopped: Callable[[], bool],
 ) -> list[Continuation]:
     """What the base writes after the first tokens of the draft; from the last start back, over one kept prefix."""
-    prompt, found = list(run.prepared.tokens("base")), list[Continuation]()
+    request, length_of_prompt = run.machine.request(), run.machine.prompt_length
+    # The prompt's last tokens may be others with the draft's text after them.
+    whole = request.tokens if isinstance(request, NextBaseToken) else run.prepared.tokens("base")
+    prompt, found = list(whole[:length_of_prompt]), list[Continuation]()
     room = run.n_ctx - len(prompt) - RESERVE - OVERRIDES["window"]
     stops = run.machine.limits.stops
     for start in [one for one in reversed(starts) if one < len(tokens) and one <= room and length]:

@@ -108,8 +108,10 @@ class Desk:
 
     @property
     def defaults(self) -> ReplySettings:
-        """See `Service`."""
-        return self._room.serving.reply
+        """See `Service`: those of the loaded pair, else of the first."""
+        loaded, serving = self._room.loaded, self._room.serving
+        first = next(iter(serving.pairs))
+        return serving.reply_of(first if loaded is None or loaded.name not in serving.pairs else loaded.name)
 
     @property
     def loading_settings(self) -> LoadSettings:
