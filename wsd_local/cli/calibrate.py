@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from wsd_local.cli import names, terminal
+from wsd_local.cli import terminal
 from wsd_local.cli.options import (
     NOTHING,
     Debug,
@@ -17,11 +17,8 @@ from wsd_local.cli.options import (
     Json,
     PairName,
     Verbose,
-    flag,
     models_named,
     models_of,
-    number,
-    option,
     setting_values,
     settings_named,
     show_native_log,
@@ -30,6 +27,7 @@ from wsd_local.cli.options import (
 from wsd_local.cli.progress import Reporter
 from wsd_local.cli.task import SOME_FAILED, DataSetTask, load_pair
 from wsd_local.errors import CancelledError, UsageError
+from wsd_local.fields import declared
 from wsd_local.units import plural
 
 if TYPE_CHECKING:
@@ -62,6 +60,40 @@ _REPORT_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """What is recorded, and where the records and what follows from them go.
+
+    Raises:
+        UsageError: the length of continuations is outside its range.
+    """
+
+    prompts: str | None = None
+    """Prompts: a data set in any form that run --input reads. [default: 30 of the program's own]"""
+    format: str | None = None
+    """Format of the prompts, where it is not recognised."""
+    column: str | None = None
+    """Column of a table that holds the prompts."""
+    limit: int | None = None
+    """Only the first prompts."""
+    out: Path | None = None
+    """File of the records; the same command continues it. [default: in the data folder]"""
+    continuation: int = 24
+    """Tokens that the base writes from each switch point, to be compared."""
+    write: bool = False
+    """Write the recommended setting to the pair in config.toml."""
+    html: Path | None = None
+    """Also write a page with heat maps."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.continuation <= _LONGEST:
+            raise UsageError(
+                f"continuation is {self.continuation}: it counts tokens and must lie between 1 and {_LONGEST}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class _Task:
     """What is recorded, with what, and into which file."""
 
@@ -75,33 +107,19 @@ class _Task:
     continuation: int
 
 
-@takes(models=models_named("draft", "base", "base_format"), settings=settings_named(*SETTINGS))
+@takes(
+    how=declared(CalibrationOptions).values(),
+    models=models_named("draft", "base", "base_format"),
+    settings=settings_named(*SETTINGS),
+)
 def calibrate(
     pair: PairName = None,
     /,
     *,
-    prompts: Annotated[
-        str | None,
-        option(
-            "Prompts: a data set in any form that run --input reads. [default: 30 of the program's own]",
-            metavar="NAME|PATH",
-            completer=names.data_sets,
-        ),
-    ] = None,
-    limit: Annotated[int | None, number("Only the first prompts.")] = None,
-    format: Annotated[str | None, option("Format of the prompts, where it is not recognised.")] = None,
-    column: Annotated[str | None, option("Column of a table that holds the prompts.")] = None,
-    out: Annotated[
-        Path | None,
-        option("File of the records; the same command continues it. [default: in the data folder]", metavar="FILE"),
-    ] = None,
-    continuation: Annotated[int, number("Tokens that the base writes from each switch point, to be compared.")] = 24,
+    how: Given = NOTHING,
     models: Given = NOTHING,
     settings: Given = NOTHING,
-    write: Annotated[bool, flag("Write the recommended setting to the pair in config.toml.")] = False,
-    html: Annotated[Path | None, option("Also write a page with heat maps.", metavar="FILE")] = None,
     as_json: Json = False,
-    quiet: Annotated[bool, flag("Show no progress.")] = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> int:
@@ -109,29 +127,28 @@ def calibrate(
     from wsd_local.cli.evaluate import page_writer
     from wsd_local.reports.calibration_page import calibration_page
 
-    if not 1 <= continuation <= _LONGEST:
-        raise UsageError(f"continuation is {continuation}: it counts tokens and must lie between 1 and {_LONGEST}")
-    if write and {"draft", "base", "base_format"} & set(models):
+    wanted = CalibrationOptions(**how)
+    if wanted.write and models:
         raise UsageError(
             "--write is given with models in place of the pair's: make a pair of them in config.toml first"
         )
     show_native_log(verbose)
-    write_page = page_writer(html)
+    write_page = page_writer(wanted.html)
     with ExitStack() as stack:
-        reporter = Reporter(quiet)
+        reporter = Reporter(wanted.quiet)
         stack.callback(reporter.close)
-        task = _task(pair, models, settings, (prompts, format, column, limit), out, continuation, reporter)
+        task = _task(pair, models, settings, wanted, reporter)
         failed = len(task.data.bad)
         for bad in task.data.bad:
             line = "" if bad.line is None else f", line {bad.line}"
             reporter.report(f"{task.data.path}{line}: {bad.reason}")
-        found, more = _calibrated(task, reporter, quiet, stack)
+        found, more = _calibrated(task, reporter, wanted.quiet, stack)
     if found is None:
         terminal.message(f"{task.data.path}: no prompt could be recorded")
         return SOME_FAILED
     write_page(lambda: calibration_page(found, _about(task, found)))
     _show(found, as_json, task)
-    if write:
+    if wanted.write:
         _write(task, found)
     return SOME_FAILED if failed + more else 0
 
@@ -140,9 +157,7 @@ def _task(
     pair: str | None,
     models: Given,
     settings: Given,
-    prompts: tuple[str | None, str | None, str | None, int | None],
-    out: Path | None,
-    continuation: int,
+    wanted: CalibrationOptions,
     reporter: Reporter,
 ) -> _Task:
     from wsd_local.calibration import Setting
@@ -164,18 +179,21 @@ def _task(
     values = {**of_window, **setting_values(settings), **OVERRIDES}
     if split(values)[1].resident == "one":
         raise UsageError("calibrate needs both models in memory: the configuration's resident is one; set it to both")
-    path, known = (own_prompts(), None) if prompts[0] is None else dataset_path(prompts[0], reporter.transfer)
-    data = read(path, format=prompts[1] or known, column=prompts[2], limit=prompts[3])
+    path, known = own_prompts(), None
+    if wanted.prompts is not None:
+        path, known = dataset_path(wanted.prompts, reporter.transfer)
+    data = read(path, format=wanted.format or known, column=wanted.column, limit=wanted.limit)
     if not data.items:
         raise UsageError(f"{path}: no prompt in it can be answered; the first: {data.bad[0].reason}")
+    out = wanted.out
     if out is None:
         chosen = [Path(str(models[role])).stem for role in ("draft", "base") if role in models]
-        out = default_file("+".join(chosen) or entry.name, None if prompts[0] is None else path)
+        out = default_file("+".join(chosen) or entry.name, None if wanted.prompts is None else path)
         make_folder(out.parent)
     elif out.exists() and out.samefile(path):
         raise UsageError(f"{out}: holds the prompts; choose another --out")
     present = Setting(reply.threshold, reply.window)
-    return _Task(pair, models, values, config, data, out, present, continuation)
+    return _Task(pair, models, values, config, data, out, present, wanted.continuation)
 
 
 def _calibrated(task: _Task, reporter: Reporter, quiet: bool, stack: ExitStack) -> tuple[Calibration | None, int]:
