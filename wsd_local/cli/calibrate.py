@@ -179,7 +179,8 @@ def _task(
     values = {**of_window, **setting_values(settings), **OVERRIDES}
     if split(values)[1].resident == "one":
         raise UsageError("calibrate needs both models in memory: the configuration's resident is one; set it to both")
-    path, known = own_prompts(), None
+    path: Path = own_prompts()
+    known: str | None = None
     if wanted.prompts is not None:
         path, known = dataset_path(wanted.prompts, reporter.transfer)
     data = read(path, format=wanted.format or known, column=wanted.column, limit=wanted.limit)
