@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from wsd_local.core.alignment import Vocabulary, common_prefix
 from wsd_local.core.contexts import Question
 from wsd_local.core.decoding import Decoding
@@ -96,6 +99,7 @@ class Pair:
             elif isinstance(request, ScoreTokens):
                 self._score(machine, request)
             else:
+                assert isinstance(request, NextBaseToken)
                 self._continue(machine, request)
             yield from machine.take_events()
 
@@ -312,6 +316,9 @@ class ScriptedContext:
 
     def best(self, row: int) -> int:
         return self._following(self._rows[row])
+
+    def distribution(self, row: int) -> npt.NDArray[np.float64]:
+        raise NotImplementedError
 
     def sample(self, row: int, sampler: object) -> int:
         return self.best(row)

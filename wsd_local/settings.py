@@ -53,7 +53,7 @@ class ReplySettings:
     rule: Annotated[RuleName, RULE] = "window"
     """Who writes next: window, the paper's rule; return, where the draft comes back; entropy, where the base takes
     over once it has few doubts; nudging, where the base writes and the draft lends it words; or veto and bet, where the
-    draft leads and the base replaces words of it."""
+    draft leads and the base replaces what it finds improbable."""
     window: Annotated[int, RULE] = 6
     """Base tokens in the window."""
     threshold: Annotated[float, RULE] = 0.8
@@ -66,11 +66,11 @@ class ReplySettings:
     nudging: Annotated[float, RULE] = 0.3
     """For the rule nudging: the base writes where its largest probability is at least this (0.4 for Llama-2 models),
     else the draft does."""
-    veto: Annotated[float, RULE] = 0.1
-    """For the rule veto: the base replaces what it finds less probable than this; 0 is nothing."""
-    bet: Annotated[float, RULE] = 0.8
-    """For the rule bet: the base replaces what it finds less probable than the draft's largest probability there, less
-    this; 1 is nothing."""
+    veto: Annotated[float, RULE] = 0.05
+    """For the rule veto: the base's probability below which it replaces a word of the draft, or, with one vocabulary,
+    defers a token to it."""
+    bet: Annotated[float, RULE] = 0.5
+    """For the rule bet: as --veto, but the bound is the draft's largest probability less this."""
     draft_max_tokens: Annotated[int, RULE] = 512
     """Longest draft, in draft tokens."""
     on_draft_end: Annotated[Literal["continue", "stop"], RULE] = "continue"

@@ -344,7 +344,7 @@ def test_by_hand_the_base_writes_the_rest(pair: wsd.Pair) -> None:
         ({"rule": "bet", "bet": 1.5}, "bet is 1.5: it is a probability"),
         ({"rule": "bet", "bet": math.nan}, "bet is nan: it is a probability"),
         ({"veto": 0.5}, "veto is given, and the rule is window: it is for the rule veto"),
-        ({"rule": "veto", "bet": 0.5}, "bet is given, and the rule is veto: it is for the rule bet"),
+        ({"rule": "veto", "bet": 0.4}, "bet is given, and the rule is veto: it is for the rule bet"),
         ({"rule": "veto", "threshold": 0.5}, "threshold is given, and the rule is veto"),
         ({"rule": "bet", "window": 3}, "window is given, and the rule is bet"),
         ({"rule": "veto", "on_draft_end": "stop"}, "on-draft-end is given, and the rule is veto"),

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from wsd_local.core.rules import Score
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +156,10 @@ class TokenContext(Protocol):
 
     def best(self, row: int) -> int:
         """The most probable token in a row."""
+        ...
+
+    def distribution(self, row: int) -> npt.NDArray[np.float64]:
+        """The probabilities of all tokens in a row, as a copy."""
         ...
 
     def sample(self, row: int, sampler: TokenSampler) -> int:

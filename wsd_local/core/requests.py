@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wsd_local.events import Source
+
 
 @dataclass(frozen=True, slots=True)
 class NextDraftToken:
@@ -34,4 +36,13 @@ class NextBaseToken:
     tokens: Sequence[int]
 
 
-Request = NextDraftToken | ScoreTokens | NextBaseToken
+@dataclass(frozen=True, slots=True)
+class Distributions:
+    """Let a model hold `tokens`, and give its distributions of what follows `tokens[:i]`, for i from `start` on."""
+
+    role: Source
+    tokens: Sequence[int]
+    start: int
+
+
+Request = NextDraftToken | ScoreTokens | NextBaseToken | Distributions

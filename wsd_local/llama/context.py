@@ -29,7 +29,7 @@ from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.batch import Batch, Part
-from wsd_local.llama.logits import best_of, distribution_of, log_softmax_at, logits_of
+from wsd_local.llama.logits import best_of, distribution_of, log_softmax_at, logits_of, probabilities_of
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.snapshots import STRIDE, Snapshots
@@ -173,6 +173,10 @@ class Context:
     def best(self, row: int) -> int:
         """The most probable token in a row of the last evaluation."""
         return int(self._logits(row).argmax())
+
+    def distribution(self, row: int) -> npt.NDArray[np.float64]:
+        """The probabilities of all tokens in a row of the last evaluation."""
+        return probabilities_of(self._logits(row))
 
     def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
         """Number of consecutive positions of `tokens`, from `row` on, whose logits are available."""

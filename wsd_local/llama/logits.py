@@ -35,6 +35,13 @@ def distribution_of(logits: npt.NDArray[np.float32]) -> tuple[float, float]:
     return float(1 / total), float(np.log(total) - weights.dot(shifted) / total)
 
 
+def probabilities_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The softmax of `logits`, computed in float64."""
+    weights = np.exp(logits.astype(np.float64) - float(logits.max()))
+    probabilities: npt.NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
 def best_of(logits: npt.NDArray[np.float32], count: int) -> tuple[tuple[int, float], ...]:
     """The `count` tokens of the largest logits, best first, and the natural logs of their softmax."""
     count = min(count, len(logits))

@@ -18,6 +18,8 @@ import numpy as np
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _HEADER_NAMES = {"unk": "unknown", "cls": "cls"}
 """Special tokens that llama.cpp does not name, by their names in the header."""
+UNUSED = 1024
+"""Unused tokens that a vocabulary may be padded with, so that matrices have a convenient size."""
 _LSTRIP, _RSTRIP = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP, llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP
 
 
@@ -127,6 +129,14 @@ class Vocabulary(ABC):
             buffer = ctypes.create_string_buffer(-size)
             size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
+
+    def shares_tokens(self, other: Vocabulary) -> bool:
+        """Whether equal numbers are equal tokens in both; one may have more at its end, which models do not use."""
+        shared = min(self.n_vocab, other.n_vocab)
+        if max(self.n_vocab, other.n_vocab) - shared > UNUSED:
+            return False
+        text = llama_cpp.llama_vocab_get_text
+        return all(text(self.vocab, token) == text(other.vocab, token) for token in range(shared))
 
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a text."""

@@ -16,8 +16,9 @@ from functools import partial
 from wsd_local.core.alignment import common_prefix
 from wsd_local.core.contexts import Question, StopSignal, TokenContext, TokenSampler
 from wsd_local.core.decoding import Phase
+from wsd_local.core.mixing import Mixing
 from wsd_local.core.relay import Relay
-from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
+from wsd_local.core.requests import Distributions, NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score
 from wsd_local.core.words import Words
 from wsd_local.errors import CancelledError, DeadEndError, FitError, WsdError, room_advice
@@ -106,11 +107,16 @@ class Engine:
             elif len(job.draft_tokens) >= self._context("draft").n_ctx:
                 job.decoding.draft_ended("draft_limit")
                 request = job.request()
+        if isinstance(request, Distributions) and len(request.tokens) >= self._context(request.role).n_ctx:
+            job.decoding.draft_ended("draft_limit")
+            request = job.request()
         if isinstance(request, NextBaseToken) and self._is_over(job, job.base_sampler, request.tokens):
             job.decoding.base_ended(complete=True)
             return None
         if request is None or job.error is not None:
             return None
+        if isinstance(request, Distributions):
+            return request.role, self._distributions(job, request)
         if isinstance(request, NextDraftToken):
             return "draft", self._next_draft_token(job)
         if isinstance(request, ScoreTokens):
@@ -158,6 +164,30 @@ class Engine:
                 job.decoding.drafted(draft.model.piece(token), job.spelled.get(token, b""))
 
         return self._guarded(job, job.draft_tokens, len(job.draft_tokens) - 1, answer)
+
+    def _distributions(self, job: Job, request: Distributions) -> Question:
+        machine, watch = job.decoding, job.stopwatch
+        assert isinstance(machine, Mixing)
+        drafts, begun, over = request.role == "draft", watch.clock(), False
+        timed = len(request.tokens) > job.turn_begins if drafts else watch.base_begun
+
+        def answer(_position: int, row: int) -> None:
+            nonlocal begun, over
+            if over:
+                return
+            self._stop.check()
+            over = not machine.distribution(self._context(request.role).distribution(row))
+            if drafts:
+                job.earlier_ids += (machine.proposals[-1],)
+            now = watch.clock()
+            if timed and drafts:
+                watch.draft_s, watch.draft_steps = watch.draft_s + now - begun, watch.draft_steps + 1
+            elif timed:
+                watch.base_s, watch.base_steps = watch.base_s + now - begun, watch.base_steps + 1
+            watch.base_begun = watch.base_begun or not drafts
+            begun = now
+
+        return self._guarded(job, request.tokens, request.start - 1, answer)
 
     def _score(self, job: Job, request: ScoreTokens) -> Question:
         found: list[Score] = []

@@ -90,6 +90,13 @@ class LoadedModels:
         self._unused = threading.Condition(self._lock)
         self._uses = 0
         self._closed = False
+        self._shares: bool | None = None
+
+    def share_tokens(self) -> bool:
+        """Whether both models, which must be loaded, have one vocabulary."""
+        if self._shares is None:
+            self._shares = self.model("draft").shares_tokens(self.model("base"))
+        return self._shares
 
     # -- loading and releasing -------------------------------------------------------------------------------------
 

@@ -5,17 +5,20 @@ Contract: what a rule cannot work with is refused here, before any work, with wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from wsd_local.core.alignment import TokenisedPrompt, Vocabulary
 from wsd_local.core.decoding import Decoding
 from wsd_local.core.draft import DraftOptions
 from wsd_local.core.limits import Limits
+from wsd_local.core.mixing import Mixing
 from wsd_local.core.nudge import Nudge
 from wsd_local.core.relay import Relay, Returning
 from wsd_local.core.rules_nudging import Nudging
 from wsd_local.core.rules_return import Return
 from wsd_local.core.rules_veto import Veto
+from wsd_local.core.sampling import Sampling
 from wsd_local.core.words import Words
 from wsd_local.errors import UsageError
 from wsd_local.events import Source
@@ -38,6 +41,8 @@ class Parts:
     top: int
     writer: Source
     drafts: bool
+    draft_prompt: Sequence[int]
+    sampling: Sampling
 
 
 def make_machine(models: LoadedModels, settings: ReplySettings, parts: Parts) -> Decoding:
@@ -51,6 +56,11 @@ def make_machine(models: LoadedModels, settings: ReplySettings, parts: Parts) ->
     plain = plain_tokens(parts.model)
     machine: Decoding
     if isinstance(rule, Veto):
+        if models.share_tokens() and models.loading.resident == "both":
+            _require_mixture(settings)
+            draft, sampling = parts.draft_prompt, parts.sampling
+            ends = parts.model.is_eog
+            return Mixing(vocabulary, prompt, rule, limits, draft_prompt=draft, sampling=sampling, ends=ends, top=top)
         _require_words(settings)
         machine = Words(vocabulary, prompt, rule, limits, plain=plain, options=form, top=top)
     elif isinstance(rule, Nudging):
@@ -76,5 +86,27 @@ def _require_words(settings: ReplySettings) -> None:
         if getattr(settings, name) > 0:
             raise UsageError(
                 f"{spelled(name)} is given, and under the rule {settings.rule} nothing is drawn where draft and base "
-                "have different vocabularies: leave it out, or choose two models of one vocabulary"
+                "have different vocabularies: leave it out, or choose two models of one vocabulary",
+                about=name,
+            )
+
+
+def _require_mixture(settings: ReplySettings) -> None:
+    """Raise `UsageError` for what does not go with tokens from the mixture of two models."""
+    rule, constraint = settings.rule, settings.constraint
+    if constraint is not None:
+        raise UsageError(
+            f"{constraint.name} and rule {rule} are given: where both models have one vocabulary, this rule's tokens "
+            "follow no constraint; leave one of them out",
+            about="rule",
+        )
+    usual = ReplySettings()
+    changes = ("repeat_penalty", "frequency_penalty", "presence_penalty")
+    ours = [f"draft_{field.name}" for field in fields(Sampling)]
+    for name in (*changes, *ours):
+        if getattr(settings, name) != getattr(usual, name):
+            raise UsageError(
+                f"{spelled(name)} is given, and the rule {rule} mixes models with one vocabulary as they are: "
+                "leave it out; temperature, top-k, top-p and min-p hold for the mixture",
+                about=name,
             )

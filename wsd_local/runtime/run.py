@@ -144,7 +144,9 @@ class Run:
         exact = constraint is not None or (self._raw is not None and not drafts)
         form = DraftOptions(verbatim=self._continues, exact=exact)
         top = details or 0
-        machine = make_machine(models, settings, Parts(model, vocabulary, prompt, limits, form, top, writer, drafts))
+        opening, sampling = self.prepared.tokens("draft"), self._sampling
+        parts = Parts(model, vocabulary, prompt, limits, form, top, writer, drafts, opening, sampling)
+        machine = make_machine(models, settings, parts)
         return Job(
             machine,
             Sampler(self._sampling, model, ignore_eos=settings.ignore_eos, matcher=self._text(writer)),
