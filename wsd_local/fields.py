@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import keyword
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from wsd_local.errors import UsageError, short
 
@@ -93,14 +93,14 @@ def declared(declaration: type) -> dict[str, Declared]:
 
 def require_kinds(values: Any) -> None:
     """Raise `UsageError` for a field of a dataclass whose value is not of its type. An int is a float, True no int."""
-    for name, kind in _kinds(type(values)).items():
+    for name, kind in _kinds(cast("Hashable", type(values))).items():
         value = getattr(values, name)
         if not is_of(value, kind):
             raise UsageError(f"{spelled(name)} is {short(value)}: it must be {kind_name(kind)}")
 
 
 @cache
-def _kinds(declaration: type) -> dict[str, Any]:
+def _kinds(declaration: Hashable) -> dict[str, Any]:
     return get_type_hints(declaration)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.limits import Limits
 from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
-from wsd_local.core.rule_settings import ENDING, LEADING, USES, RuleName, make_rule
+from wsd_local.core.rule_settings import ENDING, USES, RuleName, make_rule, require_rule
 from wsd_local.core.rules import Rule
 from wsd_local.core.sampling import Sampling
 from wsd_local.core.speculation import Speculation
@@ -144,7 +144,7 @@ class ReplySettings:
     def __post_init__(self) -> None:
         require_kinds(self)
         _require_counts(self)
-        self._check_rule()
+        require_rule(self, {field.name: field.default for field in fields(self)})
         _ = self.make_rule(), self.sampling, self.draft_sampling, self.fixed
         for name in ("draft_max_tokens", "max_tokens", "check_chunk"):
             value = getattr(self, name)
@@ -168,27 +168,6 @@ class ReplySettings:
     def make_rule(self) -> Rule:
         """The rule, a new object for each reply."""
         return make_rule(self)
-
-    def _check_rule(self) -> None:
-        """Raise `UsageError` for a value that the rule does not use."""
-        if self.rule != "window" and self.mode != "wsd":
-            given = f"rule {self.rule} and mode {self.mode} are given"
-            raise UsageError(f"{given}: rules hold in the mode wsd alone", about="rule")
-        usual = {field.name: field.default for field in fields(self)}
-        for name, rules in USES.items():
-            if self.rule not in rules and getattr(self, name) != usual[name]:
-                uses = f"it is for the rule {' or '.join(rules)}"
-                raise UsageError(f"{spelled(name)} is given, and the rule is {self.rule}: {uses}", about=name)
-        if self.rule in ENDING and self.ignore_eos:
-            raise UsageError(
-                f"ignore-eos and rule {self.rule} are given: the draft's end ends the reply; leave one out",
-                about="ignore_eos",
-            )
-        if self.rule in LEADING and self.speculation in ("draft", "lookup"):
-            why = "the draft proposes all that the base may accept; leave speculation out"
-            raise UsageError(
-                f"speculation {self.speculation} and rule {self.rule} are given: {why}", about="speculation"
-            )
 
     @property
     def sampling(self) -> Sampling:

@@ -297,12 +297,13 @@ def test_what_is_shown_is_the_reply_and_every_part_names_its_writer(pair: wsd.Pa
             assert turn.confidence is not None and turn.confidence > reply.switch.threshold == 0.9
 
 
-def test_at_zero_the_draft_writes_alone(pair: wsd.Pair) -> None:
-    for prompt in prompts()[:4]:
-        free = pair.reply(prompt, rule="veto", veto=0.0, max_tokens=64)
-        assert {token.source for token in free.tokens} == {"draft"}
-        assert same(free, pair.reply(prompt, rule="bet", bet=1.0, max_tokens=64))
-        assert free.switch.reason in ("draft_end", "length")
+@pytest.mark.parametrize("number", range(4))
+def test_at_zero_the_draft_writes_alone(pair: wsd.Pair, number: int) -> None:
+    prompt = prompts()[number]
+    free = pair.reply(prompt, rule="veto", veto=0.0, max_tokens=64)
+    assert {token.source for token in free.tokens} == {"draft"}
+    assert same(free, pair.reply(prompt, rule="bet", bet=1.0, max_tokens=64))
+    assert free.switch.reason in ("draft_end", "length")
 
 
 @pytest.mark.parametrize("changes", [{"max_tokens": 20}, {"stop": (" Paris",)}, {"regex": "([a-zA-Z,.!]+ ?){30,40}"}])

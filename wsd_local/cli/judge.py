@@ -44,13 +44,11 @@ if TYPE_CHECKING:
 SETTINGS = ("ctx", "threads", "n_gpu_layers", "cache_type_k", "cache_type_v", "flash_attn", "load_mode")
 
 
-@takes(settings=settings_named(*SETTINGS))
-def judge(
-    replies: Annotated[
-        list[Path], Parameter(name="A.jsonl B.jsonl", help="Two files of replies; one or two with --grade.")
-    ],
-    /,
-    *,
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions:
+    """Who judges what, how it is asked, and where the verdicts go."""
+
     judge: Annotated[
         str,
         option(
@@ -58,21 +56,31 @@ def judge(
             metavar="MODEL|URL",
             completer=names.models,
         ),
-    ],
-    judge_model: Annotated[str | None, option("Name of the judge at the endpoint.", metavar="NAME")] = None,
+    ]
+    judge_model: Annotated[str | None, option("Name of the judge at the endpoint.", metavar="NAME")] = None
     ask: Annotated[
         Literal["mt_bench", "alpaca_eval"],
         option("The way of asking: with the verdict tie among the answers, or without."),
-    ] = "mt_bench",
-    grade: Annotated[bool, flag("Grade each reply from 1 to 10 instead of comparing two.")] = False,
-    output: Annotated[
-        Path | None, option("File for the verdicts; the same command continues it.", metavar="FILE")
-    ] = None,
-    limit: Annotated[int | None, number("Judge only the first prompts.")] = None,
-    common: Annotated[bool, flag("Leave out prompts that only one of the files has a reply to.")] = False,
-    quiet: Annotated[bool, flag("Show no progress.")] = False,
+    ] = "mt_bench"
+    grade: Annotated[bool, flag("Grade each reply from 1 to 10 instead of comparing two.")] = False
+    output: Annotated[Path | None, option("File for the verdicts; the same command continues it.", metavar="FILE")] = (
+        None
+    )
+    limit: Annotated[int | None, number("Judge only the first prompts.")] = None
+    common: Annotated[bool, flag("Leave out prompts that only one of the files has a reply to.")] = False
+    quiet: Annotated[bool, flag("Show no progress.")] = False
+    html: Html = None
+
+
+@takes(settings=settings_named(*SETTINGS))
+def judge(
+    replies: Annotated[
+        list[Path], Parameter(name="A.jsonl B.jsonl", help="Two files of replies; one or two with --grade.")
+    ],
+    /,
+    *,
+    how: JudgeOptions,
     as_json: Json = False,
-    html: Html = None,
     settings: Given = NOTHING,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -82,21 +90,21 @@ def judge(
     Each pair is judged in both orders. A key for an endpoint is read from WSD_LOCAL_JUDGE_API_KEY.
     """
     show_native_log(verbose)
-    task = _task(replies, ask="grade" if grade else ask, limit=limit, common=common)
-    if output is not None and any(output.exists() and output.samefile(path) for path in replies):
-        raise UsageError(f"{output}: is one of the files of replies; choose another --output")
-    write = page_writer(html)
-    if html is not None and any(html.exists() and html.samefile(path) for path in replies):
-        raise UsageError(f"{html}: is one of the files of replies; choose another file for the page")
-    reporter = Reporter(quiet)
+    task = _task(replies, ask="grade" if how.grade else how.ask, limit=how.limit, common=how.common)
+    if how.output is not None and any(how.output.exists() and how.output.samefile(path) for path in replies):
+        raise UsageError(f"{how.output}: is one of the files of replies; choose another --output")
+    write = page_writer(how.html)
+    if how.html is not None and any(how.html.exists() and how.html.samefile(path) for path in replies):
+        raise UsageError(f"{how.html}: is one of the files of replies; choose another file for the page")
+    reporter = Reporter(how.quiet)
     with ExitStack() as stack:
         stack.callback(reporter.close)
         interrupt = stack.enter_context(interruptible())
-        chosen = stack.enter_context(_judge(judge, judge_model, task, settings, reporter, interrupt))
+        chosen = stack.enter_context(_judge(how.judge, how.judge_model, task, settings, reporter, interrupt))
         for file in task.files.values():
             if file.empty:
                 reporter.report(f"{file.path}: {file.empty} of {plural(len(file.replies), 'reply')} without text")
-        sink = _sink(output, task, chosen, stack)
+        sink = _sink(how.output, task, chosen, stack)
         work = _follow(chosen, task.questions, sink, reporter, interrupt)
     for question, why in work.too_long[:3]:
         reporter.report(f"record {question.id}: too long for the judge: {why}")

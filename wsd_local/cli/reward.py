@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from wsd_local.system.interrupt import Stop
 
 
-def reward(
-    replies: Annotated[list[Path], Parameter(name="A.jsonl B.jsonl", help="One or two files of replies.")],
-    /,
-    *,
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardOptions:
+    """Which replies are scored, by what."""
+
     model: Annotated[
         str,
         option(
@@ -37,15 +38,22 @@ def reward(
             metavar="NAME|PATH",
             completer=names.models,
         ),
-    ],
-    limit: Annotated[int | None, number("Score only the first prompts.")] = None,
-    common: Annotated[bool, flag("Leave out prompts that only one of the files has a reply to.")] = False,
-    ctx: Annotated[int | None, number("Context in tokens; a whole conversation must fit.")] = None,
-    threads: Annotated[int | None, number("CPU threads.")] = None,
-    n_gpu_layers: Annotated[int, number("Layers on GPUs, -1 for all.")] = -1,
-    quiet: Annotated[bool, flag("Show no progress.")] = False,
+    ]
+    limit: Annotated[int | None, number("Score only the first prompts.")] = None
+    common: Annotated[bool, flag("Leave out prompts that only one of the files has a reply to.")] = False
+    ctx: Annotated[int | None, number("Context in tokens; a whole conversation must fit.")] = None
+    threads: Annotated[int | None, number("CPU threads.")] = None
+    n_gpu_layers: Annotated[int, number("Layers on GPUs, -1 for all.")] = -1
+    quiet: Annotated[bool, flag("Show no progress.")] = False
+    html: Html = None
+
+
+def reward(
+    replies: Annotated[list[Path], Parameter(name="A.jsonl B.jsonl", help="One or two files of replies.")],
+    /,
+    *,
+    how: RewardOptions,
     as_json: Json = False,
-    html: Html = None,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> int:
@@ -56,20 +64,22 @@ def reward(
     show_native_log(verbose)
     if len(replies) > 2:
         raise UsageError(f"{plural(len(replies), 'file')} of replies: give one or two")
-    for name, value in (("ctx", ctx), ("threads", threads)):
+    for name, value in (("ctx", how.ctx), ("threads", how.threads)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}: it must be at least 1")
     files = dict(zip("ab", map(read_replies, replies), strict=False))
-    places = chosen_places(shared_places(list(files.values()), partial=common), limit)
-    if html is not None and any(html.exists() and html.samefile(path) for path in replies):
-        raise UsageError(f"{html}: is one of the files of replies; choose another file for the page")
-    write = page_writer(html)
-    reporter = Reporter(quiet)
+    places = chosen_places(shared_places(list(files.values()), partial=how.common), how.limit)
+    if how.html is not None and any(how.html.exists() and how.html.samefile(path) for path in replies):
+        raise UsageError(f"{how.html}: is one of the files of replies; choose another file for the page")
+    write = page_writer(how.html)
+    reporter = Reporter(how.quiet)
     with ExitStack() as stack:
         stack.callback(reporter.close)
         interrupt = stack.enter_context(interruptible())
         reporter.wait("loading the reward model")
-        loaded = stack.enter_context(reward_model(model, ctx=ctx, threads=threads, n_gpu_layers=n_gpu_layers))
+        loaded = stack.enter_context(
+            reward_model(how.model, ctx=how.ctx, threads=how.threads, n_gpu_layers=how.n_gpu_layers)
+        )
         interrupt.on_request(loaded.stop)
         scores, long = _scored(loaded, files, places, reporter, interrupt)
     if not scores:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+
+from cyclopts import Parameter
 
 from wsd_local.cli import names
 from wsd_local.cli.columns import (
@@ -26,27 +29,35 @@ from wsd_local.cli.tax import COLUMNS, OUT
 from wsd_local.errors import UsageError
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafetyOptions:
+    """What is measured, and where the replies go."""
+
+    out: Annotated[Path, option(OUT, metavar="DIR")]
+    xstest: Annotated[
+        str | None, option("XSTest: a file, or the public set xstest.", metavar="NAME|PATH", completer=names.data_sets)
+    ] = None
+    hh: Annotated[
+        str | None,
+        option("HH harmless: a file, or the public set hh_rlhf.", metavar="NAME|PATH", completer=names.data_sets),
+    ] = None
+    columns: Annotated[str, option(COLUMNS, metavar="NAMES")] = "base,wsd,draft"
+    thresholds: Annotated[
+        str | None, option("Thresholds by commas: a column wsd@ for each, in place of wsd.", metavar="NUMBERS")
+    ] = None
+    html: Annotated[Path | None, option("Also write a page.", metavar="FILE")] = None
+
+
 @takes(models=models_named("draft", "base", "base_format"), data=data_options(), settings=shared_settings())
 def safety(
     pair: PairName = None,
     /,
     *,
-    out: Annotated[Path, option(OUT, metavar="DIR")],
-    xstest: Annotated[
-        str | None, option("XSTest: a file, or the public set xstest.", metavar="NAME|PATH", completer=names.data_sets)
-    ] = None,
-    hh: Annotated[
-        str | None,
-        option("HH harmless: a file, or the public set hh_rlhf.", metavar="NAME|PATH", completer=names.data_sets),
-    ] = None,
-    columns: Annotated[str, option(COLUMNS, metavar="NAMES")] = "base,wsd,draft",
-    thresholds: Annotated[
-        str | None, option("Thresholds by commas: a column wsd@ for each, in place of wsd.", metavar="NUMBERS")
-    ] = None,
+    how: SafetyOptions,
     data: Given = NOTHING,
     models: Given = NOTHING,
     settings: Given = NOTHING,
-    html: Annotated[Path | None, option("Also write a page.", metavar="FILE")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -59,8 +70,8 @@ def safety(
     from wsd_local.reports.safety_page import safety_page, safety_tables
 
     show_log(verbose)
-    write, chosen = page_writer(html), columns_of(_with_thresholds(columns, thresholds))
-    given = {name: source for name, source in (("xstest", xstest), ("hh", hh)) if source}
+    write, chosen = page_writer(how.html), columns_of(_with_thresholds(how.columns, how.thresholds))
+    given = {name: source for name, source in (("xstest", how.xstest), ("hh", how.hh)) if source}
     sources = given or {"xstest": "xstest", "hh": "hh_rlhf"}
     with ExitStack() as stack:
         task = task_of(pair, models, settings, data)
@@ -70,7 +81,7 @@ def safety(
             Asked(name, asked(read_set(source, task, reporter)), {"max_tokens": MAX_TOKENS})
             for name, source in sources.items()
         ]
-        answers = answer_columns(task, sets, chosen, out, reporter)
+        answers = answer_columns(task, sets, chosen, how.out, reporter)
     require_replies(answers)
     results = [
         found

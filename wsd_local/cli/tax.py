@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from wsd_local.cli import names
 from wsd_local.cli.columns import (
@@ -40,25 +43,33 @@ _REFUSED = (
 )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaxOptions:
+    """What is measured, and where the replies go."""
+
+    out: Annotated[Path, option(OUT, metavar="DIR")]
+    gsm8k: Annotated[
+        str | None, option("GSM8K: a file, or the public set gsm8k.", metavar="NAME|PATH", completer=names.data_sets)
+    ] = None
+    humaneval: Annotated[
+        str | None,
+        option("HumanEval: a file, or the public set humaneval.", metavar="NAME|PATH", completer=names.data_sets),
+    ] = None
+    columns: Annotated[str, option(COLUMNS, metavar="NAMES")] = "base,wsd,draft"
+    allow_code_execution: Annotated[bool, flag("Execute the programs that the models write for HumanEval.")] = False
+    html: Annotated[Path | None, option("Also write a page.", metavar="FILE")] = None
+
+
 @takes(models=models_named("draft", "base", "base_format"), data=data_options(), settings=shared_settings())
 def tax(
     pair: PairName = None,
     /,
     *,
-    out: Annotated[Path, option(OUT, metavar="DIR")],
-    gsm8k: Annotated[
-        str | None, option("GSM8K: a file, or the public set gsm8k.", metavar="NAME|PATH", completer=names.data_sets)
-    ] = None,
-    humaneval: Annotated[
-        str | None,
-        option("HumanEval: a file, or the public set humaneval.", metavar="NAME|PATH", completer=names.data_sets),
-    ] = None,
-    columns: Annotated[str, option(COLUMNS, metavar="NAMES")] = "base,wsd,draft",
-    allow_code_execution: Annotated[bool, flag("Execute the programs that the models write for HumanEval.")] = False,
+    how: TaxOptions,
     data: Given = NOTHING,
     models: Given = NOTHING,
     settings: Given = NOTHING,
-    html: Annotated[Path | None, option("Also write a page.", metavar="FILE")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -74,10 +85,10 @@ def tax(
     from wsd_local.reports.tax_page import tax_page, tax_tables
 
     show_log(verbose)
-    write, chosen = page_writer(html), columns_of(columns)
-    given: dict[TaskName, str | None] = {"gsm8k": gsm8k, "humaneval": humaneval}
+    write, chosen = page_writer(how.html), columns_of(how.columns)
+    given: dict[TaskName, str | None] = {"gsm8k": how.gsm8k, "humaneval": how.humaneval}
     sources = {task: source for task, source in given.items() if source} or {task: str(task) for task in given}
-    _require_permission(humaneval="humaneval" in sources, allowed=allow_code_execution)
+    _require_permission(humaneval="humaneval" in sources, allowed=how.allow_code_execution)
     with ExitStack() as stack:
         task = task_of(pair, models, settings, data)
         reporter = Reporter(task.data.quiet)
@@ -86,7 +97,7 @@ def tax(
             Asked(name, asked(name, read_set(source, task, reporter)), settings_of(name))
             for name, source in sources.items()
         ]
-        answers = answer_columns(task, sets, chosen, out, reporter)
+        answers = answer_columns(task, sets, chosen, how.out, reporter)
         require_replies(answers)
         results, notices = _results(sets, [column.name for column in chosen], answers, reporter)
     write(lambda: tax_page(results, [*notices, *made_with(answers)]))

@@ -78,6 +78,8 @@ class Decoding:
         turns: those that are over; `switch_…` and `kept_tokens` are about the first one.
         finish_reason: what ended the reply; None until it is complete.
         stop: the stop string that ended the reply; None until then, and if something else did.
+        writer: whose name the continuation carries.
+        called_back: whether the draft writes again and no text of this turn stands, so that the turn before goes on.
         strips_beginning: whether white space at the beginning of the reply is cut away.
         beyond: base tokens of the draft after the kept ones, from which the continuation may be proposed.
     """
@@ -111,7 +113,8 @@ class Decoding:
         self.prompt_length = len(prompt.tokens)
         self._vocabulary = vocabulary
         self._top = top
-        self._writer: Source = writer
+        self.writer: Source = writer
+        self.called_back = False
         self._draft = DraftText(vocabulary, prompt, limits, options)
         self._begun_with, self._start = list(prompt.tokens), self.prompt_length
         self._earlier: list[TokenWritten] = []
@@ -144,11 +147,6 @@ class Decoding:
         """The events since the last call, oldest first."""
         while self._events:
             yield self._events.popleft()
-
-    @property
-    def writing(self) -> Source:
-        """Whose turn it is."""
-        return "draft" if self.phase is Phase.DRAFT else self._writer
 
     @property
     def reply_length(self) -> int:
@@ -334,7 +332,7 @@ class Decoding:
         self.continued_tokens += 1
         self._base_scores.append(score)
         prob = None if score is None else probability(score.logprob)
-        self._emit(self._outlet.push(self._vocabulary.piece(token), self._writer), prob)
+        self._emit(self._outlet.push(self._vocabulary.piece(token), self.writer), prob)
         self._end_if_complete()
 
     def _end_if_complete(self) -> None:
@@ -353,9 +351,9 @@ class Decoding:
         self.turns.append(Turn(who, start, self.reply_length, reason, confidence))
 
     def _finish(self, reason: FinishReason) -> None:
-        self._emit(self._outlet.close(self._writer if self._base_scores else "draft"))
+        self._emit(self._outlet.close(self.writer if self._base_scores else "draft"))
         if not self.turns or self.turns[-1].end < self.reply_length:
-            self._end_turn(self._writer, reason, None)
+            self._end_turn(self.writer, reason, None)
         self.phase = Phase.DONE
         self.finish_reason = reason
         drafted = self._draft_ended_by == "stop" and self._outlet.stop is None
@@ -392,7 +390,7 @@ class Decoding:
             return TokenWritten(token, data, "draft", scores[index] if known else None, confidence)
         before = self._now.data[: self._shown] if index == 0 else b""
         score = self._base_scores[index - self._kept]
-        return TokenWritten(token, before + self._vocabulary.piece(token), self._writer, score)
+        return TokenWritten(token, before + self._vocabulary.piece(token), self.writer, score)
 
     @property
     def scored_tokens(self) -> int:

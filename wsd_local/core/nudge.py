@@ -35,7 +35,7 @@ from wsd_local.core.rules import Score
 from wsd_local.core.rules_nudging import REPEATS, ROUND, Nudging, borders, whole_words, word_at
 from wsd_local.core.text import possible_stop
 from wsd_local.core.turns import Turn
-from wsd_local.events import Checked, Returned, Source, Switched, SwitchReason, TurnReason
+from wsd_local.events import Checked, Returned, Switched, SwitchReason, TurnReason
 
 
 class Nudge(Relay):
@@ -90,11 +90,6 @@ class Nudge(Relay):
         if self.phase is Phase.DRAFT:
             return NextDraftToken()
         return NextBaseToken(self._now.tokens) if self.phase is Phase.CONTINUE else None
-
-    @property
-    def writing(self) -> Source:
-        """Whose turn it is: the base's until new text of the draft stands."""
-        return "base" if self._called is not None or self.phase is not Phase.DRAFT else "draft"
 
     @property
     def opening(self) -> bytes:
@@ -302,7 +297,7 @@ class Nudge(Relay):
         self._discarded += self._draft.text.encode()[length:].decode(errors="replace")
 
     def _call(self, reason: TurnReason, top1: float) -> None:
-        self._called = reason, top1
+        self._called, self.called_back = (reason, top1), True
         self._take_up()
 
     def _take_up(self) -> None:
@@ -314,13 +309,14 @@ class Nudge(Relay):
     def _base_goes_on(self) -> None:
         """Nothing that the draft has written since it was called stands: the base has not stopped writing."""
         self._discard(0)
-        self._now, self._called, self._asked = Aligned(self._begun_with[:]), None, None
+        self._now, self._asked = Aligned(self._begun_with[:]), None
+        self._called, self.called_back = None, False
         self.phase, self._kept = Phase.CONTINUE, 0
 
     def _end_turn_of_base(self) -> None:
         """The turn of the base that has called the draft is over."""
         if self._called is not None:
-            (reason, top1), self._called = self._called, None
+            (reason, top1), self._called, self.called_back = self._called, None, False
             length = len(self._earlier)
             self.turns.append(Turn("base", self._turn_begins, length, reason, top1))
             self._events.append(Returned(length, top1, reason))

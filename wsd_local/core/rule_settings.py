@@ -6,13 +6,15 @@ Contract: pure. The names are those of `wsd_local.settings`, which declares the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from wsd_local.core.rules import Rule, Window
 from wsd_local.core.rules_entropy import Entropy
 from wsd_local.core.rules_nudging import Nudging
 from wsd_local.core.rules_return import Return
 from wsd_local.core.rules_veto import Veto
+from wsd_local.errors import UsageError
+from wsd_local.fields import spelled
 
 RuleName = Literal["window", "return", "entropy", "nudging", "veto", "bet"]
 
@@ -39,7 +41,22 @@ ENDING: tuple[RuleName, ...] = (*LEADING, "nudging")
 
 
 class RuleValues(Protocol):
-    """The settings that rules are made of."""
+    """The settings that rules are made of, and those that not every rule goes with."""
+
+    @property
+    def mode(self) -> str:
+        """What writes the reply; rules hold in `wsd` alone."""
+        ...
+
+    @property
+    def ignore_eos(self) -> bool:
+        """Whether no token ends the reply."""
+        ...
+
+    @property
+    def speculation(self) -> str:
+        """Where proposals come from."""
+        ...
 
     @property
     def rule(self) -> RuleName:
@@ -101,3 +118,22 @@ def make_rule(values: RuleValues) -> Rule:
             return Veto("veto", values.veto)
         case "bet":
             return Veto("bet", values.bet)
+
+
+def require_rule(values: RuleValues, usual: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for a value that the rule does not use; `usual` are the defaults by name."""
+    rule = values.rule
+    if rule != "window" and values.mode != "wsd":
+        both = f"rule {rule} and mode {values.mode} are given"
+        raise UsageError(f"{both}: rules hold in the mode wsd alone", about="rule")
+    for name, rules in USES.items():
+        if rule not in rules and getattr(values, name) != usual[name]:
+            uses = f"it is for the rule {' or '.join(rules)}"
+            raise UsageError(f"{spelled(name)} is given, and the rule is {rule}: {uses}", about=name)
+    if rule in ENDING and values.ignore_eos:
+        raise UsageError(
+            f"ignore-eos and rule {rule} are given: the draft's end ends the reply; leave one out", about="ignore_eos"
+        )
+    if rule in LEADING and values.speculation in ("draft", "lookup"):
+        why = "the draft proposes all that the base may accept; leave speculation out"
+        raise UsageError(f"speculation {values.speculation} and rule {rule} are given: {why}", about="speculation")

@@ -24,7 +24,7 @@ from wsd_local.core.relay import Relay, begins_word
 from wsd_local.core.rules import Score
 from wsd_local.core.rules_veto import Veto
 from wsd_local.core.turns import Turn
-from wsd_local.events import Returned, Source, SwitchReason
+from wsd_local.events import Returned, SwitchReason
 
 FIRST_CHECK = 2
 """Tokens of the first check of a turn; each later one has twice as many, up to `check_chunk`."""
@@ -52,13 +52,6 @@ class Words(Relay):
         self._checks = 0
         self._word = 0
         """Tokens of the reply before the word that the base writes."""
-        self._pending = False
-        """Whether the draft has come back, and no word of this turn stands yet: the base's turn is not over."""
-
-    @property
-    def writing(self) -> Source:
-        """Whose turn it is."""
-        return "base" if self._pending else super().writing
 
     # -- the draft -------------------------------------------------------------------------------------------
 
@@ -108,8 +101,8 @@ class Words(Relay):
         return self._claims[self._draft.token_at(place)]
 
     def _show_up_to(self, count: int) -> None:
-        if count and self._pending:
-            self._pending = False
+        if count and self.called_back:
+            self.called_back = False
             at, confidence = self._start - self.prompt_length, self._veto.first_word
             self.turns.append(Turn("base", self.turns[-1].end, at, "agreed", confidence))
             self._events.append(Returned(at, confidence, "agreed"))
@@ -128,9 +121,9 @@ class Words(Relay):
         self.beyond = []
 
     def _end_draft(self, reason: SwitchReason, index: int | None, confidence: float | None) -> None:
-        if not self._pending:
+        if not self.called_back:
             super()._end_draft(reason, index, confidence)
-        self._pending = False
+        self.called_back = False
 
     @property
     def _ends_with_draft(self) -> bool:
@@ -148,5 +141,5 @@ class Words(Relay):
         if not (self.may_return and (ends or self._begins_word(token))):
             return False
         self._take_up()
-        self._claims, self._checks, self._pending = [], 0, True
+        self._claims, self._checks, self.called_back = [], 0, True
         return True

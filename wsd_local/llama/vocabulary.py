@@ -130,14 +130,6 @@ class Vocabulary(ABC):
             size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:size]
 
-    def shares_tokens(self, other: Vocabulary) -> bool:
-        """Whether equal numbers are equal tokens in both; one may have more at its end, which models do not use."""
-        shared = min(self.n_vocab, other.n_vocab)
-        if max(self.n_vocab, other.n_vocab) - shared > UNUSED:
-            return False
-        text = llama_cpp.llama_vocab_get_text
-        return all(text(self.vocab, token) == text(other.vocab, token) for token in range(shared))
-
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a text."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
@@ -163,3 +155,12 @@ class Vocabulary(ABC):
         """The token that the vocabulary marks as the one for unknown text, -1 if there is none."""
         attribute, unknown = llama_cpp.llama_vocab_get_attr, llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
         return next((token for token in self._control_tokens.values() if attribute(self.vocab, token) & unknown), -1)
+
+
+def share_tokens(one: Vocabulary, other: Vocabulary) -> bool:
+    """Whether equal numbers are equal tokens in both; one may have more at its end, which models do not use."""
+    shared = min(one.n_vocab, other.n_vocab)
+    if max(one.n_vocab, other.n_vocab) - shared > UNUSED:
+        return False
+    text = llama_cpp.llama_vocab_get_text
+    return all(text(one.vocab, token) == text(other.vocab, token) for token in range(shared))

@@ -21,6 +21,7 @@ from wsd_local.events import Source
 from wsd_local.files import HashProgress
 from wsd_local.llama import Cancellation, Context, Model
 from wsd_local.llama.context import default_threads
+from wsd_local.llama.vocabulary import share_tokens
 from wsd_local.placement.fit import fitted
 from wsd_local.placement.plan import Plan
 from wsd_local.prompts.base_format import BaseFormat
@@ -95,7 +96,7 @@ class LoadedModels:
     def share_tokens(self) -> bool:
         """Whether both models, which must be loaded, have one vocabulary."""
         if self._shares is None:
-            self._shares = self.model("draft").shares_tokens(self.model("base"))
+            self._shares = share_tokens(self.model("draft"), self.model("base"))
         return self._shares
 
     # -- loading and releasing -------------------------------------------------------------------------------------

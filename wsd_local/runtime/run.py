@@ -347,7 +347,8 @@ class Run:
         machine = self.machine
         if machine.phase is Phase.DONE:
             return machine.turns
-        return with_open_one(machine.turns, machine.writing, machine.shown_tokens)
+        who = "draft" if machine.phase is Phase.DRAFT and not machine.called_back else machine.writer
+        return with_open_one(machine.turns, who, machine.shown_tokens)
 
     def _constrained(self) -> Constrained | None:
         constraint, text = self.settings.constraint, self._text(self._writer)
