@@ -160,6 +160,8 @@ def test_an_unknown_export_is_said_before_any_work(tmp_path: Path) -> None:
     done = wsd("run", "--input", str(asked(tmp_path)), "--output", str(out), "--export", "alpaca")
     complains(done, 2, "alpaca_eval")
     complains(wsd("run", "--input", str(asked(tmp_path)), "--output", str(out), "--export", "authors"), 2, "--tokens")
+    returning = ("--export", "authors", "--tokens", "--rule", "return")
+    complains(wsd("run", "--input", str(asked(tmp_path)), "--output", str(out), *returning), 2, "room for one switch")
     assert not out.exists()
 
 

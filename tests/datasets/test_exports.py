@@ -348,6 +348,15 @@ def test_how_the_draft_ended(tmp_path: Path, reason: SwitchReason, finished: str
     assert record["draft_result"]["outputs"][0]["finish_reason"] == finished
 
 
+def test_the_authors_have_one_switch(tmp_path: Path) -> None:
+    (item,) = items(tmp_path, {"prompt": "x"})
+    turn = {"who": "draft", "from": 0, "to": 1, "reason": "threshold", "confidence": 0.9}
+    changing = line(item) | {"turns": [turn] * 4}
+    with pytest.raises(UsageError, match=r"record 0 the models changed places 3 times.*room for one switch"):
+        exported("authors", [changing], tmp_path)
+    assert objects(exported("authors", [line(item) | {"turns": [turn] * 2}], tmp_path))
+
+
 def test_the_authors_need_tokens(tmp_path: Path) -> None:
     (item,) = items(tmp_path, {"prompt": "x"})
     for key in ("tokens", "discarded", "prompt_ids", "draft_ids"):

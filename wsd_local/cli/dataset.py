@@ -71,6 +71,7 @@ def _report_records(task: DataSetTask, data: DataSet, reporter: Reporter) -> Non
 
 
 def _check_exports(task: DataSetTask) -> None:
+    from wsd_local.core.rule_settings import SINGLE_SWITCH
     from wsd_local.datasets.exports import EXPORTS, export_path
     from wsd_local.errors import nearest
     from wsd_local.files import check_regular
@@ -84,6 +85,11 @@ def _check_exports(task: DataSetTask) -> None:
             check_regular(export_path(task.data.output, kind))
     if "authors" in task.data.export and not task.tokens:
         raise UsageError("--export authors needs every token: give --tokens too")
+    if "authors" in task.data.export and (rule := task.settings.get("rule", "window")) not in SINGLE_SWITCH:
+        raise UsageError(
+            f"--export authors and the rule {rule} are given: the authors' files have room for one switch; choose "
+            f"{' or '.join(SINGLE_SWITCH)}"
+        )
 
 
 def _data(task: DataSetTask, reporter: Reporter) -> DataSet:

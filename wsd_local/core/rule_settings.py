@@ -34,6 +34,8 @@ USES: Mapping[str, tuple[RuleName, ...]] = {
 }
 """Settings that not every rule uses, and the rules that do."""
 
+SINGLE_SWITCH: tuple[RuleName, ...] = ("window", "entropy")
+"""Rules by which the draft does not come back."""
 LEADING: tuple[RuleName, ...] = ("veto", "bet")
 """Rules under which the draft leads: a reply ends where it does."""
 ENDING: tuple[RuleName, ...] = (*LEADING, "nudging")

@@ -11,11 +11,11 @@ ASCII, because some judges read files in the encoding of the machine.
 - `truthfulqa`: the questions' CSV with a column of answers, which carries the generator's name.
 - `hh`: the input with `prompt` as a transcript, up to `Assistant:`, and `response`. A system message is left out.
 - `authors`: what the authors of Weak-to-Strong Decoding write, a record for each turn. It needs the lines of a run with
-  tokens. Where ours differ: the draft stops once a window passed, and `finish_reason` is then null; the draft model's
-  own probabilities are null, as are the base's in the continuation unless the run computed them; of the draft,
-  `drafted_prompt_token_ids` and `probs` of `target_input` reach to the switch and no further. `meta` names the record
-  as their loaders do, `mt_bench_1:0` for the first turn of MT-Bench's first question, and `result_key` the result that
-  their loader of its second turn takes the first answer from.
+  tokens, under a rule by which the draft does not come back. Where ours differ: the draft stops once a window passed,
+  and `finish_reason` is then null; the draft model's own probabilities are null, as are the base's in the continuation
+  unless the run computed them; of the draft, `drafted_prompt_token_ids` and `probs` of `target_input` reach to the
+  switch and no further. `meta` names the record as their loaders do, `mt_bench_1:0` for the first turn of MT-Bench's
+  first question, and `result_key` the result that their loader of its second turn takes the first answer from.
 """
 
 from __future__ import annotations
@@ -196,6 +196,11 @@ def _authors(answers: list[Answer], result_key: str) -> Iterator[Line]:
                 raise UsageError(
                     f"record {line['index']} was written without {missing[0]!r}, which the export for the authors' "
                     "programs needs: run again with --tokens"
+                )
+            if len(line.get("turns", ())) > 2:
+                raise UsageError(
+                    f"in record {line['index']} the models changed places {len(line['turns']) - 1} times, and the "
+                    "authors' files have room for one switch: leave the export out, or take the rule window or entropy"
                 )
             yield {
                 "meta": _meta(line),
