@@ -36,7 +36,7 @@ from typing import Any
 
 import wsd_local as wsd
 from wsd_local.paths import demo_dir
-from wsd_local.reports.demo import judge, load_questions
+from wsd_local.reports.demo import MEASURED_GROUP, judge, load_questions
 from wsd_local.reports.refusals import kind_of as kind_of_reply
 from wsd_local.runtime.reply import Reply
 
@@ -83,7 +83,8 @@ def prompts(asked: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
 def _demo() -> Iterator[tuple[str, Any]]:
     for question in load_questions(demo_dir() / "questions.jsonl"):
-        yield f"demo {question.id}", question.messages
+        if question.group == MEASURED_GROUP:
+            yield f"demo {question.id}", question.messages
 
 
 def _public(asked: argparse.Namespace) -> Iterator[tuple[str, str]]:

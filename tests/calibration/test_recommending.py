@@ -53,7 +53,14 @@ def test_of_settings_that_are_as_good_the_earliest_wins() -> None:
     assert result.recommendation.winner is not None
     assert result.recommendation.winner.window == 3
     assert result.row(result.recommendation.winner).kept == 3
+    assert result.recommendation.setting == DEFAULT and "is as good" in result.recommendation.reason
+
+
+def test_a_present_setting_that_is_worse_is_replaced() -> None:
+    """The base takes over too late to count with the present setting, and as an aligned model would with others."""
+    result = found([record(number, [0.85] * 40, 0.86) for number in range(20)], Setting(0.9, 6))
     assert result.recommendation.distinguished and result.recommendation.setting == result.recommendation.winner
+    assert result.recommendation.setting.window == 3
 
 
 def test_a_setting_that_hands_over_too_early_does_not_win() -> None:

@@ -10,7 +10,9 @@ The criterion, which anyone can check by hand in the table:
    gap is at most `TOLERANCE` nats larger are as good.
 3. Of those that are as good, the one that keeps the fewest tokens on average wins: the base writes the most. Where two
    keep as many, the one with the smaller gap.
-4. The whole is repeated over `RESAMPLES` samples of the prompts, drawn with replacement. Unless the winner is better
+4. Where the present setting is as good, the recommendation is to stay with it: the gap says nothing against it, and
+   fewer tokens of the draft are no gain by themselves.
+5. The whole is repeated over `RESAMPLES` samples of the prompts, drawn with replacement. Unless the winner is better
    than the present setting, by 1 to 3, in at least `SURE` of them, the records do not distinguish the two, and the
    recommendation is to stay with the present one.
 """
@@ -166,6 +168,8 @@ class _Resampled:
         self.seconds = self._means(table([[one.seconds for one in row] for row in outcomes]))
         self.gap = self._means(table([[one.gap for one in row] for row in outcomes]))
         self.counts = (self.switched >= TAKES_OVER) & np.isfinite(self.gap)
+        gap = np.where(self.counts, self.gap, np.inf)
+        self.as_good = self.counts & (gap <= gap.min(axis=1, keepdims=True) + TOLERANCE)
         self.keys = self._ranked()
 
     def _means(self, values: Floats) -> Floats:
@@ -180,8 +184,7 @@ class _Resampled:
         """For each resample the places of the settings by the criterion, 0 the best; settings of one key share one."""
         import numpy as np
 
-        gap = np.where(self.counts, self.gap, np.inf)
-        as_good = self.counts & (gap <= gap.min(axis=1, keepdims=True) + TOLERANCE)
+        gap, as_good = np.where(self.counts, self.gap, np.inf), self.as_good
         # In the order of importance: it counts, it is as good as the best, fewest kept, smallest gap.
         last = np.where(as_good, self.gap, gap)
         kept = np.where(as_good, self.kept, 0.0)
@@ -262,6 +265,9 @@ def _recommendation(settings: Sequence[Setting], present: Setting, resampled: _R
         reason = "the present setting is the one that the criterion names"
         return Recommendation(present, winner, present, wins, 0.0, distinguished=False, reason=reason)
     better = resampled.better(best, here)
+    if resampled.as_good[0, here]:
+        reason = f"the present setting is as good: its gap is within {TOLERANCE} nats of the smallest"
+        return Recommendation(present, winner, present, wins, better, distinguished=False, reason=reason)
     if better < SURE:
         reason = (
             f"the records do not distinguish it from the present setting: it is better in {better:.0%} of the "
