@@ -255,6 +255,8 @@ sys.stdin.read()
     assert psutil.wait_procs(family, 60)[1] == []
 
 
+_NAMES = re.compile(r'^ +"[\w.]+",$', re.MULTILINE)
+"""Names of audit events in a list, one to a line: they start nothing."""
 STARTS = re.compile(
     r"subprocess\.(?!PIPE|DEVNULL|STDOUT|Popen\[|TimeoutExpired)\w+|multiprocessing|os\.(system|popen|exec|spawn|fork)"
 )
@@ -264,7 +266,7 @@ def test_processes_are_started_in_one_place() -> None:
     root = Path(child.__file__).parents[2]
     files = [*(root / "wsd_local").rglob("*.py"), *(root / "tui").rglob("*.py")]
     assert len(files) > 50
-    found = {file.name: STARTS.findall(file.read_text(encoding="utf-8")) for file in files}
+    found = {file.name: STARTS.findall(_NAMES.sub("", file.read_text(encoding="utf-8"))) for file in files}
     assert [name for name, places in found.items() if places] == ["child.py"]
 
 
