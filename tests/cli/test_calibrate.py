@@ -209,7 +209,8 @@ def clear_cut(out: Path) -> None:
 def test_write_puts_the_setting_into_the_configuration(prompts: Path, tmp_path: Path, config: Path) -> None:
     out = tmp_path / "out.jsonl"
     config.write_text(
-        '# mine\n[settings]\nmax_tokens = 400 # long enough\n\n[pairs.own]\ndraft = "demo-draft"\nbase = "demo-base"\n'
+        "# mine\n[settings]\nmax_tokens = 400 # long enough\nthreshold = 2.0\n\n"
+        '[pairs.own]\ndraft = "demo-draft"\nbase = "demo-base"\n'
     )
     assert calibrate(prompts, out, "--max-tokens", "400").returncode == 2, "not a setting of calibrate"
     assert calibrate(prompts, out).returncode == 0
@@ -222,17 +223,19 @@ def test_write_puts_the_setting_into_the_configuration(prompts: Path, tmp_path: 
     assert "[pairs.own.settings]\nthreshold = 0.3\nwindow = 3\n" in text
     reply = json.loads(wsd("run", "hi", "--pair", "own", "--json", "--max-tokens", "3").stdout)
     assert (reply["switch"]["threshold"], reply["switch"]["window"]) == (0.3, 3)
-    again = wsd("calibrate", "own", "--prompts", str(prompts), "--out", str(out), *QUICK, "--write")
+    anew = str(tmp_path / "anew.jsonl")
+    again = wsd("calibrate", "own", "--prompts", str(prompts), "--out", anew, *QUICK, "--write")
     assert again.returncode == 0 and b"nothing is written" in again.stderr, "it is the present setting now"
     assert config.read_text() == text
 
 
 def test_write_makes_a_configuration_for_a_pair_of_the_catalog(prompts: Path, tmp_path: Path, config: Path) -> None:
     out = tmp_path / "out.jsonl"
+    config.write_text("[settings]\nthreshold = 2.0\n")
     assert calibrate(prompts, out).returncode == 0
     clear_cut(out)
     assert calibrate(prompts, out, "--write").returncode == 0
-    assert config.read_text() == "[pairs.demo.settings]\nthreshold = 0.3\nwindow = 3\n"
+    assert config.read_text().endswith("\n[pairs.demo.settings]\nthreshold = 0.3\nwindow = 3\n")
     reply = json.loads(wsd("run", "hi", "--json", "--max-tokens", "3").stdout)
     assert (reply["switch"]["threshold"], reply["switch"]["window"]) == (0.3, 3)
 
