@@ -100,15 +100,7 @@ class RunFile:
         if key in self.done or self._descriptor is None:
             raise ValueError(f"{key} is done, or the file is closed")
         values = {"index": key[0], "turn": key[1], **values, "run": self._made_by}
-        line = memoryview(json.dumps(values, ensure_ascii=False).encode() + b"\n")
-        end = os.fstat(self._descriptor).st_size
-        try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, end)
-            raise WsdError(f"{self.path}: cannot be written: {reason(error)}; the same command goes on") from error
+        add_line(self._descriptor, self.path, values)
         self.done[key] = str(values.get("text", ""))
 
     def sort(self) -> None:
@@ -184,6 +176,23 @@ class RunFile:
 
 class TakenError(Exception):
     """Another run writes to the file."""
+
+
+def add_line(descriptor: int, path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as a line at the end of a file; it is on the disk when this returns.
+
+    Raises:
+        WsdError: the disk is full or gone; what was there before stays whole.
+    """
+    line = memoryview(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+    end = os.fstat(descriptor).st_size
+    try:
+        while line:
+            line = line[os.write(descriptor, line) :]
+        os.fsync(descriptor)
+    except OSError as error:
+        os.ftruncate(descriptor, end)
+        raise WsdError(f"{path}: cannot be written: {reason(error)}; the same command goes on") from error
 
 
 def opened_alone(path: Path) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsd_local.datasets.run_file import TakenError, opened_alone
-from wsd_local.errors import UsageError, WsdError, reason, short
+from wsd_local.datasets.run_file import TakenError, add_line, opened_alone
+from wsd_local.errors import UsageError, reason, short
 from wsd_local.files import check_file
 from wsd_local.system.inputs import json_value
 
@@ -78,15 +78,7 @@ class VerdictFile:
 
     def _write(self, values: Mapping[str, Any]) -> None:
         assert self._descriptor is not None
-        line = memoryview(json.dumps(values, ensure_ascii=False).encode() + b"\n")
-        end = os.fstat(self._descriptor).st_size
-        try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, end)
-            raise WsdError(f"{self.path}: cannot be written: {reason(error)}; the same command goes on") from error
+        add_line(self._descriptor, self.path, values)
 
     def _read(self) -> int:
         """Read the lines that are there; returns the length of the whole ones."""
