@@ -20,7 +20,7 @@ from summary import Tell
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import LoadSettings
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, *([pytest.mark.timeout(0)] if ALL else [])]  # the complete grid takes hours
 
 LIMITS: dict[str, Any] = {"draft_max_tokens": 40, "max_tokens": 48}
 GRID = list(itertools.product((0.3, 0.5, 0.8, 0.95), (3, 6, 12)))

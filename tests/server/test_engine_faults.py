@@ -47,9 +47,13 @@ async def reply_to(desk: Desk) -> Reply:
     raise AssertionError("no end")
 
 
-async def freed(desk: Desk) -> None:
-    """Wait until the models were loaded and are freed."""
+async def loaded(desk: Desk) -> None:
+    """Wait until the models were loaded."""
     await desk.texts.tokenize("kin", "once they are loaded")
+
+
+async def freed(desk: Desk) -> None:
+    """Wait until no models are loaded."""
     while desk._room.loaded is not None:
         await asyncio.sleep(0.002)
 
@@ -83,6 +87,7 @@ async def test_a_fault_fails_the_requests_concerned_and_the_next_is_answered(
     kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, message: str
 ) -> None:
     async with opened(kin) as desk:
+        await loaded(desk)
         desk.reload([desk._room.serving.pairs["kin"]], PLAIN, replace(LOADING, ctx=256))  # it is loaded once more
         await freed(desk)
         fails_once(monkeypatch, owner, name)
@@ -97,6 +102,7 @@ async def test_a_fault_fails_the_requests_concerned_and_the_next_is_answered(
 @pytest.mark.parametrize("name", ["_next", "_unload"])
 async def test_a_fault_between_requests(kin: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     async with opened(kin, keep_alive=0.0) as desk:
+        await loaded(desk)
         await freed(desk)
         fails_once(monkeypatch, EngineRoom, name)
         for _ in range(3):
@@ -104,6 +110,7 @@ async def test_a_fault_between_requests(kin: tuple[Path, Path], monkeypatch: pyt
                 await reply_to(desk)
             except WsdError as error:
                 assert str(error) == "the server failed; its log says why"
+            await loaded(desk)
             await freed(desk)
         assert (await reply_to(desk)).text
 
@@ -178,6 +185,7 @@ async def test_a_fault_again_and_again_ends_no_thread(kin: tuple[Path, Path], mo
         return ready(self, pair)
 
     async with opened(kin, keep_alive=0.0) as desk:
+        await loaded(desk)
         await freed(desk)
         monkeypatch.setattr(engines.EngineRoom, "_ready", failing)
         for _ in range(5):
