@@ -71,6 +71,12 @@ COMMANDS = {
         possible switch point. What each setting would have done is computed from these records, which are kept: the
         same command continues a run that was stopped.""",
     ),
+    "train": (
+        "train:app",
+        """Train a draft model: prepare.
+
+        From a preference set (pairs of a better and a worse reply) to what trainers read.""",
+    ),
     "doctor": (
         "doctor:doctor",
         """Show what is installed and whether it works.

@@ -117,6 +117,20 @@ def own_id(record: Mapping[str, Any]) -> str | None:
     return (_own_id(record) or (None, None))[1]
 
 
+def transcript(text: str, name: str) -> list[dict[str, str]]:
+    """The messages of a transcript as in HH; `name` is its field's.
+
+    Raises:
+        ValueError: it does not begin with a speaker.
+    """
+    before, *spoken = _SPEAKER.split(text)
+    if before.strip() or not spoken:
+        raise ValueError(f"`{name}` is no transcript: it does not begin with 'Human:'")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    pairs = zip(spoken[::2], spoken[1::2], strict=True)
+    return [{"role": roles[who], "content": said.strip()} for who, said in pairs]
+
+
 def _own_id(record: Mapping[str, Any]) -> tuple[str, str] | tuple[()]:
     """The field with the record's own name, and the name."""
     lower = {key.lower(): key for key in record}
@@ -251,12 +265,7 @@ def _hh(record: Mapping[str, Any]) -> _Request:
         return _Request(_list(record, name), (name,))
     if not isinstance(value, str) or _ANSWER not in value:
         raise ValueError("`chosen` is no transcript: there is no 'Assistant:' in it")
-    before, *spoken = _SPEAKER.split(value.rpartition(_ANSWER)[0])
-    if before.strip() or not spoken:
-        raise ValueError("`chosen` is no transcript: it does not begin with 'Human:'")
-    roles = {"Human": "user", "Assistant": "assistant"}
-    pairs = zip(spoken[::2], spoken[1::2], strict=True)
-    return _Request([{"role": roles[who], "content": said.strip()} for who, said in pairs], (name,))
+    return _Request([*transcript(value.rpartition(_ANSWER)[0], name)], (name,))
 
 
 def _jsonl(record: Mapping[str, Any]) -> _Request:

@@ -1,0 +1,6 @@
+"""Training a draft model: from a preference set to the files that trainers read.
+
+Contract: `columns` and `pairs` know what records mean, `sifting` what is wrong with them, `splitting` which of them are
+for validation, `trainers` how TRL and LLaMA-Factory want them; all of these are pure. `sources` reads a file, `folder`
+writes a folder. Nothing here knows the command line.
+"""
