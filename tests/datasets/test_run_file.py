@@ -123,6 +123,26 @@ def test_a_record_that_is_there_twice(tmp_path: Path) -> None:
         opened(path)
 
 
+@pytest.mark.parametrize("torn", [0, 20])
+def test_where_records_are_renewed_the_last_line_of_each_counts(tmp_path: Path, torn: int) -> None:
+    """A line that a kill tore leaves the one before it; sorting leaves each record once."""
+    path = filled(tmp_path / "out.jsonl", (1, 0), (0, 0))
+    with RunFile(path, renews=True) as output:
+        output.begin(MADE)
+        output.append((1, 0), {"text": "same", "more": 1})
+        output.append((1, 0), {"text": "same", "more": 2})
+    path.write_bytes(path.read_bytes()[: -torn or None])
+    with RunFile(path, renews=True) as output:
+        output.begin(MADE)
+        found = {values["index"]: values.get("more") for values in output.values()}
+        assert found == {0: None, 1: 1 if torn else 2} and len(list(output.values())) == 2
+        output.sort()
+        assert [line["index"] for line in lines(path)] == [0, 1]
+        output.append((2, 0), {"text": "after"})
+    with opened(path) as output:
+        assert len(output.done) == 3, "an ordinary run's file again"
+
+
 def test_one_run_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with opened(path), pytest.raises(UsageError, match="another run is writing to it"):

@@ -116,6 +116,13 @@ def switch_points(logprobs: Sequence[float], settings: Iterable[Setting]) -> lis
     return sorted({index + 1 for index in found if index is not None})
 
 
+def missing_starts(record: Record, settings: Iterable[Setting]) -> list[int]:
+    """Where the base takes over under some setting within the draft, and no continuation is recorded."""
+    known = {one.start for one in record.continuations}
+    points = switch_points(record.logprobs, settings)
+    return [start for start in points if start < len(record.tokens) and start not in known]
+
+
 def derived(record: Record, setting: Setting, costs: Costs, *, check_chunk: int, compared: int) -> Derived:
     """What a setting would have done.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, takewhile
 from typing import Any
 
-from wsd_local.calibration.deriving import Setting, switch_points
+from wsd_local.calibration.deriving import Setting, missing_starts
 from wsd_local.calibration.records import Continuation, Record, Spent
 from wsd_local.constraints.constraint import KINDS
 from wsd_local.core.decoding import Phase
@@ -126,45 +126,71 @@ def record(
         raise CancelledError("interrupted")
     read = [machine.token(place) for place in range(machine.kept_tokens)]
     kept = list(takewhile(lambda one: one.score is not None, read))  # a stop string may end it unread
-    logprobs = [one.score.logprob for one in kept if one.score is not None]
-    meter.writing = True
-    continuations = _continuations(
-        pair, run, [one.id for one in kept], switch_points(logprobs, settings), continuation, meter, stopped
-    )
-    return Record(
+    made = Record(
         id=name,
         text=machine.draft_text,
         ended=machine.switch_reason,
         tokens=tuple(one.id for one in kept),
-        logprobs=tuple(logprobs),
+        logprobs=tuple(one.score.logprob for one in kept if one.score is not None),
         agrees=tuple(agrees[place] for place in range(len(kept))),
         settled=_settled(pair, run),
-        continuations=tuple(continuations),
+        continuations=(),
         drafted=meter.drafted,
         checked=meter.checked,
-        written=meter.written,
+        prompt=_prompt(run),
     )
+    return completed(pair, made, settings, continuation=continuation, stopped=stopped)
+
+
+def completed(
+    pair: Pair,
+    made: Record,
+    settings: Iterable[Setting],
+    *,
+    continuation: int = CONTINUATION,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Record:
+    """A record with a continuation from each switch point of the settings; those that it has are not made again.
+
+    Args:
+        pair: the one that was recorded, with the same settings.
+        made: the record.
+        settings: those whose switch points count.
+        continuation: tokens of a continuation, at most.
+        stopped: whether to stop.
+
+    Raises:
+        CancelledError, WsdError: as `record`.
+    """
+    starts = missing_starts(made, settings)
+    if not starts:
+        return made
+    meter = Meter(written=made.written, writing=True)
+    found = _continuations(pair, made, starts, continuation, meter, stopped)
+    continuations = sorted([*made.continuations, *found], key=lambda one: one.start)
+    return replace(made, continuations=tuple(continuations), written=meter.written)
+
+
+def _prompt(run: Run) -> tuple[int, ...]:
+    """The base's prompt, whose last tokens may be others with the draft's text after them."""
+    request = run.machine.request()
+    whole = request.tokens if isinstance(request, NextBaseToken) else run.prepared.tokens("base")
+    return tuple(whole[: run.machine.prompt_length])
 
 
 def _continuations(
-    pair: Pair,
-    run: Run,
-    tokens: Sequence[int],
-    starts: Sequence[int],
-    length: int,
-    meter: Meter,
-    stopped: Callable[[], bool],
+    pair: Pair, made: Record, starts: Sequence[int], length: int, meter: Meter, stopped: Callable[[], bool]
 ) -> list[Continuation]:
     """What the base writes after the first tokens of the draft; from the last start back, over one kept prefix."""
-    request, length_of_prompt = run.machine.request(), run.machine.prompt_length
-    # The prompt's last tokens may be others with the draft's text after them.
-    whole = request.tokens if isinstance(request, NextBaseToken) else run.prepared.tokens("base")
-    prompt, found = list(whole[:length_of_prompt]), list[Continuation]()
-    room = run.n_ctx - len(prompt) - RESERVE - OVERRIDES["window"]
-    stops = run.machine.limits.stops
-    for start in [one for one in reversed(starts) if one < len(tokens) and one <= room and length]:
+    found = list[Continuation]()
+    room = pair.models.n_ctx("base") - len(made.prompt) - RESERVE - OVERRIDES["window"]
+    stops = (*pair.models.base_format.stops, *pair.settings.stop)
+    for start in reversed(starts):
+        if start > room:
+            found.append(Continuation(start, (), (), ended=False))
+            continue
         going = pair.start(
-            RawPrompt(tokens=[*prompt, *tokens[:start]]),
+            RawPrompt(tokens=[*made.prompt, *made.tokens[:start]]),
             **{**OVERRIDES, "mode": "base", "max_tokens": length, "stop": stops, "loop_guard": "off"},
         )
         going.job.proposals = meter
@@ -177,7 +203,7 @@ def _continuations(
         written = [machine.token(place) for place in range(machine.reply_length)]
         scores = tuple(one.score.logprob for one in written if one.score is not None)
         found.append(Continuation(start, tuple(one.id for one in written), scores, machine.finish_reason == "stop"))
-    return found[::-1]
+    return found
 
 
 def _settled(pair: Pair, run: Run) -> tuple[int, ...]:

@@ -18,7 +18,8 @@ Spent = tuple[int, float]
 class Continuation:
     """What the base writes greedily after the first `start` tokens of the draft.
 
-    `logprobs` are those of its own tokens. `ended`: its text ended there by itself, an end token or a stop string.
+    `logprobs` are those of its own tokens. `ended`: its text ended there by itself, an end token or a stop string. One
+    that did not end and has no tokens had no room in the context.
     """
 
     start: int
@@ -55,6 +56,7 @@ class Record:
         drafted: tokens that the draft wrote one by one, and the seconds that took.
         checked: the same for tokens that the base checked, the prompt not counted.
         written: the same for tokens that the base wrote one by one.
+        prompt: the base's tokens before those of the draft.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Record:
     drafted: Spent = (0, 0.0)
     checked: Spent = (0, 0.0)
     written: Spent = (0, 0.0)
+    prompt: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -96,6 +99,7 @@ class Record:
             drafted=_spent(values["drafted"]),
             checked=_spent(values["checked"]),
             written=_spent(values["written"]),
+            prompt=tuple(map(int, values["prompt"])),
         )
 
 

@@ -85,7 +85,7 @@ COMMANDS = {
     ),
     "eval": (
         "evaluate:app",
-        "Measure how well a pair answers, and compare runs: demo, report, tax, safety, judge, reward.",
+        "Measure how well a pair answers, and compare runs: demo, report, tax, safety, sweep, time, judge, reward.",
     ),
 }
 """Where each command is, and its help."""

@@ -118,9 +118,8 @@ def answer_columns(
     with ExitStack() as stack:
         interrupt = stack.enter_context(interruptible())
         files = {(one.name, column.name): _opened(folder, one, column, stack) for one in sets for column in columns}
-        modes = {column.mode for column in columns}
-        loaded = {"mode": modes.pop()} if modes in ({"base"}, {"draft"}) else {}
-        task = DataSetTask(task.data, False, None, task.pair, task.models, {**task.settings, **loaded})
+        loaded = {**task.settings, **mode_of(columns)}
+        task = DataSetTask(task.data, False, None, task.pair, task.models, loaded)
         wanted = max(len(one.data.items) for one in sets)
         pair = load_pair(task, _sequences(task, wanted, files.values()), reporter, interrupt, stack)
         usual, number = pair.settings, _at_once(task, pair, reporter)
@@ -130,6 +129,14 @@ def answer_columns(
                 pair.settings = _changed(usual, one, column, task)
                 failed += _answer(pair, one, column, files[one.name, column.name], number, task, reporter)
         return Answers({key: _lines(file, sets, key[0]) for key, file in files.items()}, failed)
+
+
+def mode_of(columns: Sequence[Column]) -> dict[str, str]:
+    """The mode to load a pair for, where all columns need the same single model; nothing where both are needed."""
+    from wsd_local.runtime.loading import roles_of
+
+    roles = {roles_of(column.mode) for column in columns}
+    return {"mode": roles.pop()[0]} if roles in ({("base",)}, {("draft",)}) else {}
 
 
 def _report_bad(task: DataSetTask, sets: Sequence[Asked], reporter: Reporter) -> None:

@@ -140,6 +140,20 @@ def show(tables: Sequence[Table]) -> None:
 
 
 app.command(
+    "wsd_local.cli.sweep:sweep",
+    name="sweep",
+    help="Compare every threshold with every window on your own prompts, from one recording.\n\n"
+    "What calibrate has recorded of the same pair and prompts is used, and the other way round.",
+    help_epilogue="",
+)
+app.command(
+    "wsd_local.cli.times:times",
+    name="time",
+    help="Measure how long whole replies take: base alone, after examples (URIAL), WSD, draft alone, other rules.\n\n"
+    "The ways take turns on each prompt, in an order that rotates.",
+    help_epilogue="",
+)
+app.command(
     "wsd_local.cli.tax:tax",
     name="tax",
     help="Measure GSM8K and HumanEval for the base alone, WSD, the draft alone and other rules, side by side.\n\n"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from wsd_local.system.interrupt import Stop
 
 OUT = "Folder for the replies, a file for each column; the same command continues them."
-COLUMNS = "Ways of answering, by commas: base, wsd, draft, fixed:K, or another rule; with @ its number: wsd@0.7."
+COLUMNS = "Ways of answering, by commas: base, urial, wsd, draft, fixed:K, or another rule; with @ its number: wsd@0.7."
 _REFUSED = (
     "HumanEval's figures come from executing programs that the models wrote. --allow-code-execution allows it: each in "
     "a process of its own with limits of time, memory, files and processes, without network where the system can take "

@@ -44,12 +44,14 @@ INDIFFERENT = frozenset(
 class RunFile:
     """An output file, opened to continue it. `done` are the replies in it; `option` names it on the command line.
 
+    With `renews` a record may be there again, and its last line counts; `sort` removes those before it.
+
     Raises:
         UsageError: the file is no such file, or cannot be written, or is being written.
     """
 
-    def __init__(self, path: Path, *, option: str = "--output") -> None:
-        self.path, self._choose = path, f"choose another {option}"
+    def __init__(self, path: Path, *, option: str = "--output", renews: bool = False) -> None:
+        self.path, self._choose, self._renews = path, f"choose another {option}", renews
         self.done: dict[Key, str] = {}
         self._made_by: dict[str, Any] = {}
         self._descriptor: int | None = None
@@ -97,30 +99,35 @@ class RunFile:
         Raises:
             WsdError: the disk is full or gone; what was there before stays whole.
         """
-        if key in self.done or self._descriptor is None:
+        if self._descriptor is None or (key in self.done and not self._renews):
             raise ValueError(f"{key} is done, or the file is closed")
         values = {"index": key[0], "turn": key[1], **values, "run": self._made_by}
         add_line(self._descriptor, self.path, values)
         self.done[key] = str(values.get("text", ""))
 
     def sort(self) -> None:
-        """Put the lines into the order of the input, if they are not."""
-        found = list(self._lines())
-        keys = [_key(values) for _, _, values in found]
-        if keys == sorted(keys):
+        """Put the lines into the order of the input, each record once, if they are not."""
+        keys = list[Key]()
+        found = dict[Key, bytes]()
+        for _, line, values in self._lines():
+            keys.append(_key(values))
+            found[keys[-1]] = line
+        if keys == sorted(found):
             return
         with replaced(self.path) as part:
             with part.open("wb") as file:
-                file.writelines(line for _, line, _ in sorted(found, key=lambda one: _key(one[2])))
+                file.writelines(found[key] for key in sorted(found))
             in_order = opened_alone(part)  # locked before other programs can find it by its name
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = in_order
 
     def values(self) -> Iterator[dict[str, Any]]:
-        """The values of the lines."""
-        for _, _, values in self._lines():
-            yield values
+        """The values of the lines; of a record that is there again, those of its last one."""
+        last = {_key(values): number for number, _, values in self._lines()} if self._renews else {}
+        for number, _, values in self._lines():
+            if last.get(_key(values), number) == number:
+                yield values
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -142,7 +149,7 @@ class RunFile:
         length = 0
         for number, line, values in self._lines():
             key = _key(values)
-            if key in self.done:
+            if key in self.done and not self._renews:
                 raise UsageError(f"{self.path}, line {number}: record {key[0]} is there twice; {self._choose}")
             self.done[key] = values["text"]
             length += len(line)

@@ -153,7 +153,7 @@ class Bench:
 
     def turns(self) -> Figures:
         """Time to the first text in the second and in the last turn of a conversation; nothing if it does not fit."""
-        self._forget()
+        forget(self.pair)
         chat = self.pair.session()
         figures: Figures = {}
         for turn in range(1, TURNS + 1):
@@ -182,7 +182,7 @@ class Bench:
         `changes` are settings, for replies that are made otherwise.
         """
         self.pair.models.cancellation.check()
-        self._forget()
+        forget(self.pair)
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()
         run = self._prepared(RunOptions(clock=self._clock, endless_draft=drafted is not None), **forced, **changes)
@@ -205,10 +205,6 @@ class Bench:
         settings = changed(self.pair.settings, OVERRIDES | {"max_tokens": self.tokens} | changes)
         return Run(self.pair.models, self.pair.engine, self.messages, settings, options)
 
-    def _forget(self) -> None:
-        for role in self.pair.models.loaded:
-            self.pair.models.context(role).forget(0)
-
     def _writes(
         self, role: Source, prompt: Sequence[int], steps: int, beyond: int = 0
     ) -> tuple[float, float, list[int]]:
@@ -219,7 +215,7 @@ class Bench:
         """
         context = self.pair.models.context(role)
         sampler = Sampler(Sampling(), context.model, ignore_eos=True)
-        self._forget()
+        forget(self.pair)
         tokens = list(prompt)
         begun = self._clock()
         tokens.append(next_token(context, tokens, sampler))
@@ -246,6 +242,12 @@ class Bench:
         for start in range(len(prompt) + self.chunk, len(tokens), self.chunk):
             context.logprobs(0, tokens[: start + self.chunk], start)
         return (self._clock() - begun) / (self.chunk * CHUNKS)
+
+
+def forget(pair: Pair) -> None:
+    """Empty the first sequence of each context, so that no cached prompt counts as speed."""
+    for role in pair.models.loaded:
+        pair.models.context(role).forget(0)
 
 
 def cycled(tokens: Sequence[int], length: int) -> list[int]:

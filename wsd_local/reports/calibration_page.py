@@ -6,13 +6,14 @@ Contract: pure; a `Calibration` in, a `Table`, lines of text and HTML out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from wsd_local.calibration.deriving import Setting
-from wsd_local.calibration.recommending import RESAMPLES, TAKES_OVER, TOLERANCE, Calibration, Row
-from wsd_local.reports.charts import Scale, heat_map, lines
+from wsd_local.reports.charts import Scale, lines
 from wsd_local.reports.html import Chart, Table, page, percent, seconds, short, whole_percent
+from wsd_local.reports.recommending import TAKES_OVER, TOLERANCE, Calibration, Row
+from wsd_local.reports.setting_maps import SettingMap, setting_maps
+from wsd_local.reports.statistics import RESAMPLES
 from wsd_local.units import plural
 
 _COLUMNS = (
@@ -119,43 +120,32 @@ def _interval(interval: tuple[float, float], form: str) -> str:
 def calibration_page(found: Calibration, about: Sequence[str]) -> str:
     """`calibrate` as a page; `about` are sentences on what was measured."""
     table = calibration_table(found)
-    parts: list[Chart | Table] = [
-        _map(found, table, one) for one in _MAPS if any(one.value(row) is not None for row in found.rows)
-    ]
+    parts: list[Chart | Table] = [*setting_maps(found.rows, table, _MAPS)]
     if any(row.gap is not None for row in found.rows):
         parts.append(_gap_chart(found, table))
     lead = [text[:1].upper() + text[1:] for text in (*verdict(found), *about)]
     return page("Threshold and window for a pair", lead, [*parts, table])
 
 
-@dataclass(frozen=True, slots=True)
-class _Map:
-    title: str
-    caption: str
-    value: Callable[[Row], float | None]
-    label: Callable[[float], str]
-    colour: int
-
-
-_MAPS = (
-    _Map(
+_MAPS: tuple[SettingMap[Row], ...] = (
+    SettingMap(
         "How much of the draft is kept", "Median tokens of the draft in a reply.", lambda row: row.kept_median, short, 0
     ),
-    _Map(
+    SettingMap(
         "How often the base never takes over",
         "Share of the replies without a switch.",
         lambda row: row.without_switch,
         whole_percent,
         1,
     ),
-    _Map(
+    SettingMap(
         "Does the base go on as an aligned model would?",
         "Gap between the base's own way to go on and the draft's, in nats per token: 0 is none.",
         lambda row: row.gap,
         lambda value: f"{value:.2f}",
         3,
     ),
-    _Map(
+    SettingMap(
         "How long a reply takes",
         "Estimated time of a reply that is as long as the draft, by what tokens cost in this recording.",
         lambda row: row.seconds,
@@ -163,23 +153,6 @@ _MAPS = (
         2,
     ),
 )
-
-
-def _map(found: Calibration, table: Table, shown: _Map) -> Chart:
-    thresholds = sorted({row.threshold for row in found.rows})
-    windows = sorted({row.window for row in found.rows})
-    cells = {row.setting: shown.value(row) for row in found.rows}
-    drawn = heat_map(
-        [str(window) for window in windows],
-        [f"{threshold:g}" for threshold in thresholds],
-        [[cells.get(Setting(threshold, window)) for threshold in thresholds] for window in windows],
-        x="threshold",
-        y="window",
-        name=shown.title,
-        label=shown.label,
-        colour=shown.colour,
-    )
-    return Chart(shown.title, f"{shown.caption} By threshold and window.", drawn, table)
 
 
 def _gap_chart(found: Calibration, table: Table) -> Chart:

@@ -1,7 +1,8 @@
 """Ways of answering that are measured side by side, and how their figures are compared.
 
-Contract: pure. A column is named as it is asked for: `base`, `draft`, `wsd`, `fixed:K`, or another rule's name, with
-`@` and a number where the rule has one (`wsd@0.7`). Columns are compared on the items that all of them answered.
+Contract: pure. A column is named as it is asked for: `base`, `urial` (the base after examples), `draft`, `wsd`,
+`fixed:K`, or another rule's name, with `@` and a number where the rule has one (`wsd@0.7`). Columns are compared on the
+items that all of them answered.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any, get_args
 
 from wsd_local.core.rule_settings import USES
 from wsd_local.errors import UsageError, nearest
+from wsd_local.prompts.in_context import IN_CONTEXT
 from wsd_local.reports.statistics import Estimate, McNemar, difference, mcnemar, share
 from wsd_local.settings import ReplySettings, changed, declarations
 
 USUAL = ("base", "wsd", "draft")
-_MODES = ("base", "draft")
+_MODES = ("base", "draft", "urial")
 
 Marks = Mapping[str, Mapping[int, bool]]
 """For each column the items that it answered, and whether it did what is counted."""
@@ -49,13 +51,13 @@ class Column:
         return changed(usual, {**more, **ignored, **own})
 
 
-def columns_of(names: str) -> list[Column]:
-    """Columns from their names, separated by commas.
+def columns_of(names: str, urial: str | None = None) -> list[Column]:
+    """Columns from their names, separated by commas; `urial` is the text of that column's prompt, if it has its own.
 
     Raises:
         UsageError: a name is not known, stands twice, or its number is not valid.
     """
-    found = [_column(name.strip()) for name in names.split(",") if name.strip()]
+    found = [_column(name.strip(), urial or IN_CONTEXT) for name in names.split(",") if name.strip()]
     if not found:
         raise UsageError("no column is named: name some, such as base,wsd,draft")
     for first, second in combinations(found, 2):
@@ -64,12 +66,12 @@ def columns_of(names: str) -> list[Column]:
     return found
 
 
-def _column(name: str) -> Column:
+def _column(name: str, urial: str) -> Column:
     rule, _, number = name.partition("@")
     rules = get_args(declarations()["rule"].kind)
     settings: dict[str, Any]
     if rule in _MODES or rule.startswith("fixed:"):
-        settings = {"mode": rule}
+        settings = {"mode": rule, **({"urial": urial} if rule == "urial" else {})}
     elif rule == "wsd" or rule in rules:
         settings = {"rule": "window" if rule == "wsd" else rule}
     else:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsd_local.calibration import Calibration, Continuation, Record, Setting, calibrated
+from wsd_local.calibration import Continuation, Record, Setting
 from wsd_local.calibration.deriving import switch_points
-from wsd_local.calibration.recommending import grid
+from wsd_local.reports.recommending import Calibration, calibrated, grid
 
 DEFAULT = Setting(0.8, 6)
 COMPARED = 4

@@ -23,16 +23,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from wsd_local.calibration.deriving import Costs, Derived, Setting, derived
 from wsd_local.calibration.records import Record
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
+from wsd_local.reports.statistics import RESAMPLES, Floats, Resampled, bounds
 
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WINDOWS = (3, 6, 12)
@@ -43,7 +40,6 @@ TOLERANCE = 0.1
 """Nats per token by which a gap is as good as the smallest one."""
 SURE = 0.95
 """Share of the resamples in which a setting must be better than the present one."""
-RESAMPLES, SEED = 2000, 0
 
 Interval = tuple[float, float]
 """From the 2.5th to the 97.5th percentile of the resamples."""
@@ -114,7 +110,7 @@ class Calibration:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         criterion = {"takes_over": TAKES_OVER, "tolerance": TOLERANCE, "sure": SURE, "resamples": RESAMPLES}
-        return asdict(self) | {"criterion": criterion | {"seed": SEED}}
+        return asdict(self) | {"criterion": criterion | {"seed": 0}}
 
     def row(self, setting: Setting) -> Row:
         """The row of a setting in the table."""
@@ -145,45 +141,32 @@ def calibrated(
         [derived(record, setting, costs, check_chunk=check_chunk, compared=compared) for record in records]
         for setting in settings
     ]
-    resampled = _Resampled(outcomes)
-    rows = tuple(_row(setting, outcomes[number], resampled, number) for number, setting in enumerate(settings))
-    return Calibration(len(records), costs, rows, _recommendation(settings, present, resampled))
+    samples = _Samples(outcomes)
+    rows = tuple(_row(setting, outcomes[number], samples, number) for number, setting in enumerate(settings))
+    return Calibration(len(records), costs, rows, _recommendation(settings, present, samples))
 
 
-class _Resampled:
-    """Means of every setting over the records as they are (row 0), and over resamples of them (the other rows)."""
+class _Samples:
+    """Means of every setting over the records as they are (row 0), and over samples of them (the other rows)."""
 
     def __init__(self, outcomes: Sequence[Sequence[Derived]]) -> None:
-        import numpy as np
+        resampled = Resampled(len(outcomes[0]))
 
-        def table(values: Sequence[Sequence[float | None]]) -> Floats:
+        def means(values: Sequence[Sequence[float | None]]) -> Floats:
             rows = [[math.nan if one is None else float(one) for one in row] for row in values]
-            return np.array(rows, dtype=np.float64).T
+            return resampled.means(np.array(rows, dtype=np.float64).T)
 
-        count = len(outcomes[0])
-        drawn = np.random.default_rng(SEED).multinomial(count, [1 / count] * count, size=RESAMPLES)
-        self._weights: Floats = np.vstack([np.ones(count), drawn]).astype(np.float64)
-        self.kept = self._means(table([[one.kept for one in row] for row in outcomes]))
-        self.switched = self._means(table([[one.index is not None for one in row] for row in outcomes]))
-        self.seconds = self._means(table([[one.seconds for one in row] for row in outcomes]))
-        self.gap = self._means(table([[one.gap for one in row] for row in outcomes]))
+        self.kept = means([[one.kept for one in row] for row in outcomes])
+        self.switched = means([[one.index is not None for one in row] for row in outcomes])
+        self.seconds = means([[one.seconds for one in row] for row in outcomes])
+        self.gap = means([[one.gap for one in row] for row in outcomes])
         self.counts = (self.switched >= TAKES_OVER) & np.isfinite(self.gap)
         gap = np.where(self.counts, self.gap, np.inf)
         self.as_good = self.counts & (gap <= gap.min(axis=1, keepdims=True) + TOLERANCE)
         self.keys = self._ranked()
 
-    def _means(self, values: Floats) -> Floats:
-        """Means of the known values, for each resample and setting; NaN where there are none."""
-        import numpy as np
-
-        known = np.isfinite(values)
-        sums, counts = self._weights @ np.where(known, values, 0.0), self._weights @ known.astype(np.float64)
-        return np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan)
-
     def _ranked(self) -> Floats:
         """For each resample the places of the settings by the criterion, 0 the best; settings of one key share one."""
-        import numpy as np
-
         gap, as_good = np.where(self.counts, self.gap, np.inf), self.as_good
         # In the order of importance: it counts, it is as good as the best, fewest kept, smallest gap.
         last = np.where(as_good, self.gap, gap)
@@ -194,16 +177,6 @@ class _Resampled:
             order = {key: place for place, key in enumerate(sorted(set(keys)))}
             places[number] = [order[key] for key in keys]
         return places
-
-    def interval(self, means: Floats, number: int) -> Interval | None:
-        """The interval of a setting's mean over the resamples; None where it is not known."""
-        import numpy as np
-
-        known = means[1:, number][np.isfinite(means[1:, number])]
-        if not len(known):
-            return None
-        low, high = np.percentile(known, (2.5, 97.5))
-        return float(low), float(high)
 
     def wins(self, number: int) -> float:
         """Share of the resamples in which a setting is the best; several share a place."""
@@ -216,7 +189,7 @@ class _Resampled:
         return float((self.keys[1:, number] < self.keys[1:, other]).mean())
 
 
-def _row(setting: Setting, outcomes: Sequence[Derived], resampled: _Resampled, number: int) -> Row:
+def _row(setting: Setting, outcomes: Sequence[Derived], samples: _Samples, number: int) -> Row:
     kept = [one.kept for one in outcomes]
     switches = [one.index for one in outcomes if one.index is not None]
     known = [one for one in outcomes if one.gap is not None]
@@ -228,20 +201,20 @@ def _row(setting: Setting, outcomes: Sequence[Derived], resampled: _Resampled, n
         kept=statistics.fmean(kept),
         kept_median=statistics.median(kept),
         kept_quartiles=(quartiles[0], quartiles[2]),
-        kept_interval=resampled.interval(resampled.kept, number) or (math.nan, math.nan),
+        kept_interval=bounds(samples.kept[1:, number]) or (math.nan, math.nan),
         without_switch=1 - len(switches) / len(outcomes),
         switch=statistics.median(switches) if switches else None,
         drafted=statistics.fmean(one.drafted for one in outcomes),
         seconds=statistics.fmean(seconds) if seconds else None,
-        seconds_interval=resampled.interval(resampled.seconds, number),
+        seconds_interval=bounds(samples.seconds[1:, number]),
         compared=len(known),
         draft_logprob=_mean([one.draft_logprob for one in known]),
         own_logprob=_mean([one.own_logprob for one in known]),
         gap=_mean([one.gap for one in known]),
-        gap_interval=resampled.interval(resampled.gap, number),
+        gap_interval=bounds(samples.gap[1:, number]),
         agreement=_mean([one.agreement for one in known]),
-        counts=bool(resampled.counts[0, number]),
-        wins=resampled.wins(number),
+        counts=bool(samples.counts[0, number]),
+        wins=samples.wins(number),
     )
 
 
@@ -250,22 +223,22 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _recommendation(settings: Sequence[Setting], present: Setting, resampled: _Resampled) -> Recommendation:
+def _recommendation(settings: Sequence[Setting], present: Setting, samples: _Samples) -> Recommendation:
     here = settings.index(present)
-    if not resampled.counts[0].any():
+    if not samples.counts[0].any():
         reason = (
             f"no setting lets the base take over in {TAKES_OVER:.0%} of the replies, with text of the draft after it"
         )
         return Recommendation(present, None, present, 0.0, 0.0, distinguished=False, reason=reason)
-    places = resampled.keys[0]
+    places = samples.keys[0]
     tied = [number for number in range(len(settings)) if places[number] == 0]
     best = here if here in tied else tied[0]
-    winner, wins = settings[best], resampled.wins(best)
+    winner, wins = settings[best], samples.wins(best)
     if best == here:
         reason = "the present setting is the one that the criterion names"
         return Recommendation(present, winner, present, wins, 0.0, distinguished=False, reason=reason)
-    better = resampled.better(best, here)
-    if resampled.as_good[0, here]:
+    better = samples.better(best, here)
+    if samples.as_good[0, here]:
         reason = f"the present setting is as good: its gap is within {TOLERANCE} nats of the smallest"
         return Recommendation(present, winner, present, wins, better, distinguished=False, reason=reason)
     if better < SURE:
