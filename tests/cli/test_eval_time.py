@@ -10,7 +10,7 @@ import pytest
 from command_line import Done, complains, wsd
 from page_reader import PageReader
 
-QUICK = ("--ctx", "2048", "--threads", "1", "--max-tokens", "30")
+QUICK = ("--ctx", "2048", "--threads", "1")
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def time(prompts: Path, out: Path, *more: str) -> Done:
-    return wsd("eval", "time", "demo", "--prompts", str(prompts), "--out", str(out), *QUICK, *more)
+    most = () if "--max-tokens" in more else ("--max-tokens", "20")
+    return wsd("eval", "time", "demo", "--prompts", str(prompts), "--out", str(out), *QUICK, *most, *more)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -40,12 +41,12 @@ def test_tables_and_a_page(prompts: Path, tmp_path: Path) -> None:
     assert len(PageReader(page.read_text(encoding="utf-8")).labels) == 3
     for line in lines(out):
         assert sorted(line["order"]) == ["base", "draft", "urial", "wsd"]
-        assert line["run"]["settings"]["max_tokens"] == 30 and line["run"]["models"]["base"]
+        assert line["run"]["settings"]["max_tokens"] == 20 and line["run"]["models"]["base"]
 
 
 def test_json_and_what_is_measured_is_not_measured_again(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    columns = ("--columns", "base,wsd@0.5,entropy", "--quiet", "--json")
+    columns = ("--columns", "base,wsd@0.5,entropy", "--quiet", "--json", "--max-tokens", "12")
     assert time(prompts, out, *columns, "--limit", "1").returncode == 0
     first = out.read_bytes()
     done = time(prompts, out, *columns, "--repeat", "2")
@@ -85,7 +86,7 @@ def test_turns_after_the_first_are_not_measured_and_that_is_said(tmp_path: Path)
         (("--columns", "base,wds"), "there is no column 'wds'"),
         (("--columns", "base,base"), "are the same"),
         (("--columns", "base,wsd", "--urial", "prompts.txt"), "there is no column urial"),
-        (("--urial", "none.txt"), "no such file"),
+        (("--urial", "none.txt"), "none.txt"),
         (("--repeat", "0"), "repeat is 0"),
         (("--limit", "0"), "limit is 0"),
         (("--resident", "one"), "resident is one"),
@@ -105,4 +106,7 @@ def test_mistakes(
 def test_prompts_that_cannot_be_answered(tmp_path: Path) -> None:
     source = tmp_path / "in.txt"
     source.write_text("word " * 3000 + "\n")
-    complains(time(source, tmp_path / "out.jsonl"), 5, "no prompt could be answered in every way")
+    none = time(source, tmp_path / "out.jsonl")
+    assert none.returncode == 5 and none.stdout == b""
+    assert b"prompt 0, line 1: the prompt is too long" in none.stderr
+    assert b"no prompt could be answered in every way" in none.stderr

@@ -171,7 +171,8 @@ def _measured(
         reporter.note(f"interrupted: {rounds.done} of {plural(rounds.total, 'round')}; the same command goes on")
         raise
     file.sort()
-    reporter.note(f"rounds: {out}")
+    if rounds.done:
+        reporter.note(f"rounds: {out}")
     return rounds, failed
 
 

@@ -66,7 +66,7 @@ class Cell:
 class CheckedReply:
     """A real reply held against what was derived; `index` is null where no window passes.
 
-    `near` is how near to the threshold the confidence was where one of them switches and the other does not.
+    `near` is how near to the threshold the recorded confidence was where the first of the two switches.
     """
 
     prompt: str
@@ -227,7 +227,8 @@ def checked(
 
 
 def _near(record: Record, setting: Setting, places: Sequence[int | None]) -> float | None:
-    """The least distance of the recorded confidence from the threshold, where a window ends at one of the places."""
-    ends = [place + 1 for place in places if place is not None and setting.window <= place + 1 <= len(record.logprobs)]
-    windows = [record.logprobs[end - setting.window : end] for end in ends]
-    return min((abs(geometric_mean(window) - setting.threshold) for window in windows), default=None)
+    """The distance of the recorded confidence from the threshold at the first of the places; None without a window."""
+    end = min((place + 1 for place in places if place is not None), default=0)
+    if not setting.window <= end <= len(record.logprobs):
+        return None
+    return abs(geometric_mean(record.logprobs[end - setting.window : end]) - setting.threshold)

@@ -83,7 +83,7 @@ def _replies(replies: Sequence[CheckedReply]) -> Table:
         for one in different
     )
     title = f"{len(replies) - len(different)} of {plural(len(replies), 'real reply')} as derived"
-    note = "near: distance of the recorded confidence from the threshold where only one of the two switches"
+    note = "near: distance of the recorded confidence from the threshold where the first of the two switches"
     return Table(title, ("prompt", "γ × w", "derived", "real", "near"), rows, note if rows else "")
 
 
