@@ -21,6 +21,7 @@ from page_reader import PageReader
 
 from wsd_local.cli import evaluate as evaluate_command
 from wsd_local.errors import UsageError
+from wsd_local.prompts.messages import conversation
 from wsd_local.reports.demo import Verdict, judge
 from wsd_local.reports.evaluation import (
     BASE,
@@ -34,14 +35,13 @@ from wsd_local.reports.evaluation import (
     DemoResults,
     JudgedReply,
     measure,
-    perplexity,
     questions,
-    reply_logprobs,
     row,
     steps,
     stride,
 )
 from wsd_local.reports.evaluation_page import demo_page, demo_tables
+from wsd_local.reports.perplexity import perplexity, reply_logprobs
 from wsd_local.runtime.pair import load
 
 ASKED = 3
@@ -205,7 +205,7 @@ def test_log_probabilities_of_a_reply_are_the_base_s_own(demo_f32: tuple[Path, P
     with exact_pair(demo_f32) as pair:
         for question in asked:
             text = pair.reply(question.messages, mode="draft").text
-            found = reply_logprobs(pair, question, f" {text} ")
+            found = reply_logprobs(pair, conversation(question.messages), f" {text} ")
             prompt = f"\n\n[User]\n{question.question}\n\n[Assistant]\n"
             tokens = [*oracle.base_model.bos, *oracle.base_model.plain(prompt + text)]
             start = len(oracle.base_model.bos) + len(oracle.base_model.plain(prompt))
@@ -214,7 +214,7 @@ def test_log_probabilities_of_a_reply_are_the_base_s_own(demo_f32: tuple[Path, P
             wanted = [logs[place - 1, tokens[place]] for place in range(start, len(tokens))]
             assert len(found) > 10
             assert found == pytest.approx(wanted, abs=1e-3)
-            assert reply_logprobs(pair, question, "  ") == []
+            assert reply_logprobs(pair, conversation(question.messages), "  ") == []
     oracle.close()
 
 
@@ -226,10 +226,11 @@ def test_perplexities_are_those_of_the_replies(measured: tuple[DemoResults, list
     own: list[list[float]] = []
     with load("demo", threads=1) as pair:
         for question in asked:
+            messages = conversation(question.messages)
             text = pair.reply(question.messages, max_tokens=256, mode="draft").text
-            (right if judge(question, text).right else wrong).append(reply_logprobs(pair, question, text))
+            (right if judge(question, text).right else wrong).append(reply_logprobs(pair, messages, text))
             text = pair.reply(question.messages, max_tokens=256, mode="base").text
-            own.append(reply_logprobs(pair, question, text))
+            own.append(reply_logprobs(pair, messages, text))
     for k in (0, 1, 5):
         found = results.perplexity[k]
         for mine, theirs in (

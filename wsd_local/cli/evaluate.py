@@ -167,3 +167,10 @@ app.command(
     "Without --xstest and --hh both public sets are measured; their texts may offend.",
     help_epilogue="",
 )
+app.command(
+    "wsd_local.cli.mechanism:mechanism",
+    name="mechanism",
+    help="Measure why it works on your own prompts: what the base finds hard, and where it takes over.\n\n"
+    "Drafts that calibrate or eval sweep have recorded of the same pair and prompts are used, and the other way round.",
+    help_epilogue="",
+)

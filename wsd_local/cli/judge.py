@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from wsd_local.system.interrupt import Stop
 
 SETTINGS = ("ctx", "threads", "n_gpu_layers", "cache_type_k", "cache_type_v", "flash_attn", "load_mode")
+NO_GRADES = "grades need a judge on this machine: endpoints tell probabilities of first tokens only"
 
 
 @Parameter(name="*")
@@ -100,16 +101,13 @@ def judge(
     with ExitStack() as stack:
         stack.callback(reporter.close)
         interrupt = stack.enter_context(interruptible())
-        chosen = stack.enter_context(_judge(how.judge, how.judge_model, task, settings, reporter, interrupt))
+        judge = loaded_judge(how.judge, how.judge_model, settings, reporter, interrupt, grades=task.ask == "grade")
+        chosen = stack.enter_context(judge)
         for file in task.files.values():
             if file.empty:
                 reporter.report(f"{file.path}: {file.empty} of {plural(len(file.replies), 'reply')} without text")
         sink = _sink(how.output, task, chosen, stack)
-        work = _follow(chosen, task.questions, sink, reporter, interrupt)
-    for question, why in work.too_long[:3]:
-        reporter.report(f"record {question.id}: too long for the judge: {why}")
-    if work.too_long:
-        reporter.report(f"{plural(len(work.too_long), 'question')} too long for the judge: not judged, nothing was cut")
+        work = ask_all(chosen, task.questions, sink, reporter, interrupt)
     _report(task, sink, chosen, as_json=as_json, write=write)
     return SOME_FAILED if work.too_long else 0
 
@@ -139,20 +137,38 @@ def _task(
     return _Task(ask, files, places, list(comparisons(ask, files["a"], files["b"], places)))
 
 
+def is_endpoint(judge: str) -> bool:
+    """Whether a judge is an address, not a model on this machine."""
+    return judge.lower().startswith(("http://", "https://"))
+
+
 @contextmanager
-def _judge(
-    judge: str, model: str | None, task: _Task, settings: Given, reporter: Reporter, interrupt: Stop
+def loaded_judge(
+    judge: str, model: str | None, settings: Given, reporter: Reporter, interrupt: Stop, *, grades: bool
 ) -> Iterator[Judge]:
-    """The judge, ready to be asked."""
-    if judge.lower().startswith(("http://", "https://")):
+    """The judge, ready to be asked.
+
+    Args:
+        judge: a model by name or path, or the address of an endpoint.
+        model: its name at the endpoint.
+        settings: those of loading that were given; the configuration decides on the rest.
+        reporter: shows how far the loading is.
+        interrupt: stops the loading, and the judge.
+        grades: whether it is to grade.
+
+    Raises:
+        UsageError: an endpoint cannot do what is asked for, or is not named as one.
+        ModelError, FitError: the model cannot be loaded.
+    """
+    if is_endpoint(judge):
         from wsd_local.reports.judge.endpoint import EndpointJudge
 
         if model is None:
             raise UsageError("--judge is an endpoint: name the model there with --judge-model")
         if settings:
             raise UsageError(f"{', '.join(settings)}: for judges on this machine; an endpoint has its own settings")
-        if task.ask == "grade":
-            raise UsageError("--grade needs a judge on this machine: endpoints tell probabilities of first tokens only")
+        if grades:
+            raise UsageError(NO_GRADES)
         yield EndpointJudge(judge, model)
         return
     if model is not None:
@@ -187,8 +203,13 @@ def _sink(output: Path | None, task: _Task, judge: Judge, stack: ExitStack) -> S
     return stack.enter_context(VerdictFile(output, header))
 
 
-def _follow(judge: Judge, questions: Sequence[JudgeQuestion], sink: Sink, reporter: Reporter, interrupt: Stop) -> Work:
-    """Ask, and show how far the work has come."""
+def ask_all(judge: Judge, questions: Sequence[JudgeQuestion], sink: Sink, reporter: Reporter, interrupt: Stop) -> Work:
+    """Ask what is not kept yet, show how far the work has come, and report what is too long.
+
+    Raises:
+        CancelledError: the work was stopped; what is kept stays.
+        WsdError: the judge cannot answer, or an answer cannot be kept.
+    """
     from wsd_local.reports.judge.questions import ask
 
     total = len(questions)
@@ -214,6 +235,10 @@ def _follow(judge: Judge, questions: Sequence[JudgeQuestion], sink: Sink, report
         reporter.note(
             f"{plural(work.asked, 'verdict')} in {work.seconds:.1f} s, {work.seconds / work.asked:.2f} s each"
         )
+    for question, why in work.too_long[:3]:
+        reporter.report(f"record {question.id}: too long for the judge: {why}")
+    if work.too_long:
+        reporter.report(f"{plural(len(work.too_long), 'question')} too long for the judge: not judged, nothing was cut")
     return work
 
 

@@ -45,12 +45,13 @@ _COMPLETERS = {
     "base_format": names.base_formats,
     "input": names.data_sets,
     "prompts": names.data_sets,
+    "judge": names.models,
     "format": names.formats,
     "export": names.exports,
     "open": names.chats,
 }
 """What offers names for an option's value; for others the shell offers files, or nothing."""
-_NAME_OR_FILE = ("draft", "base", "base_format", "input", "prompts")
+_NAME_OR_FILE = ("draft", "base", "base_format", "input", "prompts", "judge")
 
 
 @dataclass(frozen=True, slots=True)

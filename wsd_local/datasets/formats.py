@@ -21,7 +21,8 @@ COLUMNS = ("prompt", "question", "instruction", "text")
 """Usual names of a column of prompts, in any case; the first that the table has counts."""
 
 _IDS = ("question_id", "id", "task_id", "uid")
-_ANSWER = "\n\nAssistant:"
+ANSWER = "\n\nAssistant:"
+"""What precedes each reply in a transcript of HH."""
 _SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
@@ -263,9 +264,9 @@ def _hh(record: Mapping[str, Any]) -> _Request:
     name, value = _field(record, "raw_context", "chosen")
     if name == "raw_context":
         return _Request(_list(record, name), (name,))
-    if not isinstance(value, str) or _ANSWER not in value:
+    if not isinstance(value, str) or ANSWER not in value:
         raise ValueError("`chosen` is no transcript: there is no 'Assistant:' in it")
-    return _Request([*transcript(value.rpartition(_ANSWER)[0], name)], (name,))
+    return _Request([*transcript(value.rpartition(ANSWER)[0], name)], (name,))
 
 
 def _jsonl(record: Mapping[str, Any]) -> _Request:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from wsd_local.errors import UsageError, reason
 from wsd_local.paths import demo_dir
 from wsd_local.prompts.messages import conversation
 from wsd_local.reports.demo import MEASURED_GROUP, DemoQuestion, Verdict, judge, load_questions
+from wsd_local.reports.perplexity import Perplexity, perplexity, reply_logprobs
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import ReplySettings
 
@@ -78,20 +79,6 @@ class WayRow:
     def checked(self) -> bool:
         """Whether windows decide in this way of answering."""
         return self.window is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Perplexity:
-    """How surprising the rest of a reply is to the base after its first tokens.
-
-    `rest` is the perplexity of all tokens that follow, `next` that of the first of them. `replies` are those that are
-    longer than the prefix, `tokens` what follows it in them.
-    """
-
-    replies: int
-    tokens: int
-    rest: float
-    next: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,34 +247,11 @@ def _perplexity(
     wrong: list[list[float]] = []
     own: list[list[float]] = []
     for question, drafted, written in zip(questions, answers[DRAFT], answers[BASE], strict=True):
-        (right if drafted.verdict.right else wrong).append(reply_logprobs(pair, question, drafted.text))
-        own.append(reply_logprobs(pair, question, written.text))
+        asked = conversation(question.messages)
+        (right if drafted.verdict.right else wrong).append(reply_logprobs(pair, asked, drafted.text))
+        own.append(reply_logprobs(pair, asked, written.text))
         step("perplexity")
     rows = (
         PrefixRow(k, *(perplexity(replies, k) for replies in ([*right, *wrong], right, wrong, own))) for k in PREFIXES
     )
     return tuple(row for row in rows if row.aligned or row.own)
-
-
-def reply_logprobs(pair: Pair, question: DemoQuestion, text: str) -> list[float]:
-    """The base's log-probability of each token of `text`, tokenised after its own prompt for the question."""
-    model, prompt = pair.models.model("base"), pair.models.base_format.prompt(conversation(question.messages))
-    start, tokens = len(model.tokenize(prompt)), model.tokenize(prompt + text.strip())
-    if len(tokens) <= start:
-        return []
-    with pair.models.queue.held():
-        return pair.models.context("base").logprobs(0, tokens, start)
-
-
-def perplexity(replies: Iterable[Sequence[float]], prefix: int) -> Perplexity | None:
-    """Pooled over the tokens after the first `prefix` of each reply, given as log-probabilities of its tokens."""
-    rests = [reply[prefix:] for reply in replies if len(reply) > prefix]
-    count = sum(len(rest) for rest in rests)
-    if not count:
-        return None
-    return Perplexity(
-        replies=len(rests),
-        tokens=count,
-        rest=math.exp(-math.fsum(logprob for rest in rests for logprob in rest) / count),
-        next=math.exp(-math.fsum(rest[0] for rest in rests) / len(rests)),
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsd_local.reports.charts import Scale, bars, histograms, lines
-from wsd_local.reports.evaluation import BASE, DRAFT, USUAL, WSD, DemoResults, Perplexity, PrefixRow, WayRow
+from wsd_local.reports.evaluation import BASE, DRAFT, USUAL, WSD, DemoResults, PrefixRow, WayRow
 from wsd_local.reports.html import (
     CHART_BINS,
     Chart,
@@ -21,6 +21,7 @@ from wsd_local.reports.html import (
     short,
     whole_percent,
 )
+from wsd_local.reports.perplexity import Perplexity
 from wsd_local.reports.runs import binned, bins
 from wsd_local.units import plural
 

@@ -25,14 +25,14 @@ _BEGIN = b'{"wsd_local_'
 
 
 class VerdictFile:
-    """A file of verdicts, opened to continue it. `done` are the log-probabilities in it.
+    """A file of verdicts, opened to continue it. `done` are their log-probabilities; `option` names the file.
 
     Raises:
         UsageError: it is another file, was made by other inputs, cannot be written, or is being written.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, header: Mapping[str, Any], *, option: str = "--output") -> None:
+        self.path, self._choose = path, f"choose another {option}"
         self.done: dict[Key, tuple[float, ...]] = {}
         self._header = {"wsd_local_verdicts": 1, **json.loads(json.dumps(header))}
         self._descriptor: int | None = None
@@ -44,10 +44,10 @@ class VerdictFile:
             if length == 0:
                 self._write(self._header)
         except TakenError:
-            raise UsageError(f"{path}: another run is writing to it; wait for it, or choose another --output") from None
+            raise UsageError(f"{path}: another run is writing to it; wait for it, or {self._choose}") from None
         except OSError as error:
             self.close()
-            raise UsageError(f"{path}: cannot be written: {reason(error)}; choose another --output") from error
+            raise UsageError(f"{path}: cannot be written: {reason(error)}; {self._choose}") from error
         except BaseException:
             self.close()
             raise
@@ -94,9 +94,7 @@ class VerdictFile:
                     else:
                         self._keep(values)
                 except (ValueError, KeyError, TypeError):
-                    raise UsageError(
-                        f"{self.path}, line {number}: is not a line of verdicts; choose another --output"
-                    ) from None
+                    raise UsageError(f"{self.path}, line {number}: is not a line of verdicts; {self._choose}") from None
                 length += len(line)
         return length
 
@@ -107,7 +105,7 @@ class VerdictFile:
             if self._header.get(name) != theirs.get(name):
                 raise UsageError(
                     f"{self.path}: was made with another {name}: {short(theirs.get(name))}, now "
-                    f"{short(self._header.get(name))}; choose another --output"
+                    f"{short(self._header.get(name))}; {self._choose}"
                 )
 
     def _keep(self, values: Any) -> None:
