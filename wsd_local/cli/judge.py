@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from wsd_local.system.interrupt import Stop
 
 SETTINGS = ("ctx", "threads", "n_gpu_layers", "cache_type_k", "cache_type_v", "flash_attn", "load_mode")
-NO_GRADES = "grades need a judge on this machine: endpoints tell probabilities of first tokens only"
 
 
 @Parameter(name="*")
@@ -91,6 +90,8 @@ def judge(
     Each pair is judged in both orders. A key for an endpoint is read from WSD_LOCAL_JUDGE_API_KEY.
     """
     show_native_log(verbose)
+    if how.grade and is_endpoint(how.judge):
+        raise UsageError("--grade needs a judge on this machine: endpoints tell probabilities of first tokens only")
     task = _task(replies, ask="grade" if how.grade else how.ask, limit=how.limit, common=how.common)
     if how.output is not None and any(how.output.exists() and how.output.samefile(path) for path in replies):
         raise UsageError(f"{how.output}: is one of the files of replies; choose another --output")
@@ -101,13 +102,16 @@ def judge(
     with ExitStack() as stack:
         stack.callback(reporter.close)
         interrupt = stack.enter_context(interruptible())
-        judge = loaded_judge(how.judge, how.judge_model, settings, reporter, interrupt, grades=task.ask == "grade")
-        chosen = stack.enter_context(judge)
+        chosen = stack.enter_context(opened_judge(how.judge, how.judge_model, settings, reporter, interrupt))
         for file in task.files.values():
             if file.empty:
                 reporter.report(f"{file.path}: {file.empty} of {plural(len(file.replies), 'reply')} without text")
         sink = _sink(how.output, task, chosen, stack)
-        work = ask_all(chosen, task.questions, sink, reporter, interrupt)
+        work = follow_judge(chosen, task.questions, sink, reporter, interrupt)
+    for question, why in work.too_long[:3]:
+        reporter.report(f"record {question.id}: too long for the judge: {why}")
+    if work.too_long:
+        reporter.report(f"{plural(len(work.too_long), 'question')} too long for the judge: not judged, nothing was cut")
     _report(task, sink, chosen, as_json=as_json, write=write)
     return SOME_FAILED if work.too_long else 0
 
@@ -138,27 +142,19 @@ def _task(
 
 
 def is_endpoint(judge: str) -> bool:
-    """Whether a judge is an address, not a model on this machine."""
+    """Whether a judge is an address."""
     return judge.lower().startswith(("http://", "https://"))
 
 
 @contextmanager
-def loaded_judge(
-    judge: str, model: str | None, settings: Given, reporter: Reporter, interrupt: Stop, *, grades: bool
+def opened_judge(
+    judge: str, model: str | None, settings: Given, reporter: Reporter, interrupt: Stop
 ) -> Iterator[Judge]:
-    """The judge, ready to be asked.
-
-    Args:
-        judge: a model by name or path, or the address of an endpoint.
-        model: its name at the endpoint.
-        settings: those of loading that were given; the configuration decides on the rest.
-        reporter: shows how far the loading is.
-        interrupt: stops the loading, and the judge.
-        grades: whether it is to grade.
+    """The judge, ready to be asked: a model on this machine, or `model` at an endpoint.
 
     Raises:
-        UsageError: an endpoint cannot do what is asked for, or is not named as one.
-        ModelError, FitError: the model cannot be loaded.
+        UsageError: the options do not agree.
+        WsdError: the model cannot be loaded.
     """
     if is_endpoint(judge):
         from wsd_local.reports.judge.endpoint import EndpointJudge
@@ -167,8 +163,6 @@ def loaded_judge(
             raise UsageError("--judge is an endpoint: name the model there with --judge-model")
         if settings:
             raise UsageError(f"{', '.join(settings)}: for judges on this machine; an endpoint has its own settings")
-        if grades:
-            raise UsageError(NO_GRADES)
         yield EndpointJudge(judge, model)
         return
     if model is not None:
@@ -203,12 +197,14 @@ def _sink(output: Path | None, task: _Task, judge: Judge, stack: ExitStack) -> S
     return stack.enter_context(VerdictFile(output, header))
 
 
-def ask_all(judge: Judge, questions: Sequence[JudgeQuestion], sink: Sink, reporter: Reporter, interrupt: Stop) -> Work:
-    """Ask what is not kept yet, show how far the work has come, and report what is too long.
+def follow_judge(
+    judge: Judge, questions: Sequence[JudgeQuestion], sink: Sink, reporter: Reporter, interrupt: Stop
+) -> Work:
+    """Ask, and show how far the work has come.
 
     Raises:
-        CancelledError: the work was stopped; what is kept stays.
-        WsdError: the judge cannot answer, or an answer cannot be kept.
+        CancelledError: a signal came; what is kept stays.
+        WsdError: the judge cannot answer.
     """
     from wsd_local.reports.judge.questions import ask
 
@@ -235,10 +231,6 @@ def ask_all(judge: Judge, questions: Sequence[JudgeQuestion], sink: Sink, report
         reporter.note(
             f"{plural(work.asked, 'verdict')} in {work.seconds:.1f} s, {work.seconds / work.asked:.2f} s each"
         )
-    for question, why in work.too_long[:3]:
-        reporter.report(f"record {question.id}: too long for the judge: {why}")
-    if work.too_long:
-        reporter.report(f"{plural(len(work.too_long), 'question')} too long for the judge: not judged, nothing was cut")
     return work
 
 

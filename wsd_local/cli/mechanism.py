@@ -120,11 +120,13 @@ def mechanism(
 
 def _require_judge(judge: str | None) -> None:
     """What would prevent the judge's work raises an error now, before any other work."""
-    from wsd_local.cli.judge import NO_GRADES, is_endpoint
+    from wsd_local.cli.judge import is_endpoint
     from wsd_local.library.resolve import model_path
 
     if judge is not None and is_endpoint(judge):
-        raise UsageError(f"--judge is {judge}: {NO_GRADES}")
+        raise UsageError(
+            f"--judge is {judge}: grades need a judge on this machine, endpoints tell probabilities of first tokens only"
+        )
     if judge is not None:
         model_path(judge)
 
@@ -201,15 +203,17 @@ def _judged(
     of_loading = {name: value for name, value in settings.items() if name in judges.SETTINGS}
     with ExitStack() as stack:
         interrupt = stack.enter_context(interruptible())
-        loaded = judges.loaded_judge(judge, None, of_loading, reporter, interrupt, grades=True)
-        chosen = stack.enter_context(loaded)
+        chosen = stack.enter_context(judges.opened_judge(judge, None, of_loading, reporter, interrupt))
         file = _beside(task, f"grades.{re.sub(r'[^A-Za-z0-9._-]+', '-', chosen.identity['model'])}")
         about = {"version": __version__, "ask": "grade", "judge": chosen.identity, "prompts": task.data.sha256}
         sink = stack.enter_context(VerdictFile(file, about, option="--out"))
-        work = judges.ask_all(chosen, questions(cases), sink, reporter, interrupt)
+        work = judges.follow_judge(chosen, questions(cases), sink, reporter, interrupt)
         found = judging(chosen.identity, sink.done, cases)
     for line in found.warnings if found is not None else ():
         terminal.message(line)
+    if work.too_long:
+        question, why = work.too_long[0]
+        reporter.report(f"{plural(len(work.too_long), 'opening')} too long for the judge; of {question.id}: {why}")
     return found, len(work.too_long)
 
 
