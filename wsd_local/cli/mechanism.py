@@ -125,7 +125,7 @@ def _require_judge(judge: str | None) -> None:
 
     if judge is not None and is_endpoint(judge):
         raise UsageError(
-            f"--judge is {judge}: grades need a judge on this machine, endpoints tell probabilities of first tokens only"
+            f"--judge is {judge}: grades need a judge on this machine; endpoints tell probabilities of first tokens"
         )
     if judge is not None:
         model_path(judge)
