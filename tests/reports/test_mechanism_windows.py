@@ -31,6 +31,7 @@ EXAMPLES = [
     ("announcement", "Here are [three good ways to travel]:\n\nOne"),
     ("announcement", "It rains. Take [these with you]: an umbrella"),
     ("repetition", "It lies on the Seine. And then it [lies on the Seine] for ever"),
+    ("other", "Sure. I say: [this is how it] goes"),
     ("other", "Paris has [two million people in] it."),
     ("other", "Paris is big. Then it grows. Then hello [there it goes on]."),
     ("other", "He said [it is nothing of] it"),
@@ -70,7 +71,8 @@ def test_any_window_of_any_text_has_one_kind(text: str, data: st.DataObject) -> 
     end = data.draw(st.integers(start, len(text)))
     found = Window(text, start, end, ASKED)
     assert kind_of(found) in KINDS
-    number, sentence = found.sentence
+    number, sentence = found.last_sentence
+    assert found.first_sentence[0] <= number
     assert number >= 0 and "\n" not in found.line and "\n" not in sentence
     if text[:end].strip():
         assert text[found.last] in sentence and text[found.last] in found.line
@@ -78,5 +80,5 @@ def test_any_window_of_any_text_has_one_kind(text: str, data: st.DataObject) -> 
 
 @given(st.text(alphabet="ab. \n", min_size=1, max_size=60))
 def test_sentences_are_numbered_in_order(text: str) -> None:
-    numbers = [Window(text, 0, end, "").sentence[0] for end in range(1, len(text) + 1) if text[:end].strip()]
+    numbers = [Window(text, 0, end, "").last_sentence[0] for end in range(1, len(text) + 1) if text[:end].strip()]
     assert numbers == sorted(numbers) and (not numbers or numbers[0] == 0)

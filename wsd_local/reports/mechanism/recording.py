@@ -237,7 +237,7 @@ def case_of(
 
 def _reading(reply: Reply) -> Reading:
     probs = [token.prob or _LEAST for token in reply.tokens]
-    return Reading(reply.text, tuple(token.id for token in reply.tokens), tuple(map(math.log, probs)))
+    return Reading(reply.text.strip(), tuple(token.id for token in reply.tokens), tuple(map(math.log, probs)))
 
 
 def texts_of(tokens: Sequence[int], piece: Callable[[int], bytes]) -> list[str]:

@@ -2,7 +2,7 @@
 
 Contract: pure. The rules look at the draft's text, at the place of the window in it and at the last user message; the
 first one of `KINDS` that fits counts. They know English words, and the marks of Markdown. A sentence ends at a line
-feed, or at `.`, `!`, `?` or `:` before white space. The window's sentence and its line are those in which it ends.
+feed, or at `.`, `!`, `?` or `:` before white space. A window's line is the one in which it ends.
 """
 
 from __future__ import annotations
@@ -55,16 +55,24 @@ class Window:
 
     @property
     def line(self) -> str:
-        """The whole line, stripped."""
+        """The whole line in which it ends, stripped."""
         begin, after = self.text.rfind("\n", 0, self.last) + 1, self.text.find("\n", self.last)
         return self.text[begin : len(self.text) if after < 0 else after].strip()
 
     @property
-    def sentence(self) -> tuple[int, str]:
-        """The number of the whole sentence, from 0, and its text, stripped."""
+    def first_sentence(self) -> tuple[int, str]:
+        """The sentence in which it begins: its number, from 0, and the whole of it, stripped."""
+        return self._sentence(min(self.last, self.end - len(self.inside.lstrip())))
+
+    @property
+    def last_sentence(self) -> tuple[int, str]:
+        """The same of the one in which it ends."""
+        return self._sentence(self.last)
+
+    def _sentence(self, place: int) -> tuple[int, str]:
         number = 0
         for found in _SENTENCE.finditer(self.text):
-            if found.end() > self.last:
+            if found.end() > place:
                 return number, found.group().strip()
             number += bool(found.group().strip())
         return number, ""
@@ -96,8 +104,8 @@ def _is_heading(window: Window) -> bool:
 
 
 def _is_greeting(window: Window) -> bool:
-    number, sentence = window.sentence
-    return number < _OPENING and _GREETING.match(sentence) is not None
+    touched = (window.first_sentence, window.last_sentence)
+    return any(number < _OPENING and _GREETING.match(sentence) for number, sentence in touched)
 
 
 def _restates_question(window: Window) -> bool:
@@ -106,7 +114,7 @@ def _restates_question(window: Window) -> bool:
 
 
 def _announces(window: Window) -> bool:
-    return window.sentence[1].endswith(":")
+    return window.last_sentence[1].endswith(":")
 
 
 def _repeats(window: Window) -> bool:
@@ -127,14 +135,15 @@ _RULES: Mapping[str, tuple[str, Callable[[Window], bool]]] = {
     ),
     "heading": ("its line is marked by #, all in bold type, or underlined", _is_heading),
     "greeting": (
-        "its sentence, one of the first two, begins with a greeting, an assent, praise, thanks or an apology",
+        "it begins or ends in one of the first two sentences, and that begins with a greeting, an assent, praise, "
+        "thanks or an apology",
         _is_greeting,
     ),
     "restated question": (
         "three words of the user's message are in it, one after the other, one of them of four letters or more",
         _restates_question,
     ),
-    "announcement": ("its sentence ends with a colon", _announces),
+    "announcement": ("it ends in a sentence with a colon at its end", _announces),
     "repetition": ("its text, of 12 characters or more, stands in the draft before", _repeats),
 }
 OTHER = "other"
