@@ -26,7 +26,7 @@ from wsd_local.reports.mechanism.ranks import beaten, rank, ranking
 from wsd_local.reports.mechanism.recording import Openings, texts_of
 from wsd_local.reports.mechanism.records import NOTHING, BaseReading, Case, Reading
 from wsd_local.reports.perplexity import perplexity, pooled
-from wsd_local.reports.statistics import pooled_share, ratio
+from wsd_local.reports.statistics import Resampled
 
 SURE, UNSURE = math.log(0.9), math.log(0.1)
 SETTING, OPENINGS = Setting(0.8, 3), Openings(count=2, tokens=4)
@@ -84,14 +84,15 @@ def cases() -> list[Case]:
 
 # -- perplexity ----------------------------------------------------------------------------------------------
 
-Replies = st.lists(st.lists(st.floats(-20, 0), max_size=8), max_size=6)
+Replies = st.lists(st.lists(st.floats(-20, 0), max_size=8), min_size=1, max_size=6)
 
 
 @settings(deadline=None, max_examples=20)
 @given(Replies, st.integers(0, 9))
 def test_pooled_perplexities_are_those_of_the_demo(replies: list[list[float]], prefix: int) -> None:
-    whole, rest = pooled([[reply[prefix:]] for reply in replies]), perplexity(replies, prefix)
-    following = pooled([[reply[prefix : prefix + 1]] for reply in replies])
+    groups = [[reply] for reply in replies]
+    whole, following = pooled(groups, [(prefix, None), (prefix, prefix + 1)], Resampled(len(groups)))
+    rest = perplexity(replies, prefix)
     assert (whole is None) == (rest is None) == (following is None)
     if whole is not None and rest is not None and following is not None:
         assert whole.value == pytest.approx(rest.rest) and following.value == pytest.approx(rest.next)
@@ -101,8 +102,9 @@ def test_pooled_perplexities_are_those_of_the_demo(replies: list[list[float]], p
 
 def test_texts_of_one_prompt_are_drawn_together() -> None:
     texts = [[-1.0] * 5, [-3.0] * 5]
-    together, apart = pooled([texts, texts]), pooled([[text] for text in [*texts, *texts]])
-    assert together is not None and apart is not None
+    [together] = pooled([texts, texts], [(0, None)], Resampled(2))
+    [apart] = pooled([[text] for text in [*texts, *texts]], [(0, None)], Resampled(4))
+    assert together is not None and apart is not None and together.value == pytest.approx(apart.value)
     assert together.low == together.high == pytest.approx(together.value) and apart.low < apart.high
 
 
@@ -241,14 +243,9 @@ def test_agreement_is_counted_by_position(agrees: list[list[bool]]) -> None:
     assert (found.gain is None) == (not long)
 
 
-def test_a_pooled_share_of_all_is_as_unsure_as_there_are_items() -> None:
-    assert pooled_share([5, 5], [5, 5]).low == pytest.approx(0.025 ** (1 / 2))
-    assert pooled_share([0, 0, 0], [9, 9, 9]).high == pytest.approx(1 - 0.025 ** (1 / 3))
-    assert pooled_share([1, 9], [10, 10]).value == 0.5
-    with pytest.raises(ValueError):
-        ratio([1.0], [1.0, 2.0])
-    with pytest.raises(ValueError):
-        pooled_share([], [])
+def test_a_share_of_all_tokens_is_as_unsure_as_there_are_prompts() -> None:
+    [first, *_] = measured([case(number, [SURE] * 9) for number in range(3)], SETTING, OPENINGS).agreement
+    assert (first.share.value, first.share.count) == (1, 3) and first.share.low == pytest.approx(0.025 ** (1 / 3))
 
 
 def test_without_records_there_are_no_figures() -> None:
@@ -332,7 +329,7 @@ def test_the_page_has_every_part_and_says_what_is_aligned(cases: list[Case]) -> 
     assert "Judge &amp; Co" in text and "Made by hand." in text and "by the judge&#x27;s grade" in text
     assert "What the discarded draft would have said" in text and "1 of 3" in text
     titles = [table.title for table in mechanism_tables(results)]
-    assert len(titles) == len(set(titles)) == 7
+    assert len(titles) == len(set(titles)) == 8
     json.dumps(results.as_dict())
 
 

@@ -10,9 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from wsd_local.prompts.messages import Message
-from wsd_local.reports.statistics import Estimate, ratio
+from wsd_local.reports.statistics import Estimate, Floats, Resampled, estimates
 from wsd_local.runtime.pair import Pair
+
+Span = tuple[int, int | None]
+"""Positions of tokens: the first one, and the one after the last; None: to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +75,33 @@ def perplexity(replies: Iterable[Sequence[float]], prefix: int) -> Perplexity | 
     )
 
 
-def pooled(groups: Sequence[Sequence[Sequence[float]]]) -> Estimate | None:
-    """The perplexity of all tokens of all texts, with its interval by the bootstrap over groups of texts.
+def surprises(groups: Sequence[Sequence[Sequence[float]]], spans: Sequence[Span]) -> tuple[Floats, Floats]:
+    """For each group of texts and each span of positions: nats of surprise in all, and how many tokens there are.
 
-    The texts of one group, those of one prompt, are drawn together. None without any token.
+    Both have a row for each group and a column for each span; NaN where no text of the group has a token there.
     """
-    sums = [(-math.fsum(math.fsum(text) for text in group), sum(map(len, group))) for group in groups]
-    known = [(surprise, count) for surprise, count in sums if count]
-    if not known:
-        return None
-    nats = ratio([surprise for surprise, _ in known], [count for _, count in known])
-    return Estimate(math.exp(nats.value), math.exp(nats.low), math.exp(nats.high), nats.count)
+    nats, counts = (np.full((len(groups), len(spans)), math.nan) for _ in range(2))
+    for row, group in enumerate(groups):
+        for column, (start, end) in enumerate(spans):
+            parts = [text[start:end] for text in group]
+            if count := sum(map(len, parts)):
+                nats[row, column] = -math.fsum(value for part in parts for value in part)
+                counts[row, column] = count
+    return nats, counts
+
+
+def pooled(
+    groups: Sequence[Sequence[Sequence[float]]], spans: Sequence[Span], resampled: Resampled
+) -> list[Estimate | None]:
+    """For each span of positions the perplexity of all tokens there, with its interval.
+
+    Args:
+        groups: texts as log-probabilities of their tokens; those of one group, a prompt, are drawn together.
+        spans: first position, and the one after the last; None: to the end.
+        resampled: the samples of groups.
+
+    Returns:
+        None where no text has a token; the count is that of groups.
+    """
+    nats, counts = surprises(groups, spans)
+    return estimates(np.exp(resampled.ratios(nats, counts)), nats)

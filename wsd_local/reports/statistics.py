@@ -153,32 +153,6 @@ def median(values: Sequence[float], *, level: float = LEVEL, seed: int = 0) -> E
     return bootstrap(len(items), lambda places: float(np.median(items[places])), level=level, seed=seed)
 
 
-def ratio(
-    numerators: Sequence[float], denominators: Sequence[float], *, level: float = LEVEL, seed: int = 0
-) -> Estimate:
-    """The sum of the numerators over that of the denominators, of the same items, with its interval.
-
-    A pooled share is one: hits over tries of each item. ValueError without any, or for other numbers of them.
-    """
-    if len(numerators) != len(denominators):
-        raise ValueError("the numbers of numerators and denominators differ")
-    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-
-    def of(places: Places) -> float:
-        total = float(below[places].sum())
-        return float(above[places].sum()) / total if total else math.nan
-
-    return bootstrap(len(above), of, level=level, seed=seed)
-
-
-def pooled_share(hits: Sequence[int], tries: Sequence[int], *, level: float = LEVEL, seed: int = 0) -> Estimate:
-    """The share of all tries that are hits, where the tries of one item stay together, with its interval.
-
-    A share of 0 or 1 has the interval of as many items as there are, for tries of one item are not independent.
-    """
-    return uncertain(ratio(hits, tries, level=level, seed=seed), level)
-
-
 def difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL, seed: int = 0) -> Estimate:
     """The mean of `second` minus that of `first`, both of the same items in the same order, with its interval.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -23,8 +23,8 @@ from wsd_local.reports.mechanism.ranks import Ranking, ranking
 from wsd_local.reports.mechanism.recording import Openings
 from wsd_local.reports.mechanism.records import Case
 from wsd_local.reports.mechanism.windows import KINDS, Window, kind_of
-from wsd_local.reports.perplexity import pooled
-from wsd_local.reports.statistics import Estimate, Places, bootstrap, mean, pooled_share, share
+from wsd_local.reports.perplexity import pooled, surprises
+from wsd_local.reports.statistics import Estimate, Resampled, estimates, mean, share, uncertain
 
 HEAD = 16
 """Tokens that count as the beginning of a reply."""
@@ -144,17 +144,18 @@ def measured(
     """The figures of cases; the setting says where they switch. ValueError without any."""
     if not cases:
         raise ValueError("no cases")
+    resampled = Resampled(len(cases))
     return MechanismResults(
         prompts=len(cases),
         sources=dict(Counter(case.source for case in cases)),
         setting=setting,
         openings=openings,
-        beginning=_beginning([case.aligned for case in cases]),
-        perplexity=tuple(row for prefix in PREFIXES if (row := _prefix(cases, prefix)) is not None),
+        beginning=_beginning([case.aligned for case in cases], resampled),
+        perplexity=tuple(_prefixes(cases, resampled)),
         likelihood=ranking([_likelihoods(case) for case in cases if case.opening.logprobs]),
         judging=judging,
         switches=_switches(cases, setting, openings),
-        agreement=tuple(row for place in PLACES if (row := _agreement(cases, *place)) is not None),
+        agreement=tuple(_agreement([case.draft.agrees for case in cases], resampled)),
         gain=_gain([case.draft.agrees for case in cases]),
     )
 
@@ -162,31 +163,25 @@ def measured(
 # -- perplexities and likelihoods ----------------------------------------------------------------------------
 
 
-def _beginning(replies: Sequence[Sequence[float]]) -> Beginning | None:
-    long = [reply for reply in replies if len(reply) > HEAD]
-    head, rest = pooled([[reply[:HEAD]] for reply in long]), pooled([[reply[HEAD:]] for reply in long])
+def _beginning(replies: Sequence[Sequence[float]], resampled: Resampled) -> Beginning | None:
+    long = [[reply] if len(reply) > HEAD else [] for reply in replies]
+    spans = ((0, HEAD), (HEAD, None))
+    head, rest = pooled(long, spans, resampled)
     if head is None or rest is None:
         return None
-    sums = np.array([(math.fsum(reply[:HEAD]), math.fsum(reply[HEAD:]), len(reply) - HEAD) for reply in long])
-
-    def quotient(places: Places) -> float:
-        first, after, count = sums[places].sum(axis=0)
-        return math.exp(after / count - first / (HEAD * len(places)))
-
-    return Beginning(len(long), head, rest, bootstrap(len(long), quotient))
+    nats, counts = surprises(long, spans)
+    means = resampled.ratios(nats, counts)
+    [quotient] = estimates(np.exp(means[:, :1] - means[:, 1:]), nats[:, :1])
+    return None if quotient is None else Beginning(quotient.count, head, rest, quotient)
 
 
-def _prefix(cases: Sequence[Case], prefix: int) -> PrefixRow | None:
-    aligned = [[case.aligned] for case in cases]
-    own = [[one.logprobs for one in case.own] for case in cases]
-
-    def after(groups: Sequence[Sequence[Sequence[float]]], end: int | None = None) -> Estimate | None:
-        return pooled([[reply[prefix:end] for reply in group] for group in groups])
-
-    rest, following = after(aligned), after(aligned, prefix + 1)
-    if rest is None or following is None:
-        return None
-    return PrefixRow(prefix, rest.count, rest, following, after(own), after(own, prefix + 1))
+def _prefixes(cases: Sequence[Case], resampled: Resampled) -> Iterator[PrefixRow]:
+    rest, following = [(k, None) for k in PREFIXES], [(k, k + 1) for k in PREFIXES]
+    aligned, own = [[case.aligned] for case in cases], [[one.logprobs for one in case.own] for case in cases]
+    columns = [pooled(groups, spans, resampled) for groups in (aligned, own) for spans in (rest, following)]
+    for prefix, (after, then, own_after, own_then) in zip(PREFIXES, zip(*columns, strict=True), strict=True):
+        if after is not None and then is not None:
+            yield PrefixRow(prefix, after.count, after, then, own_after, own_then)
 
 
 def _likelihoods(case: Case) -> tuple[float, list[float]]:
@@ -198,12 +193,14 @@ def _likelihoods(case: Case) -> tuple[float, list[float]]:
 # -- agreement -----------------------------------------------------------------------------------------------
 
 
-def _agreement(cases: Sequence[Case], first: int, last: int) -> AgreementRow | None:
-    found = [part for case in cases if (part := case.draft.agrees[first : last + 1])]
-    if not found:
-        return None
-    counts = [len(part) for part in found]
-    return AgreementRow(first, last, sum(counts), pooled_share([sum(part) for part in found], counts))
+def _agreement(agrees: Sequence[Sequence[bool]], resampled: Resampled) -> Iterator[AgreementRow]:
+    parts = [[reply[first : last + 1] for first, last in PLACES] for reply in agrees]
+    tokens = np.array([[len(part) or math.nan for part in row] for row in parts])
+    hits = np.array([[sum(part) if part else math.nan for part in row] for row in parts])
+    shares = estimates(resampled.ratios(hits, tokens), hits)
+    for (first, last), one, count in zip(PLACES, shares, np.nansum(tokens, axis=0), strict=True):
+        if one is not None:
+            yield AgreementRow(first, last, int(count), uncertain(one))
 
 
 def _gain(agrees: Sequence[Sequence[bool]]) -> Estimate | None:

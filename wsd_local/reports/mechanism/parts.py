@@ -22,14 +22,24 @@ from wsd_local.units import plural
 EXAMPLES = 10
 """Switches that a page shows; JSON has all of them."""
 _FEW, _FEW_CHARACTERS, _CHARACTERS = 3, 60, 200
+_BINS = 10
+"""Ranges of positions in a terminal, at most."""
 _BOOTSTRAP = "interval: 95 % by the bootstrap over the prompts"
 _POSITION = "position (base token of the draft, from 0)"
 
 
 def mechanism_tables(found: MechanismResults) -> list[Table]:
     """All figures, with a few short examples: what a terminal shows."""
-    tables = [_claims(found), *_perplexity(found), *_ranks(found), *_kinds(found), *_agreement(found), *_after(found)]
-    return [*tables, *_examples(found, _FEW, _FEW_CHARACTERS)]
+    return [
+        _claims(found),
+        *_perplexity(found),
+        *_ranks(found),
+        *_positions(found, _BINS),
+        *_kinds(found),
+        *_agreement(found),
+        *_after(found),
+        *_examples(found, _FEW, _FEW_CHARACTERS),
+    ]
 
 
 def mechanism_parts(found: MechanismResults) -> list[Chart | Table]:
@@ -208,9 +218,15 @@ def _rank_charts(found: MechanismResults) -> Iterator[Chart]:
 # -- switches ------------------------------------------------------------------------------------------------
 
 
-def _positions(found: MechanismResults) -> Table:
-    rows = tuple((str(position), str(count)) for position, count in found.switches.positions)
-    return Table("Where the base takes over", ("position", "replies"), rows)
+def _positions(found: MechanismResults, most: int) -> Iterator[Table]:
+    """Positions in at most so many ranges."""
+    counts = found.switches.positions
+    if not counts:
+        return
+    ranges = bins([0, *(at for at, _ in counts)], most)
+    rows = tuple((range_name(*place), str(count)) for place, count in zip(ranges, binned(counts, ranges), strict=True))
+    note = f"{_POSITION} · {found.switches.without or 'no'} replies had no switch"
+    yield Table("Where the base takes over", ("position", "replies"), rows, note)
 
 
 def _kinds(found: MechanismResults) -> Iterator[Table]:
@@ -229,13 +245,12 @@ def _kinds(found: MechanismResults) -> Iterator[Table]:
 
 
 def _switch_charts(found: MechanismResults) -> Iterator[Chart]:
-    for table in _kinds(found):
-        counts = found.switches.positions
-        ranges = bins([0, *(at for at, _ in counts)], CHART_BINS)
-        names = [range_name(*place) for place in ranges]
-        drawn = histograms(names, {"switches": binned(counts, ranges)}, x=_POSITION, y="replies")
+    for table in _positions(found, CHART_BINS):
+        names, counts = zip(*table.rows, strict=True)
+        drawn = histograms(names, {"switches": list(map(int, counts))}, x=_POSITION, y="replies")
         caption = f"Replies by the position of the switch; {found.switches.without or 'no'} replies had none."
-        yield Chart("Where the base takes over", caption, drawn, _positions(found))
+        yield Chart(table.title, caption, drawn, table)
+    for table in _kinds(found):
         kinds = found.switches.kinds
         shares = {"switches": [one.value for one in kinds.values()]}
         drawn = bars(list(kinds), shares, axis="share of the switches", label=whole_percent)
