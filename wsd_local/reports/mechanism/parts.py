@@ -15,6 +15,7 @@ from wsd_local.reports.mechanism.ranks import Ranking
 from wsd_local.reports.mechanism.records import DRAFT
 from wsd_local.reports.mechanism.windows import MEANINGS
 from wsd_local.reports.runs import binned, bins
+from wsd_local.reports.runs_page import TERMINAL_BINS
 from wsd_local.reports.statistics import Estimate
 from wsd_local.reports.tax_page import interval
 from wsd_local.units import plural
@@ -22,8 +23,6 @@ from wsd_local.units import plural
 EXAMPLES = 10
 """Switches that a page shows; JSON has all of them."""
 _FEW, _FEW_CHARACTERS, _CHARACTERS = 3, 60, 200
-_BINS = 10
-"""Ranges of positions in a terminal, at most."""
 _BOOTSTRAP = "interval: 95 % by the bootstrap over the prompts"
 _POSITION = "position (base token of the draft, from 0)"
 
@@ -34,7 +33,7 @@ def mechanism_tables(found: MechanismResults) -> list[Table]:
         _claims(found),
         *_perplexity(found),
         *_ranks(found),
-        *_positions(found, _BINS),
+        *_positions(found, TERMINAL_BINS),
         *_kinds(found),
         *_agreement(found),
         *_after(found),
