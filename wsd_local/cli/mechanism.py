@@ -57,7 +57,7 @@ class MechanismOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Read:
     """Prompts with all that is recorded of them, how it was made, and the number of prompts that failed."""
 
     cases: Sequence[Case]
@@ -107,11 +107,11 @@ def mechanism(
         with ExitStack() as drafting:
             made = recorded(task, [setting], reporter, drafting)
             draft = made.pair.models.hashes["draft"]
-        found = _read(task, made.prompted, openings, draft, reporter) if made.prompted else _Found((), {}, 0)
+        found = openings_of(task, made.prompted, openings, draft, reporter) if made.prompted else Read((), {}, 0)
         if not found.cases:
             terminal.message(f"{task.data.path}: no prompt could be recorded")
             return SOME_FAILED
-        judging, too_long = _judged(own.judge, found.cases, task, settings, reporter)
+        judging, too_long = grades_of(own.judge, found.cases, task, settings, reporter)
     results = measured(found.cases, setting, openings, judging)
     write_page(lambda: mechanism_page(results, _made_with(found.run, draft)))
     _show(results, as_json, task, found.run)
@@ -136,7 +136,7 @@ def _beside(task: RecordingTask, what: str) -> Path:
     return task.out.with_name(f"{task.out.stem}.{what}.jsonl")
 
 
-def _read(task: RecordingTask, prompted: Prompted, openings: Openings, draft: str, reporter: Reporter) -> _Found:
+def openings_of(task: RecordingTask, prompted: Prompted, openings: Openings, draft: str, reporter: Reporter) -> Read:
     """What the base alone has to do with the prompts.
 
     Raises:
@@ -165,7 +165,7 @@ def _read(task: RecordingTask, prompted: Prompted, openings: Openings, draft: st
             )
             raise
         file.sort()
-        return _Found(reader.cases(), file.made_by or {}, failed)
+        return Read(reader.cases(), file.made_by or {}, failed)
 
 
 def _sequences(task: DataSetTask, wanted: int, file: RunFile) -> int:
@@ -189,7 +189,7 @@ def _follow(reader: BaseReader, reporter: Reporter) -> int:
     return failed
 
 
-def _judged(
+def grades_of(
     judge: str | None, cases: Sequence[Case], task: RecordingTask, settings: Given, reporter: Reporter
 ) -> tuple[Judging | None, int]:
     """The judge's grades, if there is a judge, and the number of openings that are too long for it."""
