@@ -120,7 +120,7 @@ def test_prompts_that_fail_are_reported_and_the_others_count(tmp_path: Path) -> 
     error = done.stderr.decode()
     assert done.returncode == 5 and f"{source}, line 2: " in error and "the prompt is too long" in error
     assert "The mechanism on 1 prompt" in done.stdout.decode()
-    source.write_text("word " * 3000 + "\n")
+    source.write_text(json.dumps({"prompt": "word " * 3000}) + "\n")
     failed = mechanism(source, tmp_path / "second.jsonl")
     assert failed.returncode == 5 and failed.stdout == b"" and b"no prompt could be recorded" in failed.stderr
 

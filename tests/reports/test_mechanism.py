@@ -138,7 +138,7 @@ def test_ranks_by_hand() -> None:
     assert (found.prompts, found.openings, found.ranks) == (2, 4, ((2, 1), (4, 1)))
     assert found.rank.value == 3 and found.beats.value == pytest.approx(1 / 3)
     assert (found.best.value, found.worst.value) == (0, 0.5)
-    assert (found.aligned.value, found.own.value) == (1.5, pytest.approx(5 / 3))
+    assert found.aligned.value == 1.5 and found.own.value == pytest.approx(5 / 3)
     assert found.difference.value == pytest.approx(1.5 - 5 / 3)
     assert ranking([]) is None and ranking([(1.0, [])]) is None
 

@@ -121,6 +121,7 @@ def mechanism(
 def _require_judge(judge: str | None) -> None:
     """What would prevent the judge's work raises an error now, before any other work."""
     from wsd_local.cli.judge import is_endpoint
+    from wsd_local.library.gguf import look_at
     from wsd_local.library.resolve import model_path
 
     if judge is not None and is_endpoint(judge):
@@ -128,7 +129,7 @@ def _require_judge(judge: str | None) -> None:
             f"--judge is {judge}: grades need a judge on this machine; endpoints tell probabilities of first tokens"
         )
     if judge is not None:
-        model_path(judge)
+        look_at(model_path(judge))
 
 
 def _beside(task: RecordingTask, what: str) -> Path:
