@@ -23,7 +23,7 @@ from wsd_local.units import plural
 EXAMPLES = 10
 """Switches that a page shows; JSON has all of them."""
 _FEW, _FEW_CHARACTERS, _CHARACTERS = 3, 60, 200
-_BOOTSTRAP = "interval: 95 % by the bootstrap over the prompts"
+_BOOTSTRAP = "interval: 95 % by the bootstrap over the prompts, none for one prompt"
 _POSITION = "position (base token of the draft, from 0)"
 
 
@@ -109,11 +109,14 @@ def _judged(found: MechanismResults) -> Ranking | None:
 
 
 def _number(one: Estimate | None) -> tuple[str, str]:
-    return ("", "") if one is None else (f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}")
+    """A figure and its interval; one prompt alone has none."""
+    if one is None:
+        return "", ""
+    return f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}" if one.count > 1 else ""
 
 
 def _share(one: Estimate | None) -> tuple[str, str]:
-    return ("", "") if one is None else (percent(one.value), interval(one))
+    return ("", "") if one is None else (percent(one.value), interval(one) if one.count > 1 else "")
 
 
 # -- perplexity ----------------------------------------------------------------------------------------------
@@ -224,8 +227,11 @@ def _positions(found: MechanismResults, most: int) -> Iterator[Table]:
         return
     ranges = bins([0, *(at for at, _ in counts)], most)
     rows = tuple((range_name(*place), str(count)) for place, count in zip(ranges, binned(counts, ranges), strict=True))
-    note = f"{_POSITION} · {found.switches.without or 'no'} replies had no switch"
-    yield Table("Where the base takes over", ("position", "replies"), rows, note)
+    yield Table("Where the base takes over", ("position", "replies"), rows, f"{_POSITION} · {_without(found)}")
+
+
+def _without(found: MechanismResults) -> str:
+    return f"{plural(found.switches.without, 'reply')} without a switch"
 
 
 def _kinds(found: MechanismResults) -> Iterator[Table]:
@@ -238,7 +244,7 @@ def _kinds(found: MechanismResults) -> Iterator[Table]:
         for kind, one in switches.kinds.items()
     )
     early = f"{percent(switches.early.value)} of the prompts within the first {found.openings.tokens} tokens"
-    note = f"median position {switches.median:g}, {early}, {switches.without} without a switch · {_BOOTSTRAP}"
+    note = f"median position {switches.median:g}, {early}, {_without(found)} · {_BOOTSTRAP}"
     title = f"What kind of text holds the window at {plural(len(switches.places), 'switch')}"
     yield Table(title, ("kind", "switches", "interval", "what it is", "the first one's window"), rows, note)
 
@@ -247,8 +253,7 @@ def _switch_charts(found: MechanismResults) -> Iterator[Chart]:
     for table in _positions(found, CHART_BINS):
         names, counts = zip(*table.rows, strict=True)
         drawn = histograms(names, {"switches": list(map(int, counts))}, x=_POSITION, y="replies")
-        caption = f"Replies by the position of the switch; {found.switches.without or 'no'} replies had none."
-        yield Chart(table.title, caption, drawn, table)
+        yield Chart(table.title, f"Replies by the position of the switch; {_without(found)}.", drawn, table)
     for table in _kinds(found):
         kinds = found.switches.kinds
         shares = {"switches": [one.value for one in kinds.values()]}
@@ -300,9 +305,14 @@ def _shown(text: str, length: int, *, end: bool = False) -> str:
 def _agreement(found: MechanismResults) -> Iterator[Table]:
     if not found.agreement:
         return
-    rows = tuple((range_name(row.first, row.last), str(row.tokens), *_share(row.share)) for row in found.agreement)
+    rows = tuple(
+        (range_name(row.first, row.last), str(row.share.count), str(row.tokens), *_share(row.share))
+        for row in found.agreement
+    )
     note = f"agree: share of the draft's tokens that are the base's most probable ones in their place · {_BOOTSTRAP}"
-    yield Table("How often the base agrees with the draft", ("position", "tokens", "agree", "interval"), rows, note)
+    yield Table(
+        "How often the base agrees with the draft", ("position", "replies", "tokens", "agree", "interval"), rows, note
+    )
 
 
 def _agreement_chart(found: MechanismResults) -> Iterator[Chart]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wsd_local.reports.statistics import Estimate, difference, mean, share
+from wsd_local.reports.statistics import Estimate, difference, mean, share, uncertain
 
 Scored = tuple[float, Sequence[float]]
 """The score of one prompt's aligned opening, and those of the base's own."""
@@ -67,7 +67,7 @@ def ranking(scored: Sequence[Scored]) -> Ranking | None:
         openings=1 + max(len(own) for _, own in known),
         ranks=tuple(sorted(Counter(math.ceil(one) for one in ranks).items())),
         rank=mean(ranks),
-        beats=mean([beaten(aligned, own) / len(own) for aligned, own in known]),
+        beats=uncertain(mean([beaten(aligned, own) / len(own) for aligned, own in known])),
         best=share([aligned > max(own) for aligned, own in known]),
         worst=share([aligned < min(own) for aligned, own in known]),
         aligned=mean(first),
