@@ -10,7 +10,7 @@ time of one is compared with that of `window` on the same prompt at about the sa
 
 Each reply is a line of `--out`, and is not asked again: a run that is interrupted goes on. Then the table of all lines:
 
-ended      replies that ended by themselves, not at `--tokens` or in a loop
+ended      replies that ended by themselves, not at `--tokens` or in a loop, with some text
 loops      replies that the loop guard ended, and those of whose draft it ended a turn
 kind       prompts that ask for a list, code, a poem or a letter: replies with list markers, code, lines or a greeting
 refused    unsafe and safe prompts of XSTest that were refused (`wsd_local.reports.refusals`)
@@ -43,6 +43,7 @@ from wsd_local.runtime.reply import Reply
 WAYS: dict[str, dict[str, Any]] = {
     "window": {},
     "window 0.5": {"threshold": 0.5},
+    "window 0.5 over 3": {"threshold": 0.5, "window": 3},
     "window 0.3 over 3": {"threshold": 0.3, "window": 3},
     "return 0.3": {"rule": "return", "return_": 0.3},
     "entropy 1": {"rule": "entropy", "entropy": 1.0},
@@ -52,7 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "base": {"mode": "base"},
     "draft": {"mode": "draft"},
 }
-"""Rules with their usual values, and two other settings of the usual rule."""
+"""Rules with their usual values, and other settings of the usual rule."""
 KINDS: dict[str, tuple[str, str]] = {
     "list": (
         r"\b(list|ways|tips|ideas|steps|examples|reasons|names)\b",
@@ -141,7 +142,7 @@ def summary(rows: Sequence[Row], window: Mapping[str, Row]) -> dict[str, str]:
     """The table's row of one way."""
     found = {
         "replies": str(len(rows)),
-        "ended": share(rows, lambda row: row["finish_reason"] == "stop"),
+        "ended": share(rows, lambda row: row["finish_reason"] == "stop" and bool(row["text"].strip())),
         "loops": f"{count(rows, ends_in_loop)} + {count(rows, draft_looped)}",
     }
     wanted = [(row, kind) for row in rows if row["prompt"].startswith("alpaca") and (kind := kind_of(row["asked"]))]

@@ -189,12 +189,17 @@ class ChatApp(ChatLayout):
     def _set_threshold(self, value: float | str) -> None:
         """Another threshold, also for the reply that is being drafted."""
         try:
-            threshold = self.settings.set_threshold(value)
+            self.settings.set_threshold(value)
         except UsageError as error:
             self.say(str(error), "warning")
             return
-        self.status.threshold = threshold
-        self.replies.steer(threshold)
+        self._settings_changed()
+
+    def _settings_changed(self) -> None:
+        """Show what the next reply goes by; a threshold is also that of the reply that is being drafted."""
+        name, value = self.status.bound = self.settings.bound
+        if name == "threshold":
+            self.replies.steer(value)
 
     def action_new_chat(self) -> None:
         """An empty chat."""
@@ -310,7 +315,7 @@ class ChatApp(ChatLayout):
 
     def action_settings(self) -> None:
         """Settings of the next replies, and presets."""
-        self.start(self.screens.settings(self._set_threshold))
+        self.start(self.screens.settings(self._settings_changed))
 
     def action_log(self) -> None:
         """What llama.cpp and the program have logged."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wsd_local.core.rule_settings import BOUNDS
 from wsd_local.errors import UsageError
+from wsd_local.fields import given
 from wsd_local.settings import ReplySettings, changed
 
 
@@ -20,17 +22,32 @@ class NextSettings:
         self.overrides: dict[str, Any] = {}
 
     @property
+    def rule(self) -> str:
+        """The rule of the next reply."""
+        return str(self._value("rule"))
+
+    @property
+    def bound(self) -> tuple[str, float]:
+        """The setting that the rule of the next reply goes by, with its value."""
+        name = next((bound for rule, bound in BOUNDS.items() if rule == self.rule), "threshold")
+        return name, float(self._value(name))
+
+    @property
     def threshold(self) -> float:
         """The threshold that the next reply begins with."""
-        default = self.own.get("threshold", ReplySettings().threshold)
-        return float(self.overrides.get("threshold", default))
+        return float(self._value("threshold"))
+
+    def _value(self, name: str) -> Any:
+        return {**self.own, **self.overrides}.get(name, getattr(ReplySettings(), name))
 
     def set_threshold(self, value: float | str) -> float:
         """Change the threshold, given as a number or as text.
 
         Raises:
-            UsageError: it is no number of at least 0.
+            UsageError: it is no number of at least 0, or the rule has none.
         """
+        if (bound := self.bound)[0] != "threshold":
+            raise UsageError(f"the rule {self.rule} has no threshold: it goes by {bound[0]}, now {bound[1]:g}, see F9")
         try:
             threshold = float(value)
             changed(ReplySettings(), {"threshold": threshold})
@@ -45,5 +62,10 @@ class NextSettings:
         Raises:
             UsageError: they cannot hold together.
         """
-        changed(ReplySettings(), self.overrides)
+        check(self.own, self.overrides)
         return dict(self.overrides)
+
+
+def check(own: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Raise `UsageError` if a reply cannot have these settings over those that the pair was loaded with."""
+    changed(changed(ReplySettings(), given(ReplySettings, own)), overrides)

@@ -39,7 +39,7 @@ class PairLoading:
         self._settings.own = wanted.in_effect
         status = self._view.status
         status.pair, status.phase, status.progress = wanted.name, "loading", None
-        status.threshold = self._settings.threshold
+        status.bound = self._settings.bound
         self._task = self._models.submit(partial(load_pair, wanted=wanted))
 
     def stop(self) -> None:

@@ -34,6 +34,12 @@ USES: Mapping[str, tuple[RuleName, ...]] = {
 }
 """Settings that not every rule uses, and the rules that do."""
 
+BOUNDS: Mapping[RuleName, str] = {
+    **dict.fromkeys(("window", "return"), "threshold"),
+    **{name: name for name in ("entropy", "nudging", "veto", "bet")},
+}
+"""The setting that each rule goes by."""
+
 SINGLE_SWITCH: tuple[RuleName, ...] = ("window", "entropy")
 """Rules by which the draft does not come back."""
 LEADING: tuple[RuleName, ...] = ("veto", "bet")

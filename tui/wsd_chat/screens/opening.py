@@ -74,19 +74,20 @@ class Screens:
 
         self._app.push_screen(ModelPicker(wanted.name), chosen)
 
-    async def settings(self, set_threshold: Callable[[float], None]) -> None:
-        """Settings of the next replies, and presets. `set_threshold` is called with the threshold that was chosen."""
+    async def settings(self, changed: Callable[[], None]) -> None:
+        """Settings of the next replies, and presets. `changed` is called once others were chosen."""
         from wsd_chat.screens.settings import SettingsScreen
 
         presets = await self.thread.do(self._conversation.store.presets.all)
         settings = self._settings
-        current = {"threshold": settings.threshold, **settings.overrides, "system": self._conversation.system or ""}
+        name, value = settings.bound
+        current = {name: value, **settings.overrides, "system": self._conversation.system or ""}
 
         def chosen(values: dict[str, Any] | None) -> None:
             if values is not None:
                 self._chats.set_system(values.pop("system") or None)
                 settings.overrides = values
-                set_threshold(values.get("threshold", settings.threshold))
+                changed()
 
         async def keep(preset: Preset) -> None:
             await self.thread.do(self._conversation.store.presets.save, preset)

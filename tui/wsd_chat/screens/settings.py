@@ -15,9 +15,10 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Input, Label, Select, Static
 
+from wsd_chat.next_settings import check
 from wsd_chat.screens.box import BOX, Ask, Box
 from wsd_local.errors import UsageError, WsdError
-from wsd_local.settings import ReplySettings, changed, read_text
+from wsd_local.settings import ReplySettings, read_text
 from wsd_local.store import Preset
 from wsd_local.system.visible import visible
 
@@ -70,7 +71,7 @@ class SettingsScreen(Box):
         self, values: Mapping[str, Any], presets: Sequence[Preset], keep: Keep, pair: str, own: Mapping[str, Any]
     ) -> None:
         super().__init__()
-        self._values, self._keep, self._pair = values, keep, pair
+        self._values, self._keep, self._pair, self._own = values, keep, pair, own
         self._presets = {preset.name: preset for preset in presets}
         self._defaults = {field.name: own.get(field.name, field.default) for field in fields(ReplySettings)}
 
@@ -132,7 +133,7 @@ class SettingsScreen(Box):
                 text = self.query_one(f"#{name}", Input).value.strip()
                 if text:
                     found[name] = text if name == "system" else read_text(name, text)
-            changed(ReplySettings(), {name: value for name, value in found.items() if name != "system"})
+            check(self._own, {name: value for name, value in found.items() if name != "system"})
         except UsageError as error:
             self._say(str(error))
             return None

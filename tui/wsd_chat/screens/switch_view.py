@@ -31,6 +31,13 @@ _REASONS = {
     "cancelled": "it was stopped while the draft was writing",
     "none": "one model wrote alone",
 }
+_REACHED = {
+    "entropy": "the mean entropy of a window was low enough",
+    "nudging": "the base's largest probability reached the threshold",
+}
+"""The reason `threshold` by rules other than the usual one."""
+_DISTANCES = ("veto", "bet")
+"""Rules whose confidence is how far the base's probability lies below what the draft claims."""
 
 
 class SwitchView(Screen[None]):
@@ -63,17 +70,25 @@ class SwitchView(Screen[None]):
 
     def _why(self) -> str:
         switch = self._switch
-        reason = _REASONS.get(switch.get("reason") or "cancelled", str(switch.get("reason")))
+        rule, why = switch.get("rule", "window"), switch.get("reason") or "cancelled"
+        reason = (_REACHED if why == "threshold" else {}).get(rule) or _REASONS.get(why, str(why))
         at = "" if switch.get("index") is None else f" at token {switch['index']}"
         confidence = "" if switch.get("confidence") is None else f", {switch['confidence']:.3f}"
-        settings = f" (window {switch['window']}, threshold {switch['threshold']:g})" if "window" in switch else ""
-        lines = [f"switch: {reason}{at}{confidence}{settings}"]
+        lines = [f"switch: {reason}{at}{confidence}{self._settings(rule)}"]
         lines += self._turns()
         if self.entry.state in ("cancelled", "failed"):
             lines.append(f"the reply was {'stopped' if self.entry.state == 'cancelled' else 'cut by an error'}")
         if discarded := self.entry.report.get("discarded"):
             lines.append(f"discarded draft text: {_shown(discarded)}")
         return "\n".join(lines)
+
+    def _settings(self, rule: str) -> str:
+        """What the rule went by."""
+        if "window" not in self._switch:
+            return ""
+        name = "" if rule == "window" else f"rule {rule}, "
+        window = "" if rule == "nudging" or rule in _DISTANCES else f"window {self._switch['window']}, "
+        return f" ({name}{window}threshold {self._switch['threshold']:.3g})"
 
     def _turns(self) -> list[str]:
         """Who wrote which tokens, where the draft came back."""
@@ -89,7 +104,7 @@ class SwitchView(Screen[None]):
     def on_mount(self) -> None:
         """Fill table and chart."""
         table = self.query_one(DataTable)
-        table.add_columns("#", "token", "written by", "base's probability", "window", "")
+        table.add_columns("#", "token", "written by", "base's probability", self._measure("window"), "")
         threshold = self._switch.get("threshold")
         for index, token in enumerate(self.tokens):
             prob, window = token.prob, token.window
@@ -107,6 +122,10 @@ class SwitchView(Screen[None]):
         self._draw(threshold)
         table.focus()
 
+    def _measure(self, usual: str) -> str:
+        """What the rule holds against its threshold."""
+        return "below the draft's claim" if self._switch.get("rule") in _DISTANCES else usual
+
     def _draw(self, threshold: float | None) -> None:
         plot = self.query_one(PlotextPlot)
         drafted = [token for token in self.tokens if token.source == "draft"]
@@ -118,7 +137,7 @@ class SwitchView(Screen[None]):
         if probs:
             plt.scatter(*map(list, zip(*probs, strict=True)), label="base's probability", marker="dot")
         if windows:
-            plt.plot(*map(list, zip(*windows, strict=True)), label="mean of the window")
+            plt.plot(*map(list, zip(*windows, strict=True)), label=self._measure("mean of the window"))
         if threshold is not None and threshold <= 1 and drafted:
             plt.plot([0, max(1, len(drafted) - 1)], [threshold, threshold], label="threshold")
 

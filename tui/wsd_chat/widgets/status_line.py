@@ -25,7 +25,7 @@ class StatusLine(Static):
 
     pair: reactive[str] = reactive("")
     phase: reactive[str] = reactive("")
-    threshold: reactive[float] = reactive(ReplySettings().threshold)
+    bound: reactive[tuple[str, float]] = reactive(("threshold", ReplySettings().threshold))
     progress: reactive[ReplyProgress | None] = reactive(None)
     note: reactive[str] = reactive("")
     branch: reactive[str] = reactive("")
@@ -41,7 +41,8 @@ class StatusLine(Static):
             parts.append(f"context {progress.context_tokens}/{progress.n_ctx}")
             if timings.first_text_s is not None:
                 parts.append(f"first text {timings.first_text_s:.2f} s")
-        parts.insert(2, f"γ {slider(self.threshold)} {self.threshold:g}")
+        name, value = self.bound
+        parts.insert(2, f"γ {slider(value)} {value:g}" if name == "threshold" else f"{name} {value:g}")
         return Text(visible(" │ ".join(parts), keep_newlines=False), no_wrap=True, overflow="ellipsis")
 
 
