@@ -24,6 +24,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("WSD_LOCAL_DATA", str(own / "data"))
     monkeypatch.setenv("WSD_LOCAL_CONFIG", str(own / "config.toml"))
     monkeypatch.setenv("HF_HOME", str(own / "hub"))
+    monkeypatch.setattr("wsd_local.runtime.prompt_cache.cache_dir", lambda: own / "kept")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
-from wsd_local.core.limits import Limits
+from wsd_local.core.limits import Limits, fixed_tokens
 from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
 from wsd_local.core.rule_settings import ENDING, USES, RuleName, make_rule, require_rule
 from wsd_local.core.rules import Rule
@@ -31,6 +31,7 @@ MOST_THREADS = 512
 MOST = 2**31 - 1
 """The largest number of anything that llama.cpp counts."""
 STRONGEST_LORA = 1000.0
+NO_FOLDER = ("auto", "off")
 
 RULE = Heading("Weak-to-Strong Decoding")
 CONTINUATION = Heading("Continuation")
@@ -156,10 +157,7 @@ class ReplySettings:
                 about="ignore_eos",
             )
         if self.ignore_eos and self.on_draft_end == "stop":
-            raise UsageError(
-                "ignore-eos and on-draft-end stop are given: one of them ends no reply; leave one out",
-                about="ignore_eos",
-            )
+            raise UsageError("ignore-eos and on-draft-end stop are given: leave one out", about="ignore_eos")
         if (self.mode == "urial") != (self.urial is not None):
             raise UsageError("mode urial and the text of its prompt go together: give both (--mode urial --urial FILE)")
         if "" in self.stop:
@@ -195,14 +193,7 @@ class ReplySettings:
     @property
     def fixed(self) -> int | None:
         """K of `fixed:K`, None in the other modes."""
-        if self.mode in ("wsd", "base", "draft", "urial"):
-            return None
-        kind, _, count = self.mode.partition(":")
-        if kind != "fixed" or not count.isdecimal() or int(count) < 1:
-            raise UsageError(
-                f"mode is {self.mode!r}: it must be wsd, base, draft, urial or fixed:K with K of at least 1"
-            )
-        return int(count)
+        return fixed_tokens(self.mode)
 
     def limits(self, room: int, stops: tuple[str, ...], *, whole_draft: bool = False) -> Limits:
         """Limits of a reply for which `room` tokens are left in the context; a whole draft is checked at its end."""
@@ -258,6 +249,11 @@ class LoadSettings:
     resident: Annotated[Literal["both", "one"], MACHINE] = "both"
     """Models in memory at the same time. With one of them the draft is written whole before the base is loaded: slower,
     the same reply."""
+    prompt_cache: Annotated[str, MACHINE, FromFile.PATH] = "auto"
+    """Folder that keeps what the models have read of long prompts, for later processes; auto: one in the cache folder;
+    off: none."""
+    prompt_cache_size: Annotated[float, MACHINE] = 2.0
+    """Most that this folder may take, in GB; never more than 5% of the free disk."""
     parallel: int = 1
     """Replies that can be in progress at the same time."""
 
@@ -275,6 +271,10 @@ class LoadSettings:
             if isinstance(value, int) and value < -1:
                 raise UsageError(f"{spelled(name)} is {short(value)}: it must be -1 (all) or more")
         _require_counts(self)
+        if not self.prompt_cache:
+            raise UsageError("prompt-cache is empty: it must be auto, off, or a folder")
+        if not 0 < self.prompt_cache_size <= MOST:
+            raise UsageError(f"prompt-cache-size is {self.prompt_cache_size}: it counts GB and must be more than 0")
         for name in ("draft_lora_scale", "base_lora_scale"):
             if not -STRONGEST_LORA <= getattr(self, name) <= STRONGEST_LORA:
                 raise UsageError(

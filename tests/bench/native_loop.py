@@ -23,7 +23,7 @@ from wsd_local.core.resources import FlashAttention
 from wsd_local.core.sampling import Sampling
 from wsd_local.events import Source
 from wsd_local.llama import Context, Model, Sampler
-from wsd_local.llama.context import FLASH_ATTENTION
+from wsd_local.llama.options import FLASH_ATTENTION
 from wsd_local.reports.bench import Bench, next_token
 from wsd_local.runtime.loading import roles_of
 from wsd_local.runtime.pair import Pair

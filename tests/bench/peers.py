@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from wsd_local.core.resources import FlashAttention
-from wsd_local.llama.context import FLASH_ATTENTION
+from wsd_local.llama.options import FLASH_ATTENTION
 from wsd_local.reports.figures import Figures
 
 TRIES = 3

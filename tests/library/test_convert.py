@@ -35,7 +35,7 @@ from wsd_local.library.convert import ARCHIVES, convert, converter
 from wsd_local.library.gguf import read_header
 from wsd_local.library.registry import known
 from wsd_local.llama import Cancellation, Context, Model
-from wsd_local.llama.context import ContextOptions
+from wsd_local.llama.options import ContextOptions
 from wsd_local.paths import made_models_dir
 from wsd_local.system.child import Observer
 

@@ -24,8 +24,8 @@ from wsd_local.library.quantize import quantize
 from wsd_local.library.quantizer import QuantizeJob, read_imatrix
 from wsd_local.library.registry import known
 from wsd_local.llama import Cancellation, Context, Model
-from wsd_local.llama.context import ContextOptions
 from wsd_local.llama.logs import forward_logs
+from wsd_local.llama.options import ContextOptions
 from wsd_local.llama.quantize import file_type, file_types
 from wsd_local.paths import made_models_dir
 from wsd_local.system.child import Observer

@@ -109,7 +109,8 @@ def load_pair(worker: Worker, wanted: Wanted) -> None:
         worker.publish(Loading(role, fraction))
         return not worker.stopped
 
-    pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **wanted.in_effect)
+    settings = {**wanted.in_effect, "prompt_cache": "off"}  # a chat may be off the record
+    pair = load(wanted.pair, draft=wanted.draft, base=wanted.base, progress=progress, **settings)
     if worker.stopped:
         pair.close()
         raise WsdError("stopped while loading")

@@ -43,6 +43,13 @@ COMMANDS = {
 
         Reads headers only, and estimates from the catalog what is not here yet; nothing is loaded or fetched.""",
     ),
+    "cache": (
+        "cache:app",
+        """Kept prompts: list, clear.
+
+        What the models have read of long prompts is kept in a folder (--prompt-cache of run and serve), so that a later
+        process answers another question about the same text at once.""",
+    ),
     "config": (
         "configuration:app",
         """Configuration: path, show.

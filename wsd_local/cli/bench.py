@@ -92,7 +92,7 @@ def bench(
     wanted = Measurement(**how)
     show_native_log(verbose)
     config = read_config()
-    values = {**config.settings_of(pair, models), **setting_values(settings)} | OVERRIDES
+    values = {**config.settings_of(pair, models), **setting_values(settings)} | OVERRIDES | {"prompt_cache": "off"}
     results = _measured(wanted, config.pair if pair is None else pair, models_of(models), values)
     if as_json:
         print_json(results.as_dict())

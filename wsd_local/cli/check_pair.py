@@ -64,7 +64,7 @@ def check_pair(
     terminal.require_output()
     show_native_log(verbose)
     config = read_config()
-    fixed = OVERRIDES | {"ctx": CTX, "parallel": PARALLEL}
+    fixed = OVERRIDES | {"ctx": CTX, "parallel": PARALLEL, "prompt_cache": "off"}
     values = {**config.settings_of(pair, models), **setting_values(settings)} | fixed
     judged = _judged(config.pair if pair is None else pair, models_of(models), values)
     if as_json:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wsd_local.cli.dataset import follow, most, paying_number
 from wsd_local.cli.options import DataSetOptions, Given, models_of, setting_values, settings_named
 from wsd_local.cli.progress import Reporter
-from wsd_local.cli.task import DataSetTask, load_pair
+from wsd_local.cli.task import DataSetTask, keep_prompts, load_pair
 from wsd_local.errors import CancelledError, UsageError, WsdError, reason
 from wsd_local.fields import Declared, declared
 from wsd_local.system.interrupt import interruptible
@@ -206,6 +206,7 @@ def _answer(
             f"interrupted: {one.name}, {column.name}: {batch.done} of {batch.total}; the same command goes on"
         )
         raise
+    keep_prompts(pair, reporter)
     file.sort()
     return failed
 

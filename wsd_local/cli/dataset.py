@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsd_local.cli import terminal
 from wsd_local.cli.progress import Reporter
-from wsd_local.cli.task import SOME_FAILED, DataSetTask, is_cut, load_pair, report_cut
+from wsd_local.cli.task import SOME_FAILED, DataSetTask, is_cut, keep_prompts, load_pair, report_cut
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.prompts.messages import counted
 from wsd_local.system.interrupt import interruptible
@@ -137,6 +137,7 @@ def _run(task: DataSetTask, data: DataSet, reporter: Reporter, interrupt: Stop, 
         where = "" if task.data.output is None else "; the same command continues the run"
         reporter.note(f"interrupted: {batch.done} of {_are_done(batch.total)}{where}")
         raise
+    keep_prompts(pair, reporter)
     if output is not None:
         _finish(task, output, pair, reporter)
     return failed

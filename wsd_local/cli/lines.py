@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsd_local.cli import terminal
 from wsd_local.cli.progress import Reporter
-from wsd_local.cli.task import SOME_FAILED, DataSetTask, is_cut, load_pair, report_cut
+from wsd_local.cli.task import SOME_FAILED, DataSetTask, is_cut, keep_prompts, load_pair, report_cut
 from wsd_local.datasets.lines import check_line_format, line_record
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.prompts.messages import counted
@@ -60,6 +60,7 @@ def answer_lines(task: DataSetTask, interrupt: Stop, stack: ExitStack) -> int:
     report_cut(reporter, tally.cut)
     if interrupt.requested:
         raise CancelledError("interrupted")
+    keep_prompts(pair, reporter)
     return SOME_FAILED if tally.failed else 0
 
 

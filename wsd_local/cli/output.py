@@ -180,6 +180,9 @@ def summary(reply: Reply) -> str:
         parts.append(
             f"{reply.speculation.accepted_tokens} of {reply.speculation.proposed_tokens} proposed tokens taken"
         )
+    if reused := sum(reply.cached.values()):
+        read = sum(map(len, reply.prompt_ids.values()))
+        parts.append(f"{reused:,} of {read:,} prompt tokens were kept")
     if times.first_text_s is not None:
         parts.append(f"first text {times.first_text_s:.2f} s")
     parts.append(f"total {times.total_s:.2f} s, {reply.finish_reason}")

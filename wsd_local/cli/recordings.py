@@ -134,7 +134,7 @@ def recording_task(
     own = config.settings_of(pair, models)
     reply, _ = split(own)
     of_window = {name: value for name, value in own.items() if "window" in USES.get(name, ("window",))}
-    values = {**of_window, **setting_values(settings), **OVERRIDES}
+    values = {**of_window, **setting_values(settings), **OVERRIDES, "prompt_cache": "off"}
     if split(values)[1].resident == "one":
         raise UsageError("recording needs both models in memory: the configuration's resident is one; set it to both")
     data = chosen_prompts(wanted.prompts, reporter, limit=wanted.limit, format=wanted.format, column=wanted.column)

@@ -160,6 +160,8 @@ def _answer_prompt(
         if options.as_json:
             loaded.models.hash_files(hashing)
         _answer(loaded, messages, printer, interrupt, options.timeout)
+        if (trouble := loaded.keep_prompts()) is not None:
+            terminal.message(trouble)
 
 
 def _answer(

@@ -25,7 +25,7 @@ from wsd_local.cli.options import (
 )
 from wsd_local.errors import UsageError, WsdError, message_of
 from wsd_local.fields import declared, spelled
-from wsd_local.settings import MODELS, MOST_PARALLEL
+from wsd_local.settings import MODELS, MOST_PARALLEL, NO_FOLDER
 
 if TYPE_CHECKING:
     from wsd_local.server.site import Plan, Site
@@ -225,7 +225,8 @@ def _arguments(given: Given) -> list[str]:
             if isinstance(one, bool):
                 found.append(f"--{spelled(name)}" if one else f"--no-{spelled(name)}")
             else:
-                found += [f"--{spelled(name)}", str(one.absolute() if isinstance(one, Path) else one)]
+                is_path = isinstance(one, Path) and str(one) not in NO_FOLDER
+                found += [f"--{spelled(name)}", str(one.absolute() if is_path else one)]
     return found
 
 

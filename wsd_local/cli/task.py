@@ -62,6 +62,12 @@ def load_pair(task: DataSetTask, parallel: int, reporter: Reporter, interrupt: S
     return pair
 
 
+def keep_prompts(pair: Pair, reporter: Reporter) -> None:
+    """Save what was read for later runs, if that pays."""
+    if (trouble := pair.keep_prompts()) is not None:
+        reporter.report(trouble)
+
+
 def is_cut(reply: Reply) -> bool:
     """Whether a reply ends before it followed its constraint to the end."""
     return reply.constraint is not None and not reply.constraint.complete

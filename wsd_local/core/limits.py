@@ -8,6 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wsd_local.errors import UsageError
+
+
+def fixed_tokens(mode: str) -> int | None:
+    """K of the mode `fixed:K`, None of the other modes.
+
+    Raises:
+        UsageError: there is no such mode.
+    """
+    if mode in ("wsd", "base", "draft", "urial"):
+        return None
+    kind, _, count = mode.partition(":")
+    if kind != "fixed" or not count.isdecimal() or int(count) < 1:
+        raise UsageError(f"mode is {mode!r}: it must be wsd, base, draft, urial or fixed:K with K of at least 1")
+    return int(count)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

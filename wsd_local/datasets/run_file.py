@@ -33,6 +33,8 @@ INDIFFERENT = frozenset(
         "parallel",
         "resident",
         "load_mode",
+        "prompt_cache",
+        "prompt_cache_size",
         "n_gpu_layers",
         "draft_n_gpu_layers",
         "base_n_gpu_layers",

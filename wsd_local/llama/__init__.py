@@ -6,8 +6,9 @@ holds sequences, scores tokens and lets a sampler choose the next, as `core.cont
 """
 
 from wsd_local.llama.abort import Cancellation
-from wsd_local.llama.context import Context, ContextOptions
+from wsd_local.llama.context import Context
 from wsd_local.llama.model import Model
+from wsd_local.llama.options import ContextOptions
 from wsd_local.llama.sampler import Sampler
 
 __all__ = [

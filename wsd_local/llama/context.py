@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import llama_cpp
@@ -24,7 +23,7 @@ import numpy.typing as npt
 
 from wsd_local.core.alignment import common_prefix
 from wsd_local.core.contexts import Question
-from wsd_local.core.resources import ROWS, UBATCH, CacheType, FlashAttention, cpu_flash, cpu_ubatch
+from wsd_local.core.resources import cpu_ubatch
 from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
@@ -32,33 +31,14 @@ from wsd_local.llama.batch import Batch, Part
 from wsd_local.llama.logits import best_of, distribution_of, log_softmax_at, logits_of, probabilities_of
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
+from wsd_local.llama.options import FLASH_ATTENTION, ContextOptions, default_threads, flash_of, type_name
 from wsd_local.llama.snapshots import STRIDE, Snapshots
+from wsd_local.llama.states import LONG, KeptStates, ReadingSpeed, SequenceStates
 
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 SHORT = 16
 """Tokens that a question needs at most while a text is written or checked."""
 SHARED = 16
 """Tokens that two sequences must have in common for one to wait until the other has evaluated them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContextOptions:
-    """How a context is made. `n_ctx` and `n_batch` count tokens, `n_rows` rows of logits per evaluation.
-
-    `n_ctx` is what one sequence may hold, `cells` what all `n_seq` hold together; None: `n_ctx`. `lora` is an adapter's
-    file and its scale.
-    """
-
-    n_ctx: int
-    n_batch: int = UBATCH
-    n_rows: int = ROWS
-    threads: int | None = None
-    cache_type_k: CacheType = "f16"
-    cache_type_v: CacheType = "f16"
-    flash_attn: FlashAttention = "auto"
-    lora: tuple[Path, float] | None = None
-    n_seq: int = 1
-    cells: int | None = None
 
 
 class Context:
@@ -89,9 +69,9 @@ class Context:
         params.n_outputs_max = options.n_rows
         self.piece = int(params.n_ubatch)
         params.n_threads = params.n_threads_batch = threads
-        params.type_k = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_k)}")
-        params.type_v = getattr(llama_cpp, f"GGML_TYPE_{_named(options.cache_type_v)}")
-        self.flash_attn = _flash(model, options)
+        params.type_k = getattr(llama_cpp, f"GGML_TYPE_{type_name(options.cache_type_k)}")
+        params.type_v = getattr(llama_cpp, f"GGML_TYPE_{type_name(options.cache_type_v)}")
+        self.flash_attn = flash_of(model, options)
         params.flash_attn_type = FLASH_ATTENTION[self.flash_attn]
         params.swa_full = True
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
@@ -107,6 +87,15 @@ class Context:
         self.cells = int(llama_cpp.llama_n_ctx(self._handle))
         self.n_ctx, self.n_seq, self.n_rows = options.n_ctx, options.n_seq, options.n_rows
         self._memory = llama_cpp.llama_get_memory(self._handle)
+        self.streams = 1 if params.kv_unified else options.n_seq
+        self.states = SequenceStates(
+            self._handle, n_seq=options.n_seq, n_swa=model.n_swa, is_recurrent=model.is_recurrent
+        )
+        self.kept: KeptStates | None = None
+        """What sequences may begin with instead of an evaluation."""
+        self.speed = ReadingSpeed()
+        self.read_to = [0] * options.n_seq
+        """The end of what each sequence has read in long pieces: about that of its prompt."""
         self._batch = Batch(params.n_batch)
         self._mirrors: list[list[int]] = [[] for _ in range(options.n_seq)]
         self._rows: list[dict[int, int]] = [{} for _ in range(options.n_seq)]
@@ -268,8 +257,21 @@ class Context:
         if question.begun is None:
             if self._shares and self.n_seq > 1 and question.row - keep >= SHARED:
                 keep = self._copied(question, keep)
+            if self.kept is not None and question.row - keep >= SHARED:
+                keep = self._restored(self.kept, question, keep)
             question.begun = keep
         return keep
+
+    def _restored(self, kept: KeptStates, question: Question, keep: int) -> int:
+        """Take over what a kept state begins with, if that pays; return the length that is there then."""
+        seq, tokens = question.seq, question.tokens[: question.row]
+        room = self.cells - sum(len(mirror) for other, mirror in enumerate(self._mirrors) if other != seq)
+        held = kept.restore(tokens, keep, room, partial(self.states.load, seq))
+        if held is None:
+            return keep
+        self._rows[seq].clear()
+        self._mirrors[seq], self.read_to[seq] = list(held), len(held)
+        return self._truncate(seq, common_prefix(held, tokens))
 
     def _copied(self, question: Question, keep: int) -> int:
         """Take over what another sequence begins with, if it is more; return the length that is there then."""
@@ -283,6 +285,7 @@ class Context:
             return keep
         llama_cpp.llama_memory_seq_cp(self._memory, source, question.seq, keep, longest)
         self._mirrors[question.seq] = list(question.tokens[:longest])
+        self.read_to[question.seq] = longest
         return longest
 
     def _waits(self, question: Question, start: int, parts: Sequence[Part]) -> bool:
@@ -313,6 +316,7 @@ class Context:
         for rows in self._rows:
             rows.clear()
         self._batch.fill(parts)
+        begun = time.perf_counter()
         try:
             status = llama_cpp.llama_decode(self._handle, self._batch.native)
             for part in parts:
@@ -329,9 +333,14 @@ class Context:
                 advice = room_advice(self.n_ctx, self.model.n_ctx_train)
                 raise FitError(f"{self.model.path}: its context of {self.cells} tokens is full; {advice}")
             raise WsdError(f"{self.model.path}: llama.cpp failed with status {status}; --verbose shows its log")
+        if max(part.end - part.start for part in parts) >= LONG:
+            llama_cpp.llama_synchronize(self._handle)
+            self.speed.add(sum(part.end - part.start for part in parts), time.perf_counter() - begun)
         at = 0
         for part in parts:
             count = part.end - part.start
+            if count >= LONG:
+                self.read_to[part.question.seq] = part.end
             self.evaluated += count
             part.question.evaluated += count
             self._rows[part.question.seq] = {position: at + position - part.start for position in part.rows}
@@ -350,6 +359,7 @@ class Context:
         else:
             kept = self._go_back(seq, length)
         del self._mirrors[seq][kept:]
+        self.read_to[seq] = min(self.read_to[seq], kept)
         for position in [position for position in self._rows[seq] if position >= kept]:
             del self._rows[seq][position]
         return kept
@@ -368,20 +378,3 @@ class Context:
 
     def _logits(self, row: int) -> npt.NDArray[np.float32]:
         return logits_of(self._handle, row, self.model.n_vocab)
-
-
-def _flash(model: Model, options: ContextOptions) -> FlashAttention:
-    """The setting, but off on a CPU where measurements say so."""
-    types = (options.cache_type_k, options.cache_type_v)
-    flash = model.may_offload or cpu_flash(options.flash_attn, types, options.n_ctx, options.n_seq)
-    return options.flash_attn if flash else "off"
-
-
-def _named(kind: CacheType) -> str:
-    return "F16" if kind == "auto" else kind.upper()
-
-
-def default_threads() -> int:
-    """The fastest number of threads: all cores of a small machine, half of the logical ones of a larger (SMT)."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return available if available <= 4 else available // 2

@@ -16,9 +16,9 @@ from wsd_local.core.contexts import Question
 from wsd_local.errors import CancelledError, FitError, ModelError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.batch import Batch, Part
-from wsd_local.llama.context import default_threads
 from wsd_local.llama.logs import captured, cause
 from wsd_local.llama.model import Model
+from wsd_local.llama.options import default_threads
 
 RANK = int(llama_cpp.LLAMA_POOLING_TYPE_RANK)
 """The pooling type of a ranking head, as headers name it."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from wsd_local.events import Source
 from wsd_local.library.gguf import read_model
 from wsd_local.library.resolve import catalog_model, local_path, model_path
-from wsd_local.llama.context import default_threads
 from wsd_local.llama.devices import cpu_features, machine
+from wsd_local.llama.options import default_threads
 from wsd_local.placement.footprint import Footprint, estimated, footprint
 from wsd_local.placement.plan import Plan, PlanRequest, plan, plan_apart
 from wsd_local.settings import LoadSettings

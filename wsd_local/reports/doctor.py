@@ -22,7 +22,7 @@ from wsd_local.errors import WsdError, reason
 from wsd_local.files import existing_folder
 from wsd_local.system.child import use
 from wsd_local.system.redaction import redacted
-from wsd_local.units import gib, plural
+from wsd_local.units import gb, gib, plural
 from wsd_local.version import __version__
 
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "cyclopts", "jinja2", "psutil")
@@ -134,8 +134,8 @@ def _install() -> str:
 
 def _devices(_problems: list[str]) -> list[str]:
     from wsd_local.config import read_config
-    from wsd_local.llama.context import default_threads
     from wsd_local.llama.devices import devices, host_memory
+    from wsd_local.llama.options import default_threads
 
     free, total = host_memory()
     threads = read_config().settings.get("threads") or default_threads()
@@ -162,7 +162,21 @@ def _paths(problems: list[str]) -> list[str]:
         trouble = unwritable(paths[name])
         if trouble is not None:
             problems.append(f"{name}: nothing can be written to {paths[name]}: {trouble}")
-    return [f"{name}: {path}{'' if path.exists() else ' (not there yet)'}" for name, path in paths.items()]
+    lines = [f"{name}: {path}{'' if path.exists() else ' (not there yet)'}" for name, path in paths.items()]
+    return [*lines, _kept_prompts()]
+
+
+def _kept_prompts() -> str:
+    from wsd_local.config import read_config
+    from wsd_local.runtime.prompt_cache import prompt_folder
+    from wsd_local.runtime.prompt_files import PromptFiles
+
+    setting = str(read_config().settings.get("prompt_cache", "auto"))
+    kept = PromptFiles(prompt_folder(setting), 0).all()
+    size = gb(sum(state.total for state in kept))
+    return f"kept prompts: {prompt_folder(setting)}, {size} for {plural(len(kept), 'prompt')}" + (
+        " (turned off)" if setting == "off" else ""
+    )
 
 
 def unwritable(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wsd_local.library.naming import name_of
-from wsd_local.llama.context import default_threads
+from wsd_local.llama.options import default_threads
 from wsd_local.placement.plan import HOST, Plan, load_mode
 from wsd_local.reports.bench import TURNS, Bench
 from wsd_local.reports.contention import Elsewhere, Watch

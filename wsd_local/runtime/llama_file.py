@@ -7,15 +7,15 @@ recorded when it is opened, so that provenance never names the hash of a file th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from wsd_local.core.resources import CacheType
 from wsd_local.events import Source
-from wsd_local.files import HashProgress, file_sha256, identity
+from wsd_local.files import HashProgress, file_sha256, identity, known_sha256
 from wsd_local.library.adapters import check_adapter
 from wsd_local.library.gguf import is_mappable, look_at, read_header, read_model
 from wsd_local.library.vetting import amx_works, vet, vet_adapter
@@ -43,6 +43,8 @@ class LlamaFile:
         self.path = path
         self.hashes: dict[str, str] = {}
         """SHA-256 of the model under its role, of the adapter under `ROLE_lora`, once they are computed."""
+        self.fingerprints: list[dict[str, Any]] = []
+        """What identifies the files that were opened, each in another way: SHA-256 if known; place and times."""
         self._role: Source = role
         self._loading = loading
         self._lora = loading.lora(role)
@@ -96,6 +98,7 @@ class LlamaFile:
             check_adapter(read_header(self._lora[0]), headers)
         self._identify(self.path)
         parts = [header.path for header in headers]
+        self.fingerprints = _fingerprints([*parts, *([self._lora[0]] if self._lora is not None else [])])
         repack = amx_works(None if report is None else partial(report, 0.0))
         if not repack:
             LOGGER.info(
@@ -154,3 +157,13 @@ class LlamaFile:
             if self._identities.setdefault(path, found) != found:
                 self._identities[path] = found
                 self.hashes = {}
+
+
+def _fingerprints(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """What identifies files, each in another way; nothing if one of them is gone."""
+    try:
+        hashes = [known_sha256(path) for path in paths]
+        places = [[str(path.resolve()), *identity(path.stat())] for path in paths]
+    except OSError:
+        return []
+    return [*([{"sha256": hashes}] if None not in hashes else []), {"places": places}]

@@ -20,7 +20,7 @@ from wsd_local.errors import WsdError
 from wsd_local.events import Source
 from wsd_local.files import HashProgress
 from wsd_local.llama import Cancellation, Context, Model
-from wsd_local.llama.context import default_threads
+from wsd_local.llama.options import default_threads
 from wsd_local.llama.vocabulary import share_tokens
 from wsd_local.placement.fit import fitted
 from wsd_local.placement.plan import Plan
@@ -29,6 +29,7 @@ from wsd_local.prompts.draft_format import DraftFormat
 from wsd_local.prompts.templates import Template
 from wsd_local.runtime.grammars import Grammars
 from wsd_local.runtime.llama_file import LlamaFile, LoadProgress
+from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import ReplyQueue
 from wsd_local.settings import LoadSettings
 
@@ -51,6 +52,7 @@ class LoadedModels:
         template: renders the draft's chat template.
         vets: whether a child process tries files before they are loaded here.
         experience: what was measured of these models before; None: nothing.
+        prompts: the states of earlier prompts; None: nothing is kept.
 
     Attributes:
         queue: the replies that use the models, one at a time.
@@ -72,6 +74,7 @@ class LoadedModels:
         template: Template | None = None,
         vets: bool = False,
         experience: Experience | None = None,
+        prompts: PromptCache | None = None,
     ) -> None:
         self.loading = loading or LoadSettings()
         self.base_format = base_format or BaseFormat()
@@ -83,6 +86,7 @@ class LoadedModels:
         self.experience = experience or Experience()
         files: dict[Source, Path] = {"draft": draft, "base": base}
         self._files = {role: LlamaFile(role, path, self.loading, vets=vets) for role, path in files.items()}
+        self._prompts = prompts
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
         self._clock = clock
@@ -206,6 +210,19 @@ class LoadedModels:
                 found = self._contexts[role]
         return found
 
+    def keep_prompts(self) -> str | None:
+        """Save what the contexts hold, for processes that read the same texts later. Waits for a reply in progress.
+
+        Nothing is saved unless there is a cache, and it pays. Returns what went wrong, in one line, the first time.
+
+        Raises:
+            WsdError: the models are closed.
+        """
+        if self._prompts is None:
+            return None
+        with self.queue.held():
+            return self._prompts.keep(self._contexts.values())
+
     @property
     def loaded(self) -> tuple[Source, ...]:
         """The models in memory now."""
@@ -276,7 +293,9 @@ class LoadedModels:
         model = file.open(self.plan, progress)
         try:
             model.require_generator()
-            self._contexts[role] = Context(model, file.options(model, self.plan), self.cancellation)
+            context = self._contexts[role] = Context(model, file.options(model, self.plan), self.cancellation)
+            if self._prompts is not None:
+                self._prompts.attach(context, file.fingerprints)
         except BaseException:
             model.close()
             raise

@@ -26,6 +26,7 @@ from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.llama_file import LoadProgress
 from wsd_local.runtime.loading import LoadedModels, roles_of
+from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import Busy, waits
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.runtime.run import Run
@@ -75,6 +76,7 @@ def load(
         base_format=base_format or entry.base_format,
         template=template,
         vets=True,
+        prompts=PromptCache.of(loading),
     )
     pair = Pair.over(models, reply=reply, busy=busy)
     try:
@@ -255,6 +257,14 @@ class Pair:
     def session(self, system: str | None = None) -> Session:
         """A conversation that remembers its messages."""
         return Session(self, system)
+
+    def keep_prompts(self) -> str | None:
+        """Save the prompts that are in memory, so that a later process need not evaluate them again.
+
+        `load` gives a pair its cache (`prompt_cache`). Only what pays is saved: see docs/guide/scripts.md. Returns what
+        went wrong, in one line; that is no error.
+        """
+        return self.models.keep_prompts()
 
     def cancel(self) -> None:
         """Stop the reply in progress, from any thread; its partial reply stays. Replies that wait are not stopped.

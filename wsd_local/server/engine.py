@@ -298,7 +298,7 @@ class EngineRoom:
         self.state = "failed" if self.state in ("loading", "failed") else self.state
         self._refuse(name, refused)
 
-    def _unload(self) -> None:
+    def _unload(self, *, keeps: bool = True) -> None:
         with self._changed:
             self._admits = False
             while self._preparing and not self._closing:
@@ -310,7 +310,7 @@ class EngineRoom:
         if loaded is None:
             return
         try:
-            loaded.pair.close()
+            loaded.free(keeps=keeps)
         except Exception:
             LOGGER.exception("the models of %s could not be freed in order", loaded.name)
         self._observer.unloaded(loaded.name)
@@ -369,7 +369,7 @@ class EngineRoom:
             if order not in waiting:
                 self._fail(order, WsdError(reason))
                 order.stop()
-        self._unload()
+        self._unload(keeps=False)
 
     def _is_busy(self, loaded: Loaded) -> bool:
         """Whether anything that was admitted is not over."""

@@ -5,14 +5,18 @@ Contract: only what was read when it was loaded may be used by other threads; th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wsd_local.events import Source
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.server.orders import Crew
 from wsd_local.server.served import Serving, files_of
+
+LOGGER = logging.getLogger(__name__)
 
 Progress = Callable[[Source, float], bool]
 """Called with a model's role and the loaded fraction; stops the loading by returning False."""
@@ -27,6 +31,14 @@ class Loaded:
     crew: Crew
     n_ctx: Mapping[Source, int]
 
+    def free(self, *, keeps: bool) -> None:
+        """Free the models; with `keeps`, what their contexts hold is saved for later if that pays."""
+        try:
+            if keeps and (trouble := self.pair.keep_prompts()) is not None:
+                LOGGER.warning("%s", trouble)
+        finally:
+            self.pair.close()
+
 
 def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
     """Load a pair.
@@ -38,7 +50,14 @@ def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
     """
     entry = serving.pairs[name]
     files = files_of(entry)
-    models = LoadedModels(files["draft"], files["base"], serving.loading, base_format=entry.base_format, vets=True)
+    models = LoadedModels(
+        files["draft"],
+        files["base"],
+        serving.loading,
+        base_format=entry.base_format,
+        vets=True,
+        prompts=PromptCache.of(serving.loading),
+    )
     try:
         models.start_template("wsd")
         models.fit("wsd", progress)
