@@ -49,8 +49,9 @@ def files_in(folder: Path) -> PromptFiles:
 
 def opened(paths: Paths, folder: Path | None, loading: LoadSettings = EXACT) -> Pair:
     """A pair as a new process has it; what it would keep pays always, and not by the clock."""
-    cache = None if folder is None else PromptCache(files_in(folder), lambda _: 1e12, lambda: 0.0)
-    return Pair.over(LoadedModels(*paths, loading, prompts=cache), reply=replace(PLAIN, max_tokens=40))
+    models = LoadedModels(*paths, loading)
+    models.prompts = None if folder is None else PromptCache(files_in(folder), lambda _: 1e12, lambda: 0.0)
+    return Pair.over(models, reply=replace(PLAIN, max_tokens=40))
 
 
 def asked(paths: Paths, folder: Path | None, messages: Any, loading: LoadSettings = EXACT, **settings: Any) -> Reply:
@@ -141,7 +142,8 @@ def test_short_prompts_are_not_kept(demo_f32: Paths, folder: Path) -> None:
 
 
 def test_what_is_read_back_too_slowly_is_not_kept(demo_f32: Paths, folder: Path) -> None:
-    models = LoadedModels(*demo_f32, EXACT, prompts=PromptCache(files_in(folder), lambda _: 1.0))
+    models = LoadedModels(*demo_f32, EXACT)
+    models.prompts = PromptCache(files_in(folder), lambda _: 1.0)
     with Pair.over(models, reply=PLAIN) as pair:
         pair.reply(about(NOTES, FRANCE))
         assert pair.keep_prompts() is None

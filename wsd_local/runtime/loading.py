@@ -52,7 +52,6 @@ class LoadedModels:
         template: renders the draft's chat template.
         vets: whether a child process tries files before they are loaded here.
         experience: what was measured of these models before; None: nothing.
-        prompts: the states of earlier prompts; None: nothing is kept.
 
     Attributes:
         queue: the replies that use the models, one at a time.
@@ -61,6 +60,7 @@ class LoadedModels:
         grammars: the compiled constraints of replies.
         noticed: notices about the models that a reply has brought already.
         experience: what evaluations cost and how many proposals were accepted, for all replies.
+        prompts: what contexts can begin with, to be set before they are loaded; None: nothing.
     """
 
     def __init__(
@@ -74,7 +74,6 @@ class LoadedModels:
         template: Template | None = None,
         vets: bool = False,
         experience: Experience | None = None,
-        prompts: PromptCache | None = None,
     ) -> None:
         self.loading = loading or LoadSettings()
         self.base_format = base_format or BaseFormat()
@@ -84,9 +83,9 @@ class LoadedModels:
         self.grammars = Grammars()
         self.noticed: set[str] = set()
         self.experience = experience or Experience()
+        self.prompts: PromptCache | None = None
         files: dict[Source, Path] = {"draft": draft, "base": base}
         self._files = {role: LlamaFile(role, path, self.loading, vets=vets) for role, path in files.items()}
-        self._prompts = prompts
         self._models: dict[Source, Model] = {}
         self._contexts: dict[Source, Context] = {}
         self._clock = clock
@@ -210,19 +209,6 @@ class LoadedModels:
                 found = self._contexts[role]
         return found
 
-    def keep_prompts(self) -> str | None:
-        """Save what the contexts hold, for processes that read the same texts later. Waits for a reply in progress.
-
-        Nothing is saved unless there is a cache, and it pays. Returns what went wrong, in one line, the first time.
-
-        Raises:
-            WsdError: the models are closed.
-        """
-        if self._prompts is None:
-            return None
-        with self.queue.held():
-            return self._prompts.keep(self._contexts.values())
-
     @property
     def loaded(self) -> tuple[Source, ...]:
         """The models in memory now."""
@@ -294,8 +280,8 @@ class LoadedModels:
         try:
             model.require_generator()
             context = self._contexts[role] = Context(model, file.options(model, self.plan), self.cancellation)
-            if self._prompts is not None:
-                self._prompts.attach(context, file.fingerprints)
+            if self.prompts is not None:
+                self.prompts.attach(context, file.fingerprints)
         except BaseException:
             model.close()
             raise

@@ -76,8 +76,8 @@ def load(
         base_format=base_format or entry.base_format,
         template=template,
         vets=True,
-        prompts=PromptCache.of(loading),
     )
+    models.prompts = PromptCache.of(loading)
     pair = Pair.over(models, reply=reply, busy=busy)
     try:
         models.start_template(reply.mode)
@@ -264,7 +264,11 @@ class Pair:
         `load` gives a pair its cache (`prompt_cache`). Only what pays is saved: see docs/guide/scripts.md. Returns what
         went wrong, in one line; that is no error.
         """
-        return self.models.keep_prompts()
+        models = self.models
+        if models.prompts is None:
+            return None
+        with models.queue.held():
+            return models.prompts.keep([models.context(role) for role in models.loaded])
 
     def cancel(self) -> None:
         """Stop the reply in progress, from any thread; its partial reply stays. Replies that wait are not stopped.

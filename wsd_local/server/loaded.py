@@ -50,14 +50,8 @@ def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
     """
     entry = serving.pairs[name]
     files = files_of(entry)
-    models = LoadedModels(
-        files["draft"],
-        files["base"],
-        serving.loading,
-        base_format=entry.base_format,
-        vets=True,
-        prompts=PromptCache.of(serving.loading),
-    )
+    models = LoadedModels(files["draft"], files["base"], serving.loading, base_format=entry.base_format, vets=True)
+    models.prompts = PromptCache.of(serving.loading)
     try:
         models.start_template("wsd")
         models.fit("wsd", progress)
