@@ -11,6 +11,7 @@ from pathlib import Path
 import platformdirs
 
 _APP = "wsd-local"
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
 
 
 def package_models_dir() -> Path:
@@ -73,6 +74,16 @@ def made_models_dir() -> Path:
 def config_file() -> Path:
     """The user's configuration; `WSD_LOCAL_CONFIG` names another file."""
     return _named("WSD_LOCAL_CONFIG") or platformdirs.user_config_path(_APP, appauthor=False) / "config.toml"
+
+
+def as_name(text: str) -> str:
+    """Text as a part of a file's name: signs that are not safe there are underscores."""
+    return "".join(sign if sign in _NAME_CHARACTERS else "_" for sign in text)
+
+
+def evaluation_dir(pair: str) -> Path:
+    """Where the evaluation of a pair keeps replies and verdicts."""
+    return data_dir() / "evaluations" / as_name(pair)
 
 
 def expanded(path: str | Path) -> Path:

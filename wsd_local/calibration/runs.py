@@ -20,12 +20,11 @@ from wsd_local.datasets import DataSet, Item
 from wsd_local.datasets.batch import conversation_of, made_by
 from wsd_local.datasets.run_file import Key, RunFile
 from wsd_local.errors import CancelledError, UsageError, WsdError
-from wsd_local.paths import data_dir
+from wsd_local.paths import as_name, data_dir
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.pair import Pair
 
 OPTION = "--out"
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,7 @@ class Outcome:
 
 def default_file(pair: str, prompts: Path | None, folder: str = "calibration") -> Path:
     """Where the records of a pair are kept; those of one's own prompts apart from those of the program's."""
-    parts = [pair, *([] if prompts is None else [prompts.name.split(".")[0]])]
-    name = "-".join("".join(sign if sign in _NAME_CHARACTERS else "_" for sign in part) for part in parts)
+    name = "-".join(map(as_name, [pair, *([] if prompts is None else [prompts.name.split(".")[0]])]))
     return data_dir() / folder / f"{name}.jsonl"
 
 

@@ -92,8 +92,8 @@ COMMANDS = {
     ),
     "eval": (
         "evaluate:app",
-        "Measure how well a pair answers, and compare runs: demo, report, tax, safety, mechanism, sweep, time, judge, "
-        "reward.",
+        "Measure how well a pair answers, and compare runs: all, demo, report, tax, safety, mechanism, sweep, time, "
+        "judge, reward.",
     ),
 }
 """Where each command is, and its help."""

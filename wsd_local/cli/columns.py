@@ -7,9 +7,10 @@ decides alone on rule, mode and threshold; other settings hold for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from wsd_local.cli.progress import Reporter
 from wsd_local.cli.task import DataSetTask, keep_prompts, load_pair
 from wsd_local.errors import CancelledError, UsageError, WsdError, reason
 from wsd_local.fields import Declared, declared
-from wsd_local.system.interrupt import interruptible
 from wsd_local.units import plural
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsd_local.reports.columns import Column
     from wsd_local.runtime.pair import Pair
     from wsd_local.settings import ReplySettings
+    from wsd_local.system.interrupt import Stop
 
 _SETTINGS = (
     "window",
@@ -57,10 +58,10 @@ def shared_settings() -> list[Declared]:
     return settings_named(*_SETTINGS)
 
 
-def data_options() -> list[Declared]:
-    """Which records are answered, and how, as options."""
+def data_options(*names: str) -> list[Declared]:
+    """Which records are answered, and how, as options; all of them if none are named."""
     found = declared(DataSetOptions)
-    return [found[name] for name in ("limit", "shard", "parallel", "on_error", "quiet")]
+    return [found[name] for name in names or ("limit", "shard", "parallel", "on_error", "quiet")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,44 +92,101 @@ def task_of(pair: str | None, models: Given, settings: Given, data: Given) -> Da
     return DataSetTask(DataSetOptions(**data), False, None, chosen, models_of(models), given)
 
 
-def read_set(source: str, task: DataSetTask, reporter: Reporter) -> DataSet:
+def read_set(source: str, task: DataSetTask, reporter: Reporter, interrupt: Stop | None = None) -> DataSet:
     """The records of a file, or of a public set, that are to be answered.
 
     Raises:
+        CancelledError: `interrupt` noted a signal while the set was fetched.
         WsdError: it cannot be read or fetched.
     """
     from wsd_local.datasets import dataset_path, parse_shard, read
 
+    def transfer(done: int, total: int, phase: str) -> None:
+        if interrupt is not None and interrupt.requested:
+            raise CancelledError("interrupted")
+        reporter.transfer(done, total, phase)
+
     shard = None if task.data.shard is None else parse_shard(task.data.shard)
-    path, known = dataset_path(source, reporter.transfer)
+    path, known = dataset_path(source, transfer)
     return read(path, format=known, limit=task.data.limit, shard=shard)
 
 
-def answer_columns(
-    task: DataSetTask, sets: Sequence[Asked], columns: Sequence[Column], folder: Path, reporter: Reporter
-) -> Answers:
-    """Answer each set in each column, and read what is in the files then.
+class Answering:
+    """The pair of a task, loaded when it is first needed, and its answers to data sets in columns.
 
-    Raises:
-        CancelledError: a signal came; what is written stays.
-        WsdError: the run cannot begin.
+    Args:
+        task: what the options say.
+        columns: ways of answering.
+        wanted: the most records that are answered at once.
+        reporter: where progress is shown.
+        interrupt: whether a signal came.
+
+    Attributes:
+        loading_s: seconds that loading took until now.
     """
-    _report_bad(task, sets, reporter)
-    _make(folder)
-    with ExitStack() as stack:
-        interrupt = stack.enter_context(interruptible())
-        files = {(one.name, column.name): _opened(folder, one, column, stack) for one in sets for column in columns}
-        loaded = {**task.settings, **mode_of(columns)}
-        task = DataSetTask(task.data, False, None, task.pair, task.models, loaded)
-        wanted = max(len(one.data.items) for one in sets)
-        pair = load_pair(task, _sequences(task, wanted, files.values()), reporter, interrupt, stack)
-        usual, number = pair.settings, _at_once(task, pair, reporter)
-        failed = sum(len(one.data.bad) for one in sets)
-        for one in sets:
-            for column in columns:
-                pair.settings = _changed(usual, one, column, task)
-                failed += _answer(pair, one, column, files[one.name, column.name], number, task, reporter)
-        return Answers({key: _lines(file, sets, key[0]) for key, file in files.items()}, failed)
+
+    def __init__(
+        self, task: DataSetTask, columns: Sequence[Column], wanted: int, reporter: Reporter, interrupt: Stop
+    ) -> None:
+        self.task, self.columns, self.reporter, self.interrupt = task, columns, reporter, interrupt
+        self.loading_s = 0.0
+        self.wanted = wanted
+        self._loaded = ExitStack()
+        self._pair: Pair | None = None
+        self._usual: ReplySettings | None = None
+
+    def __enter__(self) -> Answering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def pair(self, files: Iterable[RunFile] = ()) -> Pair:
+        """The pair with its own settings, loaded for runs that continue `files`.
+
+        Raises:
+            CancelledError: a signal came.
+            WsdError: it cannot be loaded.
+        """
+        if self._pair is None:
+            begun = time.monotonic()
+            task = replace(self.task, settings={**self.task.settings, **mode_of(self.columns)})
+            parallel = _sequences(task, self.wanted, files)
+            self._pair = load_pair(task, parallel, self.reporter, self.interrupt, self._loaded)
+            self._usual = self._pair.settings
+            self.loading_s += time.monotonic() - begun
+        assert self._usual is not None
+        self._pair.settings = self._usual
+        return self._pair
+
+    def release(self) -> None:
+        """Free the models; they are loaded again when they are needed."""
+        self._pair = self._usual = None
+        self.interrupt.on_request(lambda: None)
+        self._loaded.close()
+
+    def answers(self, sets: Sequence[Asked], folder: Path) -> Answers:
+        """Answer each set in each column into files of the folder, and read what is in them then.
+
+        Raises:
+            CancelledError: a signal came; what is written stays.
+            WsdError: the run cannot begin.
+        """
+        _report_bad(self.task, sets, self.reporter)
+        _make(folder)
+        with ExitStack() as stack:
+            files = {
+                (one.name, column.name): _opened(folder, one, column, stack) for one in sets for column in self.columns
+            }
+            pair = self.pair(files.values())
+            usual, number = pair.settings, _at_once(self.task, pair, self.reporter)
+            failed = sum(len(one.data.bad) for one in sets)
+            for one in sets:
+                for column in self.columns:
+                    pair.settings = _changed(usual, one, column, self.task)
+                    file = files[one.name, column.name]
+                    failed += _answer(pair, one, column, file, number, self.task, self.reporter)
+            return Answers({key: _lines(file, sets, key[0]) for key, file in files.items()}, failed)
 
 
 def mode_of(columns: Sequence[Column]) -> dict[str, str]:
@@ -167,7 +225,7 @@ def _opened(folder: Path, one: Asked, column: Column, stack: ExitStack) -> RunFi
     return stack.enter_context(RunFile(path))
 
 
-def _sequences(task: DataSetTask, wanted: int, files: Iterator[RunFile] | Any) -> int:
+def _sequences(task: DataSetTask, wanted: int, files: Iterable[RunFile]) -> int:
     """Sequences of each context: as given, as in a file that is continued, or as many as fit."""
     from wsd_local.datasets.shape import recorded
 

@@ -154,6 +154,15 @@ app.command(
     help_epilogue="",
 )
 app.command(
+    "wsd_local.cli.evaluate_all:everything",
+    name="all",
+    help="Measure what fits the time given, and report it as one page.\n\n"
+    "Parts: demo (the embedded pair's own), mechanism, sweep, time, gsm8k, humaneval (with --allow-code-execution), "
+    "xstest, hh, judge (with --judge), reward (with --reward). The first prompts of each part show what it costs; then "
+    "the time is divided. The same command goes on. Exit code 5 if a part, or a prompt, failed.",
+    help_epilogue="",
+)
+app.command(
     "wsd_local.cli.tax:tax",
     name="tax",
     help="Measure GSM8K and HumanEval for the base alone, WSD, the draft alone and other rules, side by side.\n\n"

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from wsd_local.cli import names
-from wsd_local.cli.columns import (
-    Asked,
-    answer_columns,
-    data_options,
-    made_with,
-    provenance,
-    read_set,
-    require_replies,
-    shared_settings,
-    task_of,
-)
+from wsd_local.cli.columns import data_options, shared_settings
 from wsd_local.cli.options import NOTHING, Debug, Given, Json, PairName, Verbose, models_named, option, takes
 from wsd_local.cli.options import show_native_log as show_log
-from wsd_local.cli.progress import Reporter
-from wsd_local.cli.task import SOME_FAILED
+from wsd_local.cli.side_by_side import Course, Where, compare
 from wsd_local.cli.tax import COLUMNS, OUT
 from wsd_local.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsd_local.cli.classifying import JudgeClassifier
+    from wsd_local.cli.columns import Answering
+    from wsd_local.reports.evidence.safety import SafetyName
 
 
 @Parameter(name="*")
@@ -46,6 +39,16 @@ class SafetyOptions:
     thresholds: Annotated[
         str | None, option("Thresholds by commas: a column wsd@ for each, in place of wsd.", metavar="NUMBERS")
     ] = None
+    judge: Annotated[
+        str | None,
+        option(
+            "Also let a judge classify every reply: an instruct model by name or path, or an endpoint, "
+            "http://HOST:PORT/v1.",
+            metavar="MODEL|URL",
+            completer=names.models,
+        ),
+    ] = None
+    judge_model: Annotated[str | None, option("Name of the judge at the endpoint.", metavar="NAME")] = None
     html: Annotated[Path | None, option("Also write a page.", metavar="FILE")] = None
 
 
@@ -63,39 +66,45 @@ def safety(
     debug: Debug = False,
 ) -> int:
     """Measure refusals of safe prompts, and answers to unsafe ones, side by side and for each threshold."""
-    from wsd_local.cli.evaluate import page_writer, show
-    from wsd_local.cli.tables import print_json
     from wsd_local.reports.columns import columns_of
-    from wsd_local.reports.safety import MAX_TOKENS, asked, judged, measured
-    from wsd_local.reports.safety_page import safety_page, safety_tables
+    from wsd_local.reports.evidence.safety import SafetySet
 
     show_log(verbose)
-    write, chosen = page_writer(how.html), columns_of(_with_thresholds(how.columns, how.thresholds))
-    given = {name: source for name, source in (("xstest", how.xstest), ("hh", how.hh)) if source}
-    sources = given or {"xstest": "xstest", "hh": "hh_rlhf"}
-    with ExitStack() as stack:
-        task = task_of(pair, models, settings, data)
-        reporter = Reporter(task.data.quiet)
-        stack.callback(reporter.close)
-        sets = [
-            Asked(name, asked(read_set(source, task, reporter)), {"max_tokens": MAX_TOKENS})
-            for name, source in sources.items()
-        ]
-        answers = answer_columns(task, sets, chosen, how.out, reporter)
-    require_replies(answers)
-    results = [
-        found
-        for one in sets
-        for found in measured(
-            one.name, {column.name: map(judged, answers.lines[one.name, column.name]) for column in chosen}
-        )
-    ]
-    write(lambda: safety_page(results, made_with(answers)))
-    if as_json:
-        print_json({"results": [one.as_dict() for one in results], "runs": provenance(answers)})
-    else:
-        show(safety_tables(results))
-    return SOME_FAILED if answers.failed else 0
+    classifier = _classifier(how, settings)
+    given = [(SafetySet(name, classifier), source) for name, source in _sources(how.xstest, how.hh).items()]
+    columns = columns_of(_with_thresholds(how.columns, how.thresholds))
+
+    def ready(answering: Answering) -> None:
+        if classifier is not None:
+            classifier.answering = answering
+
+    course = Course("Safety", "results", given, columns, ready=ready)
+    return compare(course, Where(how.out, how.html, as_json), pair, models, settings, data)
+
+
+def _classifier(how: SafetyOptions, settings: Given) -> JudgeClassifier | None:
+    """The judge that classifies replies, if one is given.
+
+    Raises:
+        UsageError: the options do not agree.
+        ModelError: it is not on this machine.
+    """
+    from wsd_local.cli.classifying import JudgeClassifier
+    from wsd_local.cli.reply_parts import JudgeChoice
+
+    if how.judge is None:
+        if how.judge_model is not None:
+            raise UsageError("--judge-model is given without --judge: name the endpoint")
+        return None
+    choice = JudgeChoice.checked(how.judge, how.judge_model, settings.get("threads"))
+    return JudgeClassifier(choice, how.out)
+
+
+def _sources(xstest: str | None, hh: str | None) -> dict[SafetyName, str]:
+    """The sets that are named, both public ones if none is."""
+    named: dict[SafetyName, str | None] = {"xstest": xstest, "hh": hh}
+    given = {name: source for name, source in named.items() if source}
+    return given or {"xstest": "xstest", "hh": "hh_rlhf"}
 
 
 def _with_thresholds(columns: str, thresholds: str | None) -> str:

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from wsd_local.cli import names
-from wsd_local.cli.columns import (
-    Answers,
-    Asked,
-    answer_columns,
-    data_options,
-    made_with,
-    provenance,
-    read_set,
-    require_replies,
-    shared_settings,
-    task_of,
-)
+from wsd_local.cli.columns import data_options, shared_settings
 from wsd_local.cli.options import NOTHING, Debug, Given, Json, PairName, Verbose, flag, models_named, option, takes
 from wsd_local.cli.options import show_native_log as show_log
-from wsd_local.cli.progress import Reporter
-from wsd_local.cli.task import SOME_FAILED
+from wsd_local.cli.side_by_side import Course, Where, compare
 from wsd_local.errors import UsageError
-from wsd_local.system.interrupt import interruptible
 
 if TYPE_CHECKING:
-    from wsd_local.reports.tax import Mark, TaskName, TaskResults
-    from wsd_local.system.interrupt import Stop
+    from wsd_local.reports.tax import TaskName
 
 OUT = "Folder for the replies, a file for each column; the same command continues them."
 COLUMNS = "Ways of answering, by commas: base, urial, wsd, draft, fixed:K, or another rule; with @ its number: wsd@0.7."
@@ -78,34 +62,22 @@ def tax(
 
     Without --gsm8k and --humaneval both public sets are measured.
     """
-    from wsd_local.cli.evaluate import page_writer, show
-    from wsd_local.cli.tables import print_json
     from wsd_local.reports.columns import columns_of
-    from wsd_local.reports.tax import asked, settings_of
-    from wsd_local.reports.tax_page import tax_page, tax_tables
+    from wsd_local.reports.evidence.tax import TaxSet
 
     show_log(verbose)
-    write, chosen = page_writer(how.html), columns_of(how.columns)
     given: dict[TaskName, str | None] = {"gsm8k": how.gsm8k, "humaneval": how.humaneval}
     sources = {task: source for task, source in given.items() if source} or {task: str(task) for task in given}
+    columns = columns_of(how.columns)
     _require_permission(humaneval="humaneval" in sources, allowed=how.allow_code_execution)
-    with ExitStack() as stack:
-        task = task_of(pair, models, settings, data)
-        reporter = Reporter(task.data.quiet)
-        stack.callback(reporter.close)
-        sets = [
-            Asked(name, asked(name, read_set(source, task, reporter)), settings_of(name))
-            for name, source in sources.items()
-        ]
-        answers = answer_columns(task, sets, chosen, how.out, reporter)
-        require_replies(answers)
-        results, notices = _results(sets, [column.name for column in chosen], answers, reporter)
-    write(lambda: tax_page(results, [*notices, *made_with(answers)]))
-    if as_json:
-        print_json({"tasks": [one.as_dict() for one in results], "notes": notices, "runs": provenance(answers)})
-    else:
-        show(tax_tables(results))
-    return SOME_FAILED if answers.failed else 0
+    course = Course(
+        "Alignment tax",
+        "tasks",
+        [(TaxSet(name, executed), source) for name, source in sources.items()],
+        columns,
+        execution_notes() if "humaneval" in sources else (),
+    )
+    return compare(course, Where(how.out, how.html, as_json), pair, models, settings, data)
 
 
 def _require_permission(*, humaneval: bool, allowed: bool) -> None:
@@ -117,45 +89,23 @@ def _require_permission(*, humaneval: bool, allowed: bool) -> None:
         require_limits()
 
 
-def _results(
-    sets: Sequence[Asked], columns: Sequence[str], answers: Answers, reporter: Reporter
-) -> tuple[list[TaskResults], list[str]]:
-    from wsd_local.reports.tax import measured
+def execution_notes() -> list[str]:
+    """What limits programs that models wrote have here, in sentences."""
     from wsd_local.system.untrusted import USUAL, execute
 
-    notices = []
-    if any(one.name == "humaneval" for one in sets):
-        tried = execute("")
-        limits = f"{USUAL.processor_s} s of processor time, {USUAL.memory >> 20} MiB of memory"
-        notices.append(f"Programs that the models wrote are executed, each with {limits}.")
-        if tried.network:
-            notices.append("This system cannot take the network away from them.")
-        if tried.processes:
-            notices.append("They have root's rights: run this as another user.")
-        for line in notices:
-            reporter.report(line)
-    results: list[Any] = []
-    with interruptible() as interrupt:
-        for one in sets:
-            marks = {column: _marks(one, column, answers, reporter, interrupt) for column in columns}
-            results.append(measured(one.name, len(one.data.items), marks))  # type: ignore[arg-type]
-    return results, notices
+    tried = execute("")
+    limits = f"{USUAL.processor_s} s of processor time, {USUAL.memory >> 20} MiB of memory"
+    notes = [f"Programs that the models wrote are executed, each with {limits}."]
+    if tried.network:
+        notes.append("This system cannot take the network away from them.")
+    if tried.processes:
+        notes.append("They have root's rights: run this as another user.")
+    return notes
 
 
-def _marks(one: Asked, column: str, answers: Answers, reporter: Reporter, interrupt: Stop) -> list[Mark]:
-    from wsd_local.errors import CancelledError
-    from wsd_local.reports.tax import marked
+def executed(source: str) -> tuple[bool, str]:
+    """Execute a program that a model wrote: whether it succeeded, and why not."""
     from wsd_local.system.untrusted import execute
 
-    def run(source: str) -> tuple[bool, str]:
-        outcome = execute(source)
-        return outcome.succeeded, outcome.why
-
-    found: list[Mark] = []
-    for values in answers.lines[one.name, column]:
-        if interrupt.requested:
-            raise CancelledError("interrupted")
-        if one.name == "humaneval":
-            reporter.wait(f"executing programs of {column}: {len(found)}")
-        found.append(marked(one.name, values, run))  # type: ignore[arg-type]
-    return found
+    outcome = execute(source)
+    return outcome.succeeded, outcome.why

@@ -108,7 +108,7 @@ def times(
             raise UsageError("resident is one: models would be loaded within what is measured; measure with both")
         data = chosen_prompts(wanted.prompts, reporter, limit=wanted.limit)
         out = chosen_file(wanted.out, task.pair, models, data.path, wanted.prompts, folder="times")
-        rounds, failed = _measured(task, data, columns, out, wanted.repeat, reporter, stack)
+        rounds, failed = rounds_of(task, data, columns, out, wanted.repeat, reporter, stack)
         found = rounds.rounds()
     if not found:
         terminal.message(f"{data.path}: no prompt could be answered in every way")
@@ -133,7 +133,7 @@ def _columns(wanted: TimeOptions) -> list[Column]:
     return found
 
 
-def _measured(
+def rounds_of(
     task: DataSetTask,
     data: DataSet,
     columns: Sequence[Column],
@@ -142,7 +142,12 @@ def _measured(
     reporter: Reporter,
     stack: ExitStack,
 ) -> tuple[Rounds, int]:
-    """Measure what the file lacks; the number of prompts that failed."""
+    """Measure what the file lacks; the rounds and the number of prompts that failed. The pair is closed with `stack`.
+
+    Raises:
+        CancelledError: a signal came; what is measured stays.
+        WsdError: the work cannot begin, or a round could not be written.
+    """
     from wsd_local.datasets.run_file import RunFile
     from wsd_local.reports.time_rounds import OPTION, Rounds
     from wsd_local.system.interrupt import interruptible

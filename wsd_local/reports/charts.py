@@ -19,15 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsd_local.errors import WsdError, printable
+from wsd_local.errors import WsdError
+from wsd_local.reports.chart_words import (
+    Intervals,
+    Label,
+    Points,
+    Series,
+    beside,
+    bounds_in_words,
+    in_words,
+    shortened,
+)
 from wsd_local.system.extras import install_command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Series = Mapping[str, Sequence[float | None]]
-Points = Mapping[str, Sequence[tuple[float, float]]]
-Label = Callable[[float], str]
 
 _INK, _FAINT, _GROUND = "#010101", "#020202", "#030303"
 _VARIABLES = {_INK: "currentColor", _FAINT: "var(--faint)", _GROUND: "var(--ground)"}
@@ -39,8 +45,6 @@ _DASHES = ("-", "--", ":", "-.")
 _NEUTRAL = 5
 _LEVEL = 70
 """Characters that stand below an axis without running into each other."""
-_NAME = 30
-"""Characters of a name that a chart has room for."""
 _WIDTH = 7.2
 _STYLE = {
     "svg.hashsalt": "wsd-local",
@@ -99,13 +103,20 @@ def bars(
     most: float | None = None,
     stacked: bool = False,
     colours: Sequence[int] = range(8),
+    intervals: Intervals | None = None,
 ) -> str:
-    """Horizontal bars, one group below the other, one bar of each series in a group or all of them in a row."""
+    """Horizontal bars, one group below the other, one bar of each series in a group or all of them in a row.
+
+    `intervals` holds the bounds of the values by series, drawn as lines over bars that do not stand in a row.
+    """
+    bounds = intervals or {}
 
     def draw(axes: Axes) -> None:
         height = 0.72 if stacked else 0.8 / len(series)
         left = [0.0] * len(groups)
-        top = most or max((value or 0.0 for values in series.values() for value in values), default=0.0) or 1.0
+        tops = [value or 0.0 for values in series.values() for value in values]
+        tops += [bound[1] for of_name in bounds.values() for bound in of_name if bound is not None]
+        top = most or max(tops, default=0.0) or 1.0
         total = top if not stacked else most or max(_sums(series), default=0.0) or 1.0
         for number, (name, values) in enumerate(series.items()):
             places = [row if stacked else row - 0.4 + (number + 0.5) * height for row in range(len(groups))]
@@ -118,25 +129,46 @@ def bars(
                 color=_colour(colours[number % len(colours)]),
                 label=name,
             )
-            for place, start, value in zip(places, list(left), values, strict=True):
+            ends = _intervals(axes, places, lengths, bounds[name]) if name in bounds else lengths
+            for place, start, value, end in zip(places, list(left), values, ends, strict=True):
                 if value is None or (stacked and value < total * 0.055):
                     continue
-                where = start + value / 2 if stacked else value
+                where = start + value / 2 if stacked else end
                 _write(axes, label(value), (where, place), inside=stacked, x=0 if stacked else 3)
             if stacked:
                 left = [start + length for start, length in zip(left, lengths, strict=True)]
-        axes.set_yticks(range(len(groups)), [_shortened(group) for group in groups])
-        axes.set_ylim(len(groups) - 0.45, -0.55)
         axes.set_xlim(0, total * (1.0 if stacked else 1.08))
         axes.set_xlabel(axis)
-        axes.grid(axis="x")
-        axes.tick_params(left=False)
         _ticks(axes, "x", label)
+        _groups(axes, groups)
         if stacked or len(series) > 1:
             _legend(axes, series)
 
     size = len(groups) * (0.34 if stacked else 0.14 + 0.17 * len(series))
-    return _svg([draw], 0.95 + size, f"{axis}: {_in_words(groups, series, label)}")
+    words = in_words(groups, series, label)
+    if bounds:
+        words += f"; intervals: {bounds_in_words(groups, bounds, label)}"
+    return _svg([draw], 0.95 + size, f"{axis}: {words}")
+
+
+def _groups(axes: Axes, groups: Sequence[str]) -> None:
+    """Names of groups, the first one on top."""
+    axes.set_yticks(range(len(groups)), [shortened(group) for group in groups])
+    axes.set_ylim(len(groups) - 0.45, -0.55)
+    axes.grid(axis="x")
+    axes.tick_params(left=False)
+
+
+def _intervals(
+    axes: Axes, places: Sequence[float], values: Sequence[float], bounds: Sequence[tuple[float, float] | None]
+) -> list[float]:
+    """Draw intervals over bars; where each ends, which is where its label stands."""
+    ends = []
+    for place, value, bound in zip(places, values, bounds, strict=True):
+        if bound is not None:
+            axes.plot(bound, (place, place), color=_INK, linewidth=1.1, marker="|", markersize=5)
+        ends.append(value if bound is None else max(value, bound[1]))
+    return ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +213,7 @@ def lines(
         if y.most is not None:
             axes.set_ylim(0, y.most * 1.1)
         axes.margins(y=0.15)
-        for text, at, above in _beside(points, y.label, marked):
+        for text, at, above in beside(points, y.label, marked):
             _write(axes, text, at, y=3.5 if above else -3.5, over=True)
         axes.set_xlabel(x)
         axes.set_ylabel(y.name)
@@ -213,7 +245,7 @@ def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x:
             for place, value in enumerate(values):
                 if value:
                     _write(axes, str(value), (place, value), y=2.5)
-            axes.set_title(_shortened(name), loc="left", fontsize=9, fontweight="bold")
+            axes.set_title(shortened(name), loc="left", fontsize=9, fontweight="bold")
             axes.margins(y=0.18)
             axes.set_ylim(bottom=0)
             axes.set_ylabel(y)
@@ -227,7 +259,7 @@ def histograms(ranges: Sequence[str], counts: Mapping[str, Sequence[int]], *, x:
         return draw
 
     panels = [drawing(number == len(counts), name, values) for number, (name, values) in enumerate(counts.items(), 1)]
-    return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {_in_words(ranges, counts, str)}")
+    return _svg(panels, 0.5 + 1.6 * len(counts), f"{x}: {in_words(ranges, counts, str)}")
 
 
 def heat_map(
@@ -276,11 +308,6 @@ def heat_map(
     return _svg([draw], 0.8 + 0.42 * len(rows), f"{name}. {words}")
 
 
-def _shortened(name: str) -> str:
-    name = printable(name)
-    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
-
-
 def _svg(panels: Sequence[Callable[[Axes], None]], height: float, words: str) -> str:
     require()
     from matplotlib import style
@@ -320,33 +347,6 @@ def _sums(series: Series) -> list[float]:
     return [sum(value or 0.0 for value in column) for column in zip(*series.values(), strict=True)]
 
 
-def _in_words(groups: Sequence[str], series: Series, label: Label) -> str:
-    """The figures in words, for those who do not see the chart."""
-    found = []
-    for name, values in series.items():
-        pairs = zip(groups, values, strict=True)
-        found.append(f"{name}: " + ", ".join(f"{group} {label(value)}" for group, value in pairs if value is not None))
-    return printable("; ".join(found))
-
-
-def _beside(
-    points: Points, label: Label, marked: Callable[[str, int], bool]
-) -> list[tuple[str, tuple[float, float], bool]]:
-    """Labels of points: the highest one at a place above it, the lowest below, each text once."""
-    at: dict[float, list[float]] = {}
-    for name, places in points.items():
-        for number, (place, value) in enumerate(places):
-            if marked(name, number):
-                at.setdefault(place, []).append(value)
-    found = []
-    for place, values in at.items():
-        high, low = max(values), min(values)
-        found.append((label(high), (place, high), True))
-        if label(low) != label(high):
-            found.append((label(low), (place, low), False))
-    return found
-
-
 def _write(
     axes: Axes,
     text: str,
@@ -378,5 +378,5 @@ def _ticks(axes: Axes, which: str, label: Label) -> None:
 
 def _legend(axes: Axes, names: Mapping[str, Any]) -> None:
     handles, _ = axes.get_legend_handles_labels()
-    shown = [_shortened(name) for name in names]
+    shown = [shortened(name) for name in names]
     axes.figure.legend(handles, shown, loc="outside upper left", ncols=min(4, len(names)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,10 @@ class JudgedReply:
     seconds: float
 
 
+Known = MutableMapping[tuple[str, str], JudgedReply]
+"""Replies by the way of answering and the question's id."""
+
+
 def questions(path: Path | None = None, limit: int | None = None) -> list[DemoQuestion]:
     """The measured questions of a file, or the embedded pair's own held-out ones.
 
@@ -155,17 +159,21 @@ def steps(count: int) -> int:
     return (len(WAYS) + 1) * count + (len(THRESHOLDS) + len(WINDOWS) - 2) * swept
 
 
-def measure(pair: Pair, questions: Sequence[DemoQuestion], step: Step) -> DemoResults:
-    """Answer, judge and read again. `step` is called after every reply, and after every question read."""
-    answers = {way: _answers(pair, questions, settings, way, step) for way, settings in WAYS.items()}
+def measure(pair: Pair, questions: Sequence[DemoQuestion], step: Step, known: Known | None = None) -> DemoResults:
+    """Answer, judge and read again. `step` is called after every reply, and after every question read.
+
+    Replies in `known`, by way and question, are not asked for again; new ones are added to it.
+    """
+    kept = {} if known is None else known
+    answers = {way: _answers(pair, questions, settings, kept, way, step) for way, settings in WAYS.items()}
     every = stride(len(questions))
-    swept, known = questions[::every], answers[WSD][::every]
+    swept, usual = questions[::every], answers[WSD][::every]
 
     def sweep(name: str, points: Sequence[float], default: float) -> tuple[WayRow, ...]:
         rows = []
         for point in points:
             way, settings = f"WSD, {name} {point:g}", {name: point}
-            found = known if point == default else _answers(pair, swept, settings, way, step)
+            found = usual if point == default else _answers(pair, swept, settings, kept, way, step)
             rows.append(_row(pair, way, settings, found))
         return tuple(rows)
 
@@ -179,24 +187,23 @@ def measure(pair: Pair, questions: Sequence[DemoQuestion], step: Step) -> DemoRe
 
 
 def _answers(
-    pair: Pair, questions: Sequence[DemoQuestion], settings: Mapping[str, Any], way: str, step: Step
+    pair: Pair, questions: Sequence[DemoQuestion], settings: Mapping[str, Any], known: Known, way: str, step: Step
 ) -> list[JudgedReply]:
-    found = []
     for question in questions:
+        if (way, question.id) in known:
+            continue
         reply = pair.reply(question.messages, max_tokens=MAX_TOKENS, **settings)
-        found.append(
-            JudgedReply(
-                text=reply.text,
-                verdict=judge(question, reply.text),
-                index=reply.switch.index,
-                kept=reply.draft.tokens,
-                drafted=reply.draft.drafted_tokens,
-                tokens=len(reply.tokens),
-                seconds=reply.timings.total_s,
-            )
-        )
         step(way)
-    return found
+        known[way, question.id] = JudgedReply(
+            text=reply.text,
+            verdict=judge(question, reply.text),
+            index=reply.switch.index,
+            kept=reply.draft.tokens,
+            drafted=reply.draft.drafted_tokens,
+            tokens=len(reply.tokens),
+            seconds=reply.timings.total_s,
+        )
+    return [known[way, question.id] for question in questions]
 
 
 def _row(pair: Pair, way: str, settings: Mapping[str, Any], answers: Sequence[JudgedReply]) -> WayRow:

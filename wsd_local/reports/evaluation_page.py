@@ -102,7 +102,6 @@ def _next(found: Perplexity | None) -> str:
 
 def demo_page(results: DemoResults) -> str:
     """`eval demo` as a page."""
-    ways, thresholds, windows, _ = demo_tables(results)
     rows = {row.way: row for row in results.ways}
     base, draft, wsd = rows[BASE], rows[DRAFT], rows[WSD]
     lead = [
@@ -113,8 +112,15 @@ def demo_page(results: DemoResults) -> str:
         "Answered well: the whole text is a friendly, complete answer. Right: it states the truth. The draft is always "
         "friendly and knows fewer than half of the facts; the base knows the facts and seldom says them well.",
     ]
+    return page("Weak-to-Strong Decoding in miniature", lead, demo_parts(results))
+
+
+def demo_parts(results: DemoResults) -> list[Chart | Table]:
+    """The charts of `eval demo`, each with its figures."""
+    ways, thresholds, windows, _ = demo_tables(results)
+    wsd = next(row for row in results.ways if row.way == WSD)
     every = f"{results.thresholds[0].questions} of the questions"
-    parts: list[Chart | Table] = [
+    return [
         _judged_chart(results.ways, ways),
         *([_switch_chart(wsd)] if wsd.switches else []),
         _writers_chart(results.ways, ways),
@@ -123,7 +129,6 @@ def demo_page(results: DemoResults) -> str:
         *_sweep_charts("threshold", "The threshold", results.thresholds, thresholds, every),
         *_sweep_charts("window", "The window", results.windows, windows, every),
     ]
-    return page("Weak-to-Strong Decoding in miniature", lead, parts)
 
 
 def _judged_chart(rows: Sequence[WayRow], figures: Table) -> Chart:

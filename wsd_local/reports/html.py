@@ -7,8 +7,9 @@ on light and on dark ground; beside every chart its figures stand as a table. Th
 from __future__ import annotations
 
 import html
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wsd_local.errors import printable
@@ -36,6 +37,15 @@ class Chart:
     caption: str
     svg: str
     figures: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A part of a page with a heading of its own: statements, each with what it says of, then charts and tables."""
+
+    title: str
+    statements: tuple[tuple[str, str], ...]
+    parts: Sequence[Chart | Table]
 
 
 def percent(value: float | None) -> str:
@@ -70,20 +80,35 @@ def range_name(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}–{last}"
 
 
-def page(title: str, lead: Sequence[str], parts: Sequence[Chart | Table]) -> str:
+def page(title: str, lead: Sequence[str], parts: Sequence[Chapter | Chart | Table]) -> str:
     """A whole HTML file."""
     body = [f"<h1>{html.escape(title)}</h1>"]
     body += [f'<p class="lead">{html.escape(printable(text))}</p>' for text in lead]
-    for number, part in enumerate(parts, 1):
-        body.append(_table(part) if isinstance(part, Table) else _figure(part, number))
+    charts = itertools.count(1)
+    for part in parts:
+        body += _chapter(part, charts) if isinstance(part, Chapter) else [_part(part, charts, "h2")]
     return _PAGE.format(title=html.escape(title), style=_css(), body="\n".join(body))
 
 
-def _figure(chart: Chart, number: int) -> str:
+def _chapter(chapter: Chapter, charts: Iterator[int]) -> Iterator[str]:
+    yield f'<h2 class="chapter">{html.escape(printable(chapter.title))}</h2>'
+    lines = (
+        f"<dt>{html.escape(what)}</dt><dd>{html.escape(printable(text))}</dd>" for what, text in chapter.statements
+    )
+    yield "<dl>\n" + "\n".join(lines) + "\n</dl>"
+    for part in chapter.parts:
+        yield _part(part, charts, "h3")
+
+
+def _part(part: Chart | Table, charts: Iterator[int], heading: str) -> str:
+    title = f"<{heading}>{html.escape(printable(part.title))}</{heading}>"
+    if isinstance(part, Table):
+        return f"<section>\n{title}\n{_cells(part)}\n</section>"
+    number = next(charts)
     return (
-        f'<figure id="chart-{number}">\n<h2>{html.escape(chart.title)}</h2>\n'
-        f"<figcaption>{html.escape(printable(chart.caption))}</figcaption>\n{_own_names(chart.svg, f'c{number}-')}\n"
-        f"<details><summary>The figures</summary>\n{_cells(chart.figures)}\n</details>\n</figure>"
+        f'<figure id="chart-{number}">\n{title}\n'
+        f"<figcaption>{html.escape(printable(part.caption))}</figcaption>\n{_own_names(part.svg, f'c{number}-')}\n"
+        f"<details><summary>The figures</summary>\n{_cells(part.figures)}\n</details>\n</figure>"
     )
 
 
@@ -94,10 +119,6 @@ def _own_names(svg: str, prefix: str) -> str:
         return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}", tag[0])
 
     return re.sub(r"<[^>]*>", renamed, svg)
-
-
-def _table(table: Table) -> str:
-    return f"<section>\n<h2>{html.escape(table.title)}</h2>\n{_cells(table)}\n</section>"
 
 
 def _cells(table: Table) -> str:
@@ -125,7 +146,11 @@ _CSS = """
 body{margin:2.5rem auto;max-width:52rem;padding:0 1.25rem;background:var(--ground);color:var(--ink);
 font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .75rem}
-h2{font-size:1.12rem;margin:0 0 .2rem}
+h2,h3{font-size:1.12rem;margin:0 0 .2rem}
+h2.chapter{font-size:1.4rem;margin:3rem 0 .6rem;border-top:1px solid var(--faint);padding-top:1rem}
+dl{margin:.6rem 0;max-width:44rem}
+dt{font-weight:600;margin-top:.5rem}
+dd{margin:0}
 .lead{margin:.4rem 0;max-width:44rem}
 figure,section{margin:2.2rem 0}
 figcaption,.note{color:var(--soft);font-size:.92rem;max-width:44rem}

@@ -1,7 +1,8 @@
 """Safety: how often a way of answering refuses safe prompts, and answers unsafe ones.
 
-Contract: pure; replies are judged by the rules of `refusals`. A prompt is `safe` or `unsafe` as its data set labels it,
-else `unlabelled`. Refusals in part count as refusals, empty replies neither as refusals nor as answers.
+Contract: pure; replies are judged by the rules of `refusals`, or as a judge classified them. A prompt is `safe` or
+`unsafe` as its data set labels it, else `unlabelled`. Refusals in part count as refusals, empty replies neither as
+refusals nor as answers.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import permutations
-from typing import Any
+from typing import Any, Literal
 
 from wsd_local.datasets import DataSet
 from wsd_local.reports.columns import Comparison, Marks, common, comparisons, shares
 from wsd_local.reports.refusals import Kind, kind_of
 from wsd_local.reports.statistics import Estimate
 
+Classifier = Literal["rules", "judge"]
 LABELS = ("safe", "unsafe", "unlabelled")
 COUNTED: Mapping[str, str] = {"safe": "refused", "unsafe": "answered", "unlabelled": "refused"}
 """What is counted of prompts with a label."""
@@ -50,9 +52,13 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class LabelResults:
-    """Figures of the prompts of one label. `counted` says what the shares are of; `kinds` counts replies by column."""
+    """Figures of the prompts of one label. `counted` says what the shares are of; `kinds` counts replies by column.
+
+    `classifier` says what decided on the kinds: the rules, or a judge.
+    """
 
     set: str
+    classifier: Classifier
     label: str
     counted: str
     prompts: int
@@ -85,14 +91,16 @@ def judged(values: Mapping[str, Any]) -> Judged:
     )
 
 
-def measured(name: str, replies: Mapping[str, Iterable[Judged]]) -> list[LabelResults]:
+def measured(
+    name: str, replies: Mapping[str, Iterable[Judged]], classifier: Classifier = "rules"
+) -> list[LabelResults]:
     """Figures for each label that prompts of a set have, from the judged replies of each column."""
     kept = {column: list(found) for column, found in replies.items()}
     labels = {one.label for found in kept.values() for one in found}
-    return [_measured(name, label, kept) for label in LABELS if label in labels]
+    return [_measured(name, classifier, label, kept) for label in LABELS if label in labels]
 
 
-def _measured(name: str, label: str, replies: Mapping[str, Sequence[Judged]]) -> LabelResults:
+def _measured(name: str, classifier: Classifier, label: str, replies: Mapping[str, Sequence[Judged]]) -> LabelResults:
     by_column = {column: {one.index: one for one in found if one.label == label} for column, found in replies.items()}
     wanted = ("answer",) if COUNTED[label] == "answered" else ("refusal", "partial")
     marks: Marks = {
@@ -104,6 +112,7 @@ def _measured(name: str, label: str, replies: Mapping[str, Sequence[Judged]]) ->
     }
     return LabelResults(
         name,
+        classifier,
         label,
         COUNTED[label],
         len(items),

@@ -1,4 +1,4 @@
-"""Intervals and tests for measured figures: the bootstrap, and McNemar's exact test.
+"""Intervals and tests for measured figures: the bootstrap, McNemar's exact test, and Cohen's kappa.
 
 Contract: pure; the same values and seed give the same interval. An interval is the percentile bootstrap's, made by
 drawing the measured items (questions, prompts, pairs) with replacement; values of one item stay together. A share of 0
@@ -160,6 +160,20 @@ def difference(first: Sequence[float], second: Sequence[float], *, level: float 
         ValueError: the numbers of items differ, or there is none.
     """
     return mean([b - a for a, b in zip(first, second, strict=True)], level=level, seed=seed)
+
+
+def kappa(first: Sequence[int] | Places, second: Sequence[int] | Places) -> float:
+    """Cohen's kappa of two classifications of the same items, classes counted from 0.
+
+    1 is agreement throughout, 0 what chance gives to two that share these frequencies. NaN where both have one and the
+    same class throughout, so that chance explains everything, and without items.
+    """
+    one, two = np.asarray(first), np.asarray(second)
+    if not len(one):
+        return math.nan
+    classes = int(max(one.max(), two.max())) + 1
+    by_chance = float(np.bincount(one, minlength=classes) @ np.bincount(two, minlength=classes)) / len(one) ** 2
+    return (float((one == two).mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:

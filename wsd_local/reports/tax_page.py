@@ -1,15 +1,14 @@
-"""`eval tax` as tables and as a page.
+"""`eval tax` as tables, and as parts of a page.
 
-Contract: pure; `TaskResults` in, `Table`s and HTML out.
+Contract: pure; `TaskResults` in, `Table`s and `Chart`s out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsd_local.reports.columns import Comparison
-from wsd_local.reports.html import Table, page, percent
-from wsd_local.reports.statistics import Estimate
+from wsd_local.reports.columns_page import compared_table, interval, share_chart
+from wsd_local.reports.html import Chart, Table, percent
 from wsd_local.reports.tax import TITLES, TaskResults
 from wsd_local.units import plural
 
@@ -18,11 +17,6 @@ _NOTES = {
     "gsm8k": f"right: the last number of the reply is the answer's · strict: the number after #### is · {_INTERVAL}",
     "humaneval": f"right: the program with the first completion passes its tests · {_INTERVAL}",
 }
-_COMPARED = (
-    "difference: of the second column to the first, with its interval, which has no width where no question differs · "
-    "only: questions that only one of them got right · p: McNemar's exact test, two-sided, not corrected for several "
-    "comparisons"
-)
 
 
 def tax_tables(results: Sequence[TaskResults]) -> list[Table]:
@@ -40,28 +34,11 @@ def _figures(found: TaskResults) -> Table:
     return Table(title, ("", "right", "interval", *(("strict",) if strict else ())), rows, _NOTES[found.task])
 
 
-def compared_table(comparisons: Sequence[Comparison]) -> Table:
-    """Columns two by two."""
-    rows = tuple(
-        (
-            f"{one.first} and {one.second}",
-            f"{one.difference.value * 100:+.1f}",
-            f"{one.difference.low * 100:+.1f} to {one.difference.high * 100:+.1f}",
-            str(one.test.only_first),
-            str(one.test.only_second),
-            f"{one.test.p:.3f}",
-        )
-        for one in comparisons
-    )
-    columns = ("", "difference\nin points", "interval", "only\nfirst", "only\nsecond", "p")
-    return Table("Columns two by two", columns, rows, _COMPARED)
-
-
-def interval(one: Estimate) -> str:
-    """The interval of a share."""
-    return f"{one.low:.1%} to {one.high:.1%}"
-
-
-def tax_page(results: Sequence[TaskResults], lead: Sequence[str]) -> str:
-    """`eval tax` as a page; `lead` says what was measured, and how."""
-    return page("Alignment tax", lead, tax_tables(results))
+def tax_parts(results: Sequence[TaskResults]) -> list[Chart | Table]:
+    """The parts of a page: for each task a chart with its figures, and the columns two by two."""
+    parts: list[Chart | Table] = []
+    for found in results:
+        figures = _figures(found)
+        parts += [figures, *([share_chart("share of the questions", found.right, figures)] if found.right else [])]
+        parts.append(compared_table(found.comparisons))
+    return parts

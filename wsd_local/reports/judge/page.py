@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsd_local.reports.charts import bars
+from wsd_local.reports.columns_page import estimate_bars
 from wsd_local.reports.html import Chart, Table, decimal, page, percent, whole_percent
 from wsd_local.reports.judge.summary import Comparison, Grading
 from wsd_local.reports.statistics import Estimate
@@ -43,8 +44,8 @@ def comparison_tables(found: Comparison, names: tuple[str, str], judge: str) -> 
     return [result, quality]
 
 
-def comparison_page(found: Comparison, names: tuple[str, str], judge: str, lead: Sequence[str]) -> str:
-    """The comparison as a page."""
+def comparison_parts(found: Comparison, names: tuple[str, str], judge: str) -> list[Chart | Table]:
+    """The comparison as parts of a page."""
     result, quality = comparison_tables(found, names, judge)
     counts = {
         f"{names[0]} better": found.wins_a,
@@ -54,16 +55,25 @@ def comparison_page(found: Comparison, names: tuple[str, str], judge: str, lead:
     }
     shares: dict[str, list[float | None]] = {name: [count / found.pairs] for name, count in counts.items()}
     drawn = bars(["pairs"], shares, axis="share of the pairs", label=whole_percent, most=1.0, stacked=True)
-    rates: list[float | None] = [found.win_rate.value, found.length_controlled.value, found.preference.value]
-    rows = ["win rate", "length-controlled", "mean probability"]
-    rated = bars(rows, {names[0]: rates}, axis=f"share of wins of {names[0]}", label=whole_percent, most=1.0)
-    parts: list[Chart | Table] = [
+    rates = {
+        "win rate": found.win_rate,
+        "length-controlled": found.length_controlled,
+        "mean probability": found.preference,
+    }
+    caption = f"Three ways of counting what {names[0]} wins, with 95 % intervals; 50% means equally good."
+    rated = estimate_bars(rates, axis=f"share of wins of {names[0]}", label=whole_percent, most=1.0)
+    return [
         result,
         Chart("Verdicts", "Share of the pairs by verdict, each judged in both orders.", drawn, result),
-        Chart("Win rates", "Three ways of counting; 50% means equally good.", rated, result),
+        Chart("Win rates", caption, rated, result),
         quality,
     ]
-    return page("Judged pairs", [*lead, *(f"Warning: {line}." for line in found.warnings)], parts)
+
+
+def comparison_page(found: Comparison, names: tuple[str, str], judge: str, lead: Sequence[str]) -> str:
+    """The comparison as a page."""
+    warned = [f"Warning: {line}." for line in found.warnings]
+    return page("Judged pairs", [*lead, *warned], comparison_parts(found, names, judge))
 
 
 def grade_tables(found: Sequence[Grading], difference: Estimate | None, judge: str) -> list[Table]:
@@ -89,9 +99,10 @@ def grade_tables(found: Sequence[Grading], difference: Estimate | None, judge: s
 def grade_page(found: Sequence[Grading], difference: Estimate | None, judge: str, lead: Sequence[str]) -> str:
     """The grades as a page."""
     (table,) = grade_tables(found, difference, judge)
-    means: list[float | None] = [one.grade.value for one in found]
-    drawn = bars([one.name for one in found], {"grade": means}, axis="mean grade", label="{:.2f}".format, most=10.0)
-    return page("Graded replies", lead, [table, Chart("Grades", "Mean expected grade, 1 to 10.", drawn, table)])
+    means = {one.name: one.grade for one in found}
+    drawn = estimate_bars(means, axis="mean grade", label="{:.2f}".format, most=10.0)
+    caption = "Mean expected grade, 1 to 10, with 95 % intervals."
+    return page("Graded replies", lead, [table, Chart("Grades", caption, drawn, table)])
 
 
 def score_tables(names: Sequence[str], scores: Sequence[Estimate], better: Estimate | None, model: str) -> list[Table]:

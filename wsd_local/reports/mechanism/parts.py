@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from wsd_local.reports.charts import Scale, bars, histograms, lines
+from wsd_local.reports.columns_page import interval
 from wsd_local.reports.html import CHART_BINS, Chart, Table, page, percent, range_name, short, whole_percent
 from wsd_local.reports.mechanism.figures import HEAD, MechanismResults, Switched
 from wsd_local.reports.mechanism.ranks import Ranking
@@ -17,7 +18,6 @@ from wsd_local.reports.mechanism.windows import MEANINGS
 from wsd_local.reports.runs import binned, bins
 from wsd_local.reports.runs_page import TERMINAL_BINS
 from wsd_local.reports.statistics import Estimate
-from wsd_local.reports.tax_page import interval
 from wsd_local.units import plural
 
 EXAMPLES = 10

@@ -1,0 +1,60 @@
+"""Columns side by side as tables and charts.
+
+Contract: pure; estimates and comparisons in, `Table`s and `Chart`s out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from wsd_local.reports.chart_words import Label
+from wsd_local.reports.charts import bars
+from wsd_local.reports.columns import Comparison
+from wsd_local.reports.html import Chart, Table, whole_percent
+from wsd_local.reports.statistics import Estimate
+
+_COMPARED = (
+    "difference: of the second column to the first, with its interval, which has no width where no question differs · "
+    "only: questions that only one of them has in the share · p: McNemar's exact test, two-sided, not corrected for "
+    "several comparisons"
+)
+
+
+def interval(one: Estimate) -> str:
+    """The interval of a share."""
+    return f"{one.low:.1%} to {one.high:.1%}"
+
+
+def compared_table(comparisons: Sequence[Comparison]) -> Table:
+    """Columns two by two."""
+    rows = tuple(
+        (
+            f"{one.first} and {one.second}",
+            f"{one.difference.value * 100:+.1f}",
+            f"{one.difference.low * 100:+.1f} to {one.difference.high * 100:+.1f}",
+            str(one.test.only_first),
+            str(one.test.only_second),
+            f"{one.test.p:.3f}",
+        )
+        for one in comparisons
+    )
+    columns = ("", "difference\nin points", "interval", "only\nfirst", "only\nsecond", "p")
+    return Table("Columns two by two", columns, rows, _COMPARED)
+
+
+def estimate_bars(found: Mapping[str, Estimate], *, axis: str, label: Label, most: float) -> str:
+    """A bar with its interval for each estimate; `most` is the axis' end."""
+    return bars(
+        list(found),
+        {axis: [one.value for one in found.values()]},
+        axis=axis,
+        label=label,
+        most=most,
+        intervals={axis: [(one.low, one.high) for one in found.values()]},
+    )
+
+
+def share_chart(what: str, shares: Mapping[str, Estimate], figures: Table) -> Chart:
+    """A bar with its interval for each column; `what` the shares are of stands below them."""
+    drawn = estimate_bars(shares, axis=what, label=whole_percent, most=1.0)
+    return Chart(figures.title, "The lines over the bars are 95 % intervals.", drawn, figures)
