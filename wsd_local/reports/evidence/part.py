@@ -18,6 +18,9 @@ Form = Literal["share", "points", "number", "ratio"]
 """How a figure is written: 12.3%, +1.2 points, 1.234, 1.05×."""
 
 
+_POINTS = " points"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a part is about, in sentences: what is claimed, how it is measured, and what would refute it."""
@@ -44,7 +47,8 @@ class Figure:
     @property
     def interval(self) -> str:
         """Its interval as text."""
-        return f"{_written(self.estimate.low, self.form)} to {_written(self.estimate.high, self.form)}"
+        low, high = _written(self.estimate.low, self.form), _written(self.estimate.high, self.form)
+        return f"{low.removesuffix(_POINTS)} to {high.removesuffix(_POINTS)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -100,5 +104,5 @@ class Part(Protocol):
 
 def _written(value: float, form: Form) -> str:
     if form == "points":
-        return f"{value * 100:+.1f} points"
+        return f"{value * 100:+.1f}{_POINTS}"
     return {"share": f"{value:.1%}", "number": f"{value:.3f}", "ratio": f"{value:.2f}×"}[form]

@@ -100,23 +100,25 @@ def report_page(report: Report) -> str:
 
 def _figures(report: Report) -> Table:
     rows = tuple(
-        (one.name, figure.name, figure.value, figure.interval, str(figure.estimate.count))
+        (f"{one.name} · {figure.name}", figure.value, figure.interval, str(figure.estimate.count))
         for one in report.outcomes
         for figure in (() if one.findings is None else one.findings.figures)
     )
     note = "interval: 95 % · items: prompts, or pairs of replies, that the figure rests on"
-    return Table("Results", ("part", "figure", "", "interval", "items"), rows, note)
+    return Table("Results", ("", "figure", "interval", "items"), rows, note)
 
 
 def _missing(report: Report) -> list[Table]:
     rows = tuple(
-        (one.name, f"{one.measured} of {one.total}", why, one.more or "")
+        (one.name, f"{one.measured} of {one.total}" if one.total else "", why)
         for one in report.outcomes
         for why in _reasons(one)
     )
     if not rows:
         return []
-    return [Table("What is not there", ("part", "prompts\nmeasured", "why", "command that continues"), rows)]
+    more = next((one.more for one in report.outcomes if one.more is not None), None)
+    note = "" if more is None else f"the same command goes on: {more}"
+    return [Table("What is not there", ("part", "measured", "why"), rows, note)]
 
 
 def _reasons(one: Outcome) -> Iterator[str]:
@@ -143,8 +145,6 @@ def _chapter(one: Outcome) -> Chapter:
     ]
     if one.failure is not None:
         statements.append(("Not measured further", one.failure))
-    if one.more is not None:
-        statements.append(("The same command goes on", one.more))
     return Chapter(one.claim.title, tuple(statements), found.parts())
 
 
