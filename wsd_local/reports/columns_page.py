@@ -57,4 +57,5 @@ def estimate_bars(found: Mapping[str, Estimate], *, axis: str, label: Label, mos
 def share_chart(what: str, shares: Mapping[str, Estimate], figures: Table) -> Chart:
     """A bar with its interval for each column; `what` the shares are of stands below them."""
     drawn = estimate_bars(shares, axis=what, label=whole_percent, most=1.0)
-    return Chart(figures.title, "The lines over the bars are 95 % intervals.", drawn, figures)
+    title = f"{figures.title.rpartition(': ')[0]}: {what}"
+    return Chart(title, "The lines over the bars are 95 % intervals.", drawn, figures)

@@ -13,6 +13,9 @@ from wsd_local.reports.evidence.part import Claim, Findings
 from wsd_local.reports.html import Chapter, Table, page
 from wsd_local.units import plural
 
+_NAMED = 6
+"""Figures that a chapter names; the table of results has all of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -135,7 +138,9 @@ def _reasons(one: Outcome) -> Iterator[str]:
 def _chapter(one: Outcome) -> Chapter:
     found = one.findings
     assert found is not None
-    figures = "; ".join(f"{figure.name}: {figure.value} ({figure.interval})" for figure in found.figures)
+    figures = "; ".join(f"{figure.name}: {figure.value} ({figure.interval})" for figure in found.figures[:_NAMED])
+    if len(found.figures) > _NAMED:
+        figures += f"; {len(found.figures) - _NAMED} more in the table of results"
     statements = [
         ("Claim", one.claim.claim),
         ("Result", f"{figures}. From {one.measured} of {plural(one.total, 'prompt')}."),
