@@ -164,7 +164,7 @@ def _switch_chart(row: WayRow) -> Chart:
     return Chart(
         title,
         f"Replies by the position of the switch, with threshold {row.threshold:g} and window {row.window}; "
-        f"{row.without_switch or 'no'} replies had none.",
+        f"{plural(row.without_switch, 'reply')} had none.",
         histograms(
             [range_name(*place) for place in ranges],
             {row.way: counts},
