@@ -71,6 +71,7 @@ def test_json_and_what_is_recorded_is_not_recorded_again(prompts: Path, tmp_path
     assert (out.read_bytes(), (tmp_path / "out.openings.jsonl").read_bytes()) == whole
 
 
+@pytest.mark.slow
 def test_another_setting_uses_the_same_drafts_and_openings(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert mechanism(prompts, out, "--quiet").returncode == 0
@@ -86,6 +87,7 @@ def test_another_setting_uses_the_same_drafts_and_openings(prompts: Path, tmp_pa
         assert switch["kept"] and switch["compared"] and switch["kind"]
 
 
+@pytest.mark.slow
 def test_a_judge_grades_every_opening_once(prompts: Path, tmp_path: Path) -> None:
     judge, out = random_llama(tmp_path / "judge.gguf", seed=3), tmp_path / "out.jsonl"
     done = mechanism(prompts, out, "--judge", str(judge), "--json")
@@ -102,6 +104,7 @@ def test_a_judge_grades_every_opening_once(prompts: Path, tmp_path: Path) -> Non
     assert "better opening" in shown and "judge's grade" in shown
 
 
+@pytest.mark.slow
 def test_the_kin_pair_on_the_program_s_own_prompts(kin: tuple[Path, Path], tmp_path: Path) -> None:
     done = wsd(
         *("eval", "mechanism", "demo", "--draft", str(kin[0]), "--base", str(kin[1]), "--limit", "3", "--json"),

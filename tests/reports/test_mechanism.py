@@ -159,6 +159,15 @@ def test_openings_are_ranked_by_the_likelihood_of_a_token(cases: list[Case]) -> 
     assert found.ranks == ((2, 2),) and found.beats.value == 0.25
 
 
+def test_openings_are_ranked_by_their_first_tokens_too(cases: list[Case]) -> None:
+    rows = {row.tokens: row.beats.value for row in measured(cases, SETTING, OPENINGS).by_length}
+    assert list(rows) == [1, 2, 4]
+    assert rows[1] == (1 / 4 + 0) / 2, "unsure beats one of two by half, and none of one"
+    assert rows[2] == 0.125 and rows[4] == 0.25
+    longer = measured(cases, SETTING, Openings(count=2, tokens=5)).by_length
+    assert [row.tokens for row in longer] == [1, 2, 4, 5]
+
+
 def test_grades_rank_the_openings_of_which_all_are_graded(cases: list[Case]) -> None:
     asked = questions(cases)
     assert len(asked) == 9 and len({one.key for one in asked}) == 9
@@ -329,7 +338,7 @@ def test_the_page_has_every_part_and_says_what_is_aligned(cases: list[Case]) -> 
     assert "Judge &amp; Co" in text and "Made by hand." in text and "by the judge&#x27;s grade" in text
     assert "What the discarded draft would have said" in text and "1 of 3" in text
     titles = [table.title for table in mechanism_tables(results)]
-    assert len(titles) == len(set(titles)) == 8
+    assert len(titles) == len(set(titles)) == 9
     json.dumps(results.as_dict())
 
 

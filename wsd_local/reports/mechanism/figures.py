@@ -59,6 +59,14 @@ class PrefixRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthRow:
+    """The share of the base's own openings that the aligned one beats by the likelihood of their first tokens alone."""
+
+    tokens: int
+    beats: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class AgreementRow:
     """How often the base's most probable token is the draft's, at the positions from `first` to `last`."""
 
@@ -128,6 +136,7 @@ class MechanismResults:
     beginning: Beginning | None
     perplexity: tuple[PrefixRow, ...]
     likelihood: Ranking | None
+    by_length: tuple[LengthRow, ...]
     judging: Judging | None
     switches: Switches
     agreement: tuple[AgreementRow, ...]
@@ -152,7 +161,8 @@ def measured(
         openings=openings,
         beginning=_beginning([case.aligned for case in cases], resampled),
         perplexity=tuple(_prefixes(cases, resampled)),
-        likelihood=ranking([_likelihoods(case) for case in cases if case.opening.logprobs]),
+        likelihood=_likelihood(cases, openings.tokens),
+        by_length=tuple(_by_length(cases, openings.tokens)),
         judging=judging,
         switches=_switches(cases, setting, openings),
         agreement=tuple(_agreement([case.draft.agrees for case in cases], resampled)),
@@ -184,10 +194,24 @@ def _prefixes(cases: Sequence[Case], resampled: Resampled) -> Iterator[PrefixRow
             yield PrefixRow(prefix, after.count, after, then, own_after, own_then)
 
 
-def _likelihoods(case: Case) -> tuple[float, list[float]]:
-    """Mean log-probabilities of the tokens of the aligned opening, and of each of the base's own that has some."""
-    own = [statistics.fmean(one.logprobs) for one in case.own if one.logprobs]
-    return statistics.fmean(case.opening.logprobs), own
+def _likelihood(cases: Sequence[Case], length: int) -> Ranking | None:
+    """The ranks by the mean log-probability of the first so many tokens of each opening that has some."""
+    return ranking(
+        [
+            (
+                statistics.fmean(case.opening.logprobs[:length]),
+                [statistics.fmean(one.logprobs[:length]) for one in case.own if one.logprobs],
+            )
+            for case in cases
+            if case.opening.logprobs
+        ]
+    )
+
+
+def _by_length(cases: Sequence[Case], most: int) -> Iterator[LengthRow]:
+    for length in [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]:
+        if (found := _likelihood(cases, length)) is not None:
+            yield LengthRow(length, found.beats)
 
 
 # -- agreement -----------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ def mechanism_tables(found: MechanismResults) -> list[Table]:
         _claims(found),
         *_perplexity(found),
         *_ranks(found),
+        *_lengths(found),
         *_positions(found, TERMINAL_BINS),
         *_kinds(found),
         *_agreement(found),
@@ -47,6 +48,7 @@ def mechanism_parts(found: MechanismResults) -> list[Chart | Table]:
         _claims(found),
         *_perplexity_charts(found),
         *_rank_charts(found),
+        *_lengths(found),
         *_switch_charts(found),
         *_agreement_chart(found),
         *_after(found),
@@ -206,6 +208,18 @@ def _ranks(found: MechanismResults) -> Iterator[Table]:
     judged = "" if found.judging is None else f" · judge: {found.judging.judge['model']}"
     title = f"The aligned opening among {most - 1} that the base samples itself"
     yield Table(title, columns, rows, f"{note} · {_BOOTSTRAP}{judged}")
+
+
+def _lengths(found: MechanismResults) -> Iterator[Table]:
+    if not found.by_length:
+        return
+    rows = tuple((str(row.tokens), *_share(row.beats)) for row in found.by_length)
+    note = (
+        "beats: as above, by the first tokens alone · samples at temperature 1 gather improbable tokens as they grow, "
+        f"and any coherent text then beats them: short openings say whether the base would begin so · {_BOOTSTRAP}"
+    )
+    title = "The aligned opening by likelihood, by the number of first tokens that count"
+    yield Table(title, ("tokens", "beats", "interval"), rows, note)
 
 
 def _rank_charts(found: MechanismResults) -> Iterator[Chart]:
