@@ -51,7 +51,7 @@ def test_json_has_every_cell(prompts: Path, tmp_path: Path) -> None:
     assert [(one["threshold"], one["window"]) for one in found["cells"]] == [(0.5, 3), (0.5, 5), (0.8, 3), (0.8, 5)]
     for one in found["cells"]:
         assert one["kept"]["low"] <= one["kept"]["value"] <= one["kept"]["high"] and one["time"]["value"] > 0
-    assert len(found["replies"]) == 12 and all(one["equal"] for one in found["replies"])
+    assert len(found["replies"]) == 12 and not any(one["differs"] for one in found["replies"])
     assert found["pair"] == "demo" and found["prompts"] == 3
 
 
@@ -88,7 +88,7 @@ def test_a_decision_that_is_not_as_derived_fails(prompts: Path, tmp_path: Path) 
     line["logprobs"] = [-0.01] * len(line["logprobs"])
     out.write_text(json.dumps(line) + "\n")
     done = sweep(prompts, out, *SMALL, "--limit", "1", "--replies", "4")
-    assert done.returncode == 1 and b"not as derived" in done.stderr
+    assert done.returncode == 1 and b"decided otherwise" in done.stderr
     assert "of 4 real replies as derived" in done.stdout.decode()
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_reader import PageReader
 
-from wsd_local.calibration import Continuation, Record, Setting
+from wsd_local.calibration import Continuation, Costs, Record, Setting
 from wsd_local.calibration.deriving import missing_starts, switch_points
 from wsd_local.calibration.recording import CONTINUATION, completed, record
 from wsd_local.errors import CancelledError, UsageError
@@ -183,7 +183,7 @@ def test_every_cell_is_what_real_replies_do(pair: Pair) -> None:
         one = record(pair, str(number), messages, compared)
         for setting in compared:
             found = checked(pair, one, messages, setting, compared=CONTINUATION)
-            assert found.equal, found
+            assert found.differs is None, found
             indexes.add(found.index)
     assert len(indexes) > 4 and None in indexes
 
@@ -195,7 +195,7 @@ def test_cells_of_models_that_often_agree_are_what_real_replies_do(kin: tuple[Pa
         messages = CONVERSATIONS[0]
         one = record(near, "0", messages, compared)
         found = [checked(near, one, messages, setting, compared=CONTINUATION) for setting in compared]
-    assert all(each.equal for each in found), found
+    assert all(each.differs is None for each in found), found
     assert len({each.index for each in found}) > 2
 
 
@@ -206,13 +206,16 @@ def test_a_reply_that_is_not_what_was_derived_is_found(pair: Pair) -> None:
     assert index is not None
     bent = replace(one, logprobs=(*one.logprobs[:index], -9.0, *one.logprobs[index + 1 :]))
     found = checked(pair, bent, messages, setting, compared=CONTINUATION)
-    assert not found.equal and found.near is not None and found.near > 0.5
+    assert found.differs == "switch" and found.near is not None and found.near > 0.5
     assert found.derived_index != found.index == index
     other = replace(one, tokens=(one.tokens[0] + 1, *one.tokens[1:]))
-    assert not checked(pair, other, messages, setting, compared=CONTINUATION).equal
+    assert checked(pair, other, messages, setting, compared=CONTINUATION).differs == "draft"
     [own] = one.continuations
     turned = replace(own, tokens=(own.tokens[0] + 1, *own.tokens[1:]))
-    assert not checked(pair, replace(one, continuations=(turned,)), messages, setting, compared=CONTINUATION).equal
+    went_on = checked(pair, replace(one, continuations=(turned,)), messages, setting, compared=CONTINUATION)
+    assert went_on.differs == "continuation" and went_on.near is None
+    results = SweepResults(1, Costs(), (), (found, went_on))
+    assert results.different == [found]
 
 
 def test_a_record_that_lacks_continuations_gets_those_alone(pair: Pair) -> None:
@@ -248,7 +251,7 @@ def test_the_page_has_a_map_of_every_figure_that_is_known(pair: Pair) -> None:
     one = record(pair, "0", CONVERSATIONS[0], compared)
     results = swept([one], compared, check_chunk=8, compared=CONTINUATION)
     reply = checked(pair, one, CONVERSATIONS[0], compared[0], compared=CONTINUATION)
-    bent = replace(reply, equal=False, near=0.25)
+    bent = replace(reply, differs="switch", near=0.25)
     results = replace(results, replies=(reply, bent))
     page = PageReader(sweep_page(results, ["How it was measured."]))
     assert len(page.labels) == 5 and any(label.startswith("Time by that of the base alone") for label in page.labels)

@@ -1,8 +1,8 @@
 """Recording a pair: for each prompt one whole draft, read by the base, and the base's own ways to go on.
 
 Contract: every evaluation is the ordinary engine's, in the order and in the chunks of a reply whose threshold is never
-reached, so what is recorded is what a reply's decision would see. Everything is greedy and nothing is proposed. A
-prompt's record is complete or there is none.
+reached, so what is recorded is what a reply's decision would see. It begins with empty caches, so that nothing depends
+on the prompts before. Everything is greedy and nothing is proposed. A prompt's record is complete or there is none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from wsd_local.errors import CancelledError
 from wsd_local.events import Checked, Switched
 from wsd_local.prompts.messages import Message, supplied_prefix
 from wsd_local.prompts.raw import RawPrompt
+from wsd_local.runtime.loading import forget
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.prepare import RESERVE
 from wsd_local.runtime.proposals import JobSequences
@@ -110,6 +111,7 @@ def record(
         WsdError: a model cannot be evaluated, or the draft's template refuses the conversation.
     """
     meter, agrees = Meter(), dict[int, bool]()
+    forget(pair.models)
     run = pair.start(list(messages), whole=True, **OVERRIDES)
     run.job.proposals = meter
     with contextlib.closing(run.events()) as events:

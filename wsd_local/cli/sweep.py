@@ -104,7 +104,7 @@ def sweep(
     write_page(lambda: sweep_page(found, [recorded_with(task, found.costs), *_about_replies(found)]))
     _show(found, as_json, task)
     if found.different:
-        terminal.message(f"{plural(len(found.different), 'reply')} of {len(found.replies)} not as derived")
+        terminal.message(f"{plural(len(found.different), 'reply')} of {len(found.replies)} decided otherwise")
         return _DIFFERENT
     return SOME_FAILED if made.failed + len(task.data.bad) else 0
 

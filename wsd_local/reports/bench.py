@@ -21,6 +21,7 @@ from wsd_local.llama import Context, Sampler
 from wsd_local.llama.timing import timed_calls
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.figures import Figures
+from wsd_local.runtime.loading import forget
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Reply
 from wsd_local.runtime.run import Run, RunOptions
@@ -153,7 +154,7 @@ class Bench:
 
     def turns(self) -> Figures:
         """Time to the first text in the second and in the last turn of a conversation; nothing if it does not fit."""
-        forget(self.pair)
+        forget(self.pair.models)
         chat = self.pair.session()
         figures: Figures = {}
         for turn in range(1, TURNS + 1):
@@ -182,7 +183,7 @@ class Bench:
         `changes` are settings, for replies that are made otherwise.
         """
         self.pair.models.cancellation.check()
-        forget(self.pair)
+        forget(self.pair.models)
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
         begun = self._clock()
         run = self._prepared(RunOptions(clock=self._clock, endless_draft=drafted is not None), **forced, **changes)
@@ -215,7 +216,7 @@ class Bench:
         """
         context = self.pair.models.context(role)
         sampler = Sampler(Sampling(), context.model, ignore_eos=True)
-        forget(self.pair)
+        forget(self.pair.models)
         tokens = list(prompt)
         begun = self._clock()
         tokens.append(next_token(context, tokens, sampler))
@@ -242,12 +243,6 @@ class Bench:
         for start in range(len(prompt) + self.chunk, len(tokens), self.chunk):
             context.logprobs(0, tokens[: start + self.chunk], start)
         return (self._clock() - begun) / (self.chunk * CHUNKS)
-
-
-def forget(pair: Pair) -> None:
-    """Empty the first sequence of each context, so that no cached prompt counts as speed."""
-    for role in pair.models.loaded:
-        pair.models.context(role).forget(0)
 
 
 def cycled(tokens: Sequence[int], length: int) -> list[int]:

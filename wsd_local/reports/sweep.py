@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from wsd_local.core.rules import geometric_mean
 from wsd_local.errors import UsageError
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.statistics import Estimate, Floats, Resampled, estimates, uncertain
+from wsd_local.runtime.loading import forget
 from wsd_local.runtime.pair import Pair
 
 THRESHOLDS = "0.3,0.5,0.6,0.7,0.8,0.9,0.95"
@@ -66,7 +67,9 @@ class Cell:
 class CheckedReply:
     """A real reply held against what was derived; `index` is null where no window passes.
 
-    `near` is how near to the threshold the recorded confidence was where the first of the two switches.
+    `differs` names the first thing that is not equal: the `draft`'s kept tokens, the `switch` point, or the base's
+    `continuation`; None if all are. `near` is how near to the threshold the recorded confidence was where the first of
+    two switch points is.
     """
 
     prompt: str
@@ -74,7 +77,7 @@ class CheckedReply:
     window: int
     derived_index: int | None
     index: int | None
-    equal: bool
+    differs: Literal["draft", "switch", "continuation"] | None
     near: float | None
 
 
@@ -89,8 +92,8 @@ class SweepResults:
 
     @property
     def different(self) -> list[CheckedReply]:
-        """Replies that are not what was derived."""
-        return [one for one in self.replies if not one.equal]
+        """Replies that are decided otherwise than was derived."""
+        return [one for one in self.replies if one.differs in ("draft", "switch")]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -192,7 +195,7 @@ def chosen(count: int, prompts: int, cells: int) -> list[tuple[int, int]]:
 def checked(
     pair: Pair, record: Record, messages: Sequence[Message], setting: Setting, *, compared: int
 ) -> CheckedReply:
-    """Let the pair answer, and compare: the switch point, the kept tokens, and how the base goes on.
+    """Let the pair answer from empty caches, and compare: kept tokens, switch point, and how the base goes on.
 
     Args:
         pair: the one that was recorded, with the same settings.
@@ -205,6 +208,7 @@ def checked(
         CancelledError: the pair was cancelled.
         WsdError: the reply cannot be made.
     """
+    forget(pair.models)
     wanted = derived(record, setting, Costs(), check_chunk=pair.settings.check_chunk, compared=compared)
     found = pair.reply(
         list(messages),
@@ -216,14 +220,15 @@ def checked(
     kept = tuple(token.id for token in found.tokens if token.source == "draft")
     written = tuple(token.id for token in found.tokens if token.source == "base")
     own = next((one.tokens for one in record.continuations if one.start == wanted.kept), ())
-    equal = (
-        found.switch.index == wanted.index
-        and kept == record.tokens[: len(kept)]
-        and (wanted.index is None or len(kept) == wanted.kept)
-        and all(one == other for one, other in zip(written, own, strict=False))
-    )
-    near = None if equal else _near(record, setting, (wanted.index, found.switch.index))
-    return CheckedReply(record.id, setting.threshold, setting.window, wanted.index, found.switch.index, equal, near)
+    differs: Literal["draft", "switch", "continuation"] | None = None
+    if kept != record.tokens[: len(kept)]:
+        differs = "draft"
+    elif found.switch.index != wanted.index or (wanted.index is not None and len(kept) != wanted.kept):
+        differs = "switch"
+    elif any(one != other for one, other in zip(written, own, strict=False)):
+        differs = "continuation"
+    near = _near(record, setting, (wanted.index, found.switch.index)) if differs == "switch" else None
+    return CheckedReply(record.id, setting.threshold, setting.window, wanted.index, found.switch.index, differs, near)
 
 
 def _near(record: Record, setting: Setting, places: Sequence[int | None]) -> float | None:

@@ -25,6 +25,10 @@ _GOING_ON = (
     "own · agrees: share of the draft's tokens there that are the base's own choice · of: replies with a switch before "
     "the draft's end, whose means these are"
 )
+_CHECKED = (
+    "differs: the first that is not equal: the draft's kept tokens, the switch point, or the base's continuation after "
+    "it · near: distance of the recorded confidence from the threshold at the first of two switch points"
+)
 
 
 def sweep_tables(found: SweepResults) -> list[Table]:
@@ -71,11 +75,12 @@ def _going_on(found: SweepResults) -> Table:
 
 
 def _replies(replies: Sequence[CheckedReply]) -> Table:
-    different = [one for one in replies if not one.equal]
+    different = [one for one in replies if one.differs is not None]
     rows = tuple(
         (
             one.prompt,
             f"{one.threshold:g} × {one.window}",
+            str(one.differs),
             _place(one.derived_index),
             _place(one.index),
             "" if one.near is None else f"{one.near:.4f}",
@@ -83,8 +88,8 @@ def _replies(replies: Sequence[CheckedReply]) -> Table:
         for one in different
     )
     title = f"{len(replies) - len(different)} of {plural(len(replies), 'real reply')} as derived"
-    note = "near: distance of the recorded confidence from the threshold where the first of the two switches"
-    return Table(title, ("prompt", "γ × w", "derived", "real", "near"), rows, note if rows else "")
+    columns = ("prompt", "γ × w", "differs", "derived\nswitch", "real\nswitch", "near")
+    return Table(title, columns, rows, _CHECKED if rows else "")
 
 
 def _place(index: int | None) -> str:

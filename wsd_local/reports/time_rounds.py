@@ -17,10 +17,10 @@ from wsd_local.datasets.batch import made_by
 from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.llama.context import default_threads
-from wsd_local.reports.bench import forget
 from wsd_local.reports.columns import Column
 from wsd_local.reports.contention import Watch
 from wsd_local.reports.times import Round, TimedReply
+from wsd_local.runtime.loading import forget
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import ReplySettings, changed
 
@@ -140,7 +140,7 @@ class Rounds:
 def _answer(pair: Pair, item: Item, settings: ReplySettings) -> TimedReply:
     """One reply from empty caches."""
     pair.settings = settings
-    forget(pair)
+    forget(pair.models)
     reply = pair.reply(list(item.messages), whole=True)
     if reply.finish_reason == "cancelled":
         raise CancelledError("interrupted")

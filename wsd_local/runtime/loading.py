@@ -40,6 +40,12 @@ def roles_of(mode: str) -> tuple[Source, ...]:
     return (cast(Source, alone[mode]),) if mode in alone else ("draft", "base")
 
 
+def forget(models: LoadedModels) -> None:
+    """Empty the first sequence of each loaded context, so that a reply finds nothing cached; none may be in work."""
+    for role in models.loaded:
+        models.context(role).forget(0)
+
+
 class LoadedModels:
     """The draft and the base model of a pair.
 
