@@ -80,9 +80,9 @@ COMMANDS = {
     ),
     "train": (
         "train:app",
-        """Train a draft model: prepare.
+        """Train a draft model: prepare, draft.
 
-        From a preference set (pairs of a better and a worse reply) to what trainers read.""",
+        From a preference set (pairs of a better and a worse reply) to what trainers read, or to a draft.""",
     ),
     "doctor": (
         "doctor:doctor",

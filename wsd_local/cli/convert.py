@@ -61,15 +61,15 @@ def convert(
     making.require_extra()
     if name is not None or output is not None:
         free_target(name, output, repo, force=force)
-    with _shown("converting") as progress:
+    with steps_shown("converting") as progress:
         making.converter(progress)
     if checkpoint is None:
         assert repo is not None
-        checkpoint = _fetched(repo)
+        checkpoint = fetched_checkpoint(repo)
     chosen = chosen_kind(kind, weights(checkpoint.folder))
     name = name or (output.stem if output is not None else f"{checkpoint.name.lower()}-{chosen}")
     path = free_target(name, output, repo, force=force)
-    with interruptible() as stop, _shown("converting") as progress:
+    with interruptible() as stop, steps_shown("converting") as progress:
         making.convert(checkpoint, path, chosen, force=force, observer=Observer(progress, stop.on_request))
     _remember(name, path, checkpoint.repo, checkpoint.revision)
     if chosen != "q8_0":
@@ -117,7 +117,7 @@ def quantize(
     name = name or (output.stem if output is not None else quantised_name(source, path, kind))
     repo, revision = (origin.repo, origin.revision) if origin is not None else (None, None)
     target = free_target(name, output, repo, force=force)
-    with interruptible() as stop, _shown("quantising") as progress:
+    with interruptible() as stop, steps_shown("quantising") as progress:
         made = quantizing.quantize(
             path,
             target,
@@ -130,7 +130,7 @@ def quantize(
     terminal.note(f"{gb(made.before)} -> {gb(made.after)}, {made.bits:.2f} bits per weight")
 
 
-def _fetched(repo: str) -> Checkpoint:
+def fetched_checkpoint(repo: str) -> Checkpoint:
     """A checkpoint of the Hub, in the Hub's own cache."""
     from wsd_local.cli.pull import say_note, transfer_bar
     from wsd_local.library.checkpoint import Checkpoint
@@ -154,7 +154,7 @@ def _remember(name: str, path: Path, repo: str | None, revision: str | None) -> 
 
 
 @contextmanager
-def _shown(what: str) -> Iterator[StepProgress]:
+def steps_shown(what: str) -> Iterator[StepProgress]:
     """A bar on standard error while it is a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 

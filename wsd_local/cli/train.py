@@ -31,6 +31,10 @@ Found = TypeVar("Found")
 
 app = group("train", COMMANDS["train"][1])
 
+app.command(
+    "wsd_local.cli.train_draft:draft", name="draft", help="Train a draft by TRL, convert and quantise it, and name it."
+)
+
 _SHOWN_PLACES = 5
 
 
