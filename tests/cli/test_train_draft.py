@@ -102,6 +102,7 @@ def test_a_training_that_was_killed_goes_on(checkpoint: Path, pairs: Path, monke
     assert steps == list(range(1, 31))
     assert f"step {saved + 1}/30" in done.stderr.decode() and f"step {saved}/30" not in done.stderr.decode()
     assert "mine" in known()
+    complains(trained(*asked, "--resume"), 2, "finished")
 
 
 # -- without a trainer ---------------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ def test_what_is_missing_is_named(pairs: Path, monkeypatch: pytest.MonkeyPatch) 
         (("--max-steps", "0"), "max-steps is 0"),
         (("--resume", "--force"), "--resume and --force"),
         (("--method", "ppo"), "ppo"),
+        (("--out", "a/b"), "give --out letters"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(options: tuple[str, ...], words: str, pairs: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,33 +103,50 @@ def draft(
     from wsd_local.cli.convert import steps_shown
     from wsd_local.library import convert as making
     from wsd_local.library.made import free_target
+    from wsd_local.library.resolve import checked_name
     from wsd_local.llama.quantize import file_type
     from wsd_local.paths import data_dir
     from wsd_local.training.running import require_extra
 
+    kind = file_type(how.kind)
+    with _named_by_out():
+        folder = data_dir() / "training" / checked_name(how.out, replace=True)
+    _check_folder(folder, how)
+    replaces = read_job(folder).replaces if how.resume else how.force
+    with _named_by_out():
+        target = free_target(how.out, None, None, force=replaces)
     require_extra()
     making.require_extra()
-    kind = file_type(how.kind)
-    target = free_target(how.out, None, None, force=how.force)
-    folder = data_dir() / "training" / how.out
-    _check_folder(folder, how)
     with steps_shown("training") as progress:
         making.converter(progress)
     checkpoint, gguf = _model(model)
     texts = _texts(data, how)
-    job = _job(checkpoint, gguf, texts, how)
+    job = replace(_job(checkpoint, gguf, texts, how), replaces=replaces)
     _begin(folder, job, texts, how)
     _train(folder, how)
     _convert(folder, target, kind, how)
     _finish(folder, target, checkpoint, how, as_json=as_json)
 
 
+@contextmanager
+def _named_by_out() -> Iterator[None]:
+    """Let errors about a model's name name the option of this command."""
+    try:
+        yield
+    except UsageError as error:
+        text = str(error).replace("--as and --output choose", "--out chooses").replace("--as", "--out")
+        raise UsageError(text) from error
+
+
 def _check_folder(folder: Path, how: DraftOptions) -> None:
     from wsd_local.training.running import steps_done
 
+    finished = not (folder / "data").is_dir()
     if how.resume:
         read_job(folder)
-    elif folder.exists() and not how.force:
+        if finished:
+            raise UsageError(f"{folder}: the training of this name is finished: leave --resume out")
+    elif folder.exists() and not finished and not how.force:
         done = steps_done(folder)
         raise UsageError(
             f"{folder}: a training of this name was stopped after {done} saved steps: --resume goes on with it, and "
@@ -243,7 +262,9 @@ def _shown_by(progress: StepProgress) -> Any:
     def show(event: dict[str, Any]) -> None:
         from wsd_local.units import gib
 
-        if event["kind"] == "memory":
+        if event["kind"] == "begin":
+            terminal.message(f"training on: {event['device']}")
+        elif event["kind"] == "memory":
             parameters = event["parameters"]
             terminal.message(
                 f"{parameters:,} weights; training needs about {gib(event['needed'])} of memory, "
@@ -294,7 +315,8 @@ def _finish(folder: Path, target: Path, checkpoint: Checkpoint, how: DraftOption
 
     remember_made(how.out, target, checkpoint.repo, checkpoint.revision)
     log = read_log(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", "merged", "data"):  # the job, its log and the adapter stay
+        shutil.rmtree(folder / name, ignore_errors=True)
     if as_json:
         print_json({"name": how.out, "path": str(target), "sha256": file_sha256(target), "log": log})
         return

@@ -45,6 +45,7 @@ class Job:
         save_every: steps between two checkpoints.
         seed: of the order and of the adapter's first weights.
         threads: CPU threads; None: torch decides.
+        replaces: whether a draft of the same name may be replaced at the end.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Job:
     save_every: int = 50
     seed: int = 42
     threads: int | None = None
+    replaces: bool = False
 
     def save(self, folder: Path) -> None:
         """Write the job into its folder."""
@@ -70,7 +72,7 @@ class Job:
 
     def check_same(self, other: Job) -> None:
         """Raise `UsageError` unless the other job goes on with the training of this one."""
-        may_differ = ("model", "threads", "save_every", "max_steps")
+        may_differ = ("model", "threads", "save_every", "max_steps", "replaces")
         for field in fields(self):
             before, now = getattr(other, field.name), getattr(self, field.name)
             if field.name not in may_differ and before != now:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsd_local.errors import FitError, WsdError
+from wsd_local.files import write_text
 from wsd_local.system.child import Stoppable, cause, run
 from wsd_local.system.extras import install_command
 from wsd_local.training.worker import MARK, last_checkpoint
@@ -92,7 +93,7 @@ def _cut_log(folder: Path) -> None:
     """Leave out what a training that goes on will do again."""
     done = steps_done(folder)
     kept = [line for line in read_log(folder) if line["step"] <= done]
-    (folder / LOG).write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+    write_text(folder / LOG, "".join(f"{json.dumps(line)}\n" for line in kept))
 
 
 def _follow(training: Training, line: str) -> None:

@@ -71,11 +71,12 @@ def main(folder: Path) -> int:
 
 def _loaded(job: Job, dtype: Any) -> tuple[Any, Any]:
     transformers = import_module("transformers")
-    named = {} if job.gguf is None else {"gguf_file": job.gguf}
+    named: dict[str, Any] = {} if job.gguf is None else {"gguf_file": job.gguf}
     report("step", what="loading the model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(job.model, **named)
     if job.gguf is not None:
         complete(tokenizer, Path(job.model) / job.gguf)
+        named["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype, **named)
     return tokenizer, model
 
