@@ -17,6 +17,7 @@ from wsd_local.cli import names, terminal
 from wsd_local.cli.options import Debug, Json, flag, number, option
 from wsd_local.errors import CancelledError, UsageError
 from wsd_local.training.job import RATES, Job, Method, read_job
+from wsd_local.units import plural
 
 if TYPE_CHECKING:
     from wsd_local.library.checkpoint import Checkpoint
@@ -192,7 +193,7 @@ def _texts(data: str, how: DraftOptions) -> dict[str, str]:
     _, _, sifted, sides = divided(data, {}, cutoff=how.cutoff, tokenizer=None, validation=how.validation, seed=how.seed)
     left = sum(len(found.indices) for found in sifted.left_out.values())
     if left:
-        terminal.message(f"{data}: {left} records are left out; wsd-local train prepare shows which and why")
+        terminal.message(f"{data}: {plural(left, 'record')} left out; wsd-local train prepare shows which and why")
     return {name: trl_lines(side) for name, side in (("train", sides.train), ("validation", sides.validation)) if side}
 
 
