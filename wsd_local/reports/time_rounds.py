@@ -16,7 +16,7 @@ from wsd_local.datasets import DataSet, Item
 from wsd_local.datasets.batch import made_by
 from wsd_local.datasets.run_file import RunFile
 from wsd_local.errors import CancelledError, UsageError, WsdError
-from wsd_local.llama.context import default_threads
+from wsd_local.llama.options import default_threads
 from wsd_local.reports.columns import Column
 from wsd_local.reports.contention import Watch
 from wsd_local.reports.times import Round, TimedReply
