@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from evaluations import evaluations
 from exactness import EXACT
 
 from wsd_local.calibration import Costs, Record, Setting, derived
@@ -91,6 +92,16 @@ def test_costs_are_measured_of_each_kind(records: list[Record]) -> None:
         assert made.drafted[0] <= len(made.settled) and made.checked[0] <= len(made.tokens)
     costs = Costs.of(records)
     assert costs.drafted and costs.checked and costs.written
+
+
+def test_a_record_does_not_depend_on_the_prompts_before(pair: Pair, records: list[Record]) -> None:
+    """Both models read the prompt from its first token on, though it is the one that they have just read."""
+    assert records
+    record(pair, "0", CONVERSATIONS[0], SETTINGS)
+    with evaluations() as seen:
+        record(pair, "0", CONVERSATIONS[0], SETTINGS)
+    first = {one.model: one.parts[0][0] for one in reversed(seen.begun)}
+    assert len(first) == 2 and set(first.values()) == {0}
 
 
 def test_a_prompt_that_is_too_long_is_an_error(pair: Pair) -> None:
