@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from command_line import Done, complains, wsd
 
+from wsd_local.errors import WsdError
 from wsd_local.runtime import prompt_cache
 
 NOTES = " ".join(f"Note {number}: the capital of France is Paris, and eggs boil in a pot." for number in range(16))
@@ -113,6 +114,23 @@ def test_a_run_over_a_data_set_begins_with_the_system_prompt_of_the_one_before(t
     first, second = run("one.jsonl"), run("two.jsonl")
     assert len(first) == len(second) == 4
     assert min(one["cached"]["base"] for one in first) == 0 < 300 < min(one["cached"]["base"] for one in second)
+
+
+@pytest.mark.parametrize("command", ["bench", "check-pair", "calibrate", "eval time"])
+def test_what_measures_begins_with_nothing_that_was_kept(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[dict[str, Any]] = []
+
+    def load(*_: object, **settings: Any) -> None:
+        loaded.append(settings)
+        raise WsdError("enough")
+
+    monkeypatch.setattr("wsd_local.runtime.pair.load", load)
+    options = ("--out", str(tmp_path / "out")) if command == "eval time" else ()
+    done = wsd(*command.split(), "demo", *options)
+    assert "enough" in done.stderr.decode()
+    assert [settings["prompt_cache"] for settings in loaded] == ["off"]
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "nan", "inf"])

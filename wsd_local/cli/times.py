@@ -154,7 +154,7 @@ def rounds_of(
 
     interrupt = stack.enter_context(interruptible())
     file = stack.enter_context(RunFile(out, option=OPTION))
-    loaded: dict[str, Any] = {**task.settings, **mode_of(columns)}
+    loaded: dict[str, Any] = {**task.settings, **mode_of(columns), "prompt_cache": "off"}
     task = DataSetTask(task.data, False, None, task.pair, task.models, loaded)
     pair = load_pair(task, 1, reporter, interrupt, stack)
     rounds = Rounds(pair, data, file, columns, repeat, lambda: interrupt.requested)
