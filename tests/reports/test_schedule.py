@@ -40,7 +40,12 @@ def test_every_part_receives_the_same_time_and_what_one_does_not_need_goes_to_th
     work = Work({"cheap": 1.0, "dear": 10.0, "short": 1.0})
     found = work.divided({"cheap": Progress(10_000), "dear": Progress(10_000), "short": Progress(5)}, 405.0)
     assert (found["dear"], found["short"]) == (20, 5)
-    assert 195 <= found["cheap"] <= 200 and work.now <= 405.0
+    assert found["cheap"] == 200 and work.now == 405.0
+
+
+def test_a_prompt_that_fits_is_measured_where_no_share_is_long_enough_for_one() -> None:
+    work = Work({"one": 10.0, "two": 30.0, "three": 100.0})
+    assert work.divided({name: Progress(50) for name in work.costs}, 292.0) == {"one": 3, "two": 2, "three": 2}
 
 
 def test_the_first_prompts_are_all_that_fits_and_later_parts_wait() -> None:

@@ -80,8 +80,20 @@ def divide(
     for name, part in parts.items():
         if not part.count and clock() < end:
             run(name, min(FIRST, part.total))
-    while _round(alive, end, run, clock):
+    while _round(alive, end, run, clock) or _one_more(alive, end, run, clock):
         pass
+
+
+def _one_more(
+    alive: Mapping[str, Progress], end: float, run: Callable[[str, int], None], clock: Callable[[], float]
+) -> bool:
+    """Where no share is long enough for a prompt, measure the cheapest one that fits; whether there is one."""
+    waiting = [name for name, part in alive.items() if 0 < part.count < part.total]
+    name = min(waiting, key=lambda one: alive[one].cost, default=None)
+    if name is None or alive[name].cost > end - clock():
+        return False
+    run(name, alive[name].count + 1)
+    return True
 
 
 def _round(
