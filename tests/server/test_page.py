@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import ANSWER, OPENING, Open, opening, written
 from serving import ScriptedService, Step, finished
 
+from wsd_local.core.written import ReplyToken
 from wsd_local.errors import WsdError
 from wsd_local.events import Reading, Text
+from wsd_local.runtime.reply import Switch
 from wsd_local.server.service import Service
 from wsd_local.settings import ReplySettings
 from wsd_local.store import Store
@@ -198,6 +201,25 @@ def test_the_slider_is_the_bound_of_the_servers_own_rule(window: Open) -> None:
     page.select_option("#model", "demo:base")
     shown.ask("three?")
     assert service.requests[-1].settings == {}
+
+
+@pytest.mark.parametrize(("rule", "said"), [("window", "With 0.80 the "), ("veto", "")])
+def test_another_threshold_is_tried_where_the_servers_rule_has_one(window: Open, rule: Any, said: str) -> None:
+    tokens = (ReplyToken(1, "Great ", "draft", 0.9, 0.7), ReplyToken(2, "answer.", "base", 0.8, None))
+    end = finished("Great answer.", kept="Great ", switch=Switch(1, "veto", 0.99, 6, 0.95), tokens=tokens)
+    service = opening(end)
+    service.defaults = ReplySettings(rule=rule)
+    shown = window(service)
+    shown.ask("one?")
+    page = shown.page
+    page.click("#why-close")
+    page.click("#why-toggle")
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    assert "refused a word" in page.locator("#why-text").inner_text()
+    assert page.locator("#threshold").is_disabled() is (not said)
+    assert page.locator("#what-if").inner_text().startswith(said) and bool(
+        page.locator("#what-if").inner_text()
+    ) is bool(said)
 
 
 def test_three_replies_side_by_side(service: Service, window: Open, chats: Store) -> None:

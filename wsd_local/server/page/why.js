@@ -22,7 +22,7 @@ export class Why {
     this.chart = new Chart(
       byId("chart"),
       scores,
-      () => state.threshold,
+      () => (state.bound ? state.threshold : this.scores.threshold),
       (index) => this.pointed(index),
     );
     byId("why-close").addEventListener("click", () => this.show(false));
@@ -85,7 +85,7 @@ export class Why {
   /** @returns {string} what another threshold would have changed, as far as the scores show it */
   whatIf() {
     const threshold = state.threshold;
-    if (!this.scores.drafted || threshold === this.scores.threshold || state.busy) return "";
+    if (!state.bound || !this.scores.drafted || threshold === this.scores.threshold || state.busy) return "";
     const kept = this.scores.keptWith(threshold);
     const named = threshold > 1 ? "Without a threshold" : `With ${figure(threshold)}`;
     if (kept !== null) return `${named} the base would have taken over after ${plural(kept, "token")}.`;
