@@ -49,7 +49,11 @@ def test_commands_are_listed_in_the_order_of_the_summary(command: str) -> None:
         ("--versoin", "there is no option '--versoin' before a command; did you mean '--version'?"),
         ("models --json", "there is no option '--json' before a command. See wsd-local models --help."),
         ("rnu hi", "there is no command 'rnu'; did you mean 'run'?"),
-        ("run a b", "there is an argument too many: 'b'"),
+        ("run a b", "there is an argument too many: 'b'; put a text with spaces in quotes. See"),
+        (
+            "serve demo",
+            "there is an argument too many: 'demo'; a pair is named with --pair. See wsd-local serve --help.",
+        ),
         ("models show demo-base --ctx", "--ctx needs a value."),
         ("run hi --window 1.5", "--window is '1.5': it must be a whole number."),
     ],

@@ -38,7 +38,8 @@ def _text(error: CycloptsError) -> str:
         known = [name for option in error.argument_collection if option.parse for name in option.names]
         return _unknown_option(error.token.keyword or error.token.value, known)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return f"there is an argument too many: {short(error.unused_tokens[0])}; put a text with spaces in quotes"
+        advice = "a pair is named with --pair" if "--pair" in _options(error) else "put a text with spaces in quotes"
+        return f"there is an argument too many: {short(error.unused_tokens[0])}; {advice}"
     if isinstance(error, MissingArgumentError) and argument is not None:
         name = _label(argument) if argument.is_positional_only() else error.keyword or argument.name
         given = error.keyword is not None or any(token.keyword for token in argument.tokens)
@@ -48,6 +49,16 @@ def _text(error: CycloptsError) -> str:
         if reason := _reason(error, argument):
             return f"{name} is {short(error.token.value)}: {reason}"
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _options(error: CycloptsError) -> list[str]:
+    """The options of the command that was given; none if it takes texts of its own."""
+    if error.app is None:
+        return []
+    arguments = error.app.assemble_argument_collection()
+    if any(one.is_positional_only() and one.show for one in arguments):
+        return []
+    return [name for one in arguments for name in one.names]
 
 
 def _unknown_option(option: str, known: list[str], place: str = "") -> str:
