@@ -9,6 +9,7 @@ import pytest
 from chat_pilot import FRANCE, ask, chatting, shown, until
 from textual.widgets import DataTable, Input
 from wsd_chat.next_settings import NextSettings
+from wsd_chat.screens.compare import CompareScreen
 from wsd_chat.screens.switch_view import SwitchView
 from wsd_chat.widgets.message import MessageView
 
@@ -53,9 +54,20 @@ async def test_a_threshold_is_refused_where_the_rule_has_none(tmp_path: Path) ->
         assert app.query(MessageView).last().entry.report["switch"]["threshold"] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("rule", ["veto", "nudging", "entropy"])
+async def test_a_model_alone_is_compared_without_the_rule(tmp_path: Path, rule: str) -> None:
+    async with chatting(tmp_path, (150, 40), rule=rule) as (app, pilot):
+        await ask(app, pilot, FRANCE)
+        await pilot.press("alt+v")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        screen = app.screen
+        assert isinstance(screen, CompareScreen)
+        await until(pilot, lambda: len(screen.replies) == 3 and not app.models.busy)
+
+
 @pytest.mark.parametrize("rule", [*BOUNDS])
 def test_what_the_next_reply_goes_by(rule: str) -> None:
-    name = BOUNDS[rule]  # type: ignore[index]
+    name = BOUNDS[rule]
     settings = NextSettings({"rule": rule, "threads": 1})
     assert settings.bound == (name, getattr(ReplySettings(), name))
     settings.overrides[name] = 0.25

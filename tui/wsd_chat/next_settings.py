@@ -29,7 +29,7 @@ class NextSettings:
     @property
     def bound(self) -> tuple[str, float]:
         """The setting that the rule of the next reply goes by, with its value."""
-        name = next((bound for rule, bound in BOUNDS.items() if rule == self.rule), "threshold")
+        name = BOUNDS.get(self.rule, "threshold")
         return name, float(self._value(name))
 
     @property

@@ -34,7 +34,7 @@ USES: Mapping[str, tuple[RuleName, ...]] = {
 }
 """Settings that not every rule uses, and the rules that do."""
 
-BOUNDS: Mapping[RuleName, str] = {
+BOUNDS: Mapping[str, str] = {
     **dict.fromkeys(("window", "return"), "threshold"),
     **{name: name for name in ("entropy", "nudging", "veto", "bet")},
 }

@@ -19,6 +19,7 @@ from wsd_local.events import Switched, Text
 from wsd_local.prompts.messages import Message
 from wsd_local.runtime.reply import Finished
 from wsd_local.runtime.worker import Worker
+from wsd_local.settings import of_mode
 
 MODES = (("base", "base alone"), ("draft", "draft alone"), ("wsd", "draft, then base"))
 
@@ -62,7 +63,7 @@ class CompareScreen(Screen[None]):
         for mode, _ in MODES:
             if self._left or worker.stopped:
                 return
-            for event in pair.stream(self.messages, **{**self.overrides, "mode": mode}):
+            for event in pair.stream(self.messages, **{**self.overrides, **of_mode(mode)}):
                 if isinstance(event, Text):
                     self._news.append((mode, source_of(event.text, None)))
                 elif isinstance(event, Switched) and mode == "wsd":
