@@ -32,6 +32,8 @@ _PREFIXES = ("Sure. ", "The short answer is", "First,\n\n1. ", "```python\ndef "
 
 def shared(name: str) -> Path:
     """A file of the public data folder: `WSD_TEST_DATA`, else `../shared/data` beside the repository."""
+    if "PYTEST_CURRENT_TEST" not in os.environ:
+        raise RuntimeError(f"{name} is asked for while tests are collected, which fails where the folder is missing")
     folder = Path(os.environ.get("WSD_TEST_DATA") or _DEFAULT)
     if not folder.is_dir():
         pytest.skip(f"expected: no public data folder at {folder} (set WSD_TEST_DATA)")
@@ -108,6 +110,11 @@ VOCABULARIES = ("gemma-4", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2")
 def vocabularies() -> list[Path]:
     """The production tokenizers, as GGUF files without weights."""
     return sorted(shared("vocabs").glob("ggml-vocab-*.gguf"))
+
+
+def vocabulary(name: str) -> Path:
+    """One production tokenizer by its name, one of `VOCABULARIES`."""
+    return shared(f"vocabs/ggml-vocab-{name}.gguf")
 
 
 def vocab_cases(vocab: Path) -> list[tuple[str, list[int]]]:

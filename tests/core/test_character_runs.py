@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from data_sets import vocabularies
+from data_sets import VOCABULARIES, vocabulary
 from scripted import Pair, Words, bounds, machine
 
 from wsd_local.core.alignment import RUN, align, joins_runs
@@ -16,10 +14,10 @@ from wsd_local.llama import Model
 CHARACTERS = "🎉😀❤字あกאأ한éß1-=._*#~!?\"'( \n\taAxz…—·•│▁\u200b"
 
 
-@pytest.mark.parametrize("vocabulary", vocabularies(), ids=lambda path: path.stem)
-def test_the_tokens_of_a_run_that_is_not_joined_do_not_depend_on_its_length(vocabulary: Path) -> None:
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_the_tokens_of_a_run_that_is_not_joined_do_not_depend_on_its_length(name: str) -> None:
     """In every production vocabulary, also after and before other text."""
-    model = Model(vocabulary, vocab_only=True)
+    model = Model(vocabulary(name), vocab_only=True)
     single = [char for char in CHARACTERS if not joins_runs(model, char)]
     assert "🎉" in single and len(single) < len(CHARACTERS)
     for char in single:

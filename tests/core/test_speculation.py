@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sets import fixture_conversations, fixture_prompts, vocabularies
+from data_sets import fixture_conversations, fixture_prompts, vocabularies, vocabulary
 from exactness import EXACT
 from free_proposals import Flat, eager
 from hypothesis import given, settings
@@ -138,7 +138,7 @@ def test_a_stop_string_inside_of_proposals(pair: Pair) -> None:
 @pytest.mark.parametrize("names", [("llama-bpe", "gpt-2"), ("phi-3", "llama-bpe")])
 def test_two_vocabularies(names: tuple[str, str], tmp_path: Path) -> None:
     """The draft's proposals are text to the base; where it would write the same, they are taken."""
-    draft, base = (next(path for path in vocabularies() if path.stem == f"ggml-vocab-{name}") for name in names)
+    draft, base = (vocabulary(name) for name in names)
     files = (
         random_llama(tmp_path / "draft.gguf", draft, seed=0, chat_template=BASE_LIKE_TEMPLATE),
         random_llama(tmp_path / "base.gguf", base, seed=1),
@@ -694,9 +694,7 @@ def test_reading_a_prompt_is_no_loss() -> None:
 
 def test_a_context_that_is_nearly_full(tmp_path: Path) -> None:
     """Two draft tokens may be many base tokens: no more of them than have room."""
-    draft, base = (
-        next(path for path in vocabularies() if path.stem == f"ggml-vocab-{name}") for name in ("llama-bpe", "gpt-2")
-    )
+    draft, base = (vocabulary(name) for name in ("llama-bpe", "gpt-2"))
     files = (
         random_llama(tmp_path / "draft.gguf", draft, seed=0, chat_template=BASE_LIKE_TEMPLATE),
         random_llama(tmp_path / "base.gguf", base, seed=1),

@@ -17,7 +17,7 @@ from typing import Any
 
 import llama_cpp
 import pytest
-from data_sets import fixture_prompts, llama3_replies, texts_by_script, vocabularies
+from data_sets import fixture_prompts, llama3_replies, texts_by_script, vocabulary
 from exactness import TIE, sampled
 from makers import CHATML_TEMPLATE, random_llama
 from oracle import Oracle
@@ -49,10 +49,6 @@ FAMILIES = (
 )
 
 pytestmark = pytest.mark.slow
-
-
-def vocabulary(name: str) -> Path:
-    return next(path for path in vocabularies() if path.stem == f"ggml-vocab-{name}")
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from data_sets import vocabularies
+from data_sets import vocabulary
 from gguf.constants import GGMLQuantizationType as Type
 from makers import random_llama
 from makers_more import random_lfm2, random_mamba, random_sliding
@@ -74,7 +74,7 @@ def test_within_five_percent(
     kind: Type,
     cases: list[tuple[str, int, str, str]],
 ) -> None:
-    vocab = next(path for path in vocabularies() if path.stem == "ggml-vocab-llama-bpe")
+    vocab = vocabulary("llama-bpe")
     path = shaped_llama(tmp_path / "model.gguf", shape, vocab, kind)
     lines = []
     for case in cases:
