@@ -22,6 +22,14 @@ app = group("eval", COMMANDS["eval"][1])
 
 app.command("wsd_local.cli.judge:judge", name="judge", help="Compare replies, or grade them, by a judge model.")
 app.command("wsd_local.cli.reward:reward", name="reward", help="Score replies by a reward model.")
+app.command(
+    "wsd_local.cli.preferences:preferences",
+    name="preferences",
+    help="Measure how often models find the preferred reply of a pair the more probable one, before and after "
+    "training.\n\n"
+    "Pairs that do not fit into a model's context are left out, and counted; exit code 5 then.",
+    help_epilogue="",
+)
 
 _NOTE_WIDTH = 100
 
