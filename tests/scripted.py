@@ -23,6 +23,7 @@ from wsd_local.core.draft import DraftOptions
 from wsd_local.core.limits import Limits
 from wsd_local.core.requests import NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score, Window
+from wsd_local.core.sampling import Sampling
 from wsd_local.errors import CancelledError, WsdError
 from wsd_local.events import Event
 from wsd_local.llama import Model
@@ -232,7 +233,8 @@ def split_at(data: bytes, cuts: list[int]) -> list[bytes]:
 class Plain:
     """A sampler of scripted contexts, without a constraint."""
 
-    greedy, over, begun = True, False, True
+    greedy, over, begun, ignore_eos = True, False, True, False
+    sampling = Sampling()
 
     def begin(self, prompt: Sequence[int], opening: Sequence[int] = (), text: bytes = b"") -> None:
         return
@@ -328,6 +330,9 @@ class ScriptedContext:
 
     def held(self, seq: int) -> Sequence[int]:
         return self._held[seq]
+
+    def pause(self, seq: int) -> None:
+        return
 
     def forget(self, seq: int) -> None:
         self._held[seq].clear()

@@ -245,6 +245,10 @@ class ScriptedService:
         self._accept(model, ("special tokens", model))
         return {"eos": "</s>"}
 
+    async def vocabulary(self, model: str) -> bytes:
+        self._accept(model, ("vocabulary", model))
+        return b"GGUF"
+
     async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
         return {role: len(text) for role, text in (await self.prompts(model, messages)).items()}
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.limits import Limits, fixed_tokens
-from wsd_local.core.resources import CacheType, FlashAttention, LoadMode
+from wsd_local.core.resources import CacheType, FlashAttention, LoadMode, require_threads
 from wsd_local.core.rule_settings import ENDING, USES, RuleName, make_rule, require_rule
 from wsd_local.core.rules import Rule
 from wsd_local.core.sampling import Sampling
@@ -26,8 +26,7 @@ from wsd_local.events import Source
 from wsd_local.fields import Declared, FromFile, Heading, declared, given, read, require_kinds, spelled
 
 MOST_PARALLEL = 256
-MOST_THREADS = 512
-"""What llama.cpp can take of each."""
+"""Sequences that llama.cpp can take."""
 MOST = 2**31 - 1
 """The largest number of anything that llama.cpp counts."""
 STRONGEST_LORA = 1000.0
@@ -228,6 +227,13 @@ class LoadSettings:
     """LoRA adapter (GGUF) for the base."""
     base_lora_scale: Annotated[float, MODELS] = draft_lora_scale
     """Scale of the base's LoRA adapter."""
+    base_model: Annotated[str | None, MODELS] = None
+    """For a base on a server: the model's name there. [default: the only one]"""
+    base_api_key_env: Annotated[str | None, MODELS] = None
+    """For a base on a server: environment variable that holds its key."""
+    base_vocab: Annotated[str | None, MODELS] = None
+    """For a base on a server: GGUF file, or model by name, with the base's vocabulary. [default: what the server
+    offers, else the draft's if it is the same]"""
     ctx: Annotated[int | None, MACHINE] = None
     """Context in tokens. [default: 4096, or what the model was trained for if that is less]"""
     threads: Annotated[int | None, MACHINE] = None
@@ -327,12 +333,6 @@ def _require_counts(settings: ReplySettings | LoadSettings) -> None:
         value = getattr(settings, field.name)
         if isinstance(value, int) and value > MOST and not field.name.endswith("seed"):
             raise UsageError(f"{spelled(field.name)} is {short(value)}: it must be at most {MOST}")
-
-
-def require_threads(threads: int | None) -> None:
-    """Raise `UsageError` for a number of CPU threads that llama.cpp cannot take."""
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"threads is {short(threads)}: it must lie between 1 and {MOST_THREADS}")
 
 
 def changed(settings: Values, values: Mapping[str, Any]) -> Values:

@@ -19,9 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsd_local.errors import ModelError, WsdError
-from wsd_local.library.download import http_package
 from wsd_local.library.hub import Hub
-from wsd_local.system.network import hub_token, is_open, one_line, same_origin, session, withheld, without_secrets
+from wsd_local.system.network import (
+    http_package,
+    hub_token,
+    is_open,
+    one_line,
+    same_origin,
+    session,
+    withheld,
+    without_secrets,
+)
 from wsd_local.system.redaction import redacted, without_home
 
 REPO = "owner/Name-GGUF"

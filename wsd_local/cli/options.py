@@ -63,7 +63,7 @@ class Models:
     draft: Annotated[str | None, MODELS] = None
     """Draft model by path or name, instead of the pair's."""
     base: Annotated[str | None, MODELS] = None
-    """Base model by path or name, instead of the pair's."""
+    """Base model by path or name, or a server that has it (http://HOST:PORT), instead of the pair's."""
     base_format: Annotated[Path | None, MODELS] = None
     """Format in which the base reads a conversation: a known one by name, or a TOML file."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from wsd_local.core.rules import Score
+from wsd_local.core.sampling import Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,9 @@ class Question:
 
     `answer` is called for each of these positions, in order, with the position and its row while that is valid.
     `evaluated` counts the tokens that had to be evaluated. `end` is the number of tokens; `begun`, recorded by the
-    context, the position where their evaluation began.
+    context, the position where their evaluation began. `writing` is there if the next tokens are to be written from the
+    last row, else the tokens after `row` are scored. `top` is the number of alternatives that scores have; None: there
+    are no scores. `following` are tokens after these, as far as they are known.
     """
 
     seq: int
@@ -34,6 +37,9 @@ class Question:
     evaluated: int = 0
     end: int = 0
     begun: int | None = None
+    writing: Writing | None = None
+    top: int | None = None
+    following: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         self.end = len(self.tokens)
@@ -65,6 +71,16 @@ class TokenModel(Protocol):
 
 class TokenSampler(Protocol):
     """How the tokens of one text are chosen, made for one model. It keeps track of a constraint on the text."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """The settings."""
+        ...
+
+    @property
+    def ignore_eos(self) -> bool:
+        """Whether a token that ends the text is never chosen."""
+        ...
 
     @property
     def greedy(self) -> bool:
@@ -104,6 +120,18 @@ class TokenSampler(Protocol):
     def forced(self) -> Sequence[int]:
         """Tokens that the constraint leaves no choice about."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What a context needs to write ahead of the next token: `sampler` chooses the tokens, at most `most` of them.
+
+    Each of the texts `stops` ends them.
+    """
+
+    sampler: TokenSampler
+    most: int
+    stops: tuple[str, ...] = ()
 
 
 class TokenContext(Protocol):
@@ -176,6 +204,10 @@ class TokenContext(Protocol):
 
     def held(self, seq: int) -> Sequence[int]:
         """The tokens that a sequence holds."""
+        ...
+
+    def pause(self, seq: int) -> None:
+        """Nothing more is wanted of a sequence for now; what it holds stays."""
         ...
 
     def forget(self, seq: int) -> None:

@@ -137,8 +137,9 @@ class Decoding:
     def request(self) -> Request | None:
         """What the machine needs next; None when the reply is done."""
         if self.phase is Phase.DRAFT and (step := self._pending_check()):
-            start = self._start + len(self._scores)
-            return ScoreTokens(self._now.tokens[: start + step], start, self.rule.needs_distribution, self._top)
+            start, tokens = self._start + len(self._scores), self._now.tokens
+            end, needs = start + step, self.rule.needs_distribution
+            return ScoreTokens(tokens[:end], start, needs, self._top, tokens[end:])
         if self.phase is Phase.DRAFT:
             return NextDraftToken()
         return NextBaseToken(self._now.tokens) if self.phase is Phase.CONTINUE else None

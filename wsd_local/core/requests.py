@@ -6,7 +6,7 @@ Contract: frozen values. Each names a whole state, so it can be answered again, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsd_local.events import Source
 
@@ -20,13 +20,15 @@ class NextDraftToken:
 class ScoreTokens:
     """Let the base hold `tokens` and score `tokens[start:]`, with top-1 probability and entropy if `distribution`.
 
-    `top` most probable tokens are wanted in each place.
+    `top` most probable tokens are wanted in each place. `following` are tokens after these, as far as they are known:
+    what reads text, and no tokens, divides a longer text in the same way.
     """
 
     tokens: Sequence[int]
     start: int
     distribution: bool = False
     top: int = 0
+    following: Sequence[int] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

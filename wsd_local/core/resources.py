@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from wsd_local.errors import UsageError, short
+
 FlashAttention = Literal["on", "off", "auto"]
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
 CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -21,6 +23,8 @@ CANCELLABLE, WIDE = 64, 1024
 A stop waits for one matrix product, which took up to 0.5 s for 512 tokens of an 8B shape on two threads and 0.06 s for
 64; reading a prompt was as fast either way. Narrow models, whose products take no time, gain up to ten times by more.
 """
+MOST_THREADS = 512
+"""CPU threads that llama.cpp can take."""
 LONG = 8192
 """Tokens of a context beyond which the CPU uses flash attention: without it, memory grows with them."""
 
@@ -61,3 +65,9 @@ def cpu_flash(wanted: FlashAttention, cache_types: Iterable[str], ctx: int, para
     if wanted != "auto":
         return wanted == "on"
     return parallel > 1 or ctx > LONG or not {"auto", "f32", "f16", "bf16"}.issuperset(cache_types)
+
+
+def require_threads(threads: int | None) -> None:
+    """Raise `UsageError` for a number of CPU threads that llama.cpp cannot take."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads is {short(threads)}: it must lie between 1 and {MOST_THREADS}")

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from wsd_local.errors import UsageError, WsdError, nearest, reason
 from wsd_local.files import replaced
-from wsd_local.library.download import TransferProgress, http_package, with_retries
+from wsd_local.library.download import TransferProgress, with_retries
 from wsd_local.paths import cache_dir, expanded, package_models_dir
 from wsd_local.system.inputs import read_toml
-from wsd_local.system.network import AGENT, one_line, session, without_secrets
+from wsd_local.system.network import AGENT, http_package, one_line, session, without_secrets
 
 WAITS = (0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts."""

@@ -22,6 +22,8 @@ from wsd_local.system.inputs import read_toml
 
 DEFAULT_PAIR = "demo"
 """The embedded pair, which is used where none is named."""
+_SERVER = ("base_model", "base_api_key_env", "base_vocab")
+"""Keys of a pair whose base is on a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class ModelEntry:
 class PairEntry:
     """A named pair: models by name or path, how the base is shown a conversation, and the pair's own reply settings.
 
+    The base may be a server's address; `server` then has the load settings that go with it, as `base_model`.
     Two entries of the same models are equal, whatever their settings.
     """
 
@@ -109,6 +112,7 @@ class PairEntry:
     base_format: BaseFormat
     description: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    server: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, name: str, table: dict[str, Any]) -> PairEntry:
@@ -117,7 +121,7 @@ class PairEntry:
         Raises:
             UsageError: a key is unknown or missing, or a value of the wrong kind.
         """
-        keys = ("draft", "base", "description", "base_format", "settings")
+        keys = ("draft", "base", "description", "base_format", "settings", *_SERVER)
         for key, value in table.items():
             if key not in keys:
                 raise UsageError(f"pairs.{name}: there is no key {key!r}{nearest(key, list(keys))}")
@@ -129,7 +133,8 @@ class PairEntry:
         given = table.get("base_format", {})
         form = _known_format(given) if isinstance(given, str) else BaseFormat.of(given)
         settings = _reply_settings(name, table.get("settings", {}))
-        return cls(name, table["draft"], table["base"], form, table.get("description", ""), settings)
+        server = {key: table[key] for key in _SERVER if key in table}
+        return cls(name, table["draft"], table["base"], form, table.get("description", ""), settings, server)
 
 
 def _reply_settings(pair: str, table: object) -> dict[str, Any]:

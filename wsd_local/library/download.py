@@ -19,15 +19,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from wsd_local.errors import WsdError
 from wsd_local.files import file_sha256
-from wsd_local.system.network import AGENT, hub_token, session
+from wsd_local.system.network import AGENT, http_package, hub_token, requested_wait, session
 
 if TYPE_CHECKING:
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
 TransferPhase = Literal["download", "verify"]
@@ -180,20 +179,11 @@ def _wait(error: Exception | None, failures: int, waits: tuple[float, ...]) -> f
     if failures >= len(waits):
         return None
     if isinstance(error, HfHubHTTPError):
-        wanted = requested_wait(error)
+        wanted = requested_wait(error.response)
         if error.response.status_code not in _PASSING or (wanted is not None and wanted > LONGEST_WAIT):
             return None
         return waits[failures] if wanted is None else wanted
     return waits[failures]
-
-
-def requested_wait(error: HfHubHTTPError) -> float | None:
-    """Seconds that the server requests to wait."""
-    headers = error.response.headers
-    after = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""), re.ASCII)
-    limit = re.search(r"r=0;\s*t=(\d+)", headers.get("RateLimit", ""), re.ASCII)
-    found = after or (limit if error.response.status_code == 429 else None)
-    return None if found is None else float(found[1])
 
 
 # -- over HTTP -----------------------------------------------------------------------------------------------------
@@ -230,13 +220,6 @@ def _place(response: httpx2.Response) -> tuple[int, int | None]:
     length = response.headers.get("Content-Length", "")
     coded = response.headers.get("Content-Encoding", "identity") != "identity"
     return 0, int(length) if length.isdecimal() and not coded else None
-
-
-def http_package() -> Any:
-    """The HTTP client of `huggingface_hub`: its 1.x and 2.x use different ones."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
 
 
 # -- from the Hub's chunk storage ----------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ _NEWER_TYPES = {42: ("Q2_0", 64, 18)}
 """Types that llama.cpp knows and the `gguf` package does not yet: numbers per block and bytes of one."""
 MAPPABLE = 32
 """Alignment, in bytes, that llama.cpp needs to use a mapped file; with less it must be read."""
-_SCALARS = {
+SCALARS = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
     GGUFValueType.UINT16: "H",
@@ -51,6 +51,7 @@ _SCALARS = {
     GGUFValueType.INT64: "q",
     GGUFValueType.FLOAT64: "d",
 }
+"""How `struct` names the scalar types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Array:
 
     def numbers(self) -> npt.NDArray[np.generic]:
         """The elements of a numeric array."""
-        return np.frombuffer(self.data, dtype=np.dtype(_SCALARS[self.kind]).newbyteorder("<"))
+        return np.frombuffer(self.data, dtype=np.dtype(SCALARS[self.kind]).newbyteorder("<"))
 
 
 Value = bool | int | float | str | Array
@@ -295,7 +296,7 @@ class _Parser:
             return self._string(_LONGEST_STRING, key)
         if kind is GGUFValueType.ARRAY:
             return self._array(key)
-        code = f"<{_SCALARS[kind]}"
+        code = f"<{SCALARS[kind]}"
         value: bool | int | float = struct.unpack(code, self._take(struct.calcsize(code)))[0]
         return value
 
@@ -306,8 +307,8 @@ class _Parser:
             raise self._damage(f"{key} is an array of arrays")
         if count > _MOST_ELEMENTS:
             raise self._damage(f"{key} has {count} elements")
-        if kind in _SCALARS:
-            return Array(kind, count, self._take(count * struct.calcsize(f"<{_SCALARS[kind]}")))
+        if kind in SCALARS:
+            return Array(kind, count, self._take(count * struct.calcsize(f"<{SCALARS[kind]}")))
         if count * 8 > self._size - self._at:
             raise self._damage(f"{key} has {count} strings, more than the file can hold")
         self._strings -= count

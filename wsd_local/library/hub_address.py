@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from wsd_local.errors import ModelError, WsdError
 from wsd_local.library.catalog import catalog_models
-from wsd_local.library.download import http_package, requested_wait
 from wsd_local.library.repo_files import is_digest
-from wsd_local.system.network import hub_token, one_line, withheld, without_secrets
+from wsd_local.system.network import http_package, hub_token, one_line, requested_wait, withheld, without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -115,7 +114,7 @@ class HubAddress:
         why = f" ({said})" if said else ""
         if status == 403:
             return ModelError(f"{repo} may not be read{why}: look at {page}; to log in: {log_in}")
-        wait = requested_wait(error)
+        wait = requested_wait(error.response)
         later = "later" if wait is None else f"in {wait:.0f} s"
         return WsdError(
             f"{self.shown} answers {status} for {repo}{why}: try again {later}; "

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsd_local.core.resources import require_threads
 from wsd_local.errors import ModelError, UsageError
 from wsd_local.files import check_disk, check_free, replaced
-from wsd_local.settings import require_threads
 from wsd_local.system.child import UNOBSERVED, Observer, cause, nothing, run
 from wsd_local.units import MIB
 

@@ -77,9 +77,12 @@ def model_path(name: str | Path) -> Path:
     """File of a model by its name, or by its path.
 
     Raises:
+        UsageError: it is the address of a server.
         ModelError: there is no such model, or it is not on this machine yet; the message says how to get it.
     """
     text = str(name)
+    if text.lower().startswith(("http://", "https://", "http:/", "https:/")):
+        raise UsageError(f"{text}: is the address of a server, and a model on this machine is wanted here")
     if (found := known().get(text)) is not None:
         return found.path
     if (entry := catalog_model(text)) is not None:

@@ -52,6 +52,23 @@ def vet(path: Path, waiting: Waiting | None = None) -> None:
     _remember(key, verdict)
 
 
+def vet_vocabulary(path: Path, waiting: Waiting | None = None) -> None:
+    """Make sure that the vocabulary in `path`, which may hold no weights, can be loaded, as `vet` does for models.
+
+    Raises:
+        ModelError, CancelledError: as `vet`.
+    """
+    if path.resolve().is_relative_to(package_models_dir().resolve()):
+        return
+    key = f"the vocabulary of {path.resolve()}"
+    if path.is_file() and _still_true(read_memory(_file()).get(key)):
+        return
+    headers = read_model(path)
+    verdict = _verdict(headers)
+    _try(headers, waiting, vocabulary=True)
+    _remember(key, verdict)
+
+
 def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None:
     """Make sure that the LoRA adapter in `path` can be loaded with the model, as `vet` does for models.
 
@@ -109,12 +126,16 @@ def amx_works(waiting: Waiting | None = None) -> bool:
 # -- the child process -----------------------------------------------------------------------------------------
 
 
-def _try(headers: Sequence[Header], waiting: Waiting | None, adapter: Header | None = None) -> None:
+def _try(
+    headers: Sequence[Header], waiting: Waiting | None, adapter: Header | None = None, *, vocabulary: bool = False
+) -> None:
     model, size = headers[0].path, sum(header.file_size for header in headers)
     path = model if adapter is None else adapter.path
     mode = "mmap" if all(header.alignment % MAPPABLE == 0 for header in headers) else "none"
     patience = _SHORTEST + size / _SLOWEST
     arguments = [str(model.absolute()), str(size), mode]  # the child works in another folder
+    if vocabulary:
+        arguments.append("vocabulary")
     if adapter is not None:
         arguments[1:] = [str(size + adapter.file_size), mode, str(path.absolute())]
     code, output, log = _trial(arguments, patience, waiting)

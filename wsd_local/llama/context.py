@@ -176,6 +176,9 @@ class Context:
         """The tokens that a sequence holds."""
         return self._mirrors[seq]
 
+    def pause(self, seq: int) -> None:
+        """Nothing more is wanted of a sequence for now: nothing runs on its own here."""
+
     def forget(self, seq: int) -> None:
         """Free a sequence."""
         self._truncate(seq, 0)

@@ -71,7 +71,8 @@ class Sampler:
     def __init__(
         self, sampling: Sampling, model: Model, *, ignore_eos: bool = False, matcher: Matcher | None = None
     ) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
+        self.ignore_eos = ignore_eos
         self._matcher = matcher
         self.begun = False
         self._n_vocab = model.n_vocab
@@ -116,8 +117,8 @@ class Sampler:
         if self.begun:
             return
         self.begun = True
-        if self._sampling.penalises:
-            for token in [*prompt, *opening][-self._sampling.repeat_last_n :]:
+        if self.sampling.penalises:
+            for token in [*prompt, *opening][-self.sampling.repeat_last_n :]:
                 llama_cpp.llama_sampler_accept(self._chain, token)
         if self._matcher is not None and not self._matcher.feed(text):
             raise WsdError("the vocabulary of the model that continues cannot write what the draft wrote")
@@ -128,7 +129,7 @@ class Sampler:
         Raises:
             WsdError: the constraint does not allow it.
         """
-        if self._sampling.penalises:
+        if self.sampling.penalises:
             for token in tokens:
                 llama_cpp.llama_sampler_accept(self._chain, token)
         if self._matcher is not None and not self._matcher.feed(text):
@@ -137,7 +138,7 @@ class Sampler:
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is always chosen."""
-        return self._sampling.temperature == 0
+        return self.sampling.temperature == 0
 
     @property
     def over(self) -> bool:

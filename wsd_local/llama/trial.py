@@ -1,8 +1,8 @@
-"""`wsd_local.llama.trial FILE SIZE MODE [repack | ADAPTER]`: load a model, evaluate two tokens, print the error.
+"""`wsd_local.llama.trial FILE SIZE MODE [repack | vocabulary | ADAPTER]`: load a model, try it, print the error.
 
 Contract: run in a process of its own by `wsd_local.library.vetting`, because llama.cpp ends the process where some
-damaged files contradict themselves, and where its fast kernels crash, which `repack` tries too. Exit code 0: the file
-can be used. Memory beyond the file's size is limited where the system can do so.
+damaged files contradict themselves, and where its fast kernels crash, which `repack` tries too; of a `vocabulary` no
+weights are loaded. Exit code 0: the file can be used. Memory beyond the file's size is limited where the system can.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ def main() -> int:
     logging.basicConfig(level=logging.DEBUG, handlers=[handler], format="%(message)s")
     _limit_memory(size)
     try:
+        if sys.argv[4:] == ["vocabulary"]:
+            with Model(path, n_gpu_layers=0, vocab_only=True) as model:
+                model.tokenize("a")
+            return 0
         repack = sys.argv[4:] == ["repack"]
         adapter = Path(sys.argv[4]) if sys.argv[4:] and not repack else None
         trial(path, cast(LoadMode, sys.argv[3]), adapter, repack=repack)

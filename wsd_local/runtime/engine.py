@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from wsd_local.core.alignment import common_prefix
-from wsd_local.core.contexts import Question, StopSignal, TokenContext, TokenSampler
+from wsd_local.core.contexts import Question, StopSignal, TokenContext, TokenSampler, Writing
 from wsd_local.core.decoding import Phase
 from wsd_local.core.mixing import Mixing
 from wsd_local.core.relay import Relay
@@ -58,6 +58,7 @@ class Engine:
             yield from job.events()
         finally:
             job.stopwatch.update()
+            self._pause([job])
         if job.error is not None:
             raise job.error
 
@@ -82,11 +83,19 @@ class Engine:
         except BaseException:
             for job in jobs:
                 job.put_away()
+            self._pause(jobs)
             raise
         for job, _, question in waiting:
             if question.done or job.error is not None:
                 job.put_away()
+        self._pause([job for job, _, _ in waiting if job.over])
         return bool(waiting)
+
+    def _pause(self, jobs: Sequence[Job]) -> None:
+        """Let the contexts of the models that continue know that nothing more is wanted for these jobs now."""
+        for job in () if self._apart else jobs:
+            if (seq := self._seats[job.writes].of(job)) is not None:
+                self._context(job.writes).pause(seq)
 
     # -- questions -------------------------------------------------------------------------------------------
 
@@ -203,7 +212,9 @@ class Engine:
                 greedy = job.writer.greedy
                 job.outcome.agreed.append(context.best(row) == token if greedy else math.exp(found[-1].logprob))
 
-        return self._guarded(job, request.tokens, request.start - 1, answer)
+        question = self._guarded(job, request.tokens, request.start - 1, answer)
+        question.top, question.following = request.top, request.following
+        return question
 
     def _proposed(self, job: Job, tokens: Sequence[int]) -> Sequence[int]:
         """Tokens that may follow; none if other jobs share the evaluations, or if the draft model fails."""
@@ -226,6 +237,7 @@ class Engine:
         sampler, watch, alone = job.writer, job.stopwatch, self._alone
         timed = watch.base_begun  # the first evaluation may carry a prompt
         expected = [*tokens, *proposed]
+        scored = job.probabilities or job.written is not None
         refused = False
 
         def answer(position: int, row: int) -> None:
@@ -237,7 +249,6 @@ class Engine:
                 refused = True
                 return
             token = writer.sample(row, sampler)
-            scored = job.probabilities or job.written is not None
             score = writer.score(row, token, top=job.top) if scored else None
             if timed:
                 now = watch.clock()
@@ -256,7 +267,11 @@ class Engine:
                 if sampler.over:
                     job.decoding.base_ended(complete=True)
 
-        return self._guarded(job, expected, len(tokens) - 1, answer)
+        question = self._guarded(job, expected, len(tokens) - 1, answer)
+        limits = job.decoding.limits
+        question.writing = Writing(sampler, limits.max_tokens - job.decoding.reply_length, limits.stops)
+        question.top = job.top if scored else None
+        return question
 
     @staticmethod
     def _guarded(job: Job, tokens: Sequence[int], row: int, answer: Callable[[int, int], None]) -> Question:

@@ -19,7 +19,7 @@ from wsd_local.files import HashProgress, file_sha256, identity, known_sha256
 from wsd_local.library.adapters import check_adapter
 from wsd_local.library.gguf import is_mappable, look_at, read_header, read_model
 from wsd_local.library.vetting import amx_works, vet, vet_adapter
-from wsd_local.llama import ContextOptions, Model
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.placement.plan import DEFAULT_CTX, Plan, cells, load_mode, rows
 from wsd_local.settings import LoadSettings
 
@@ -123,6 +123,10 @@ class LlamaFile:
             progress=report,
             repack=repack,
         )
+
+    def context(self, model: Model, plan: Plan | None, stop: Cancellation) -> Context:
+        """A context over the opened model."""
+        return Context(model, self.options(model, plan), stop)
 
     def options(self, model: Model, plan: Plan | None) -> ContextOptions:
         """The options of a context over the opened model or its vocabulary."""

@@ -8,15 +8,17 @@ needs the same few methods.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
 from wsd_local.core.costs import Experience
-from wsd_local.errors import WsdError
+from wsd_local.core.limits import Limits
+from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Source
 from wsd_local.files import HashProgress
 from wsd_local.llama import Cancellation, Context, Model
@@ -27,11 +29,14 @@ from wsd_local.placement.plan import Plan
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.draft_format import DraftFormat
 from wsd_local.prompts.templates import Template
+from wsd_local.remote.address import Address
+from wsd_local.remote.context import RemoteContext
 from wsd_local.runtime.grammars import Grammars
 from wsd_local.runtime.llama_file import LlamaFile, LoadProgress
 from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import ReplyQueue
-from wsd_local.settings import LoadSettings
+from wsd_local.runtime.remote_base import RemoteBase, RemoteModel, require_no_server
+from wsd_local.settings import LoadSettings, ReplySettings
 
 
 def roles_of(mode: str) -> tuple[Source, ...]:
@@ -43,7 +48,7 @@ def roles_of(mode: str) -> tuple[Source, ...]:
 def forget(models: LoadedModels) -> None:
     """Empty the first sequence of each loaded context, so that a reply finds nothing cached; none may be in work."""
     for role in models.loaded:
-        models.context(role).forget(0)
+        models.serving(role).forget(0)
 
 
 class LoadedModels:
@@ -51,7 +56,7 @@ class LoadedModels:
 
     Args:
         draft: its GGUF file.
-        base: its GGUF file.
+        base: its GGUF file, or the server that has it.
         loading: how the models are loaded.
         base_format: how a conversation is written for the base.
         clock: the date for chat templates that insert one.
@@ -72,7 +77,7 @@ class LoadedModels:
     def __init__(
         self,
         draft: Path,
-        base: Path,
+        base: Path | Address,
         loading: LoadSettings | None = None,
         *,
         base_format: BaseFormat | None = None,
@@ -90,10 +95,17 @@ class LoadedModels:
         self.noticed: set[str] = set()
         self.experience = experience or Experience()
         self.prompts: PromptCache | None = None
-        files: dict[Source, Path] = {"draft": draft, "base": base}
-        self._files = {role: LlamaFile(role, path, self.loading, vets=vets) for role, path in files.items()}
+        at_hand = LlamaFile("draft", draft, self.loading, vets=vets)
+        self.remote: RemoteBase | None = None
+        self._files: dict[Source, LlamaFile | RemoteBase]
+        if isinstance(base, Address):
+            self.remote = RemoteBase(base, self.loading, draft, self.cancellation.check)
+            self._files = {"draft": at_hand, "base": self.remote}
+        else:
+            require_no_server(self.loading)
+            self._files = {"draft": at_hand, "base": LlamaFile("base", base, self.loading, vets=vets)}
         self._models: dict[Source, Model] = {}
-        self._contexts: dict[Source, Context] = {}
+        self._contexts: dict[Source, Context | RemoteContext] = {}
         self._clock = clock
         self._template = template or Template()
         self._lock = threading.RLock()
@@ -121,7 +133,8 @@ class LoadedModels:
         for role in roles_of(mode):
             self._files[role].vet(progress)
         if self.loading.planned:
-            self.plan = fitted({role: self._files[role].path for role in roles_of(mode)}, self.loading)
+            files = {role: self._files[role].path for role in roles_of(mode) if not self.is_remote(role)}
+            self.plan = fitted(files, self.loading) if files else None
 
     def load(self, mode: str = "wsd", progress: LoadProgress | None = None) -> None:
         """Load what a mode needs; all files are checked before the first is loaded.
@@ -188,6 +201,8 @@ class LoadedModels:
                 self._release(role)
             for model in self._models.values():
                 model.close()
+            if self.remote is not None:
+                self.remote.close()
             self._template.close()
 
     def __enter__(self) -> LoadedModels:
@@ -202,11 +217,29 @@ class LoadedModels:
         """One of the models; only its vocabulary if one model is in memory at a time."""
         if self.loading.resident == "one":
             return self._vocabulary(role)
-        self.context(role)
+        self.serving(role)
         return self._models[role]
 
+    def is_remote(self, role: Source) -> bool:
+        """Whether a model is on a server."""
+        return role == "base" and self.remote is not None
+
     def context(self, role: Source) -> Context:
-        """The context of one of the models; loads it if it is not in memory."""
+        """The context of a model on this machine, whose logits are here; loads it if it is not in memory.
+
+        Raises:
+            UsageError: the model is on a server.
+        """
+        found = self.serving(role)
+        if isinstance(found, RemoteContext):
+            assert self.remote is not None
+            raise UsageError(
+                f"this needs the base on this machine, and it is at {self.remote.address.url}: name a file with --base"
+            )
+        return found
+
+    def serving(self, role: Source) -> Context | RemoteContext:
+        """The context of one of the models, wherever it is; loads it if it is not in memory."""
         found = self._contexts.get(role)
         if found is None:
             with self._lock:
@@ -223,8 +256,21 @@ class LoadedModels:
     def n_ctx(self, role: Source) -> int:
         """Size of a model's context in tokens; does not load the model if one is in memory at a time."""
         if role in self._contexts or self.loading.resident == "both":
-            return self.context(role).n_ctx
-        return self._files[role].options(self._vocabulary(role), self.plan).n_ctx
+            return self.serving(role).n_ctx
+        file = self._files[role]
+        return file.n_ctx if isinstance(file, RemoteBase) else file.options(self._vocabulary(role), self.plan).n_ctx
+
+    def require(self, settings: ReplySettings) -> None:
+        """Raise `UsageError` for settings of a reply that these models cannot serve where they are."""
+        if self.remote is not None:
+            self.remote.require(settings)
+
+    def limits(self, settings: ReplySettings, room: int, stops: tuple[str, ...]) -> Limits:
+        """Limits of a reply for which `room` tokens are left in the context."""
+        found = settings.limits(room, stops, whole_draft=self.loading.resident == "one")
+        if self.remote is None:
+            return found
+        return replace(found, check_chunk=self.remote.check_chunk(found.check_chunk))
 
     @cached_property
     def draft_format(self) -> DraftFormat:
@@ -260,8 +306,23 @@ class LoadedModels:
         return {
             "sequences": self.loading.parallel,
             "threads": self.loading.threads or default_threads(),
-            "flash_attn": {role: context.flash_attn for role, context in sorted(self._contexts.items())},
+            "flash_attn": {role: context.flash_attn for role, context in sorted(self.local_contexts.items())},
         }
+
+    def read(self, role: Source, tokens: Sequence[int]) -> None:
+        """Let a model on this machine read what a later reply will begin with."""
+        if not self.is_remote(role):
+            self.context(role).read(0, tokens)
+
+    @property
+    def local_contexts(self) -> dict[Source, Context]:
+        """The contexts of the loaded models on this machine."""
+        return {role: context for role, context in self._contexts.items() if isinstance(context, Context)}
+
+    def vocabulary_file(self, role: Source) -> Path:
+        """A GGUF file with a model's vocabulary."""
+        model = self.model(role)
+        return model.vocabulary_file if isinstance(model, RemoteModel) else self._files[role].path
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -285,8 +346,8 @@ class LoadedModels:
         model = file.open(self.plan, progress)
         try:
             model.require_generator()
-            context = self._contexts[role] = Context(model, file.options(model, self.plan), self.cancellation)
-            if self.prompts is not None:
+            context = self._contexts[role] = file.context(model, self.plan, self.cancellation)
+            if self.prompts is not None and isinstance(context, Context):
                 self.prompts.attach(context, file.fingerprints)
         except BaseException:
             model.close()

@@ -22,12 +22,14 @@ from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.messages import Prompt
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.prompts.templates import Template
+from wsd_local.remote.address import Address, is_address
 from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.llama_file import LoadProgress
 from wsd_local.runtime.loading import LoadedModels, roles_of
 from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import Busy, waits
+from wsd_local.runtime.remote_base import address_of
 from wsd_local.runtime.reply import Finished, Reply
 from wsd_local.runtime.run import Run
 from wsd_local.runtime.session import Session
@@ -51,7 +53,7 @@ def load(
     Args:
         name: the pair's name; None: the embedded pair.
         draft: a model by path or name, in place of the pair's.
-        base: the same for the base.
+        base: the same for the base, or the address of a server that has it (http://HOST:PORT).
         base_format: how a conversation is written for the base, in place of the pair's format.
         progress: called with a model's role and the loaded fraction; stops the loading by returning False.
         busy: what a reply does if the pair is in use: `wait`, or raise `BusyError` at once (`error`). Each reply can
@@ -67,11 +69,13 @@ def load(
     _require_kinds(name, draft, base, base_format, progress)
     entry = named_pair(name, read_config().pairs)
     own = entry.settings if draft is None or base is None else {}
-    reply, loading = split({**own, **settings})
+    served = entry.server if base is None else {}
+    reply, loading = split({**served, **own, **settings})
     find = _finder(entry, draft, base)
+    where = base if base is not None else entry.base
     models = LoadedModels(
         find(draft if draft is not None else entry.draft),
-        find(base if base is not None else entry.base),
+        address_of(where, loading) if is_address(where) else find(where),
         loading,
         base_format=base_format or entry.base_format,
         template=template,
@@ -106,7 +110,7 @@ def _require_kinds(name: Any, draft: Any, base: Any, base_format: Any, progress:
 def model_files(
     name: str | None = None, *, draft: str | Path | None = None, base: str | Path | None = None, mode: str = "wsd"
 ) -> dict[Source, Path]:
-    """The files that `load` would load for a mode.
+    """The files on this machine that `load` would load for a mode; a base on a server has none.
 
     Raises:
         UsageError, ModelError: as `load`.
@@ -114,7 +118,7 @@ def model_files(
     entry = named_pair(name, read_config().pairs)
     files: dict[Source, str | Path] = {"draft": draft or entry.draft, "base": base or entry.base}
     find = _finder(entry, draft, base)
-    return {role: find(files[role]) for role in roles_of(mode)}
+    return {role: find(files[role]) for role in roles_of(mode) if not is_address(files[role])}
 
 
 def _finder(entry: PairEntry, draft: str | Path | None, base: str | Path | None) -> Callable[[str | Path], Path]:
@@ -127,7 +131,7 @@ class Pair:
 
     Args:
         draft: its GGUF file.
-        base: its GGUF file.
+        base: its GGUF file, or the server that has it.
         reply: defaults of every reply.
         loading: how the models are loaded.
         base_format: how a conversation is written for the base.
@@ -140,7 +144,7 @@ class Pair:
         self,
         *,
         draft: Path,
-        base: Path,
+        base: Path | Address,
         reply: ReplySettings | None = None,
         loading: LoadSettings | None = None,
         base_format: BaseFormat | None = None,
@@ -168,7 +172,7 @@ class Pair:
         self.settings = reply or ReplySettings()
         self.models = models
         self.engine = Engine(
-            models.context,
+            models.serving,
             models.cancellation,
             apart=models.loading.resident == "one",
         )
@@ -268,7 +272,7 @@ class Pair:
         if models.prompts is None:
             return None
         with models.queue.held():
-            return models.prompts.keep([models.context(role) for role in models.loaded])
+            return models.prompts.keep(list(models.local_contexts.values()))
 
     def cancel(self) -> None:
         """Stop the reply in progress, from any thread; its partial reply stays. Replies that wait are not stopped.

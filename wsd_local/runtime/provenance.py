@@ -27,6 +27,7 @@ def provenance(
         "base_sha256": hashes.get("base"),
         "draft_lora_sha256": hashes.get("draft_lora"),
         "base_lora_sha256": hashes.get("base_lora"),
+        "base_server": None if models.remote is None else models.remote.described(),
         "settings": values,
         "plan": None if plan is None else plan.as_dict(),
         "shape": models.shape(),

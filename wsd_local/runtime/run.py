@@ -110,6 +110,7 @@ class Run:
         self._announced = False
         watch = Stopwatch(self._options.clock)
         watch.resume()
+        models.require(settings)
         with models.ready(settings.mode):
             self._names = {role: name_of(models.model(role)) for role in self._roles}
             self.prepared = prepare(
@@ -140,7 +141,7 @@ class Run:
         prompt, details = self.prepared.prompts[writer], self._options.details
         given = self._raw is not None and self._raw.tokens is not None
         vocabulary = After(prompt.tokens, model.tokenize_text, model.piece) if given else model
-        limits = settings.limits(self._room, stops, whole_draft=models.loading.resident == "one")
+        limits = models.limits(settings, self._room, stops)
         exact = constraint is not None or (self._raw is not None and not drafts)
         form = DraftOptions(verbatim=self._continues, exact=exact)
         top = details or 0
@@ -202,7 +203,7 @@ class Run:
         """Proposals for the continuation, if they are wanted and can be taken back."""
         models, wanted = self._models, self.settings.speculation
         model, draft = models.model(self._writer), models.model("draft") if len(self._roles) == 2 else None
-        none = wanted == "off" or self.settings.rule in LEADING
+        none = wanted == "off" or self.settings.rule in LEADING or models.is_remote(self._writer)
         if none or model.is_recurrent or models.loading.resident == "one":
             return None
         if wanted == "lookup" or draft is None or draft.is_recurrent:

@@ -168,7 +168,7 @@ class Session:
             if stopped():
                 return False
             if known:
-                models.context(role).read(0, known)
+                models.read(role, known)
         return True
 
     def _with(self, text: str) -> list[Message]:

@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 
 from wsd_local.errors import UsageError
 from wsd_local.events import Source
+from wsd_local.library.gguf import read_header
+from wsd_local.library.vocabulary_file import vocabulary_of
 from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.prepare import prompts_of
@@ -77,6 +79,14 @@ class DeskTexts:
             vocabulary = pair.models.model(role)
             names = ["eos"] if vocabulary.bos is None else ["bos", "eos"]
             return {name: spelled for name in names if (spelled := vocabulary.special_spelling(name))}
+
+        return await self._ask(model, ask)
+
+    async def vocabulary(self, model: str) -> bytes:
+        """See `Texts`."""
+
+        def ask(pair: Pair, role: Source, stopped: Stopped) -> bytes:
+            return vocabulary_of(read_header(pair.models.vocabulary_file(role)))
 
         return await self._ask(model, ask)
 

@@ -13,8 +13,10 @@ from wsd_local.events import Source
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.prompt_cache import PromptCache
+from wsd_local.runtime.remote_base import address_of
 from wsd_local.server.orders import Crew
 from wsd_local.server.served import Serving, files_of
+from wsd_local.settings import changed
 
 LOGGER = logging.getLogger(__name__)
 
@@ -50,13 +52,15 @@ def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
     """
     entry = serving.pairs[name]
     files = files_of(entry)
-    models = LoadedModels(files["draft"], files["base"], serving.loading, base_format=entry.base_format, vets=True)
+    loading = changed(serving.loading, entry.server)
+    base = files["base"] if "base" in files else address_of(entry.base, loading)
+    models = LoadedModels(files["draft"], base, loading, base_format=entry.base_format, vets=True)
     models.prompts = PromptCache.of(serving.loading)
     try:
         models.start_template("wsd")
         models.fit("wsd", progress)
         models.load("wsd", progress)
-        sizes = {role: models.n_ctx(role) for role in files}
+        sizes: dict[Source, int] = {"draft": models.n_ctx("draft"), "base": models.n_ctx("base")}
     except BaseException:
         models.close()
         raise

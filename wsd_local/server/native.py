@@ -206,6 +206,12 @@ def _add_tokens(made: APIRouter, service: Service) -> None:
             "model_max_length": _n_ctx(service, name),
         }
 
+    @made.get("/v1/vocabulary", response_class=Response)
+    async def vocabulary(model: str = "") -> Response:
+        """A model's vocabulary as a GGUF file without weights, which tokenises as the model does."""
+        data = await service.texts.vocabulary(model_named(service, model))
+        return Response(data, media_type="application/octet-stream")
+
     @made.post("/apply-template")
     async def template(body: TemplateBody) -> dict[str, Any]:
         """What the models would read of a conversation; `prompt` is what the model that continues reads."""

@@ -19,7 +19,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from wsd_local.errors import WsdError
-from wsd_local.events import Event
+from wsd_local.events import Event, TokenDetails
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.runtime.reply import Reply
 from wsd_local.server.body import NoBias, unsupported
@@ -32,6 +32,7 @@ from wsd_local.server.openai_answers import (
     counted,
     finish_reason,
     head,
+    logprob,
     model_named,
     usage,
 )
@@ -69,6 +70,9 @@ class CompletionBody(ReplyBody):
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
     response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = None
+    return_token_ids: Annotated[
+        bool | None, Field(description="Name the tokens too: token_ids of each choice, and tokens with their scores.")
+    ] = None
 
     truncate: Annotated[
         Literal[False] | None, unsupported("a raw prompt has no turns that could be left out; shorten it")
@@ -104,7 +108,8 @@ class CompletionBody(ReplyBody):
         body = self.model_copy(update={"max_tokens": None}) if self.max_tokens == 0 else self
         settings, names = body.settings(), body.spellings()
         raw = [RawPrompt(text=one) if isinstance(one, str) else RawPrompt(tokens=one) for one in prompts]
-        return [ReplyRequest(model, one, settings, self.logprobs, names=names) for one in raw]
+        details = 0 if self.logprobs is None and self.return_token_ids else self.logprobs
+        return [ReplyRequest(model, one, settings, details, names=names) for one in raw]
 
 
 @dataclass(slots=True)
@@ -128,7 +133,7 @@ class _Completions:
         self._count = body.n or 1
 
     def _pieces(self) -> list[Pieces]:
-        details = self._body.logprobs is not None
+        details = self._body.logprobs is not None or bool(self._body.return_token_ids)
         return [Pieces(ReplyFields(self._settings, events=self._body.events), details) for _ in range(self._count)]
 
     # -- the prompt as part of the answer -------------------------------------------------------------------------
@@ -217,16 +222,21 @@ class _Completions:
         replies = [pieces.finished() for pieces in all_pieces]
         return choices, usage(replies), [pieces.end(whole=True) for pieces in all_pieces]
 
-    @staticmethod
-    def _choice(number: int, echo: _Echo, written: Sequence[Piece], reply: Reply) -> dict[str, Any]:
+    def _choice(self, number: int, echo: _Echo, written: Sequence[Piece], reply: Reply) -> dict[str, Any]:
         entries = None if echo.logprobs is None else echo.logprobs.copy()
+        tokens = [token for piece in written for token in piece.tokens or ()]
         if entries is not None:
-            tokens = [token for piece in written for token in piece.tokens or ()]
             entries.add_all(tokens)
             if echo.tokens and not tokens:
                 entries.add_end()
         logprobs = None if entries is None else entries.take()
-        return _choice(number, echo.text + reply.text, finish_reason(reply), logprobs)
+        return _choice(number, echo.text + reply.text, finish_reason(reply), logprobs) | self._named(tokens)
+
+    def _named(self, tokens: Sequence[TokenDetails] | None) -> dict[str, Any]:
+        """The numbers and scores of tokens, if they are asked for."""
+        if not self._body.return_token_ids:
+            return {}
+        return {"token_ids": [token.id for token in tokens or ()], "tokens": [_scored(token) for token in tokens or ()]}
 
     # -- streams --------------------------------------------------------------------------------------------------
 
@@ -276,7 +286,8 @@ class _Completions:
                 if own is not None:
                     own.add_all(piece.tokens or ())
                 found = None if own is None else own.take()
-                yield {"choices": [_choice(first + index, piece.text, None, found)], "wsd": piece.wsd}
+                choice = _choice(first + index, piece.text, None, found) | self._named(piece.tokens)
+                yield {"choices": [choice], "wsd": piece.wsd}
             if pieces.reply is not None:
                 if own is not None and index in wordless:
                     own.add_end()
@@ -289,6 +300,11 @@ class _Completions:
 
 def _choice(index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _scored(token: TokenDetails) -> dict[str, Any]:
+    others = [{"id": other, "logprob": logprob(value)} for other, _, value in token.alternatives]
+    return {"id": token.id, "logprob": logprob(token.logprob), "top": others}
 
 
 def summed(used: Sequence[dict[str, Any]]) -> dict[str, Any]:

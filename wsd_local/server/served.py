@@ -18,6 +18,7 @@ from wsd_local.library.description import describe
 from wsd_local.library.gguf import read_model
 from wsd_local.library.naming import readable_name
 from wsd_local.library.resolve import model_of_pair, named_pair
+from wsd_local.remote.address import is_address
 from wsd_local.server.service import Mode, ModelFacts, ServedModel, UnknownModelError
 from wsd_local.settings import LoadSettings, ReplySettings, changed
 
@@ -94,36 +95,41 @@ class Serving:
             files = files_of(self.pairs[pair])
         except ModelError:
             return {}
-        return {role: _facts(files[role]) for role in _roles(mode)}
+        return {role: _facts(files[role]) for role in _roles(mode) if role in files}
 
 
 def files_of(entry: PairEntry) -> dict[Source, Path]:
-    """The files of a pair's models.
+    """The files of a pair's models; a base on a server has none.
 
     Raises:
         ModelError: one is not on this machine.
     """
-    return {"draft": model_of_pair(entry, entry.draft), "base": model_of_pair(entry, entry.base)}
+    files: dict[Source, Path] = {"draft": model_of_pair(entry, entry.draft)}
+    return files if is_address(entry.base) else {**files, "base": model_of_pair(entry, entry.base)}
 
 
 def _models(entry: PairEntry) -> list[ServedModel]:
     files, found = files_of(entry), []
     for mode in _MODES:
-        roles = _roles(mode)
-        sizes = [_stat(files[role]) for role in roles]
-        hashes = {role: known_sha256(files[role]) for role in roles if files[role].exists()}
+        here = [role for role in _roles(mode) if role in files]
+        sizes = [_stat(files[role]) for role in here]
+        hashes = {role: known_sha256(files[role]) for role in here if files[role].exists()}
         found.append(
             ServedModel(
                 id=entry.name if mode == "wsd" else f"{entry.name}:{mode}",
                 pair=entry.name,
                 mode=mode,
-                created=max(time for _, time in sizes),
+                created=max((time for _, time in sizes), default=0),
                 size=sum(size for size, _ in sizes),
-                names={role: readable_name(files[role], None) for role in roles},
+                names={role: _name(entry, files, role) for role in _roles(mode)},
                 sha256={role: sha256 for role, sha256 in hashes.items() if sha256 is not None},
             )
         )
     return found
+
+
+def _name(entry: PairEntry, files: Mapping[Source, Path], role: Source) -> str:
+    return readable_name(files[role], None) if role in files else str(entry.server.get("base_model") or entry.base)
 
 
 def _roles(mode: Mode) -> tuple[Source, ...]:

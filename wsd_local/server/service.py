@@ -193,6 +193,10 @@ class Texts(Protocol):
         """How a model spells the tokens `bos` and `eos`; without those that it does not use."""
         ...
 
+    async def vocabulary(self, model: str) -> bytes:
+        """A GGUF file that holds a model's vocabulary and no weights."""
+        ...
+
     async def count_tokens(self, model: str, messages: Prompt) -> Mapping[Source, int]:
         """How many tokens each model of a pair would read of a conversation, also of one that does not fit."""
         ...

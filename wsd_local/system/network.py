@@ -7,6 +7,7 @@ holds a password, a token, or a signature (`without_secrets`), whichever message
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import logging
 import os
@@ -116,6 +117,21 @@ def session() -> httpx2.Client:
         if _show_safely not in handler.filters:
             handler.addFilter(_show_safely)
     return client
+
+
+def http_package() -> Any:
+    """The HTTP client of `huggingface_hub`: its 1.x and 2.x use different ones."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+
+
+def requested_wait(response: Any) -> float | None:
+    """Seconds that the server requests to wait."""
+    after = re.fullmatch(r"\s*(\d+)\s*", response.headers.get("Retry-After", ""), re.ASCII)
+    limit = re.search(r"r=0;\s*t=(\d+)", response.headers.get("RateLimit", ""), re.ASCII)
+    found = after or (limit if response.status_code == 429 else None)
+    return None if found is None else float(found[1])
 
 
 def _before(request: Any) -> None:

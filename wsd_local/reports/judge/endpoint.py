@@ -14,11 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from wsd_local.errors import UsageError, WsdError
-from wsd_local.library.download import http_package
 from wsd_local.reports.judge.asking import Asked
 from wsd_local.reports.judge.local import log_sum
 from wsd_local.reports.judge.verdicts import LEAST, TooLongError
-from wsd_local.system.network import AGENT, is_open, one_line, session, without_secrets
+from wsd_local.system.network import AGENT, http_package, is_open, one_line, session, without_secrets
 
 ALTERNATIVES = 20
 KEY_VARIABLE = "WSD_LOCAL_JUDGE_API_KEY"
