@@ -5,8 +5,8 @@ F32 weights and caches, flash attention off, as wherever equality is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import httpx
 import pytest
 from data_sets import alpaca_instructions
 from exactness import EXACT, PLAIN
+from same_replies import facts
 
 import wsd_local
 from wsd_local.errors import UsageError
@@ -23,33 +24,6 @@ from wsd_local.paths import demo_dir
 from wsd_local.remote.address import Address
 from wsd_local.reports.demo import load_questions
 from wsd_local.runtime.pair import Pair
-from wsd_local.runtime.reply import Reply
-
-
-@pytest.fixture(scope="module")
-def here(demo_f32: tuple[Path, Path]) -> Iterator[Pair]:
-    with Pair(draft=demo_f32[0], base=demo_f32[1], reply=PLAIN, loading=EXACT) as pair:
-        yield pair
-
-
-@pytest.fixture(scope="module")
-def there(demo_f32: tuple[Path, Path], base_server: str) -> Iterator[Pair]:
-    with Pair(draft=demo_f32[0], base=Address(base_server), reply=PLAIN, loading=EXACT) as pair:
-        yield pair
-
-
-def facts(reply: Reply) -> Mapping[str, Any]:
-    """What two equal replies have in common."""
-    return {
-        "text": reply.text,
-        "draft": reply.draft.text,
-        "index": reply.switch.index,
-        "reason": reply.switch.reason,
-        "tokens": [token.id for token in reply.tokens],
-        "finish": (reply.finish_reason, reply.stop),
-        "prompt": reply.prompt_ids,
-    }
-
 
 WAYS: list[dict[str, Any]] = [
     {},
@@ -140,8 +114,8 @@ def test_by_name_and_by_configuration(
     config = tmp_path / "config.toml"
     config.write_text(f'[pairs.far]\ndraft = "{demo_f32[0]}"\nbase = "{base_server}/v1/"\nbase_model = "demo"\n')
     monkeypatch.setenv("WSD_LOCAL_CONFIG", str(config))
-    exact = {"ctx": 4096, "threads": 1, "cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": "off"}
-    with wsd_local.load("far", **exact, loop_guard="off") as pair:
+    exact = {name: value for name, value in asdict(EXACT).items() if not name.startswith("base_")}
+    with wsd_local.load("far", loop_guard="off", **exact) as pair:
         assert facts(pair.reply("How do I boil an egg?")) == facts(here.reply("How do I boil an egg?"))
 
 
@@ -153,7 +127,7 @@ def test_a_model_that_is_not_served(demo_f32: tuple[Path, Path], base_server: st
 @pytest.mark.parametrize("name", ["base_model", "base_api_key_env", "base_vocab"])
 def test_settings_of_a_server_need_one(demo_f32: tuple[Path, Path], name: str) -> None:
     with pytest.raises(UsageError, match="goes with --base http"):
-        wsd_local.load(draft=demo_f32[0], base=demo_f32[1], **{name: "x"})
+        wsd_local.load(draft=demo_f32[0], base=demo_f32[1], **dict[str, Any]({name: "x"}))
 
 
 def test_another_vocabulary_is_refused(demo_f32: tuple[Path, Path], base_server: str) -> None:

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from wsd_local.core.contexts import Question, StopSignal, TokenModel, TokenSampler, Writing
 from wsd_local.core.rules import Score
@@ -30,7 +30,7 @@ _BREAKS = 5
 """Streams of one continuation that may break off without a new token."""
 
 
-class RemoteModel(TokenModel):
+class EndingModel(TokenModel, Protocol):
     """The model of a server, as far as a context needs it."""
 
     @property
@@ -65,7 +65,7 @@ class RemoteContext:
     """
 
     def __init__(
-        self, model: RemoteModel, link: Link, server: Server, pace: Pace, *, n_ctx: int, n_seq: int, stop: StopSignal
+        self, model: EndingModel, link: Link, server: Server, pace: Pace, *, n_ctx: int, n_seq: int, stop: StopSignal
     ) -> None:
         self.model = model
         self.n_ctx = self.n_rows = n_ctx

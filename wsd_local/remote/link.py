@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from wsd_local.errors import WsdError
@@ -141,7 +142,7 @@ class Link:
         """The JSON of several answers, asked for together; errors as of `ask`."""
 
         async def answers() -> list[Any]:
-            return await asyncio.gather(*(self._retried(lambda one=one: self._answer(one)) for one in asked))
+            return await asyncio.gather(*(self._retried(partial(self._answer, one)) for one in asked))
 
         return self.wait(answers(), check)
 

@@ -52,8 +52,8 @@ class Diagnosis:
         return "\n".join(map(redacted, lines)) + "\n"
 
 
-def diagnose() -> Diagnosis:
-    """Look at everything."""
+def diagnose(base: Callable[[list[str]], list[str]] | None = None) -> Diagnosis:
+    """Look at everything; `base` adds what a server can do as a base."""
     problems: list[str] = []
 
     def collected(collect: Callable[[list[str]], list[str]]) -> list[str]:
@@ -70,6 +70,7 @@ def diagnose() -> Diagnosis:
         "paths": _paths,
         "models": _models,
         "self-test": _self_test,
+        **({} if base is None else {"base": base}),
     }
     return Diagnosis({heading: collected(collect) for heading, collect in collectors.items()}, problems)
 

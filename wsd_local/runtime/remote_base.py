@@ -20,14 +20,14 @@ from wsd_local.library.vetting import vet_vocabulary
 from wsd_local.library.vocabulary_file import fingerprint
 from wsd_local.llama import Cancellation, Model
 from wsd_local.paths import cache_dir, make_folder
-from wsd_local.placement.plan import Plan
+from wsd_local.placement.plan import DEFAULT_CTX, Plan
 from wsd_local.remote.address import Address
 from wsd_local.remote.context import RemoteContext
 from wsd_local.remote.link import Check, Link
 from wsd_local.remote.pace import Pace
 from wsd_local.remote.probing import Found, recognised, timed, tried
 from wsd_local.remote.servers.protocol import Server
-from wsd_local.runtime.llama_file import DEFAULT_CTX, LoadProgress
+from wsd_local.runtime.llama_file import LoadProgress
 from wsd_local.settings import LoadSettings, ReplySettings
 
 TEXTS = (
@@ -62,7 +62,7 @@ class RemoteModel(Model):
         return self._n_ctx
 
     @property
-    def is_recurrent(self) -> bool:  # type: ignore[override]
+    def is_recurrent(self) -> bool:
         """Nothing is taken back here."""
         return False
 
@@ -92,6 +92,8 @@ class RemoteBase:
         self.hashes: dict[str, str] = {}
         self.fingerprints: list[dict[str, Any]] = []
         self.pace = Pace()
+        self.vocabulary_source = ""
+        """Whose the vocabulary is, for people."""
         self._loading, self._draft, self._check = loading, draft, check
         self._link: Link | None = None
         self._found: Found | None = None
@@ -153,18 +155,30 @@ class RemoteBase:
     @property
     def n_ctx(self) -> int:
         """Tokens of a context: what the server takes, or less if that is wanted."""
-        served = self.connect()[0].n_ctx
+        served = self.recognise().n_ctx
         wanted = self._loading.ctx or (SHORTEST_CTX if served is None else DEFAULT_CTX)
         return wanted if served is None else min(wanted, served)
 
-    def connect(self) -> tuple[Found, Path]:
-        """What the server is, and the file with its vocabulary."""
-        if self._found is None or self._vocabulary is None:
+    def recognise(self) -> Found:
+        """What the server is.
+
+        Raises:
+            WsdError: it cannot be reached, or cannot be a base.
+        """
+        if self._found is None:
             self._link = self._link or Link(self.address)
-            self._found = recognised(self._link, self._check)
-            timed(self._link, self._found, self.pace, self._check)
-            self._vocabulary = self._vocabulary_of(self._link, self._found)
-        return self._found, self._vocabulary
+            found = recognised(self._link, self._check)
+            timed(self._link, found, self.pace, self._check)
+            self._found = found
+        return self._found
+
+    def connect(self) -> tuple[Found, Path]:
+        """What the server is, and the file with its vocabulary; errors as of `vet`."""
+        found = self.recognise()
+        if self._vocabulary is None:
+            assert self._link is not None
+            self._vocabulary = self._vocabulary_of(self._link, found)
+        return found, self._vocabulary
 
     def check_chunk(self, least: int) -> int:
         """Tokens to be checked together; the round trip is measured again meanwhile."""
@@ -184,7 +198,7 @@ class RemoteBase:
                 "it out, or name a base on this machine",
                 about="rule" if settings.rule != "window" else None,
             )
-        if settings.sampling.penalises and not (server := self.connect()[0].server).penalises:
+        if settings.sampling.penalises and not (server := self.recognise().server).penalises:
             raise UsageError(
                 f"penalties of repeated tokens are given, and those of {server.kind} count other tokens: leave them out"
             )
@@ -220,12 +234,15 @@ class RemoteBase:
                     "with the vocabulary of that model",
                     about="base_vocab",
                 )
+            self.vocabulary_source = "the named file"
             return path
         if found.vocabulary is not None:
             path = self._fetched(link, found.vocabulary)
             if self._different(link, found, path) is None:
+                self.vocabulary_source = "the server's own"
                 return path
         if self._different(link, found, self._draft) is None:
+            self.vocabulary_source = "the draft's"
             return self._draft
         raise UsageError(
             f"{link.url}: the vocabulary of {found.server.model} is not here: name a GGUF file that has it with "
