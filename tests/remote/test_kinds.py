@@ -23,6 +23,7 @@ import wsd_local
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.remote.address import Address
 from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.places import vocabulary_file
 
 KINDS: dict[str, Callable[[Base], Any]] = {
     "vLLM": vllm,
@@ -123,7 +124,7 @@ def test_a_vocabulary_that_is_the_drafts(real_base: Base, kin: tuple[Path, Path]
     try:
         with listening(vllm(base)) as url, Pair(draft=kin[0], base=Address(url), reply=PLAIN, loading=EXACT) as pair:
             assert pair.reply("Hi", max_tokens=8).text
-            assert pair.models.vocabulary_file("base") == kin[0]
+            assert vocabulary_file(pair.models, "base") == kin[0]
     finally:
         base.close()
 

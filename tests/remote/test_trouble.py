@@ -219,7 +219,7 @@ def test_a_reply_can_be_stopped_while_the_server_is_silent(far: Pair, trouble: T
         await asyncio.Event().wait()
         yield b""
 
-    far.models.remote._link.patience = Patience()  # type: ignore[union-attr, misc]
+    far.models.remote._link.patience = Patience()  # type: ignore[union-attr]
     trouble.answers[PATH] = lambda: StreamingResponse(silent())
     run = far.start(QUESTION)
 

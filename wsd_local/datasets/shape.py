@@ -16,12 +16,13 @@ from wsd_local.files import read_memory, write_memory
 from wsd_local.llama.build import version
 from wsd_local.paths import cache_dir
 from wsd_local.runtime.loading import LoadedModels
+from wsd_local.runtime.places import evaluation_shape
 from wsd_local.settings import plain
 
 
 def shape_of(models: LoadedModels, parallel: int) -> dict[str, Any]:
     """What a run's arithmetic depends on beside models and settings; `parallel` replies are in progress at once."""
-    return {"parallel": parallel, **models.shape()}
+    return {"parallel": parallel, **evaluation_shape(models)}
 
 
 def recorded(lines: Mapping[str, Any] | None) -> tuple[int, int] | None:
@@ -37,7 +38,7 @@ def recorded(lines: Mapping[str, Any] | None) -> tuple[int, int] | None:
 
 def remembered(models: LoadedModels, measure: Callable[[], int]) -> int:
     """The number of replies at once that pays, measured when it is not known yet. The models must be hashed."""
-    traits = [version(), models.hashes, plain(models.loading), models.shape()]
+    traits = [version(), models.hashes, plain(models.loading), evaluation_shape(models)]
     key = hashlib.sha256(json.dumps(traits, sort_keys=True).encode()).hexdigest()
     path = cache_dir() / "parallel.json"
     known = read_memory(path)

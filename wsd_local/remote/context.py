@@ -38,6 +38,10 @@ class EndingModel(TokenModel, Protocol):
         """All tokens that end a text."""
         ...
 
+    def close(self) -> None:
+        """Free the vocabulary."""
+        ...
+
 
 @dataclass(slots=True)
 class _Continuation:

@@ -8,21 +8,18 @@ needs the same few methods.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from wsd_local.core.costs import Experience
-from wsd_local.core.limits import Limits
 from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Source
 from wsd_local.files import HashProgress
 from wsd_local.llama import Cancellation, Context, Model
-from wsd_local.llama.options import default_threads
 from wsd_local.llama.vocabulary import share_tokens
 from wsd_local.placement.fit import fitted
 from wsd_local.placement.plan import Plan
@@ -35,8 +32,8 @@ from wsd_local.runtime.grammars import Grammars
 from wsd_local.runtime.llama_file import LlamaFile, LoadProgress
 from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import ReplyQueue
-from wsd_local.runtime.remote_base import RemoteBase, RemoteModel, require_no_server
-from wsd_local.settings import LoadSettings, ReplySettings
+from wsd_local.runtime.remote_base import RemoteBase, require_no_server
+from wsd_local.settings import LoadSettings
 
 
 def roles_of(mode: str) -> tuple[Source, ...]:
@@ -133,7 +130,7 @@ class LoadedModels:
         for role in roles_of(mode):
             self._files[role].vet(progress)
         if self.loading.planned:
-            files = {role: self._files[role].path for role in roles_of(mode) if not self.is_remote(role)}
+            files = {role: self._files[role].path for role in roles_of(mode) if role == "draft" or self.remote is None}
             self.plan = fitted(files, self.loading) if files else None
 
     def load(self, mode: str = "wsd", progress: LoadProgress | None = None) -> None:
@@ -220,10 +217,6 @@ class LoadedModels:
         self.serving(role)
         return self._models[role]
 
-    def is_remote(self, role: Source) -> bool:
-        """Whether a model is on a server."""
-        return role == "base" and self.remote is not None
-
     def context(self, role: Source) -> Context:
         """The context of a model on this machine, whose logits are here; loads it if it is not in memory.
 
@@ -260,18 +253,6 @@ class LoadedModels:
         file = self._files[role]
         return file.n_ctx if isinstance(file, RemoteBase) else file.options(self._vocabulary(role), self.plan).n_ctx
 
-    def require(self, settings: ReplySettings) -> None:
-        """Raise `UsageError` for settings of a reply that these models cannot serve where they are."""
-        if self.remote is not None:
-            self.remote.require(settings)
-
-    def limits(self, settings: ReplySettings, room: int, stops: tuple[str, ...]) -> Limits:
-        """Limits of a reply for which `room` tokens are left in the context."""
-        found = settings.limits(room, stops, whole_draft=self.loading.resident == "one")
-        if self.remote is None:
-            return found
-        return replace(found, check_chunk=self.remote.check_chunk(found.check_chunk))
-
     @cached_property
     def draft_format(self) -> DraftFormat:
         """How a conversation is written for the draft model."""
@@ -300,29 +281,6 @@ class LoadedModels:
         """Compute the SHA-256 of the loaded files, for the provenance of later replies."""
         for role in self._models:
             self._files[role].hash(progress)
-
-    def shape(self) -> dict[str, Any]:
-        """What the arithmetic depends on beside files and settings: sequences of a context, threads, attention."""
-        return {
-            "sequences": self.loading.parallel,
-            "threads": self.loading.threads or default_threads(),
-            "flash_attn": {role: context.flash_attn for role, context in sorted(self.local_contexts.items())},
-        }
-
-    def read(self, role: Source, tokens: Sequence[int]) -> None:
-        """Let a model on this machine read what a later reply will begin with."""
-        if not self.is_remote(role):
-            self.context(role).read(0, tokens)
-
-    @property
-    def local_contexts(self) -> dict[Source, Context]:
-        """The contexts of the loaded models on this machine."""
-        return {role: context for role, context in self._contexts.items() if isinstance(context, Context)}
-
-    def vocabulary_file(self, role: Source) -> Path:
-        """A GGUF file with a model's vocabulary."""
-        model = self.model(role)
-        return model.vocabulary_file if isinstance(model, RemoteModel) else self._files[role].path
 
     # -- parts -----------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from wsd_local.runtime.engine import Engine
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.llama_file import LoadProgress
 from wsd_local.runtime.loading import LoadedModels, roles_of
+from wsd_local.runtime.places import local_contexts
 from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import Busy, waits
 from wsd_local.runtime.remote_base import address_of
@@ -272,7 +273,7 @@ class Pair:
         if models.prompts is None:
             return None
         with models.queue.held():
-            return models.prompts.keep(list(models.local_contexts.values()))
+            return models.prompts.keep(list(local_contexts(models).values()))
 
     def cancel(self) -> None:
         """Stop the reply in progress, from any thread; its partial reply stays. Replies that wait are not stopped.

@@ -17,6 +17,7 @@ from wsd_local.prompts.messages import Message, trimmed
 from wsd_local.prompts.raw import RawPrompt
 from wsd_local.prompts.templates import never
 from wsd_local.runtime.loading import LoadedModels, roles_of
+from wsd_local.runtime.places import require_served
 from wsd_local.settings import ReplySettings
 
 RESERVE = 64
@@ -77,7 +78,9 @@ def prepare(
         FitError: the newest message alone does not fit, or not all of them and `whole` is true.
         ModelError: the draft's template refuses the conversation.
         CancelledError: `cancelled` returned True.
+        UsageError: a setting needs more of the base than its server gives.
     """
+    require_served(models, settings)
     sizes = {role: models.n_ctx(role) for role in roles_of(settings.mode)}
     reserve = settings.window + RESERVE
     if isinstance(messages, RawPrompt):

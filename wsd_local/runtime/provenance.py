@@ -9,6 +9,7 @@ from typing import Any
 
 from wsd_local.llama.build import version
 from wsd_local.runtime.loading import LoadedModels
+from wsd_local.runtime.places import evaluation_shape
 from wsd_local.settings import ReplySettings, plain
 from wsd_local.version import __version__
 
@@ -30,6 +31,6 @@ def provenance(
         "base_server": None if models.remote is None else models.remote.described(),
         "settings": values,
         "plan": None if plan is None else plan.as_dict(),
-        "shape": models.shape(),
+        "shape": evaluation_shape(models),
         "template_date": template_date,
     }

@@ -38,6 +38,7 @@ from wsd_local.runtime.job import Job
 from wsd_local.runtime.loading import LoadedModels, roles_of
 from wsd_local.runtime.machines import Parts, make_machine
 from wsd_local.runtime.misplaced import misplaced
+from wsd_local.runtime.places import is_remote, limits_of
 from wsd_local.runtime.prepare import prepare
 from wsd_local.runtime.proposals import SpeculativeProposals
 from wsd_local.runtime.provenance import provenance
@@ -110,7 +111,6 @@ class Run:
         self._announced = False
         watch = Stopwatch(self._options.clock)
         watch.resume()
-        models.require(settings)
         with models.ready(settings.mode):
             self._names = {role: name_of(models.model(role)) for role in self._roles}
             self.prepared = prepare(
@@ -141,7 +141,7 @@ class Run:
         prompt, details = self.prepared.prompts[writer], self._options.details
         given = self._raw is not None and self._raw.tokens is not None
         vocabulary = After(prompt.tokens, model.tokenize_text, model.piece) if given else model
-        limits = models.limits(settings, self._room, stops)
+        limits = limits_of(models, settings, self._room, stops)
         exact = constraint is not None or (self._raw is not None and not drafts)
         form = DraftOptions(verbatim=self._continues, exact=exact)
         top = details or 0
@@ -203,7 +203,7 @@ class Run:
         """Proposals for the continuation, if they are wanted and can be taken back."""
         models, wanted = self._models, self.settings.speculation
         model, draft = models.model(self._writer), models.model("draft") if len(self._roles) == 2 else None
-        none = wanted == "off" or self.settings.rule in LEADING or models.is_remote(self._writer)
+        none = wanted == "off" or self.settings.rule in LEADING or is_remote(models, self._writer)
         if none or model.is_recurrent or models.loading.resident == "one":
             return None
         if wanted == "lookup" or draft is None or draft.is_recurrent:

@@ -21,6 +21,7 @@ from wsd_local.errors import BusyError, CancelledError, FitError, UsageError, sh
 from wsd_local.events import Event
 from wsd_local.llama import Cancellation
 from wsd_local.prompts.messages import Message, conversation
+from wsd_local.runtime.places import read_ahead
 from wsd_local.runtime.prepare import prepare
 from wsd_local.runtime.queueing import ReplyQueue, waits
 from wsd_local.runtime.reply import Finished, Reply
@@ -168,7 +169,7 @@ class Session:
             if stopped():
                 return False
             if known:
-                models.read(role, known)
+                read_ahead(models, role, known)
         return True
 
     def _with(self, text: str) -> list[Message]:

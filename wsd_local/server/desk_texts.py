@@ -14,6 +14,7 @@ from wsd_local.library.gguf import read_header
 from wsd_local.library.vocabulary_file import vocabulary_of
 from wsd_local.prompts.messages import Prompt, conversation
 from wsd_local.runtime.pair import Pair
+from wsd_local.runtime.places import vocabulary_file
 from wsd_local.runtime.prepare import prompts_of
 from wsd_local.server.engine import EngineRoom
 from wsd_local.server.orders import size_of
@@ -86,7 +87,7 @@ class DeskTexts:
         """See `Texts`."""
 
         def ask(pair: Pair, role: Source, stopped: Stopped) -> bytes:
-            return vocabulary_of(read_header(pair.models.vocabulary_file(role)))
+            return vocabulary_of(read_header(vocabulary_file(pair.models, role)))
 
         return await self._ask(model, ask)
 
