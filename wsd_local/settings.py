@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
@@ -219,11 +218,11 @@ class LoadSettings:
         UsageError: a value is of the wrong type or outside its range, or two values contradict each other.
     """
 
-    draft_lora: Annotated[str | None, MODELS, FromFile.PATH] = None
+    draft_lora: Annotated[str | None, MODELS] = None
     """LoRA adapter (GGUF) for the draft."""
     draft_lora_scale: Annotated[float, MODELS] = 1.0
     """Scale of the draft's LoRA adapter."""
-    base_lora: Annotated[str | None, MODELS, FromFile.PATH] = None
+    base_lora: Annotated[str | None, MODELS] = None
     """LoRA adapter (GGUF) for the base."""
     base_lora_scale: Annotated[float, MODELS] = draft_lora_scale
     """Scale of the base's LoRA adapter."""
@@ -293,12 +292,12 @@ class LoadSettings:
                     f"{spelled(name)} is given without {spelled(adapter)}: name the adapter, or leave the scale out"
                 )
 
-    def lora(self, role: Source) -> tuple[Path, float] | None:
-        """Adapter of one model and its scale."""
-        path, scale = (
+    def lora(self, role: Source) -> tuple[str, float] | None:
+        """Adapter of one model, as it was named, and its scale."""
+        name, scale = (
             (self.draft_lora, self.draft_lora_scale) if role == "draft" else (self.base_lora, self.base_lora_scale)
         )
-        return None if path is None else (Path(path), scale)
+        return None if name is None else (name, scale)
 
     @property
     def planned(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -13,13 +15,14 @@ from command_line import complains, wsd
 from gguf.constants import GGUFValueType
 from gguf.gguf_writer import GGUFValue
 from makers import Floats, packed_string, random_llama
-from makers_more import random_lora
+from makers_more import random_lora, random_mamba
 
 import wsd_local as wsd_api
 from wsd_local.errors import ModelError
 from wsd_local.library import vetting
 from wsd_local.library.adapters import check_adapter
-from wsd_local.library.gguf import read_header, read_model
+from wsd_local.library.gguf import Array, read_header, read_model
+from wsd_local.library.made import remember_made
 from wsd_local.library.quantize import quantize
 from wsd_local.library.quantizer import read_imatrix
 
@@ -78,6 +81,11 @@ WRONG: dict[str, tuple[Changes, Tensors, str]] = {
     "alpha is a flag": ({"adapter.lora.alpha": (True, Kind.BOOL)}, GOOD, "adapter.lora.alpha is True"),
     "architecture is a number": ({"general.architecture": (3, Kind.INT32)}, GOOD, "for the architecture"),
     "another architecture": ({"general.architecture": ("qwen2", Kind.STRING)}, GOOD, "for the architecture 'qwen2'"),
+    "norms": (
+        {},
+        {**GOOD, "blk.0.attn_norm.weight": zeros(64)},
+        "cannot be used as an adapter: it replaces 'blk.0.attn_norm.weight', which llama.cpp leaves out; merge it",
+    ),
     "tokens are text": ({"adapter.alora.invocation_tokens": ("x", Kind.STRING)}, GOOD, "is no list of tokens"),
     "tokens are signed": ({"adapter.alora.invocation_tokens": ([1, 2], Kind.ARRAY)}, GOOD, "is no list of tokens"),
     "a part": ({"split.count": (2, Kind.UINT16)}, GOOD, "is a part of a split file"),
@@ -87,14 +95,34 @@ WRONG: dict[str, tuple[Changes, Tensors, str]] = {
     "a tensor that is not there": (
         {},
         {"blk.7.attn_q.weight.lora_a": zeros(4, 64), "blk.7.attn_q.weight.lora_b": zeros(64, 4)},
-        "has no 'blk.7.attn_q.weight'",
+        "has no 'blk.7.attn_q.weight', which the adapter changes (the factors are [64, 4] and [4, 64])",
     ),
-    "too wide": ({}, {f"{Q}.lora_a": zeros(4, 96), f"{Q}.lora_b": zeros(64, 4)}, "wrong shape"),
-    "too high": ({}, {f"{Q}.lora_a": zeros(4, 64), f"{Q}.lora_b": zeros(96, 4)}, "wrong shape"),
-    "two ranks": ({}, {f"{Q}.lora_a": zeros(4, 64), f"{Q}.lora_b": zeros(64, 8)}, "wrong shape"),
-    "three dimensions": ({}, {f"{Q}.lora_a": zeros(2, 4, 64), f"{Q}.lora_b": zeros(2, 64, 4)}, "wrong shape"),
-    "one dimension": ({}, {f"{Q}.lora_a": zeros(64), f"{Q}.lora_b": zeros(64)}, "wrong shape"),
-    "an embedding as a matrix": ({}, {f"{EMBED}.lora_a": zeros(4, 64), f"{EMBED}.lora_b": zeros(64, 4)}, "wrong shape"),
+    "too wide": (
+        {},
+        {f"{Q}.lora_a": zeros(4, 96), f"{Q}.lora_b": zeros(64, 4)},
+        "is [64, 64] in the model, and [96, 64] in the adapter (the factors are [96, 4] and [4, 64])",
+    ),
+    "too high": (
+        {},
+        {f"{Q}.lora_a": zeros(4, 64), f"{Q}.lora_b": zeros(96, 4)},
+        "is [64, 64] in the model, and [64, 96] in the adapter",
+    ),
+    "two ranks": (
+        {},
+        {f"{Q}.lora_a": zeros(4, 64), f"{Q}.lora_b": zeros(64, 8)},
+        "the factors are [64, 4] and [8, 64]",
+    ),
+    "three dimensions": (
+        {},
+        {f"{Q}.lora_a": zeros(2, 4, 64), f"{Q}.lora_b": zeros(2, 64, 4)},
+        "is [64, 64] in the model, and ",
+    ),
+    "one dimension": ({}, {f"{Q}.lora_a": zeros(64), f"{Q}.lora_b": zeros(64)}, "and no matrix in the adapter"),
+    "an embedding as a matrix": (
+        {},
+        {f"{EMBED}.lora_a": zeros(4, 64), f"{EMBED}.lora_b": zeros(64, 4)},
+        "in the model, and ",
+    ),
     "a control character": ({}, {"\x1b[2J.lora_a": zeros(4, 64), "\x1b[2J.lora_b": zeros(64, 4)}, "has no "),
 }
 
@@ -110,6 +138,61 @@ def test_an_adapter_that_cannot_be_true_is_refused(
     assert text.startswith(str(path)) and said in text and text.isprintable() and "\n" not in text
 
 
+def test_an_adapter_of_embeddings_that_are_the_output_layer_is_refused(model: Path, tmp_path: Path) -> None:
+    """llama.cpp would end the process: it multiplies them as the output layer too."""
+    headers = read_model(model)
+    n_embd, n_vocab = next(tensor.shape for tensor in headers[0].tensors if tensor.name == EMBED)
+    factors = {f"{EMBED}.lora_a": zeros(n_vocab, 4), f"{EMBED}.lora_b": zeros(n_embd, 4)}
+    adapter = read_header(written(tmp_path / "lora.gguf", {}, factors, ADAPTER))
+    check_adapter(adapter, headers)
+    tied = tuple(tensor for tensor in headers[0].tensors if tensor.name != "output.weight")
+    with pytest.raises(ModelError, match=r"'token_embd\.weight', which is the output layer of .* too; merge it"):
+        check_adapter(adapter, (replace(headers[0], tensors=tied),))
+
+
+def test_an_adapter_for_what_comes_after_certain_tokens_is_refused(model: Path, tmp_path: Path) -> None:
+    path = random_lora(tmp_path / "lora.gguf", model)
+    adapter = read_header(path)
+    tokens = Array(Kind.UINT32, 2, np.array([1, 2], dtype=np.uint32).tobytes())
+    changed = replace(adapter, metadata={**adapter.metadata, "adapter.alora.invocation_tokens": tokens})
+    check_adapter(adapter, read_model(model))
+    with pytest.raises(ModelError, match=r"made to begin after certain tokens \(aLoRA\)"):
+        check_adapter(changed, read_model(model))
+
+
+@pytest.mark.parametrize("part", ["ssm_conv1d", "ssm_in"])
+def test_a_change_that_llama_cpp_leaves_out_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """llama.cpp convolves with `ssm_conv1d` and adds no adapter there; the names and the shapes are right."""
+    monkeypatch.setenv("WSD_LOCAL_CACHE", str(tmp_path / "verdicts"))
+    model = random_mamba(tmp_path / "mamba.gguf", chat_template=None)
+    name = f"blk.0.{part}.weight"
+    columns, rows = next(tensor.shape for tensor in read_model(model)[0].tensors if tensor.name == name)
+    factors = {f"{name}.lora_a": zeros(2, columns), f"{name}.lora_b": zeros(rows, 2)}
+    arch: Changes = {"general.architecture": ("mamba", Kind.STRING)}
+    path = written(tmp_path / "lora.gguf", arch, factors, ADAPTER)
+    arguments = ("run", "hi", "--mode", "base", "--base", str(model), "--max-tokens", "2", "--base-lora", str(path))
+    if part == "ssm_in":
+        assert wsd(*arguments).returncode == 0
+    else:
+        complains(wsd(*arguments), 3, "lora.gguf", f"it changes '{name}', and llama.cpp leaves that out for mamba")
+
+
+def test_an_adapter_has_a_name_like_a_model(model: Path, tmp_path: Path) -> None:
+    remember_made("mine", random_lora(tmp_path / "lora.gguf", model), None, None)
+    arguments = ("run", "hi", "--mode", "base", "--base", str(model), "--max-tokens", "2", "--json", "--base-lora")
+    named, by_path = wsd(*arguments, "mine"), wsd(*arguments, str(tmp_path / "lora.gguf"))
+    assert named.returncode == by_path.returncode == 0, named.stderr
+    texts = [json.loads(done.stdout)["text"] for done in (named, by_path)]
+    assert texts[0] == texts[1]
+    complains(wsd(*arguments, "min"), 3, "min: neither a model's name nor a file", "mine")
+    assert "adapter" in next(line for line in wsd("models", "list").stdout.decode().splitlines() if "mine" in line)
+    shown = wsd("models", "show", "mine")
+    assert "LoRA adapter for llama, 2 layers, alpha 8.0" in shown.stdout.decode(), shown.stderr
+    complains(wsd("models", "quantize", "mine", "Q8_0"), 3, "lora.gguf: is a LoRA adapter; models convert --type")
+
+
 def test_the_command_and_the_library_refuse_it_and_try_a_good_one(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +200,14 @@ def test_the_command_and_the_library_refuse_it_and_try_a_good_one(
     wrong = written(tmp_path / "wrong.gguf", {"general.type": (7, Kind.UINT32)}, GOOD, ADAPTER)
     arguments = ("run", "hi", "--mode", "base", "--base", str(model), "--max-tokens", "2", "--base-lora")
     complains(wsd(*arguments, str(wrong)), 3, "wrong.gguf", "general.type is no text")
+    other = written(tmp_path / "other.gguf", {}, {f"{Q}.lora_a": zeros(4, 96), f"{Q}.lora_b": zeros(64, 4)}, ADAPTER)
+    for command in (("run", "hi"), ("check-pair",), ("bench",), ("fit",)):
+        done = wsd(*command, "--draft", str(model), "--base", str(model), "--draft-lora", str(other))
+        complains(done, 3, "other.gguf", f"'{Q}' is [64, 64] in the model, and [96, 64] in the adapter")
+    for command in (("run", "hi"), ("fit",)):
+        complains(wsd(*command, "--base", str(model), "--base-lora", str(tmp_path / "none.gguf")), 3, "no such file")
+    with pytest.raises(ModelError, match=r"and \[96, 64\] in the adapter"):
+        wsd_api.load("demo", base=model, base_lora=str(other))
     good = random_lora(tmp_path / "good.gguf", model)
     tried: list[list[str]] = []
     really = vetting._trial

@@ -51,7 +51,7 @@ def fit(
     from wsd_local.config import read_config
     from wsd_local.events import Source
     from wsd_local.library.resolve import named_pair
-    from wsd_local.placement.fit import expected, placed
+    from wsd_local.placement.fit import check_adapters, expected, placed
     from wsd_local.settings import split
 
     config = read_config()
@@ -62,6 +62,7 @@ def fit(
     missing = [wanted[role] for role, (_, is_estimated) in found.items() if is_estimated]
     if missing:
         terminal.note(f"not on this machine, estimated from the catalog: {', '.join(missing)}")
+    check_adapters(wanted, loading)
     plan = placed({role: model for role, (model, _) in found.items()}, loading)
     if as_json:
         print_json(plan.as_dict())

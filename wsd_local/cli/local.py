@@ -85,7 +85,8 @@ def show(
     from wsd_local.placement.usage import usage
 
     headers, entry = read_model(model_path(model)), catalog_model(model)
-    shown, memory = describe(headers), usage(headers, ctx, cpu_features())
+    shown = describe(headers)
+    memory = None if shown.is_adapter else usage(headers, ctx, cpu_features())
     if template:
         if shown.template is None:
             raise UsageError(f"{shown.path}: has no chat template")
@@ -97,7 +98,7 @@ def show(
     if as_json:
         print_json(
             shown.as_dict()
-            | {"memory_ctx": memory.ctx, "memory": memory.parts}
+            | ({} if memory is None else {"memory_ctx": memory.ctx, "memory": memory.parts})
             | {"sha256": hashes, "pinned": None if entry is None else entry.pinned}
             | {"recognised": None if found is None else found.as_dict()}
         )
@@ -173,7 +174,7 @@ def _gb(size: int | None) -> str:
 
 def _shown(
     shown: Description,
-    memory: Usage,
+    memory: Usage | None,
     hashes: dict[str, str | None],
     more: tuple[tuple[str, str], ...],
 ) -> tuple[Table, ...]:
@@ -184,14 +185,17 @@ def _shown(
     parts = "" if shown.parts == 1 else f", {shown.parts} parts"
     mix = ", ".join(f"{kind} {size / max(sum(shown.types.values()), 1):.0%}" for kind, size in shown.types.items())
     template = "none" if shown.template is None else f"{len(shown.template)} characters (--template prints it)"
-    for label, text in (
-        ("file", f"{shown.path} ({gb(shown.size)}{parts})"),
-        ("architecture", f"{shown.architecture}, {shown.n_layers} layers of width {shown.n_embd}"),
-        ("parameters", amount(shown.parameters)),
-        ("quantisation", f"{shown.quantization}, {shown.bits:.2f} bits per parameter ({mix})"),
+    text_facts = (
         ("vocabulary", f"{shown.n_vocab:,} tokens, {shown.vocabulary}, fingerprint {shown.fingerprint}"),
         ("chat template", template),
         ("context", f"{shown.n_ctx_train:,} tokens"),
+    )
+    for label, text in (
+        ("file", f"{shown.path} ({gb(shown.size)}{parts})"),
+        ("architecture", _architecture(shown)),
+        ("parameters", amount(shown.parameters)),
+        ("quantisation", f"{shown.quantization}, {shown.bits:.2f} bits per parameter ({mix})"),
+        *(() if memory is None else text_facts),
         ("licence", shown.licence or "not stated"),
         *(
             ("SHA-256", found or "not known yet; the first --json reply, or models import, makes it")
@@ -200,6 +204,8 @@ def _shown(
         *more,
     ):
         facts.add_row(label, text)
+    if memory is None:
+        return (facts,)
     sizes = plain_table(f"Memory on the CPU at {memory.ctx:,} tokens", ("part", "size"), {1})
     for part, size in memory.parts.items():
         sizes.add_row(part, gib(size))
@@ -207,6 +213,13 @@ def _shown(
     for label, count, size in _grouped(shown):
         layers.add_row(label, str(count), gib(size))
     return facts, sizes, layers
+
+
+def _architecture(shown: Description) -> str:
+    if shown.is_adapter:
+        alpha = shown.metadata.get("adapter.lora.alpha", "none")
+        return f"LoRA adapter for {shown.architecture}, {shown.n_layers} layers, alpha {alpha}"
+    return f"{shown.architecture}, {shown.n_layers} layers of width {shown.n_embd}"
 
 
 def _pin(entry: ModelEntry | None) -> str:

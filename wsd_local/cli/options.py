@@ -42,6 +42,8 @@ _COMPLETERS = {
     "pair": names.pairs,
     "draft": names.models,
     "base": names.models,
+    "draft_lora": names.own_models,
+    "base_lora": names.own_models,
     "base_format": names.base_formats,
     "input": names.data_sets,
     "prompts": names.data_sets,
@@ -51,7 +53,7 @@ _COMPLETERS = {
     "open": names.chats,
 }
 """What offers names for an option's value; for others the shell offers files, or nothing."""
-_NAME_OR_FILE = ("draft", "base", "base_format", "input", "prompts", "judge")
+_NAME_OR_FILE = ("draft", "base", "draft_lora", "base_lora", "base_format", "input", "prompts", "judge")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """What must be true of a LoRA adapter or an importance matrix before llama.cpp reads it.
 
-Contract: looks at headers alone, and raises `ModelError` in one line for what llama.cpp would end the process over, or
-what belongs to another model. Values are not looked at.
+Contract: looks at headers alone, and raises `ModelError` in one line for what llama.cpp would end the process over,
+what it would leave out, or what belongs to another model. Values are not looked at.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from gguf.constants import GGUFValueType
@@ -18,6 +18,7 @@ from wsd_local.library.naming import readable_name
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 _DOWN, _UP, _NORM = ".lora_a", ".lora_b", "_norm.weight"
+_EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
 _ALPHA, _INVOCATION = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 _MOST_VALUES = 1 << 29
 """Numbers of an importance matrix; 61 layers of 256 experts have a quarter of a billion."""
@@ -43,38 +44,67 @@ def check_adapter(adapter: Header, model: Sequence[Header]) -> None:
     tokens = adapter.metadata.get(_INVOCATION)
     if tokens is not None and not (isinstance(tokens, Array) and tokens.kind is GGUFValueType.UINT32):
         raise damage(adapter.path, f"{_INVOCATION} is no list of tokens")
+    if tokens is not None:
+        raise _unusable(adapter.path, "it is made to begin after certain tokens (aLoRA), and would change every token")
     _check_factors(adapter, {tensor.name: tensor for header in model for tensor in header.tensors}, name)
 
 
+def check_read(adapter: Header, read: Collection[str], model: Sequence[Header]) -> None:
+    """Raise `ModelError` if an evaluation with the adapter read only some of its tensors, those in `read`."""
+    for tensor in adapter.tensors:
+        if tensor.name not in read:
+            whole, architecture = tensor.name.removesuffix(_DOWN).removesuffix(_UP), model[0].architecture
+            raise _unusable(adapter.path, f"it changes {whole!r}, and llama.cpp leaves that out for {architecture}")
+
+
 def _check_factors(adapter: Header, weights: dict[str, Tensor], model: str) -> None:
-    tensors = {tensor.name: tensor for tensor in adapter.tensors if not tensor.name.endswith(_NORM)}
+    tensors = {tensor.name: tensor for tensor in adapter.tensors}
     if not tensors:
         raise _foreign(adapter.path, model, "it changes no weights")
-    for name, tensor in tensors.items():
+    for name in tensors:
         whole = name.removesuffix(_DOWN).removesuffix(_UP)
-        down, up, weight = tensors.get(whole + _DOWN), tensors.get(whole + _UP), weights.get(whole)
+        if name.endswith(_NORM):
+            raise _unusable(adapter.path, f"it replaces {name!r}, which llama.cpp leaves out")
         if whole == name:
             raise damage(adapter.path, f"tensor {name!r} is no factor of a LoRA adapter")
+        down, up, weight = tensors.get(whole + _DOWN), tensors.get(whole + _UP), weights.get(whole)
         if down is None or up is None:
             raise damage(adapter.path, f"tensor {name!r} has no counterpart")
+        factors = f"the factors are {list(down.shape)} and {list(up.shape)}"
         if weight is None:
-            raise _foreign(adapter.path, model, f"the model has no {whole!r}")
+            raise _foreign(adapter.path, model, f"the model has no {whole!r}, which the adapter changes ({factors})")
         if not _fits(weight, down, up):
-            shapes = f"{list(down.shape)} and {list(up.shape)}, and the model's is {list(weight.shape)}"
-            raise _foreign(adapter.path, model, f"{tensor.name!r} has the wrong shape: the factors are {shapes}")
+            what = f"{whole!r} is {list(weight.shape)} in the model, and {_change(weight, down, up)} in the adapter"
+            raise _foreign(adapter.path, model, f"{what} ({factors})")
+        if whole == _EMBEDDINGS and _OUTPUT not in weights:
+            raise _unusable(adapter.path, f"it changes {whole!r}, which is the output layer of {model} too")
 
 
 def _fits(weight: Tensor, down: Tensor, up: Tensor) -> bool:
     """Whether two factors make a change of this weight, as llama.cpp multiplies them."""
     if not len(weight.shape) == len(down.shape) == len(up.shape) >= 2 or down.shape[2:] != up.shape[2:]:
         return False
-    if weight.name == "token_embd.weight":  # rows are looked up, so the factors change places
+    if weight.name == _EMBEDDINGS:  # rows are looked up, so the factors change places
         return (weight.shape[0], weight.shape[1], down.shape[0]) == (up.shape[1], down.shape[1], up.shape[0])
     return (*weight.shape, down.shape[1]) == (down.shape[0], up.shape[1], *down.shape[2:], up.shape[0])
 
 
+def _change(weight: Tensor, down: Tensor, up: Tensor) -> str:
+    """The shape of the weights that two factors change; nothing that could be multiplied has none."""
+    if not len(down.shape) == len(up.shape) >= 2 or down.shape[2:] != up.shape[2:]:
+        return "no matrix"
+    if weight.name == _EMBEDDINGS:
+        return str([up.shape[1], down.shape[1], *up.shape[2:]])
+    return str([down.shape[0], up.shape[1], *up.shape[2:]])
+
+
 def _foreign(path: Path, model: str, what: str) -> ModelError:
     return ModelError(f"{path}: is no adapter for {model}: {_shown(what)}")
+
+
+def _unusable(path: Path, what: str) -> ModelError:
+    merge = "merge it into its model and convert that"
+    return ModelError(f"{path}: cannot be used as an adapter: {_shown(what)}; {merge}")
 
 
 def check_imatrix(matrix: Header, model: Sequence[Header]) -> None:

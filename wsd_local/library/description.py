@@ -53,6 +53,11 @@ class Description:
     licence: str | None
     metadata: dict[str, str]
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is no model, but a LoRA adapter for one."""
+        return self.metadata.get("general.type") == "adapter"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         layers = [{"layer": layer, "tensors": n, "bytes": size} for layer, (n, size) in self.per_layer.items()]

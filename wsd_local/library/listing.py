@@ -103,6 +103,8 @@ def _of_file(name: str, path: Path, entry: ModelEntry | None) -> ListedModel:
         found = describe(read_model(path))
     except ModelError as error:
         return ListedModel(name, role, "", None, "", "", None, str(path), False, str(error), pinned)
+    if found.is_adapter:
+        role = "adapter"
     licence = entry.licence if entry else found.licence or ""
     return ListedModel(
         name=name,

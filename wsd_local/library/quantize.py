@@ -77,6 +77,8 @@ def quantize(
     kind = file_type(kind)
     require_threads(threads)
     headers = read_model(source)
+    if headers[0].text("general.type") == "adapter":
+        raise ModelError(f"{source}: is a LoRA adapter; models convert --type makes one of another type")
     if output.exists() and any(output.samefile(header.path) for header in headers):
         raise UsageError(f"{output}: is the file that is to be quantised; choose another --output")
     check_free(output, force)

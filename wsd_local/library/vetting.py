@@ -9,6 +9,7 @@ look is repeated. The files of the package need none. `amx_works` tries llama.cp
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from typing import Any
 
 from wsd_local.errors import ModelError
 from wsd_local.files import identity, read_memory, write_memory
-from wsd_local.library.adapters import check_adapter
+from wsd_local.library.adapters import check_adapter, check_read
 from wsd_local.library.gguf import MAPPABLE, Header, damage, read_header, read_model
 from wsd_local.paths import cache_dir, demo_dir, package_models_dir
 from wsd_local.system import child
@@ -73,10 +74,11 @@ def vet_adapter(path: Path, model: Path, waiting: Waiting | None = None) -> None
     """Make sure that the LoRA adapter in `path` can be loaded with the model, as `vet` does for models.
 
     Raises:
-        ModelError: a file is missing or damaged, the adapter is one of another model, or llama.cpp refuses it.
+        ModelError: a file is missing or damaged, the adapter is one of another model, or llama.cpp refuses it or leaves
+            a part of it out.
         CancelledError: `waiting` returned False.
     """
-    key = f"{path.resolve()} with {model.resolve()}"
+    key = f"{path.resolve()} on {model.resolve()}"
     if path.is_file() and model.is_file() and _still_true(read_memory(_file()).get(key)):
         return
     adapter, headers = read_header(path), read_model(model)
@@ -140,6 +142,8 @@ def _try(
         arguments[1:] = [str(size + adapter.file_size), mode, str(path.absolute())]
     code, output, log = _trial(arguments, patience, waiting)
     if code == 0:
+        if adapter is not None:
+            check_read(adapter, json.loads(output), headers)
         return
     if output:
         raise ModelError(output.replace(str(path.absolute()), str(path)).replace(str(model.absolute()), str(model)))

@@ -28,6 +28,7 @@ from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.batch import Batch, Part
+from wsd_local.llama.graph import Reading
 from wsd_local.llama.logits import best_of, distribution_of, log_softmax_at, logits_of, probabilities_of
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
@@ -42,14 +43,16 @@ SHARED = 16
 
 
 class Context:
-    """The sequences of `model` in one KV cache; `cancellation` stops its evaluations.
+    """The sequences of `model` in one KV cache; `cancellation` stops its evaluations, `reading` follows them.
 
     Raises:
         FitError: llama.cpp could not make it; the reason is its own.
         ModelError: the adapter cannot be used with this model.
     """
 
-    def __init__(self, model: Model, options: ContextOptions, cancellation: Cancellation) -> None:
+    def __init__(
+        self, model: Model, options: ContextOptions, cancellation: Cancellation, reading: Reading | None = None
+    ) -> None:
         self._handle: ctypes.c_void_p | None = None
         self.model = model
         self.options = options
@@ -74,6 +77,9 @@ class Context:
         self.flash_attn = flash_of(model, options)
         params.flash_attn_type = FLASH_ATTENTION[self.flash_attn]
         params.swa_full = True
+        self._reading = reading
+        if reading is not None:
+            params.cb_eval = reading.callback
         self._abort = native_callback(llama_cpp.ggml_abort_callback)
         adapter = None if options.lora is None else model.adapter(options.lora[0])
         with captured() as lines:

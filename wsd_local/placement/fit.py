@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsd_local.events import Source
-from wsd_local.library.gguf import read_model
+from wsd_local.library.adapters import check_adapter
+from wsd_local.library.gguf import read_header, read_model
 from wsd_local.library.resolve import catalog_model, local_path, model_path
 from wsd_local.llama.devices import cpu_features, machine
 from wsd_local.llama.options import default_threads
@@ -46,13 +47,25 @@ def expected(name: str) -> tuple[Footprint, bool]:
     return footprint(read_model(model_path(name)), cpu_features()), False
 
 
+def check_adapters(names: Mapping[Source, str], loading: LoadSettings) -> None:
+    """Raise `ModelError` unless each adapter is one for its model; of a model that is not here yet nothing is known."""
+    for role, name in names.items():
+        lora, entry = loading.lora(role), catalog_model(name)
+        if lora is None:
+            continue
+        adapter = read_header(model_path(lora[0]))
+        if entry is None or local_path(entry) is not None:
+            check_adapter(adapter, read_model(model_path(name)))
+
+
 def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
     """Where models with these footprints go on this machine.
 
     Raises:
         FitError: they do not fit.
+        ModelError: there is no adapter of that name.
     """
-    adapters = [adapter[0] for role in models if (adapter := loading.lora(role)) is not None]
+    adapters = [model_path(adapter[0]) for role in models if (adapter := loading.lora(role)) is not None]
     request = PlanRequest(
         ctx=loading.ctx,
         cache_type_k=None if loading.cache_type_k == "auto" else loading.cache_type_k,

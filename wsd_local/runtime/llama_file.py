@@ -18,6 +18,7 @@ from wsd_local.events import Source
 from wsd_local.files import HashProgress, file_sha256, identity, known_sha256
 from wsd_local.library.adapters import check_adapter
 from wsd_local.library.gguf import is_mappable, look_at, read_header, read_model
+from wsd_local.library.resolve import model_path
 from wsd_local.library.vetting import amx_works, vet, vet_adapter
 from wsd_local.llama import Cancellation, Context, ContextOptions, Model
 from wsd_local.placement.plan import DEFAULT_CTX, Plan, cells, load_mode, rows
@@ -37,6 +38,9 @@ class LlamaFile:
         path: the GGUF file.
         loading: how it is loaded.
         vets: whether a child process tries files before they are loaded here.
+
+    Raises:
+        ModelError: there is no adapter of that name.
     """
 
     def __init__(self, role: Source, path: Path, loading: LoadSettings, *, vets: bool = False) -> None:
@@ -47,7 +51,8 @@ class LlamaFile:
         """What identifies the files that were opened, each in another way: SHA-256 if known; place and times."""
         self._role: Source = role
         self._loading = loading
-        self._lora = loading.lora(role)
+        lora = loading.lora(role)
+        self._lora = None if lora is None else (model_path(lora[0]), lora[1])
         self._vets = vets
         self._identities: dict[Path, tuple[int, ...]] = {}
 
