@@ -1,4 +1,4 @@
-"""A tiny checkpoint, and where llama.cpp's converter is, for tests that convert and train."""
+"""A tiny checkpoint, weights in files, and where llama.cpp's converter is, for tests that convert and train."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from makers import Floats
 
 from wsd_local.library import convert as making
+from wsd_local.llama import Cancellation, Context, Model
+from wsd_local.llama.options import ContextOptions
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
 CORPUS = (
@@ -106,3 +110,33 @@ def tiny_checkpoint(folder: Path) -> Path:
                 weight.normal_(0, 1.5 * weight.shape[1] ** -0.5)
     model.save_pretrained(folder)
     return folder
+
+
+def write_safetensors(path: Path, tensors: dict[str, Floats], dtype: str = "F32") -> None:
+    """A file of weights; `dtype` is what its header says."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    data = b"".join(tensor.tobytes() for tensor in tensors.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def logprobs(path: Path, text: str, adapter: Path | None = None) -> tuple[list[int], Floats]:
+    """Tokens of a text as llama.cpp sees them, and the log-probability of each after those before it."""
+    with Model(path) as model:
+        options = ContextOptions(
+            n_ctx=1024,
+            threads=1,
+            cache_type_k="f32",
+            cache_type_v="f32",
+            flash_attn="off",
+            lora=None if adapter is None else (adapter, 1.0),
+        )
+        context = Context(model, options, Cancellation())
+        tokens = model.tokenize(text)
+        found = context.logprobs(0, tokens, 1)
+        context.close()
+    return tokens, np.array(found, dtype=np.float32)

@@ -12,12 +12,16 @@ from typing import Any
 
 import psutil
 import pytest
-from checkpoints import WORDS, named_converter, needed, tiny_checkpoint
+from checkpoints import WORDS, logprobs, named_converter, needed, tiny_checkpoint
 from command_line import complains, started, wsd
 
 from wsd_local.cli.train_draft import chart
 from wsd_local.errors import FitError, UsageError, WsdError
+from wsd_local.library.checkpoint import Checkpoint
+from wsd_local.library.convert import convert
+from wsd_local.library.gguf import read_header
 from wsd_local.library.registry import known
+from wsd_local.library.vetting import vet_adapter
 from wsd_local.paths import data_dir
 from wsd_local.training import running
 from wsd_local.training.job import Job, ModelSize, memory_needed, read_job
@@ -105,6 +109,29 @@ def test_a_training_that_was_killed_goes_on(checkpoint: Path, pairs: Path, monke
     complains(trained(*asked, "--resume"), 2, "finished")
 
 
+@pytest.mark.slow
+def test_an_adapter_alone_goes_on_top_of_its_model(
+    checkpoint: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named_converter(monkeypatch)
+    asked = (str(checkpoint), str(pairs), "--out", "mine", "--max-steps", "4", "--adapter-only")
+    done = trained(*asked, "--html", str(tmp_path / "training.html"))
+    assert done.returncode == 0, done.stderr.decode()
+    said = done.stderr.decode()
+    assert f"wsd-local models convert {checkpoint} --as MODEL" in said
+    assert "wsd-local run PROMPT --draft MODEL --draft-lora mine" in said
+    assert "Reward margin" in (tmp_path / "training.html").read_text()
+    assert not (data_dir() / "training" / "mine" / "merged").exists()
+    base = convert(Checkpoint(checkpoint), tmp_path / "base.gguf", "f32")
+    vet_adapter(known()["mine"].path, base)
+    text = " ".join(WORDS[:20])
+    assert logprobs(base, text)[1].tolist() != logprobs(base, text, known()["mine"].path)[1].tolist()
+    again = tmp_path / "again.gguf"
+    done = wsd("models", "convert", str(data_dir() / "training" / "mine" / "adapter"), "--output", str(again))
+    assert done.returncode == 0, done.stderr
+    assert read_header(again).tensors == read_header(known()["mine"].path).tensors
+
+
 # -- without a trainer ---------------------------------------------------------------------------------------
 
 
@@ -121,6 +148,8 @@ def test_what_is_missing_is_named(pairs: Path, monkeypatch: pytest.MonkeyPatch) 
         (("--max-steps", "0"), "max-steps is 0"),
         (("--resume", "--force"), "--resume and --force"),
         (("--method", "ppo"), "ppo"),
+        (("--adapter-only", "--full"), "--adapter-only and --full"),
+        (("--adapter-only", "--type", "F16"), "--adapter-only and --type"),
         (("--out", "a/b"), "give --out letters"),
     ],
 )

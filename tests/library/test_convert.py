@@ -24,10 +24,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import TEMPLATE, WORDS, named_converter, needed, tiny_checkpoint
+from checkpoints import TEMPLATE, WORDS, logprobs, named_converter, needed, tiny_checkpoint, write_safetensors
 from command_line import complains, wsd, wsd_process
 from hub_stand_in import COMMIT, Fault, HubStandIn, Repo
-from makers import Floats
 
 from wsd_local.errors import CancelledError, ModelError, UsageError, WsdError
 from wsd_local.library import convert as making
@@ -35,8 +34,7 @@ from wsd_local.library.checkpoint import Checkpoint, chosen_kind, local_checkpoi
 from wsd_local.library.convert import ARCHIVES, convert, converter
 from wsd_local.library.gguf import read_header
 from wsd_local.library.registry import known
-from wsd_local.llama import Cancellation, Context, Model
-from wsd_local.llama.options import ContextOptions
+from wsd_local.llama import Model
 from wsd_local.paths import made_models_dir
 from wsd_local.system.child import Observer
 
@@ -84,30 +82,7 @@ def started_command(*arguments: str, stderr: int) -> subprocess.Popen[bytes]:
     )
 
 
-def write_safetensors(path: Path, tensors: dict[str, Floats], dtype: str = "F32") -> None:
-    """A file of weights; `dtype` is what its header says."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in tensors.items():
-        header[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.nbytes]}
-        end += tensor.nbytes
-    text = json.dumps(header).encode()
-    data = b"".join(tensor.tobytes() for tensor in tensors.values())
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-
-
 # -- the same model ------------------------------------------------------------------------------------------
-
-
-def logprobs(path: Path, text: str) -> tuple[list[int], Floats]:
-    """Tokens of a text as llama.cpp sees them, and the log-probability of each after those before it."""
-    with Model(path) as model:
-        options = ContextOptions(n_ctx=1024, threads=1, cache_type_k="f32", cache_type_v="f32", flash_attn="off")
-        context = Context(model, options, Cancellation())
-        tokens = model.tokenize(text)
-        found = context.logprobs(0, tokens, 1)
-        context.close()
-    return tokens, np.array(found, dtype=np.float32)
 
 
 @pytest.mark.usefixtures("llama_cpp_source")
@@ -441,6 +416,7 @@ def source_archive(version: str) -> bytes:
     inside = f"llama_cpp_python-{version}/vendor/llama.cpp"
     members = {
         f"{inside}/convert_hf_to_gguf.py": b"print('converter')",
+        f"{inside}/convert_lora_to_gguf.py": b"print('converter')",
         f"{inside}/conversion/llama.py": b"# llama",
         f"{inside}/gguf-py/gguf/__init__.py": b"",
         f"{inside}/LICENSE": b"MIT",
@@ -477,7 +453,8 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
 def test_the_converter_is_fetched_once(index: Index, tmp_path: Path) -> None:
     folder = converter()
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    assert files == {"convert_hf_to_gguf.py", "conversion/llama.py", "gguf-py/gguf/__init__.py", "LICENSE"}
+    scripts = {"convert_hf_to_gguf.py", "convert_lora_to_gguf.py"}
+    assert files == {*scripts, "conversion/llama.py", "gguf-py/gguf/__init__.py", "LICENSE"}
     assert list((tmp_path / "cache").iterdir()) == [folder]
     assert not list(tmp_path.rglob("outside.py"))
     asked = len(index.asked)

@@ -52,16 +52,23 @@ class DraftOptions:
     validation: Annotated[float, number("Share of the pairs that is set aside; 0: none.", metavar="SHARE")] = 0.1
     seed: Annotated[int, number("Of the split, the order and the adapter.")] = 42
     save_every: Annotated[int, number("Steps between two checkpoints.")] = 50
-    kind: Annotated[str, option("Type of the draft's weights: Q8_0, Q4_K_M, F16, ...", "--type", metavar="TYPE")] = (
-        "Q8_0"
-    )
+    kind: Annotated[
+        str | None,
+        option("Type of the draft's weights: Q8_0, Q4_K_M, F16, ... [default: Q8_0]", "--type", metavar="TYPE"),
+    ] = None
+    adapter_only: Annotated[bool, flag("Make a LoRA adapter for --draft-lora, and no model.")] = False
     threads: Annotated[int | None, number("CPU threads.")] = None
+    html: Annotated[Path | None, option("Also write a page with the charts of the training.", metavar="FILE")] = None
     resume: Annotated[bool, flag("Go on with a training that was stopped, from its last checkpoint.")] = False
     force: Annotated[bool, flag("Begin again, and replace a draft of this name.")] = False
 
     def __post_init__(self) -> None:
         if self.resume and self.force:
             raise UsageError("--resume and --force are given: the one goes on, the other begins again; leave one out")
+        if self.adapter_only and self.full:
+            raise UsageError("--adapter-only and --full are given: without an adapter there is none to make")
+        if self.adapter_only and self.kind is not None:
+            raise UsageError("--adapter-only and --type are given: an adapter is F32, and no model is made")
         counts = ("rank", "cutoff", "batch", "accumulation", "save_every", "max_steps", "threads")
         for name in counts:
             value = getattr(self, name)
@@ -90,7 +97,7 @@ def draft(
         str,
         Parameter(
             name="DATA",
-            help="Preference set: a file, a public set by name, or a folder of train prepare.",
+            help="Preference set: a file, a set by name, OWNER/NAME[:FILE] of the Hub, or a folder of train prepare.",
             completer=names.data_sets,
         ),
     ],
@@ -102,14 +109,18 @@ def draft(
 ) -> None:
     """Train a draft by TRL, convert and quantise it, and give it a name."""
     from wsd_local.cli.convert import steps_shown
+    from wsd_local.cli.evaluate import page_writer
+    from wsd_local.cli.train_adapter import make_adapter, say_use
     from wsd_local.library import convert as making
     from wsd_local.library.made import free_target
     from wsd_local.library.resolve import checked_name
     from wsd_local.llama.quantize import file_type
     from wsd_local.paths import data_dir
-    from wsd_local.training.running import require_extra
+    from wsd_local.reports.training_page import training_page
+    from wsd_local.training.running import read_log, require_extra
 
-    kind = file_type(how.kind)
+    write_page = page_writer(how.html)
+    kind = file_type(how.kind or "Q8_0")
     with _named_by_out():
         folder = data_dir() / "training" / checked_name(how.out, replace=True)
     _check_folder(folder, how)
@@ -119,14 +130,20 @@ def draft(
     require_extra()
     making.require_extra()
     with steps_shown("training") as progress:
-        making.converter(progress)
+        making.converter(progress, making.ADAPTER_SCRIPT if how.adapter_only else making.SCRIPT)
     checkpoint, gguf = _model(model)
     texts = _texts(data, how)
     job = replace(_job(checkpoint, gguf, texts, how), replaces=replaces)
     _begin(folder, job, texts, how)
     _train(folder, how)
-    _convert(folder, target, kind, how)
+    if how.adapter_only:
+        make_adapter(folder, target, how.out)
+    else:
+        _convert(folder, target, kind, how)
     _finish(folder, target, checkpoint, how, as_json=as_json)
+    write_page(lambda: training_page(how.out, [job.summary], read_log(folder)))
+    if how.adapter_only:
+        say_use(model, how.out, converted=gguf is not None)
 
 
 @contextmanager
@@ -220,6 +237,7 @@ def _job(checkpoint: Checkpoint, gguf: str | None, texts: dict[str, str], how: D
         save_every=how.save_every,
         seed=how.seed,
         threads=how.threads,
+        adapter_only=how.adapter_only,
     )
 
 
@@ -242,9 +260,9 @@ def _train(folder: Path, how: DraftOptions) -> None:
     from wsd_local.cli.convert import steps_shown
     from wsd_local.system.interrupt import interruptible
     from wsd_local.training.running import steps_done, train
-    from wsd_local.training.worker import MERGED
+    from wsd_local.training.worker import ADAPTER, MERGED
 
-    if how.resume and (folder / MERGED).is_dir():
+    if how.resume and (folder / (ADAPTER if how.adapter_only else MERGED)).is_dir():
         return
     try:
         with interruptible() as stop, steps_shown("loading") as progress:

@@ -17,6 +17,7 @@ from wsd_local.system.inputs import json_value, read_json
 
 WeightType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
 """Types that llama.cpp's converter writes."""
+ADAPTER_CONFIG = "adapter_config.json"
 _LARGEST_HEADER = 1 << 26
 """Bytes. A tensor takes about 150."""
 
@@ -39,13 +40,18 @@ def local_checkpoint(source: str) -> Checkpoint:
     """A checkpoint folder on this machine.
 
     Raises:
-        ModelError: there is no such folder, or it holds no configuration or no weights.
+        ModelError: there is no such folder, or it holds no configuration, or an adapter.
     """
     folder = expanded(source)
     if folder.is_file():
         raise ModelError(f"{folder}: is a file; name the checkpoint's folder (models quantize takes GGUF files)")
     if not folder.exists():
         raise ModelError(f"{folder}: no such folder; name one, or a repository of the Hub (OWNER/NAME)")
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"{folder}: holds a LoRA adapter, and a whole model is wanted; merge the adapter into its model (PEFT's "
+            "merge_and_unload), or name the model"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds no config.json; name the folder of a Hugging Face checkpoint")
     return Checkpoint(folder)
@@ -79,6 +85,18 @@ def weights(folder: Path) -> Counter[str]:
 
 def _safetensors(path: Path) -> Counter[str]:
     found: Counter[str] = Counter()
+    for dtype, shape in safetensors(path).values():
+        found[dtype] += math.prod(shape)
+    return found
+
+
+def safetensors(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each tensor in a file of weights, by its name.
+
+    Raises:
+        ModelError: the file cannot be read, or its header is damaged.
+    """
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -93,9 +111,10 @@ def _safetensors(path: Path) -> Counter[str]:
         for name, tensor in header.items():
             if name != "__metadata__":
                 first, last = map(_whole, tensor["data_offsets"])
-                count = math.prod(map(_whole, tensor.get("shape", ())))
+                shape = tuple(map(_whole, tensor.get("shape", ())))
                 end = max(end, last)
-                found[str(tensor.get("dtype", ""))] += _whole(count, 8 * (last - first))
+                _whole(math.prod(shape), 8 * (last - first))
+                found[name] = str(tensor.get("dtype", "")), shape
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {reason(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:

@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import urllib.parse
+from collections.abc import Sequence
 from importlib import import_module, metadata, util
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -32,9 +33,11 @@ ARCHIVES = {"0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db27
 """SHA-256 of the source archive for each version of llama-cpp-python; no other bytes are unpacked and run."""
 _LARGEST_ARCHIVE = 1 << 29
 _PATIENCE = 60.0
-_BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
-_SCRIPT = "convert_hf_to_gguf.py"
-_NEEDED = (_SCRIPT, "LICENSE", "conversion", "gguf-py")
+BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
+SCRIPT, ADAPTER_SCRIPT = "convert_hf_to_gguf.py", "convert_lora_to_gguf.py"
+"""llama.cpp's programs for checkpoints and for adapters."""
+_SHARED = ("conversion", "gguf-py")
+_UNPACKED = (SCRIPT, ADAPTER_SCRIPT, *_SHARED, "LICENSE")
 _INSTEAD = "unpack llama.cpp's source yourself and name its folder in WSD_LOCAL_LLAMA_CPP"
 _PERCENT = re.compile(r"Writing: +(\d+)%")
 _COMPLAINT = re.compile(r"(?:ERROR:[\w.-]+:|[\w.]*(?:Error|Exception|Failure|Exit): )(?P<what>.+)")
@@ -70,23 +73,32 @@ def convert(
     check_free(output, force)
     numbers = weights(checkpoint.folder)
     kind = chosen_kind(kind, numbers)
-    check_disk(output, int(numbers.total() * _BITS[kind] / 8))
-    script = converter(observer.progress) / _SCRIPT
+    check_disk(output, int(numbers.total() * BITS[kind] / 8))
+    script = converter(observer.progress) / SCRIPT
+    observer.progress("reading the checkpoint", 0)
+    with replaced(output) as part:
+        options = ["--outtype", kind, "--model-name", checkpoint.name, str(checkpoint.folder.absolute())]
+        if (complaint := run_converter(script, part, options, observer)) is not None:
+            raise ModelError(f"{checkpoint.folder}: cannot be converted: {complaint}")
+    return output
+
+
+def run_converter(script: Path, output: Path, options: Sequence[str], observer: Observer) -> str | None:
+    """Let llama.cpp's converter write a file; why it did not, if it did not.
+
+    Raises:
+        CancelledError: it was stopped.
+    """
 
     def on_line(line: str) -> None:
         if percent := _PERCENT.search(line):
             observer.progress("converting", int(percent[1]) / 100)
 
-    observer.progress("reading the checkpoint", 0)
-    with replaced(output) as part:
-        # The converter takes its output's name for a format string.
-        name = part.with_name(part.name.replace("{", "{{").replace("}", "}}")).absolute()
-        options = ["--outfile", str(name), "--outtype", kind, "--model-name", checkpoint.name]
-        folder = str(checkpoint.folder.absolute())
-        code, lines = run(["wsd_local.library.convert", str(script), *options, folder], on_line, observer.stoppable)
-        if code != 0 or not part.stat().st_size:
-            raise ModelError(f"{checkpoint.folder}: cannot be converted: {cause(code, lines, _COMPLAINT)}")
-    return output
+    # The converter takes its output's name for a format string.
+    name = output.with_name(output.name.replace("{", "{{").replace("}", "}}")).absolute()
+    arguments = [str(script), "--outfile", str(name), *options]
+    code, lines = run(["wsd_local.library.convert", *arguments], on_line, observer.stoppable)
+    return cause(code, lines, _COMPLAINT) if code != 0 or not output.stat().st_size else None
 
 
 # -- llama.cpp's converter -----------------------------------------------------------------------------------
@@ -99,20 +111,24 @@ def require_extra() -> None:
         raise WsdError(f"converting needs {', '.join(missing)}; install with: {install_command('convert')}")
 
 
-def converter(progress: StepProgress = nothing) -> Path:
-    """The folder with llama.cpp's converter, fetched once for each version of llama-cpp-python.
+def converter(progress: StepProgress = nothing, script: str = SCRIPT) -> Path:
+    """The folder with llama.cpp's converters, fetched once for each version of llama-cpp-python.
+
+    Args:
+        progress: sees that it is fetched.
+        script: the one that is wanted.
 
     Raises:
         WsdError: it cannot be fetched, or the folder that `WSD_LOCAL_LLAMA_CPP` names holds none.
     """
     if named := os.environ.get("WSD_LOCAL_LLAMA_CPP"):
         folder = expanded(named).absolute()
-        missing = [name for name in _NEEDED if not (folder / name).exists() and name != "LICENSE"]
+        missing = [name for name in (script, *_SHARED) if not (folder / name).exists()]
         if missing:
             raise WsdError(f"{folder}: holds no {missing[0]}: WSD_LOCAL_LLAMA_CPP must name llama.cpp's source folder")
         return folder
     version = metadata.version("llama-cpp-python")
-    folder = cache_dir().absolute() / f"llama.cpp-{version}"
+    folder = cache_dir().absolute() / f"llama.cpp-converters-{version}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -135,15 +151,15 @@ def _unpack(archive: Path, folder: Path) -> None:
         for member in source:
             parts = PurePosixPath(member.name).parts[1:]
             inside = parts[2:]
-            if parts[:2] != ("vendor", "llama.cpp") or not inside or inside[0] not in _NEEDED:
+            if parts[:2] != ("vendor", "llama.cpp") or not inside or inside[0] not in _UNPACKED:
                 continue
             data = source.extractfile(member) if member.isfile() and ".." not in inside else None
             if data is not None:
                 target = folder.joinpath(*inside)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data.read())
-    if not (folder / _SCRIPT).is_file():
-        raise WsdError(f"the source archive of llama-cpp-python holds no {_SCRIPT}; {_INSTEAD}")
+    if missing := [name for name in (SCRIPT, ADAPTER_SCRIPT) if not (folder / name).is_file()]:
+        raise WsdError(f"the source archive of llama-cpp-python holds no {missing[0]}; {_INSTEAD}")
 
 
 def _download(version: str, archive: Path, progress: StepProgress) -> None:

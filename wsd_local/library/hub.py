@@ -136,8 +136,10 @@ class Hub:
             raise ModelError(f"{what} cannot be fetched as it is: {how_to_get(steps.to_convert[0])}")
         return steps
 
-    def checkpoint(self, repo: str) -> Download:
+    def checkpoint(self, repo: str, *, adapters: bool = False) -> Download:
         """The files of a checkpoint that converting needs: its weights, and their description.
+
+        With `adapters` a LoRA adapter will do.
 
         Raises:
             UsageError: the text names no repository.
@@ -145,8 +147,18 @@ class Hub:
             WsdError: the Hub cannot be reached, or fails.
         """
         name = checked_repository(repo).rpartition("/")[2]
-        pins = {entry.revision for entry in models_of(repo) if entry.file is None}
-        return self._chosen(repo, repo, lambda paths: (name, checkpoint_files(repo, paths)), next(iter(pins), None))
+        pin = next(iter({entry.revision for entry in models_of(repo) if entry.file is None}), None)
+        return self._chosen(repo, repo, lambda paths: (name, checkpoint_files(repo, paths, adapters=adapters)), pin)
+
+    def configuration(self, repo: str) -> Download:
+        """The configuration of a checkpoint alone; raises what `checkpoint` does."""
+
+        def choice(paths: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+            if "config.json" not in paths:
+                raise ModelError(f"{repo}: holds no config.json, and so no checkpoint")
+            return repo.rpartition("/")[2], ("config.json",)
+
+        return self._chosen(checked_repository(repo), repo, choice, None)
 
     def _step(self, what: str, name: str | None) -> Steps[Download]:
         entry, here = catalog_model(what), known().get(what)

@@ -24,6 +24,7 @@ _PIECE = re.compile(r"(?P<stem>.+)\.gguf[.-](part|split)[.-]?(\d+of\d+|[a-z]{1,2
 _NO_MODEL = re.compile(r"mmproj|^imatrix|imatrix\.gguf$", re.IGNORECASE)
 _QUANT = re.compile(r"(?:^|[-._])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|BF16|FP?16|FP?32|MXFP4\w*))(?=$|[-.])", re.IGNORECASE)
 _DESCRIBING = ("*.json", "*.jinja", "*.model", "tokenizer*", "merges.txt", "vocab.txt")
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _WEIGHTS: tuple[tuple[str, ...], ...] = (("model*.safetensors",), ("pytorch_model*.bin",))
 
 
@@ -131,10 +132,10 @@ def _whole(name: str) -> str:
 # -- checkpoints -------------------------------------------------------------------------------------------------
 
 
-def checkpoint_files(repo: str, paths: Iterable[str]) -> tuple[str, ...]:
+def checkpoint_files(repo: str, paths: Iterable[str], *, adapters: bool = False) -> tuple[str, ...]:
     """The checkpoint at the top of a repository: what describes it, then its weights; no code.
 
-    The weights are safetensors, or PyTorch's files if there are none.
+    The weights are safetensors, or PyTorch's files if there are none. With `adapters` a LoRA adapter will do.
 
     Raises:
         ModelError: there is none.
@@ -145,6 +146,10 @@ def checkpoint_files(repo: str, paths: Iterable[str]) -> tuple[str, ...]:
         weights = _fitting(top, patterns)
         if weights and "config.json" in described:
             return (*described, *weights)
+    if set(_ADAPTER) <= set(top):
+        if adapters:
+            return _ADAPTER
+        raise ModelError(f"{repo}: holds a LoRA adapter, and a whole model is wanted")
     raise ModelError(f"{repo}: holds no checkpoint: config.json and *.safetensors; models pull fetches GGUF files")
 
 

@@ -46,6 +46,7 @@ class Job:
         seed: of the order and of the adapter's first weights.
         threads: CPU threads; None: torch decides.
         replaces: whether a draft of the same name may be replaced at the end.
+        adapter_only: whether the adapter is what is wanted, and the model is not merged with it.
     """
 
     model: str
@@ -65,6 +66,17 @@ class Job:
     seed: int = 42
     threads: int | None = None
     replaces: bool = False
+    adapter_only: bool = False
+
+    @property
+    def summary(self) -> str:
+        """One sentence about it."""
+        what = "all weights" if self.full else f"a LoRA adapter of rank {self.rank}"
+        beta = f", beta {self.beta:g}" if self.method == "dpo" else ""
+        return (
+            f"{self.method.upper()} of {what}: learning rate {self.learning_rate:g}{beta}, {self.batch} x "
+            f"{self.accumulation} pairs to a step, seed {self.seed}."
+        )
 
     def save(self, folder: Path) -> None:
         """Write the job into its folder."""
@@ -72,7 +84,7 @@ class Job:
 
     def check_same(self, other: Job) -> None:
         """Raise `UsageError` unless the other job goes on with the training of this one."""
-        may_differ = ("model", "threads", "save_every", "max_steps", "replaces")
+        may_differ = ("model", "threads", "save_every", "max_steps", "replaces", "adapter_only")
         for field in fields(self):
             before, now = getattr(other, field.name), getattr(self, field.name)
             if field.name not in may_differ and before != now:

@@ -1,7 +1,8 @@
 """The process that trains: `python -m wsd_local.training.worker FOLDER`.
 
-Contract: reads the job in the folder, trains by TRL from the last whole checkpoint, and writes the trained model to
-`merged`, with its tokenizer and chat template. Reports lines of JSON that begin with `MARK` on standard output. A
+Contract: reads the job in the folder, trains by TRL from the last whole checkpoint, and writes the adapter to
+`adapter`, with the model's configuration, and unless it alone is wanted the trained model to `merged`, with its
+tokenizer and chat template. Reports lines of JSON that begin with `MARK` on standard output. A
 checkpoint counts when it is whole: the file `whole` in it is written last. No code of a checkpoint is run.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -192,17 +195,28 @@ def _reporter() -> Any:
 
 
 def _save(trainer: Any, tokenizer: Any, folder: Path, job: Job) -> None:
-    report("step", what="merging")
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not job.full:
-        model.save_pretrained(folder / ADAPTER)
+        with _whole(folder / ADAPTER) as part:
+            model.save_pretrained(part)
+            model.get_base_model().config.save_pretrained(part)  # what a converter must know of the model
+        if job.adapter_only:
+            return
+        report("step", what="merging")
         model = model.merge_and_unload()
-    part = folder / f"{MERGED}.part"
+    with _whole(folder / MERGED) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder that appears when all is in it."""
+    part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    shutil.rmtree(folder / MERGED, ignore_errors=True)
-    part.rename(folder / MERGED)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
 
 
 if __name__ == "__main__":
