@@ -149,14 +149,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if (stored := re.fullmatch(r"/stored/([^/]+/[^/]+)/(.+)", path)) is not None:
+        if (stored := re.fullmatch(r"/stored/((?:datasets/)?[^/]+/[^/]+)/(.+)", path)) is not None:
             return self._bytes(self.hub.repos[stored[1]].files[stored[2]])
         kind: Kind = "head" if self.command == "HEAD" else "api"
-        if (api := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(/revision/[^/]+|/tree/[^/]+)?", path)) is not None:
+        path = path.replace("/api/datasets/", "/api/models/datasets/")  # `datasets/OWNER/NAME` among the repositories
+        asked = r"/api/models/((?:datasets/)?[^/]+/[^/]+?)(/revision/[^/]+|/tree/[^/]+)?"
+        if (api := re.fullmatch(asked, path)) is not None:
             if not self._failed("api"):
                 self._metadata(api[1], tree=(api[2] or "").startswith("/tree"))
             return None
-        if (file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) is not None:
+        if (file := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) is not None:
             return self._file(file[1], file[2], file[3])
         return self._json(404, {"error": "there is no such place"}, kind)
 

@@ -92,7 +92,7 @@ def prepare(
         str,
         Parameter(
             name="DATA",
-            help="Preference set: a file (JSONL, JSON, Parquet), or a public set by name.",
+            help="Preference set: a file (JSONL, JSON, Parquet), a set by name, or OWNER/NAME[:FILE] of the Hub.",
             completer=names.data_sets,
         ),
     ],
@@ -134,7 +134,7 @@ def divided(
     """A preference set, what its columns hold, its pairs, and the two sides of them.
 
     Args:
-        data: a file, or a public set by name.
+        data: a file, a public set by name, or one of the Hub.
         given: columns that are named, by what they hold.
         cutoff: tokens of a conversation and its longer reply at most.
         tokenizer: the model whose tokenizer counts; None: tokens are estimated.
@@ -146,6 +146,7 @@ def divided(
     """
     from wsd_local.cli.progress import Reporter
     from wsd_local.datasets import dataset_path
+    from wsd_local.datasets.hub_sets import hub_set_path, names_hub_set
     from wsd_local.training.columns import detected_columns
     from wsd_local.training.sifting import sift
     from wsd_local.training.sources import read_source
@@ -155,7 +156,8 @@ def divided(
         reporter = Reporter(quiet=False)
         stack.callback(reporter.close)
         length = _length(tokenizer, stack)
-        path, _ = dataset_path(data, reporter.transfer)
+        fetched = hub_set_path(data, reporter.transfer) if names_hub_set(data) else None
+        path = fetched or dataset_path(data, reporter.transfer)[0]
         source = read_source(path)
         columns = _located(source, lambda: detected_columns((one.value for one in source.records), given))
         reporter.wait(f"checking {plural(len(source.records), 'record')}")

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def dataset_path(name_or_path: str, progress: TransferProgress | None = None) ->
     sets = catalog_datasets()
     if name_or_path in sets:
         chosen = sets[name_or_path]
-        if not chosen.path.is_file() or chosen.sha256 not in (None, _sha256(chosen.path)):
+        if not chosen.path.is_file() or chosen.sha256 not in (None, file_digest(chosen.path)):
             _fetch(chosen, progress)
         return chosen.path, chosen.format
     if folder:
@@ -91,24 +91,39 @@ def _fetch(wanted: PublicSet, progress: TransferProgress | None) -> None:
     url = f"{ENDPOINT.rstrip('/')}/{wanted.url.removeprefix(_HUB)}" if at_hub else wanted.url
     shown = without_secrets(url)
     with _explained(wanted.name, shown), replaced(wanted.path) as part:
-        with_retries(lambda: _download(url, shown, part, progress), WAITS)
-        if wanted.sha256 is not None and (digest := _sha256(part)) != wanted.sha256:
+        with_retries(lambda: download(url, shown, part, progress), WAITS)
+        if wanted.sha256 is not None and (digest := file_digest(part)) != wanted.sha256:
             raise WsdError(
                 f"{wanted.name}: the bytes are wrong (SHA-256 {digest}, and it should be {wanted.sha256}); none is "
                 "kept: try again later, or name a file"
             )
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file that was just written, or may have changed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(url: str, shown: str, part: Path, progress: TransferProgress | None) -> None:
+def download(
+    url: str, shown: str, part: Path, progress: TransferProgress | None, more: Mapping[str, str] | None = None
+) -> None:
+    """Write what an address holds to a file.
+
+    Args:
+        url: the address.
+        shown: what messages call it.
+        part: the file.
+        progress: sees the bytes; may stop the transfer by raising.
+        more: headers beside the usual ones.
+
+    Raises:
+        WsdError: it is a web page, or empty.
+    """
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
+    headers = {"User-Agent": AGENT, "Accept-Encoding": "identity", **(more or {})}
     with session().stream("GET", url, headers=headers, timeout=HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         if response.headers.get("Content-Type", "").startswith("text/html"):
