@@ -15,7 +15,8 @@ from command_line import complains, wsd
 from makers import Floats
 
 from wsd_local.errors import ModelError
-from wsd_local.library.peft import base_of, read_adapter
+from wsd_local.library.peft import base_of, is_adapter, read_adapter
+from wsd_local.library.repo_files import checkpoint_files
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": "owner/Model"}
@@ -113,7 +114,7 @@ def test_an_alpha_that_is_no_number_is_damage(alpha: object, tmp_path: Path) -> 
         ({}, "it changes no weights"),
         ({"base_model.model.lm_head.lora_A.weight": zeros(4, 64)}, "embeddings or the output layer"),
         ({"base_model.model.model.embed_tokens.lora_embedding_A": zeros(4, 9)}, "embeddings or the output layer"),
-        ({"base_model.model.model.embed_tokens.weight": zeros(9, 64)}, "embed_tokens.weight' as a whole"),
+        ({"base_model.model.model.embed_tokens.weight": zeros(9, 64)}, "embeddings or the output layer"),
         ({f"{LAYER}.lora_magnitude_vector": zeros(32)}, "DoRA"),
         ({f"{LAYER}.lora_B.bias": zeros(32)}, "it changes biases"),
         ({f"{LAYER}.base_layer.bias": zeros(32)}, "it changes biases"),
@@ -158,8 +159,23 @@ def test_the_model_that_an_adapter_changes_is_found(tmp_path: Path) -> None:
     nameless = read_adapter(saved(tmp_path / "adapter", {"base_model_name_or_path": None}))
     with pytest.raises(ModelError, match="does not say which model it changes: name"):
         base_of(nameless)
+    long = read_adapter(saved(tmp_path / "adapter", {"base_model_name_or_path": f"/{'x' * 5000}"}))
+    with pytest.raises(ModelError, match="is not here"):
+        base_of(long)
     (adapter.folder / "config.json").write_text("{}")
     assert base_of(nameless) == adapter.folder
+
+
+def test_a_repository_of_a_whole_model_is_no_adapter(tmp_path: Path) -> None:
+    """Some models were merged, and what was merged is beside them."""
+    assert is_adapter(saved(tmp_path, {}), fetched=True)
+    write_safetensors(tmp_path / "model.safetensors", {"w": zeros(4, 8)})
+    assert not is_adapter(tmp_path, fetched=True)
+    top = ["config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors", "sub/model.gguf"]
+    assert "model.safetensors" in checkpoint_files("a/b", top, adapters=True)
+    assert checkpoint_files("a/b", top[2:], adapters=True) == ("adapter_config.json", "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="holds a LoRA adapter, and a whole model is wanted"):
+        checkpoint_files("a/b", top[2:])
 
 
 def test_commands_tell_adapters_and_models_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def convert(
     with steps_shown("converting") as progress:
         making.converter(progress)
     found = fetched_checkpoint(checkpoint, adapters=True) if isinstance(checkpoint, str) else checkpoint
-    if is_adapter(found.folder):
+    if is_adapter(found.folder, fetched=repo is not None):
         _convert_adapter(found, base, name, output, kind, force=force)
         return
     if base is not None:

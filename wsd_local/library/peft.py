@@ -8,6 +8,7 @@ one line.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from wsd_local.system.inputs import read_json
 
 WEIGHTS = "adapter_model.safetensors"
 _FACTOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-_OUTER = re.compile(r"(?:.*\.)?(?:lm_head|embed_out|output_layer|embed_tokens|embed_in|word_embeddings|wte|wpe)")
+_OUTER = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output_layer|embed_tokens|embed_in|word_embeddings|wte|wpe)(?:\.|$)")
 """Names of embeddings and output layers."""
 _WHOLE = ("model*.safetensors", "pytorch_model*.bin")
 _LARGEST_ALPHA = 3e38
@@ -74,15 +75,17 @@ class PeftAdapter:
     size: int
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter.
+def is_adapter(folder: Path, *, fetched: bool = False) -> bool:
+    """Whether a folder holds an adapter; of a `fetched` repository only if it holds no whole model.
 
     Raises:
-        ModelError: it holds a whole model too.
+        ModelError: the folder holds a whole model too.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         return False
     if whole := next((path.name for pattern in _WHOLE for path in sorted(folder.glob(pattern))), None):
+        if fetched:
+            return False
         raise ModelError(f"{folder}: holds an adapter ({ADAPTER_CONFIG}) and a whole model ({whole}); move one away")
     return True
 
@@ -95,10 +98,9 @@ def base_of(adapter: PeftAdapter) -> Path | str:
     """
     from wsd_local.library.repo_files import names_repository
 
-    if (adapter.folder / "config.json").is_file():
-        return adapter.folder
-    if adapter.base is not None and (expanded(adapter.base) / "config.json").is_file():
-        return expanded(adapter.base)
+    for folder in (adapter.folder, *([] if adapter.base is None else [expanded(adapter.base)])):
+        if os.path.isfile(folder / "config.json"):  # noqa: PTH113 - the method raises for a name that is too long
+            return folder
     if adapter.base is not None and names_repository(adapter.base) and not expanded(adapter.base).is_absolute():
         return adapter.base
     named = "does not say which model it changes" if adapter.base is None else f"changes {printable(adapter.base)!r}"
@@ -168,8 +170,8 @@ def _factors(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, (_, shape) in tensors.items():
         found = _FACTOR.fullmatch(name)
-        if found is None or _OUTER.fullmatch(found["module"]):
-            raise cannot(folder, _what(name, None if found is None else found["module"]))
+        if found is None or _OUTER.search(name):
+            raise cannot(folder, _what(name))
         sides.setdefault(found["module"], {})[found["side"]] = shape
     factors: dict[str, tuple[int, int, int]] = {}
     for module, shapes in sides.items():
@@ -187,9 +189,9 @@ def _factors(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -
     return factors
 
 
-def _what(name: str, module: str | None) -> str:
+def _what(name: str) -> str:
     """What a tensor changes that is not a usual layer."""
-    if module is not None or "lora_embedding_" in name:
+    if _OUTER.search(name) or "lora_embedding_" in name:
         return f"it changes embeddings or the output layer ({name!r}), which llama.cpp leaves out where they are one"
     if "lora_magnitude_vector" in name:
         return f"it scales whole weights too (DoRA, {name!r})"
