@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wsd_local.reports.charts import Points, Scale, lines
+from wsd_local.reports.chart_words import Points
+from wsd_local.reports.charts import Scale, lines
 from wsd_local.reports.html import Chart, Table, page
 
 _CHARTS = (
