@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from wsd_local.datasets.public import WAITS, download, file_digest
 from wsd_local.errors import ModelError, UsageError, WsdError
@@ -43,7 +44,7 @@ def hub_set_path(name: str, progress: TransferProgress | None = None) -> Path:
         UsageError: the repository has no such file, or several could be meant.
         WsdError: there is no such repository, it may not be read, or the Hub cannot be reached, or fails.
     """
-    from huggingface_hub import HfApi, hf_hub_url, is_offline_mode
+    from huggingface_hub import HfApi, is_offline_mode
     from huggingface_hub.constants import ENDPOINT
 
     repo, _, wanted = name.partition(":")
@@ -60,7 +61,7 @@ def hub_set_path(name: str, progress: TransferProgress | None = None) -> Path:
         path = folder / commit / chosen.rfilename
         if path.is_file():
             return path
-        url = hf_hub_url(repo, chosen.rfilename, repo_type="dataset", revision=commit, endpoint=address.endpoint)
+        url = f"{address.endpoint}/datasets/{repo}/resolve/{commit}/{quote(chosen.rfilename)}"
         token = address.sent_token
         headers = {"Authorization": f"Bearer {token}"} if isinstance(token, str) else {}
         with replaced(path) as part:
