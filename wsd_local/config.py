@@ -23,13 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wsd_local.core.rule_settings import by_itself
 from wsd_local.errors import UsageError, nearest
 from wsd_local.fields import field_name
 from wsd_local.files import write_text
 from wsd_local.library.catalog import PairEntry, with_catalog
 from wsd_local.library.resolve import all_pairs, named_pair
 from wsd_local.paths import config_file
-from wsd_local.settings import by_itself, names, read_text, split
+from wsd_local.settings import names, read_text, split
 from wsd_local.system.inputs import read_text as read_file
 from wsd_local.system.inputs import read_toml
 
@@ -140,10 +141,13 @@ def _over(config: Config, environment: Mapping[str, str]) -> Config:
     return Config(config.path, pair, settings, config.pairs, sources)
 
 
-def write_pair_settings(pair: str, values: Mapping[str, Any], path: Path | None = None) -> Path:
+def write_pair_settings(
+    pair: str, values: Mapping[str, Any], path: Path | None = None, *, draft: str | None = None
+) -> Path:
     """Write settings of a pair into the file, which is made if it is not there; returns its path.
 
-    Everything else in it stays as it is. A pair of the catalog gets a table with nothing but its settings.
+    Everything else in it stays as it is. A pair of the catalog gets a table with nothing but its settings, unless it
+    gets another `draft`: then its base is named too.
 
     Raises:
         UsageError: there is no such pair, a value is wrong, or the file is written so that it cannot be added to.
@@ -152,17 +156,22 @@ def write_pair_settings(pair: str, values: Mapping[str, Any], path: Path | None 
     import tomlkit
 
     path = path or config_file()
-    named_pair(pair, read_config(path, {}).pairs)
+    entry = named_pair(pair, read_config(path, {}).pairs)
     text = read_file(path) if path.exists() else ""
+    before = tomllib.loads(text)
+    named = {} if draft is None else _models_of(entry, draft, before.get("pairs", {}).get(pair, {}))
     document: Any = tomlkit.parse(text)
     table = document
-    for key in ("pairs", pair, "settings"):
-        table = table.setdefault(key, tomlkit.table(is_super_table=key != "settings"))
-    for name, value in values.items():
-        table[_key_of(table, name)] = value
+    for key in ("pairs", pair):
+        table = table.setdefault(key, tomlkit.table(is_super_table=key == "pairs" or not named))
+    table.update(named)
+    if values:
+        settings = table.setdefault("settings", tomlkit.table())
+        for name, value in values.items():
+            settings[_key_of(settings, name)] = value
     written = tomlkit.dumps(document)
-    if tomllib.loads(written) != _with_settings(tomllib.loads(text), pair, values):
-        lines = "; ".join(f"{name} = {value}" for name, value in values.items())
+    if tomllib.loads(written) != _with_settings(before, pair, named, values):
+        lines = "; ".join(f"{name} = {value}" for name, value in {**named, **values}.items())
         raise UsageError(
             f"{path}: is written so that nothing can be added to it; under [pairs.{pair}.settings] put {lines}"
         )
@@ -171,8 +180,18 @@ def write_pair_settings(pair: str, values: Mapping[str, Any], path: Path | None 
     return path
 
 
-def _with_settings(tables: dict[str, Any], pair: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    settings = tables.setdefault("pairs", {}).setdefault(pair, {}).setdefault("settings", {})
+def _models_of(entry: PairEntry, draft: str, table: Mapping[str, Any]) -> dict[str, str]:
+    """What a pair's table says of its models with another draft."""
+    missing = {"base": entry.base, "description": entry.description}
+    return {"draft": draft} if "base" in table else {"draft": draft, **missing}
+
+
+def _with_settings(
+    tables: dict[str, Any], pair: str, named: Mapping[str, str], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    table = tables.setdefault("pairs", {}).setdefault(pair, {})
+    table.update(named)
+    settings = table.setdefault("settings", {}) if values else {}
     for name, value in values.items():
         settings[_key_of(settings, name)] = value
     return tables

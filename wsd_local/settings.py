@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from wsd_local.constraints.constraint import KINDS, Constraint
 from wsd_local.core.limits import Limits, fixed_tokens
-from wsd_local.core.resources import CacheType, FlashAttention, LoadMode, require_threads
+from wsd_local.core.resources import UBATCH, CacheType, FlashAttention, LoadMode, require_threads
 from wsd_local.core.rule_settings import ENDING, USES, RuleName, make_rule, require_rule
 from wsd_local.core.rules import Rule
 from wsd_local.core.sampling import Sampling
@@ -30,6 +30,8 @@ MOST = 2**31 - 1
 """The largest number of anything that llama.cpp counts."""
 STRONGEST_LORA = 1000.0
 NO_FOLDER = ("auto", "off")
+OF_PAIR = ("threads", "ubatch", "flash_attn", "load_mode")
+"""Settings of loading that a pair can have of its own in the configuration."""
 
 RULE = Heading("Weak-to-Strong Decoding")
 CONTINUATION = Heading("Continuation")
@@ -237,6 +239,8 @@ class LoadSettings:
     """Context in tokens. [default: 4096, or what the model was trained for if that is less]"""
     threads: Annotated[int | None, MACHINE] = None
     """CPU threads. [default: all cores, half of them on machines with more than four]"""
+    ubatch: Annotated[int | None, MACHINE] = None
+    """Tokens of a prompt that are evaluated together. [default: by the model's width and the threads]"""
     n_gpu_layers: Annotated[int | Literal["auto"], MACHINE] = "auto"
     """Layers of each model on GPUs: a number, -1 for all, or auto: as wsd-local fit shows."""
     draft_n_gpu_layers: Annotated[int | None, MACHINE] = None
@@ -264,12 +268,13 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         require_kinds(self)
-        for name in ("ctx", "parallel"):
+        most = {"parallel": (MOST_PARALLEL, "sequences"), "ubatch": (UBATCH, "tokens in an evaluation")}
+        for name in ("ctx", *most):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}: it must be at least 1")
-        if self.parallel > MOST_PARALLEL:
-            raise UsageError(f"parallel is {self.parallel}: llama.cpp has at most {MOST_PARALLEL} sequences")
+            if value is not None and name in most and value > most[name][0]:
+                raise UsageError("{} is {}: llama.cpp has at most {} {}".format(name, short(value), *most[name]))
         require_threads(self.threads)
         for name in ("n_gpu_layers", "draft_n_gpu_layers", "base_n_gpu_layers"):
             value = getattr(self, name)
@@ -309,12 +314,6 @@ class LoadSettings:
         own = self.draft_n_gpu_layers if role == "draft" else self.base_n_gpu_layers
         common = -1 if self.n_gpu_layers == "auto" else int(self.n_gpu_layers)
         return common if own is None else own
-
-
-def by_itself(name: str, value: Any) -> dict[str, Any]:
-    """A setting with what it is valid with, to check it alone."""
-    rules = USES.get(name, ("window",))
-    return {name: value} if "window" in rules else {name: value, "rule": rules[0]}
 
 
 def of_mode(mode: str) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from wsd_local.core.resources import MOST_THREADS
+from wsd_local.core.rule_settings import by_itself
 from wsd_local.errors import UsageError
 from wsd_local.fields import spelled
 from wsd_local.library.quantize import quantize
 from wsd_local.runtime.pair import Pair
-from wsd_local.settings import LoadSettings, ReplySettings, by_itself, changed
+from wsd_local.settings import LoadSettings, ReplySettings, changed
 
 HUGE = (2**31, 2**32, 2**63 - 1, 10**20)
 NO_NUMBERS = (math.nan, math.inf, -math.inf, 1e308, -1e308)

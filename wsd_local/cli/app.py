@@ -70,6 +70,14 @@ COMMANDS = {
 
         Takes some minutes for models of usual size on a CPU. Nothing else should run meanwhile.""",
     ),
+    "tune": (
+        "tune:tune",
+        """Find the settings with which a pair is fastest on this machine.
+
+        The draft's quantisation, threads, steps, attention, proposals: all take turns, and what lies within noise is no
+        recommendation. The best is confirmed by whole replies. Five minutes; other programs disturb it, and it reports
+        how much.""",
+    ),
     "calibrate": (
         "calibrate:calibrate",
         """Find the threshold and the window that suit a pair, by one recording of its drafts.

@@ -58,6 +58,7 @@ SETTINGS = (
     "check_chunk",
     "ctx",
     "threads",
+    "ubatch",
     "n_gpu_layers",
     "draft_n_gpu_layers",
     "base_n_gpu_layers",

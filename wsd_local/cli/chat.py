@@ -43,6 +43,7 @@ SETTINGS = (
     "max_tokens",
     "ctx",
     "threads",
+    "ubatch",
     "n_gpu_layers",
     "cache_type_k",
     "cache_type_v",

@@ -34,6 +34,7 @@ SETTINGS = (
     "window",
     "threshold",
     "threads",
+    "ubatch",
     "n_gpu_layers",
     "draft_n_gpu_layers",
     "base_n_gpu_layers",

@@ -42,6 +42,7 @@ _SETTINGS = (
     "base_lora_scale",
     "ctx",
     "threads",
+    "ubatch",
     "n_gpu_layers",
     "draft_n_gpu_layers",
     "base_n_gpu_layers",
@@ -86,9 +87,9 @@ def task_of(pair: str | None, models: Given, settings: Given, data: Given) -> Da
     from wsd_local.config import read_config
 
     config = read_config()
-    usual = {name: value for name, value in config.settings.items() if name in _SETTINGS}
-    given: dict[str, Any] = {"loop_guard": "off", "speculation": "off", **usual, **setting_values(settings)}
     chosen = config.pair if pair is None else pair
+    usual = {name: value for name, value in config.settings_of(chosen, models).items() if name in _SETTINGS}
+    given: dict[str, Any] = {"loop_guard": "off", "speculation": "off", **usual, **setting_values(settings)}
     return DataSetTask(DataSetOptions(**data), False, None, chosen, models_of(models), given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from wsd_local.cli import terminal
@@ -21,6 +22,8 @@ from wsd_local.cli.tables import plain_table, print_json, print_tables
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from wsd_local.events import Source
+    from wsd_local.placement.kernels import SlowType
     from wsd_local.placement.plan import Plan
 
 
@@ -29,6 +32,7 @@ SETTINGS = (
     "base_lora",
     "ctx",
     "threads",
+    "ubatch",
     "cache_type_k",
     "cache_type_v",
     "flash_attn",
@@ -49,13 +53,12 @@ def fit(
 ) -> None:
     """Show whether a pair fits, and where its layers go."""
     from wsd_local.config import read_config
-    from wsd_local.events import Source
     from wsd_local.library.resolve import named_pair
     from wsd_local.placement.fit import check_adapters, expected, placed
     from wsd_local.settings import split
 
     config = read_config()
-    _, loading = split({**config.settings, **setting_values(settings)})
+    _, loading = split({**config.settings_of(pair, models), **setting_values(settings)})
     entry = named_pair(config.pair if pair is None else pair, config.pairs)
     wanted: dict[Source, str] = {"draft": models.get("draft", entry.draft), "base": models.get("base", entry.base)}
     found = {role: expected(name) for role, name in wanted.items()}
@@ -64,14 +67,28 @@ def fit(
         terminal.note(f"not on this machine, estimated from the catalog: {', '.join(missing)}")
     check_adapters(wanted, loading)
     plan = placed({role: model for role, (model, _) in found.items()}, loading)
+    slow = _slow_types(plan, wanted, missing)
     if as_json:
-        print_json(plan.as_dict())
+        print_json(plan.as_dict() | {"slow_types": {role: one.as_dict() for role, one in slow.items()}})
     else:
         print_tables(*tables(plan))
         terminal.line("")
         terminal.line(verdict(plan))
         for line in (*plan.speed_given_up, *plan.given_up):
             terminal.note(f"given up: {line}")
+        for role, one in slow.items():
+            terminal.note(f"{role}: {one.sentence()}; wsd-local tune measures what another type would bring")
+
+
+def _slow_types(plan: Plan, names: Mapping[Source, str], missing: Collection[str]) -> dict[Source, SlowType]:
+    """What makes models slow that are here and have layers on the CPU."""
+    from wsd_local.library.gguf import read_model
+    from wsd_local.library.resolve import model_path
+    from wsd_local.placement.kernels import slow_type
+
+    on_cpu = [role for role, one in plan.placements.items() if one.gpu_layers < one.n_layers]
+    here = {role: read_model(model_path(names[role])) for role in on_cpu if names[role] not in missing}
+    return {role: slow for role, headers in here.items() if (slow := slow_type(headers)) is not None}
 
 
 def verdict(plan: Plan) -> str:

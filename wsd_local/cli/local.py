@@ -82,6 +82,7 @@ def show(
     from wsd_local.library.known_bytes import recognised
     from wsd_local.library.resolve import catalog_model, model_path
     from wsd_local.llama.devices import cpu_features
+    from wsd_local.placement.kernels import slow_type
     from wsd_local.placement.usage import usage
 
     headers, entry = read_model(model_path(model)), catalog_model(model)
@@ -95,18 +96,21 @@ def show(
     with hashing_bar() as progress:
         found = recognised([header.path for header in headers], entry, progress)
     hashes = {header.path.name: known_sha256(header.path) for header in headers}
+    slow = slow_type(headers)
     if as_json:
         print_json(
             shown.as_dict()
             | ({} if memory is None else {"memory_ctx": memory.ctx, "memory": memory.parts})
             | {"sha256": hashes, "pinned": None if entry is None else entry.pinned}
             | {"recognised": None if found is None else found.as_dict()}
+            | {"slow_type": None if slow is None else slow.as_dict()}
         )
     else:
         about = () if entry is None or not entry.description else (("what it does", entry.description),)
         bytes_are = () if found is None else (("bytes", str(found)),)
         pinned = () if entry is None and found is not None else (("catalog", _pin(entry)),)
-        print_tables(*_shown(shown, memory, hashes, (*pinned, *about, *bytes_are)))
+        speed = () if slow is None else (("speed", slow.sentence()),)
+        print_tables(*_shown(shown, memory, hashes, (*speed, *pinned, *about, *bytes_are)))
 
 
 def import_(

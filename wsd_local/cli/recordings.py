@@ -38,6 +38,7 @@ SETTINGS = (
     "stop",
     "ctx",
     "threads",
+    "ubatch",
     "n_gpu_layers",
     "draft_n_gpu_layers",
     "base_n_gpu_layers",

@@ -145,3 +145,9 @@ def require_rule(values: RuleValues, usual: Mapping[str, Any]) -> None:
     if rule in LEADING and values.speculation in ("draft", "lookup"):
         why = "the draft proposes all that the base may accept; leave speculation out"
         raise UsageError(f"speculation {values.speculation} and rule {rule} are given: {why}", about="speculation")
+
+
+def by_itself(name: str, value: Any) -> dict[str, Any]:
+    """A setting with what it is valid with, to check it alone."""
+    rules = USES.get(name, ("window",))
+    return {name: value} if "window" in rules else {name: value, "rule": rules[0]}

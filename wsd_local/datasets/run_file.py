@@ -30,6 +30,7 @@ INDIFFERENT = frozenset(
         "probabilities",
         "speculation",
         "threads",
+        "ubatch",
         "parallel",
         "resident",
         "load_mode",

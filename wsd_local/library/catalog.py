@@ -17,7 +17,7 @@ from wsd_local.fields import field_name
 from wsd_local.paths import package_models_dir
 from wsd_local.prompts.base_format import BaseFormat
 from wsd_local.prompts.known_formats import known_formats
-from wsd_local.settings import ReplySettings, changed
+from wsd_local.settings import OF_PAIR, LoadSettings, ReplySettings, changed
 from wsd_local.system.inputs import read_toml
 
 DEFAULT_PAIR = "demo"
@@ -100,7 +100,7 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class PairEntry:
-    """A named pair: models by name or path, how the base is shown a conversation, and the pair's own reply settings.
+    """A named pair: models by name or path, how the base is shown a conversation, and the pair's own settings.
 
     The base may be a server's address; `server` then has the load settings that go with it, as `base_model`.
     Two entries of the same models are equal, whatever their settings.
@@ -132,18 +132,20 @@ class PairEntry:
                 raise UsageError(f"pairs.{name}: {key} is missing: name a model or a file")
         given = table.get("base_format", {})
         form = _known_format(given) if isinstance(given, str) else BaseFormat.of(given)
-        settings = _reply_settings(name, table.get("settings", {}))
+        settings = _own_settings(name, table.get("settings", {}))
         server = {key: table[key] for key in _SERVER if key in table}
         return cls(name, table["draft"], table["base"], form, table.get("description", ""), settings, server)
 
 
-def _reply_settings(pair: str, table: object) -> dict[str, Any]:
-    """A pair's own settings of replies, by their fields' names."""
+def _own_settings(pair: str, table: object) -> dict[str, Any]:
+    """A pair's own settings: those of replies and, of loading, `OF_PAIR`, by their fields' names."""
     if not isinstance(table, dict):
         raise UsageError(f"pairs.{pair}.settings must be a table: [pairs.{pair}.settings]")
     values = {field_name(key): value for key, value in table.items()}
+    loading = {name: value for name, value in values.items() if name in OF_PAIR}
     try:
-        changed(ReplySettings(), values)
+        changed(LoadSettings(), loading)
+        changed(ReplySettings(), {name: value for name, value in values.items() if name not in loading})
     except UsageError as error:
         raise UsageError(f"pairs.{pair}.settings: {error}") from error
     return values

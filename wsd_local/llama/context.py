@@ -65,9 +65,8 @@ class Context:
         params.n_ctx = max(options.n_ctx, options.cells or 0) if params.kv_unified else options.n_ctx * options.n_seq
         threads = options.threads or default_threads()
         params.n_batch = min(options.n_batch, params.n_ctx)
-        params.n_ubatch = (
-            params.n_batch if model.may_offload else min(params.n_batch, cpu_ubatch(model.n_embd, threads))
-        )
+        usual = params.n_batch if model.may_offload else cpu_ubatch(model.n_embd, threads)
+        params.n_ubatch = min(params.n_batch, options.n_ubatch or usual)
         params.n_seq_max = options.n_seq
         params.n_outputs_max = options.n_rows
         self.piece = int(params.n_ubatch)
@@ -188,6 +187,10 @@ class Context:
     def forget(self, seq: int) -> None:
         """Free a sequence."""
         self._truncate(seq, 0)
+
+    def use_threads(self, threads: int) -> None:
+        """Evaluate with so many CPU threads from now on."""
+        llama_cpp.llama_set_n_threads(self._handle, threads, threads)
 
     # -- evaluation ------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 class ContextOptions:
     """How a context is made. `n_ctx` and `n_batch` count tokens, `n_rows` rows of logits per evaluation.
 
-    `n_ctx` is what one sequence may hold, `cells` what all `n_seq` hold together; None: `n_ctx`. `lora` is an adapter's
-    file and its scale.
+    `n_ctx` is what one sequence may hold, `cells` what all `n_seq` hold together; None: `n_ctx`. `n_ubatch` tokens are
+    evaluated together; None: by the model and the threads. `lora` is an adapter's file and its scale.
     """
 
     n_ctx: int
@@ -33,6 +33,7 @@ class ContextOptions:
     lora: tuple[Path, float] | None = None
     n_seq: int = 1
     cells: int | None = None
+    n_ubatch: int | None = None
 
 
 def flash_of(model: Model, options: ContextOptions) -> FlashAttention:

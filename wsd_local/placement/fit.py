@@ -73,6 +73,7 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         flash=loading.flash_attn,
         mapped=None if loading.load_mode == "auto" else loading.load_mode.startswith("mmap"),
         parallel=loading.parallel,
+        ubatch=loading.ubatch,
         extra=sum(path.stat().st_size for path in adapters if path.is_file()),
     )
     here = machine(loading.threads or default_threads())

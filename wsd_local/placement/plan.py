@@ -42,7 +42,8 @@ def rows(parallel: int) -> int:
 class PlanRequest:
     """What the user set; None leaves the choice to the plan.
 
-    `extra` bytes of memory are needed besides (adapters), `parallel` replies are in progress at once.
+    `extra` bytes of memory are needed besides (adapters), `parallel` replies are in progress at once, and `ubatch`
+    tokens of a prompt are evaluated together.
     """
 
     ctx: int | None = None
@@ -52,6 +53,7 @@ class PlanRequest:
     mapped: bool | None = None
     extra: int = 0
     parallel: int = 1
+    ubatch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +297,7 @@ class _Case:
         """Bytes of buffers where layers are, `offloaded` if some of the model are not on the CPU."""
         parallel, wanted = self.request.parallel, self.request.flash
         flash = wanted != "off" if offloaded else cpu_flash(wanted, (self.type_k, self.type_v), self.ctx, parallel)
-        n_ubatch = UBATCH if offloaded else cpu_ubatch(self.model.n_embd, self.threads)
+        n_ubatch = self.request.ubatch or (UBATCH if offloaded else cpu_ubatch(self.model.n_embd, self.threads))
         return self.model.compute(self._cells, n_ubatch, rows(parallel), flash=flash)
 
     @property

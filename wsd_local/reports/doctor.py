@@ -190,12 +190,19 @@ def unwritable(folder: Path) -> str | None:
 
 
 def _models(problems: list[str]) -> list[str]:
+    from wsd_local.library.gguf import read_model
     from wsd_local.library.listing import inventory
+    from wsd_local.placement.kernels import slow_type
 
     lines = []
     for model in inventory().models:
         if model.usable:
-            lines.append(f"{model.name}: {model.quantization}, {model.parameters}")
+            assert model.path is not None
+            slow = slow_type(read_model(Path(model.path)))
+            lines.append(
+                f"{model.name}: {model.quantization}, {model.parameters}"
+                + ("" if slow is None else f"; {slow.sentence()}")
+            )
         elif model.usable is False:
             problems.append(f"model {model.name}: {model.description}")
     return lines

@@ -146,6 +146,7 @@ class LlamaFile:
             lora=self._lora,
             n_rows=rows(loading.parallel),
             n_seq=loading.parallel,
+            n_ubatch=loading.ubatch,
             cells=cells(n_ctx, loading.parallel, sliding=model.n_swa > 0),
         )
 

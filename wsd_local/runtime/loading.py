@@ -8,11 +8,12 @@ needs the same few methods.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from wsd_local.core.costs import Experience
@@ -34,6 +35,8 @@ from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import ReplyQueue
 from wsd_local.runtime.remote_base import RemoteBase, require_no_server
 from wsd_local.settings import LoadSettings
+
+NO_MODELS: Mapping[Source, Model] = MappingProxyType({})
 
 
 def roles_of(mode: str) -> tuple[Source, ...]:
@@ -69,6 +72,8 @@ class LoadedModels:
         noticed: notices about the models that a reply has brought already.
         experience: what evaluations cost and how many proposals were accepted, for all replies.
         prompts: what contexts can begin with, to be set before they are loaded; None: nothing.
+        lent: models of these files that their owner has loaded and closes after these, to be set before contexts are
+            made; the others are loaded here.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class LoadedModels:
         self.noticed: set[str] = set()
         self.experience = experience or Experience()
         self.prompts: PromptCache | None = None
+        self.lent: Mapping[Source, Model] = NO_MODELS
         at_hand = LlamaFile("draft", draft, self.loading, vets=vets)
         self.remote: RemoteBase | None = None
         self._files: dict[Source, LlamaFile | RemoteBase]
@@ -196,8 +202,9 @@ class LoadedModels:
                 self._unused.wait()
             for role in list(self._contexts):
                 self._release(role)
-            for model in self._models.values():
-                model.close()
+            for role, model in self._models.items():
+                if role not in self.lent:
+                    model.close()
             if self.remote is not None:
                 self.remote.close()
             self._template.close()
@@ -301,14 +308,15 @@ class LoadedModels:
             for other in list(self._contexts):
                 self._release(other)
         file = self._files[role]
-        model = file.open(self.plan, progress)
+        model = self.lent.get(role) or file.open(self.plan, progress)
         try:
             model.require_generator()
             context = self._contexts[role] = file.context(model, self.plan, self.cancellation)
             if self.prompts is not None and isinstance(context, Context):
                 self.prompts.attach(context, file.fingerprints)
         except BaseException:
-            model.close()
+            if role not in self.lent:
+                model.close()
             raise
         if self.loading.resident == "both":
             self._models[role] = model

@@ -52,10 +52,10 @@ def opened(name: str, serving: Serving, progress: Progress) -> Loaded:
     """
     entry = serving.pairs[name]
     files = files_of(entry)
-    loading = changed(serving.loading, entry.server)
+    loading = changed(serving.loading_of(name), entry.server)
     base = files["base"] if "base" in files else address_of(entry.base, loading)
     models = LoadedModels(files["draft"], base, loading, base_format=entry.base_format, vets=True)
-    models.prompts = PromptCache.of(serving.loading)
+    models.prompts = PromptCache.of(loading)
     try:
         models.start_template("wsd")
         models.fit("wsd", progress)

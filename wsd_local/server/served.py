@@ -20,7 +20,7 @@ from wsd_local.library.naming import readable_name
 from wsd_local.library.resolve import model_of_pair, named_pair
 from wsd_local.remote.address import is_address
 from wsd_local.server.service import Mode, ModelFacts, ServedModel, UnknownModelError
-from wsd_local.settings import LoadSettings, ReplySettings, changed
+from wsd_local.settings import OF_PAIR, LoadSettings, ReplySettings, changed
 
 _MODES: tuple[Mode, ...] = ("wsd", "base", "draft")
 
@@ -33,7 +33,8 @@ class Serving:
         pairs: by name, in the order in which they were given; the first is loaded at the start.
         models: by the names of clients; none of them is loaded.
         reply: defaults of every reply; a pair's own settings override them.
-        loading: how models are loaded; `parallel` is the number of requests in progress at once.
+        loading: how models are loaded, unless a pair's own settings say otherwise; `parallel` is the number of requests
+            in progress at once.
     """
 
     pairs: Mapping[str, PairEntry]
@@ -68,10 +69,16 @@ class Serving:
         Raises:
             UsageError: the pair's own settings contradict the common ones.
         """
+        own = self.pairs[pair].settings
         try:
-            return changed(self.reply, self.pairs[pair].settings)
+            return changed(self.reply, {name: value for name, value in own.items() if name not in OF_PAIR})
         except UsageError as error:
             raise UsageError(f"pairs.{pair}.settings: {error}") from error
+
+    def loading_of(self, pair: str) -> LoadSettings:
+        """How the models of one pair are loaded."""
+        own = self.pairs[pair].settings
+        return changed(self.loading, {name: value for name, value in own.items() if name in OF_PAIR})
 
     def find(self, model: str) -> tuple[str, Mode]:
         """The pair and the mode that a client's name of a model stands for.

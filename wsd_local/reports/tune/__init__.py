@@ -1,0 +1,1 @@
+"""What this machine does with a pair: settings measured in turns, and which of them make a reply faster."""
