@@ -12,6 +12,12 @@ JOBS ?= 2
 # llama.cpp without its code for AMX, which GCC 12.2 and others before 14 compile so that it crashes.
 export CFLAGS += -U__AMX_INT8__
 export CXXFLAGS += -U__AMX_INT8__
+# And without what nothing here uses: libraries for images and sound, and what llama.cpp's own programs share.
+export CMAKE_ARGS += -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(abspath $(VENV))/lean.cmake
+# WHEEL=1: no compiler; llama.cpp ready-made, from the index of those who bind it.
+WHEEL ?=
+WHEELS ?= https://abetlen.github.io/llama-cpp-python/whl/cpu
+INSTALL = $(BIN)/python wsd_local/system/installing.py
 PINNED = $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\)".*/\1/p' pyproject.toml)
 # Fails where the llama.cpp that pip found in its cache crashes.
 TRIAL = wsd_local.llama.trial models/demo/draft-q8_0.gguf 2000000 none repack
@@ -75,9 +81,11 @@ train: $(VENV)/.dev
 
 $(VENV)/.run: pyproject.toml
 	$(if $(PYTHON),$(PYTHON) -m venv $(VENV),$(NEW_PYTHON))
-	@echo "Installing; llama.cpp is compiled once, which takes some minutes."
-	$(BIN)/python -m pip install -e .
-	@$(BIN)/python -m $(TRIAL) || $(BIN)/python -m pip install --no-cache-dir --force-reinstall --no-deps $(PINNED)
+	@echo "set(LLAMA_BUILD_COMMON OFF)" > $(VENV)/lean.cmake
+	@$(if $(WHEEL),echo "Installing; llama.cpp is fetched ready-made.",echo "Installing; llama.cpp is compiled once, which takes some minutes.")
+	$(if $(WHEEL),$(INSTALL) --no-deps --only-binary :all: --index-url $(WHEELS) $(PINNED))
+	$(INSTALL) -e .
+	@$(BIN)/python -m $(TRIAL) || $(INSTALL) --no-cache-dir --force-reinstall --no-deps $(PINNED)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
