@@ -75,7 +75,7 @@ def advice(arguments: Iterable[str], find: Callable[[str], str | None] = shutil.
     if "--only-binary" in arguments:
         return (
             "there is no ready-made llama.cpp for this platform and this Python, or its index cannot be reached; "
-            "install a C++ compiler (Debian: apt install g++; macOS: xcode-select --install), and run make without WHEEL"
+            "install a C++ compiler (Debian: apt install g++; macOS: xcode-select --install) and run make without WHEEL"
         )
     named = [name for name in (os.environ.get("CXX"), *COMPILERS) if name]
     if not any(find(name.split()[0]) for name in named):
