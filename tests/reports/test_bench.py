@@ -25,6 +25,7 @@ from wsd_local.llama.timing import timed_calls
 from wsd_local.reports import bench as benchmark
 from wsd_local.reports import contention as elsewhere
 from wsd_local.reports.bench import CHUNKS, OVERRIDES, STEPS, TURNS, Bench, prompt_of
+from wsd_local.reports.bench_more import MORE, many_at_once, second_question
 from wsd_local.reports.contention import Elsewhere, Watch
 from wsd_local.reports.figures import (
     MEMORY,
@@ -58,7 +59,7 @@ def ticking() -> Callable[[], float]:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    with load("demo", threads=1, ctx=512, **OVERRIDES) as pair:
+    with load("demo", threads=1, ctx=1024, **OVERRIDES) as pair:
         yield pair
 
 
@@ -152,6 +153,25 @@ def test_turns_that_do_not_fit_are_no_figures() -> None:
         assert Bench(pair, prompt_tokens=20, tokens=8).turns() == {}
 
 
+def test_a_second_question_begins_with_what_was_kept(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS)
+    found = second_question(bench)
+    assert set(found) == {"first_first_s", "second_first_s"}
+    assert all(pair.models.context(role).kept is None for role in pair.models.loaded), "nothing stays attached"
+    with load("demo", threads=1, ctx=512) as small:
+        assert second_question(Bench(small, prompt_tokens=20, tokens=8)) == {}
+
+
+def test_several_replies_at_once_have_contexts_of_their_own(pair: Pair) -> None:
+    bench = Bench(pair, prompt_tokens=PROMPT, tokens=8)
+    before = evaluated(pair)
+    found = many_at_once(bench)
+    assert set(found) == {"many_rate", "one_by_one_rate", "many_base_rate", "one_by_one_base_rate"}
+    assert all(rate > 0 for rate in found.values())
+    assert evaluated(pair)["base"] > before["base"], "one by one is measured by the pair itself"
+    assert pair.reply("hi", max_tokens=4).text, "the weights stay"
+
+
 def test_a_clock_that_ticks_is_divided_by_tokens(pair: Pair) -> None:
     bench = Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS, clock=ticking())
     figures = bench.parts()
@@ -176,7 +196,7 @@ def test_everything_is_measured_in_turns(pair: Pair, monkeypatch: pytest.MonkeyP
     for figures in results.repetitions:
         assert sums(figures, figures).items() <= figures.items()
         assert figures["resident_bytes"] == 2 << 30
-    assert [row.comparison for row in results.rows] == [*PARTS, *WHOLE, *SESSION, *MEMORY]
+    assert [row.comparison for row in results.rows] == [*PARTS, *WHOLE, *SESSION, *MORE, *MEMORY]
     values = json.loads(json.dumps(results.as_dict()))
     assert values["about"]["prompt_tokens"]["base"] <= PROMPT
     assert values["about"]["load_mode"] == {"draft": "mmap", "base": "mmap"}

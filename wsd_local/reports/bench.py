@@ -86,7 +86,7 @@ class Bench:
         self.drafted = drafted
         self.reply: Reply | None = None
         """The newest whole reply, token by token."""
-        self._clock = clock
+        self.clock = clock
         self.chunk = pair.settings.check_chunk
         self._require_room("base", prompt_tokens)
         self.messages = prompt_of(pair, prompt_tokens)
@@ -116,7 +116,7 @@ class Bench:
 
     def whole(self) -> Figures:
         """A reply by both models."""
-        with timed_calls(self._clock) as native:
+        with timed_calls(self.clock) as native:
             seconds, reply = self.answer(drafted=self.drafted)
         self.reply = reply
         times, counts = reply.timings, reply.counts
@@ -158,10 +158,10 @@ class Bench:
         chat = self.pair.session()
         figures: Figures = {}
         for turn in range(1, TURNS + 1):
-            begun, first = self._clock(), None
+            begun, first = self.clock(), None
             for event in chat.stream(QUESTIONS[turn % len(QUESTIONS)], **OVERRIDES | {"max_tokens": TURN_TOKENS}):
                 if first is None and isinstance(event, Text):
-                    first = self._clock() - begun
+                    first = self.clock() - begun
             assert chat.run is not None
             _require_whole(chat.run.reply)
             if turn in (2, TURNS) and first is not None:
@@ -185,11 +185,11 @@ class Bench:
         self.pair.models.cancellation.check()
         forget(self.pair.models)
         forced = {} if drafted is None else {"threshold": 1.1, "draft_max_tokens": drafted}
-        begun = self._clock()
-        run = self._prepared(RunOptions(clock=self._clock, endless_draft=drafted is not None), **forced, **changes)
+        begun = self.clock()
+        run = self._prepared(RunOptions(clock=self.clock, endless_draft=drafted is not None), **forced, **changes)
         for _ in run.events():
             pass
-        seconds = self._clock() - begun
+        seconds = self.clock() - begun
         _require_whole(run.reply)
         return seconds, run.reply
 
@@ -218,17 +218,17 @@ class Bench:
         sampler = Sampler(Sampling(), context.model, ignore_eos=True)
         forget(self.pair.models)
         tokens = list(prompt)
-        begun = self._clock()
+        begun = self.clock()
         tokens.append(next_token(context, tokens, sampler))
-        read_s = self._clock() - begun
+        read_s = self.clock() - begun
         if beyond:
             tokens += cycled(prompt, beyond)
             tokens.append(next_token(context, tokens, sampler))
         first = len(tokens)
-        begun = self._clock()
+        begun = self.clock()
         for _ in range(steps):
             tokens.append(next_token(context, tokens, sampler))
-        return read_s, (self._clock() - begun) / max(steps, 1), tokens[first:]
+        return read_s, (self.clock() - begun) / max(steps, 1), tokens[first:]
 
     def _checks(self, prompt: list[int], text: list[int]) -> float:
         """Seconds for a token of a chunk after the prompt, which the base holds.
@@ -239,10 +239,10 @@ class Bench:
         length = self.chunk * (CHUNKS + 1)
         tokens = prompt + cycled(text, length)
         context.logprobs(0, tokens[: len(prompt) + self.chunk], len(prompt))
-        begun = self._clock()
+        begun = self.clock()
         for start in range(len(prompt) + self.chunk, len(tokens), self.chunk):
             context.logprobs(0, tokens[: start + self.chunk], start)
-        return (self._clock() - begun) / (self.chunk * CHUNKS)
+        return (self.clock() - begun) / (self.chunk * CHUNKS)
 
 
 def cycled(tokens: Sequence[int], length: int) -> list[int]:

@@ -100,6 +100,7 @@ WHOLE = (
     Comparison("whole reply", "reply_s", "s", "the same, evaluations only", "steps_sum_s"),
     Comparison("whole reply", "reply_s", "s", "base alone", "base_s"),
     Comparison("whole reply with proposals", "speculative_s", "s", "without", "reply_s", 1.03),
+    Comparison("whole reply with proposals", "speculative_s", "s", "base alone", "base_s"),
     Comparison("first text", "first_text_s", "s", "base alone", "base_first_text_s", 0.4),
     Comparison("40th token", "token_40_s", "s", "base alone", "base_token_40_s"),
     Comparison("longest gap", "longest_gap_s", "s", "base alone", "base_longest_gap_s"),

@@ -14,6 +14,7 @@ from wsd_local.library.naming import name_of
 from wsd_local.llama.options import default_threads
 from wsd_local.placement.plan import HOST, Plan, load_mode
 from wsd_local.reports.bench import TURNS, Bench
+from wsd_local.reports.bench_more import MORE, many_at_once, second_question
 from wsd_local.reports.contention import Elsewhere, Watch
 from wsd_local.reports.figures import MEMORY, PARTS, WHOLE, Comparison, Figures, Row, rows, sums
 from wsd_local.runtime.reply import Reply
@@ -72,7 +73,7 @@ class BenchResults:
     @property
     def rows(self) -> list[Row]:
         """The table."""
-        return rows(self.repetitions, (*PARTS, *WHOLE, *SESSION, *MEMORY))
+        return rows(self.repetitions, (*PARTS, *WHOLE, *SESSION, *MORE, *MEMORY))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -118,6 +119,8 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "with proposals": Bench.proposals,
     "base alone": Bench.alone,
     "conversation": Bench.turns,
+    "second question": second_question,
+    "many at once": many_at_once,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from wsd_local.datasets import Item
 from wsd_local.errors import UsageError
+from wsd_local.library.vetting import amx_works
 from wsd_local.llama import Model
 from wsd_local.llama.devices import host_memory
 from wsd_local.reports.bench import cycled
@@ -237,13 +238,10 @@ class Tuning:
         self._candidates = made(self._source, self._folder, limit, making, self.hooks.stoppable)
         for one in self._candidates:
             if one.path is not None:
-                self._drafts[one.kind] = Model(one.path, n_gpu_layers=self._gpu_layers, load_mode="none")
+                layers = -1 if self.pair.models.model("draft").may_offload else 0
+                self._drafts[one.kind] = Model(one.path, n_gpu_layers=layers, load_mode="none", repack=amx_works())
         assert self._probes is not None
         return draft_knob(self._probes, self._source.kind, self._drafts) if self._drafts else "none could be made"
-
-    @property
-    def _gpu_layers(self) -> int:
-        return -1 if self.pair.models.model("draft").may_offload else 0
 
     def _openings(self, found: Sequence[Finding]) -> dict[str, Openings]:
         """How openings change with the drafts that make a reply faster."""
@@ -284,7 +282,8 @@ class Tuning:
     def _open(self, way: Way) -> Pair:
         if way.name not in self._opened:
             room = min(self.pair.models.n_ctx(role) for role in ROLES)
-            self._opened[way.name] = opened(self.pair, way, min(room, MOST_DEEP))
+            new = self._opened[way.name] = opened(self.pair, way, min(room, MOST_DEEP))
+            self._answer(new, 0, LEAST_REPLY)  # what is touched for the first time is not measured
         return self._opened[way.name]
 
     def _close(self) -> None:
