@@ -154,6 +154,7 @@ SETTINGS = {
     "--seed": ("3", "seed", 3),
     "--ctx": ("512", "ctx", 512),
     "--threads": ("1", "threads", 1),
+    "--ubatch": ("32", "ubatch", 32),
     "--n-gpu-layers": ("0", "n_gpu_layers", 0),
     "--draft-n-gpu-layers": ("1", "draft_n_gpu_layers", 1),
     "--base-n-gpu-layers": ("2", "base_n_gpu_layers", 2),
@@ -173,8 +174,10 @@ def test_every_option_reaches_the_settings() -> None:
 
 
 def test_options_reach_llama_cpp() -> None:
-    options = ["--ctx", "512", "--cache-type-k", "f32", "--cache-type-v", "q8_0", "--flash-attn", "on", "--verbose"]
+    types = ["--cache-type-k", "f32", "--cache-type-v", "q8_0"]
+    options = ["--ctx", "512", *types, "--flash-attn", "on", "--ubatch", "48", "--verbose"]
     log = wsd_process("run", "hi", *options).stderr.decode()
+    assert re.search(r"n_ubatch +: 48|n_ubatch += 48", log)
     assert re.search(r"n_ctx +: 512|n_ctx += 512", log)
     assert "K (f32)" in log and "V (q8_0)" in log
     assert re.search(r"flash_attn += enabled", log)
