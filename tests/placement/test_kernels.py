@@ -11,7 +11,7 @@ from command_line import wsd
 from wsd_local.errors import ModelError
 from wsd_local.library.catalog import catalog_models
 from wsd_local.library.gguf import read_model
-from wsd_local.paths import cache_dir
+from wsd_local.paths import cache_dir, demo_dir
 from wsd_local.placement import kernels
 from wsd_local.placement.footprint import repacking
 from wsd_local.placement.kernels import USUAL, SlowType, judged, measured, one_layer, slow_type
@@ -65,7 +65,7 @@ def test_what_cannot_be_measured_is_no_error(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr(kernels, "_measure", fails)
     assert measured(["Q4_1"]) == {}
-    assert slow_type(read_model(Path("models/demo/draft-q8_0.gguf").absolute())) is None
+    assert slow_type(read_model(demo_dir() / "draft-q8_0.gguf")) is None
     with pytest.raises(ValueError, match="there is no type Q9_9"):
         one_layer(tmp_path / "none.gguf", "Q9_9")
 
