@@ -39,7 +39,7 @@ from wsd_local.reports.figures import (
     shown,
     sums,
 )
-from wsd_local.reports.measurement import SECTIONS, SESSION, measure, memory, steps
+from wsd_local.reports.measurement import LATER, SECTIONS, SESSION, measure, memory, steps
 from wsd_local.runtime.pair import Pair, load
 
 PROMPT, TOKENS = 40, 44
@@ -190,8 +190,7 @@ def test_everything_is_measured_in_turns(pair: Pair, monkeypatch: pytest.MonkeyP
     told: list[str] = []
     results = measure(Bench(pair, prompt_tokens=PROMPT, tokens=TOKENS), 2, told.append, lambda: 3 << 30, 1 << 30)
     assert told[0] == "warming up" and len(told) == steps(2)
-    names = [*SECTIONS]
-    assert told[1:] == [f"{name}, {number} of 2" for number in (1, 2) for name in names]
+    assert told[1:] == [f"{name}, {number} of 2" for names in (SECTIONS, LATER) for number in (1, 2) for name in names]
     assert len(results.repetitions) == 2
     for figures in results.repetitions:
         assert sums(figures, figures).items() <= figures.items()

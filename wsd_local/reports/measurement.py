@@ -1,7 +1,7 @@
 """Everything that `wsd-local bench` measures, several times, and the report of it.
 
 Contract: nothing is printed. Within a repetition each section is measured once, in the same order, so that quotients of
-its figures see the same load of the machine.
+its figures see the same load of the machine. Memory is measured before the sections that have contexts of their own.
 """
 
 from __future__ import annotations
@@ -110,6 +110,10 @@ def measure(
             figures |= part(bench)
         figures |= memory(bench.pair.models.plan, resident_before, resident())
         repetitions.append(figures | sums(figures, figures))
+    for number, figures in enumerate(repetitions, 1):  # last: what they free may stay in the process's memory
+        for name, part in LATER.items():
+            progress(f"{name}, {number} of {repeat}")
+            figures |= part(bench)
     return BenchResults(about(bench), tuple(repetitions), watch.elsewhere())
 
 
@@ -119,11 +123,14 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "with proposals": Bench.proposals,
     "base alone": Bench.alone,
     "conversation": Bench.turns,
+}
+LATER: dict[str, Callable[[Bench], Figures]] = {
     "second question": second_question,
     "many at once": many_at_once,
 }
+"""What is measured after all repetitions of the others."""
 
 
 def steps(repeat: int) -> int:
     """How often `measure` calls `progress`."""
-    return 1 + repeat * len(SECTIONS)
+    return 1 + repeat * (len(SECTIONS) + len(LATER))
