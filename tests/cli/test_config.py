@@ -191,7 +191,7 @@ def test_a_pairs_own_settings_hold_for_the_server(config: Path) -> None:
         ("[pairs.mine]\nsettings = 3", "must be a table: [pairs.mine.settings]"),
         ("[pairs.mine.settings]\nthreshold = 'high'", "pairs.mine.settings: threshold is 'high'"),
         ("[pairs.mine.settings]\nthreshhold = 1", "did you mean 'threshold'?"),
-        ("[pairs.mine.settings]\nthreads = 1", "threads is a setting of loading"),
+        ("[pairs.mine.settings]\nctx = 512", "ctx is a setting of loading"),
         ("[pairs.none.settings]\nwindow = 1", "pairs.none: draft is missing"),
     ],
 )

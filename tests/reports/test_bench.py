@@ -405,8 +405,8 @@ def test_memory_is_that_of_the_plan(pair: Pair) -> None:
         ({"tokens": 0}, UsageError),
         ({"drafted": 0}, UsageError),
         ({"tokens": 8, "drafted": 9}, UsageError),
-        ({"prompt_tokens": 600}, FitError),
-        ({"tokens": 600}, FitError),
+        ({"prompt_tokens": 1100}, FitError),
+        ({"tokens": 1100}, FitError),
     ],
 )
 def test_errors(pair: Pair, asked: dict[str, Any], error: type[Exception]) -> None:
@@ -430,7 +430,7 @@ def test_the_table() -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
     assert lines[1].split() == ["what", "measured", "against", "ratio"]
-    assert sum("whole reply" in line for line in lines) == 5
+    assert sum("whole reply" in line for line in lines) == 6
     assert any(line.startswith("Proposals, ") for line in lines)
     assert any(line.startswith("Load mode: draft mmap, base mmap") for line in lines)
 
