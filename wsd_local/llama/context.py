@@ -65,8 +65,10 @@ class Context:
         params.n_ctx = max(options.n_ctx, options.cells or 0) if params.kv_unified else options.n_ctx * options.n_seq
         threads = options.threads or default_threads()
         params.n_batch = min(options.n_batch, params.n_ctx)
-        usual = params.n_batch if model.may_offload else cpu_ubatch(model.n_embd, threads)
-        params.n_ubatch = min(params.n_batch, options.n_ubatch or usual)
+        params.n_ubatch = min(
+            params.n_batch,
+            options.n_ubatch or (params.n_batch if model.may_offload else cpu_ubatch(model.n_embd, threads)),
+        )
         params.n_seq_max = options.n_seq
         params.n_outputs_max = options.n_rows
         self.piece = int(params.n_ubatch)
