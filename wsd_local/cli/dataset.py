@@ -175,7 +175,8 @@ def most(task: DataSetTask, wanted: int) -> int:
     if not loading.planned:
         return 1
     names = {role: task.models.get(role) for role in ("draft", "base")}
-    return most_replies(model_files(task.pair, mode=reply.mode, **names), loading, wanted)
+    files = model_files(task.pair, mode=reply.mode, **names)
+    return most_replies(files, loading, wanted) if files else wanted
 
 
 def paying_number(pair: Pair, reporter: Reporter) -> int:
@@ -184,7 +185,7 @@ def paying_number(pair: Pair, reporter: Reporter) -> int:
     from wsd_local.runtime.throughput import chosen, paying
 
     models = pair.models
-    if models.loading.resident == "one":
+    if models.loading.resident == "one" or models.remote is not None:  # a server shares its evaluations itself
         return models.loading.parallel
 
     def measure() -> int:

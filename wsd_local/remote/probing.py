@@ -93,23 +93,28 @@ def tried(link: Link, server: Server, tokens: Sequence[int], check: Check) -> No
     Raises:
         WsdError: it cannot do one of both, or the two log-probabilities differ.
     """
-    wish = Wish(tokens, 1, Sampling(), top=0)
-    written = _first(link, server, wish, check)
+    _scored(link, server, tokens, check)
+    written = _first(link, server, Wish(tokens, 1, Sampling(), top=0), check)
     if written is None:
         return  # the text ends there
-    given = Given([*tokens, written.id], len(tokens))
+    scored = _scored(link, server, [*tokens, written.id], check)
+    said = None if written.score is None else written.score.logprob
+    if said is not None and abs(said - scored) > ROUNDING:
+        raise WsdError(
+            f"{link.url} is {server.kind} and gives a token the log-probability {said:.3f} when it writes it and "
+            f"{scored:.3f} when it scores it: it cannot be a base"
+        )
+
+
+def _scored(link: Link, server: Server, tokens: Sequence[int], check: Check) -> float:
+    """The log-probability of the last of some tokens."""
+    given = Given(tokens, len(tokens) - 1)
     try:
-        scored = server.scored(link.ask(server.score(given), check), given).scores[0]
+        return server.scored(link.ask(server.score(given), check), given).scores[0].logprob
     except AnswerError as error:
         raise WsdError(
             f"{link.url} is {server.kind} and does not score given tokens: {_reason(error, link)}"
         ) from error
-    said = None if written.score is None else written.score.logprob
-    if said is not None and abs(said - scored.logprob) > ROUNDING:
-        raise WsdError(
-            f"{link.url} is {server.kind} and gives a token the log-probability {said:.3f} when it writes it and "
-            f"{scored.logprob:.3f} when it scores it: it cannot be a base"
-        )
 
 
 def _first(link: Link, server: Server, wish: Wish, check: Check) -> Written | None:
