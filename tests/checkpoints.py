@@ -17,7 +17,11 @@ from wsd_local.library import convert as making
 from wsd_local.llama import Cancellation, Context, Model
 from wsd_local.llama.options import ContextOptions
 
-TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 CORPUS = (
     "the bread stays fresh in a paper bag keep it away from damp air boil an egg for eight minutes and cool it under "
     "running water user assistant system answer question why how what is it good to know that snow falls in winter"

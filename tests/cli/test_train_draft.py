@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from checkpoints import WORDS, logprobs, named_converter, needed, tiny_checkpoint
 from command_line import complains, started, wsd
 
-from wsd_local.cli.train_draft import chart
+from wsd_local.cli import train_draft
+from wsd_local.cli.train_draft import DraftOptions, chart
 from wsd_local.errors import FitError, UsageError, WsdError
 from wsd_local.library.checkpoint import Checkpoint
 from wsd_local.library.convert import convert
@@ -23,8 +25,9 @@ from wsd_local.library.gguf import read_header
 from wsd_local.library.registry import known
 from wsd_local.library.vetting import vet_adapter
 from wsd_local.paths import data_dir
+from wsd_local.reports.draft_check import measuring
 from wsd_local.training import running
-from wsd_local.training.job import Job, ModelSize, memory_needed, read_job
+from wsd_local.training.job import Job, Method, ModelSize, memory_needed, read_job
 from wsd_local.training.running import read_log, steps_done, train
 from wsd_local.training.worker import MARK, WHOLE, last_checkpoint
 
@@ -72,8 +75,12 @@ def test_a_tiny_model_is_trained_and_writes_a_reply(
 ) -> None:
     named_converter(monkeypatch)
     done = trained(str(checkpoint), str(pairs), "--out", "mine", "--max-steps", "10", "--json")
-    assert done.returncode == 0, done.stderr.decode()
     found = json.loads(done.stdout)
+    faults = {one["symptom"] for one in found["check"]["findings"] if one["verdict"] == "fault"}
+    assert faults <= {"endings"}, found["check"]["findings"]  # what was random writes on and on
+    assert done.returncode == (1 if faults else 0), done.stderr.decode()
+    assert [one["file"] for one in found["check"]["figures"]["logits"]] == ["f16.gguf", "mine.gguf"]
+    assert not list((data_dir() / "training" / "mine").glob("*.gguf"))
     assert known()["mine"].path == Path(found["path"]) and known()["mine"].origin == "made"
     losses = [line["loss"] for line in found["log"] if "loss" in line]
     assert len(losses) == 10 and losses[-1] < losses[0]
@@ -101,7 +108,7 @@ def test_a_training_that_was_killed_goes_on(checkpoint: Path, pairs: Path, monke
     complains(trained(*asked), 2, "--resume")
     complains(trained(*asked, "--resume", "--rank", "4"), 2, "rank is 4", "began with 8")
     done = trained(*asked, "--resume")
-    assert done.returncode == 0, done.stderr.decode()
+    assert b"\nmine.gguf: " in done.stdout, done.stderr.decode()  # the check's verdict
     steps = [line["step"] for line in read_log(folder) if "loss" in line]
     assert steps == list(range(1, 31))
     assert f"step {saved + 1}/30" in done.stderr.decode() and f"step {saved}/30" not in done.stderr.decode()
@@ -130,6 +137,26 @@ def test_an_adapter_alone_goes_on_top_of_its_model(
     done = wsd("models", "convert", str(data_dir() / "training" / "mine" / "adapter"), "--output", str(again))
     assert done.returncode == 0, done.stderr
     assert read_header(again).tensors == read_header(known()["mine"].path).tensors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+def test_all_weights_of_a_gguf_file_are_trained(method: Method, demo_q8: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in running.EXTRA:
+        needed(name)
+    path = demo_q8[0]
+    job = Job(model=str(path.parent), gguf=path.name, source={}, method=method, full=True, max_steps=2, accumulation=1)
+    replace(job, threads=1).save(tmp_path)
+    asked = [{"role": "user", "content": "What is the capital of Peru?"}]
+    sides = {
+        name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "Lima."), ("rejected", "No."))
+    }
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text(f"{json.dumps({'prompt': asked, **sides})}\n" * 2)
+    events: list[dict[str, Any]] = []
+    train(tmp_path, events.append, lambda _stop: None)
+    assert events[-1]["kind"] == "trained" and len([line for line in read_log(tmp_path) if "loss" in line]) == 2
+    assert (tmp_path / "merged" / "model.safetensors").is_file() and not (tmp_path / "adapter").exists()
 
 
 # -- without a trainer ---------------------------------------------------------------------------------------
@@ -229,6 +256,19 @@ def test_why_a_training_failed_is_one_line(
     scripted(monkeypatch, *reports, code=1)
     with pytest.raises(error, match=words):
         train(tmp_path, lambda _event: None, lambda _stop: None)
+
+
+def test_a_draft_that_cannot_be_checked_is_there_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise FitError("it needs 9.00 GiB")
+
+    monkeypatch.setattr(measuring, "measure", no_room)
+    assert train_draft._checked(tmp_path, tmp_path / "mine.gguf", None, DraftOptions(out="mine")) is None
+    said = capsys.readouterr().err
+    assert "the draft is made, and was not checked: it needs 9.00 GiB" in said
+    assert f"wsd-local train check {tmp_path / 'merged'} mine" in said
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from makers import random_llama
 from wsd_local.prompts.known_formats import known_formats
 from wsd_local.reports.pair_check import measuring, probes
 from wsd_local.reports.pair_check.figures import Drafts, PairFigures
-from wsd_local.reports.pair_check.judging import SYMPTOMS, Finding, judge
+from wsd_local.reports.pair_check.judging import SYMPTOMS, judge
 from wsd_local.reports.pair_check.measuring import CTX, OVERRIDES, measure, steps
 from wsd_local.reports.pair_check.probes import DEMO_PROBES
+from wsd_local.reports.verdicts import Finding
 from wsd_local.runtime.misplaced import CHOOSE_BASE
 from wsd_local.runtime.pair import load
 

@@ -22,7 +22,8 @@ from wsd_local.reports.pair_check.figures import (
     Words,
     perplexities,
 )
-from wsd_local.reports.pair_check.judging import SYMPTOMS, Finding, judge
+from wsd_local.reports.pair_check.judging import SYMPTOMS, judge
+from wsd_local.reports.verdicts import Finding
 from wsd_local.runtime.misplaced import CHOOSE_BASE, CHOOSE_DRAFT, SWAPPED
 
 SIZES = (200, 240, 260, 220)

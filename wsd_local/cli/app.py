@@ -88,7 +88,7 @@ COMMANDS = {
     ),
     "train": (
         "train:app",
-        """Train a draft model: prepare, draft.
+        """Train a draft model: prepare, draft, check.
 
         From a preference set (pairs of a better and a worse reply) to what trainers read, or to a draft.""",
     ),

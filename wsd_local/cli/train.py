@@ -34,6 +34,11 @@ app = group("train", COMMANDS["train"][1])
 app.command(
     "wsd_local.cli.train_draft:draft", name="draft", help="Train a draft by TRL, convert and quantise it, and name it."
 )
+app.command(
+    "wsd_local.cli.train_check:check",
+    name="check",
+    help="Check a converted draft against its checkpoint: template, tokens, ends, weights, logits, endings.",
+)
 
 _SHOWN_PLACES = 5
 

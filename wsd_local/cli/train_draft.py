@@ -15,16 +15,19 @@ from cyclopts import Parameter
 
 from wsd_local.cli import names, terminal
 from wsd_local.cli.options import Debug, Json, flag, number, option
-from wsd_local.errors import CancelledError, UsageError
+from wsd_local.errors import CancelledError, UsageError, WsdError
 from wsd_local.training.job import RATES, Job, Method, read_job
 from wsd_local.units import plural
 
 if TYPE_CHECKING:
     from wsd_local.library.checkpoint import Checkpoint
+    from wsd_local.reports.draft_check.judging import Judgement
     from wsd_local.system.child import StepProgress
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
+_WHOLE = "f16.gguf"
+_UNQUANTISED = ("F32", "F16", "BF16")
 
 
 @Parameter(name="*")
@@ -106,8 +109,8 @@ def draft(
     how: DraftOptions,
     as_json: Json = False,
     debug: Debug = False,
-) -> None:
-    """Train a draft by TRL, convert and quantise it, and give it a name."""
+) -> int:
+    """Train a draft by TRL, convert, quantise and check it, and give it a name; 1 if the check found a fault."""
     from wsd_local.cli.convert import steps_shown
     from wsd_local.cli.evaluate import page_writer
     from wsd_local.cli.train_adapter import make_adapter, say_use
@@ -138,12 +141,12 @@ def draft(
     _train(folder, how)
     if how.adapter_only:
         make_adapter(folder, target, how.out)
-    else:
-        _convert(folder, target, kind, how)
-    _finish(folder, target, checkpoint, how, as_json=as_json)
+    judged = None if how.adapter_only else _made(folder, target, kind, how)
+    _finish(folder, target, checkpoint, judged, how, as_json=as_json)
     write_page(lambda: training_page(how.out, [job.summary], read_log(folder)))
     if how.adapter_only:
         say_use(model, how.out, converted=gguf is not None)
+    return 0 if how.adapter_only or (judged is not None and judged.is_sound) else 1
 
 
 @contextmanager
@@ -304,8 +307,14 @@ def _place(event: dict[str, Any]) -> str:
     return f"{event['step']}/{event['total']}" if "step" in event else ""
 
 
-def _convert(folder: Path, target: Path, kind: str, how: DraftOptions) -> None:
-    """Make the draft's GGUF file of the merged checkpoint."""
+def _made(folder: Path, target: Path, kind: str, how: DraftOptions) -> Judgement | None:
+    """Make the draft's GGUF file, and check it; the findings."""
+    whole = _convert(folder, target, kind, how)
+    return _checked(folder, target, None if kind in _UNQUANTISED else whole, how)
+
+
+def _convert(folder: Path, target: Path, kind: str, how: DraftOptions) -> Path:
+    """Make the draft's GGUF file of the merged checkpoint; the file before it was quantised."""
     from wsd_local.cli.convert import steps_shown
     from wsd_local.library import convert as making
     from wsd_local.library import quantize as quantizing
@@ -314,7 +323,7 @@ def _convert(folder: Path, target: Path, kind: str, how: DraftOptions) -> None:
     from wsd_local.system.interrupt import interruptible
     from wsd_local.training.worker import MERGED
 
-    whole = folder / "f16.gguf"
+    whole = folder / _WHOLE
     with interruptible() as stop, steps_shown("converting") as progress:
         observer = Observer(progress, stop.on_request)
         making.convert(Checkpoint(folder / MERGED), whole, "f16", force=True, observer=observer)
@@ -322,11 +331,36 @@ def _convert(folder: Path, target: Path, kind: str, how: DraftOptions) -> None:
         quantizing.quantize(
             whole, target, kind, threads=how.threads, force=True, observer=Observer(progress, stop.on_request)
         )
-    whole.unlink()
+    return whole
 
 
-def _finish(folder: Path, target: Path, checkpoint: Checkpoint, how: DraftOptions, *, as_json: bool) -> None:
+def _checked(folder: Path, target: Path, whole: Path | None, how: DraftOptions) -> Judgement | None:
+    """The findings about the draft; None, and a line that says why, if it cannot be checked."""
+    from wsd_local.cli.train_check import checked
+    from wsd_local.library.checkpoint import Checkpoint
+    from wsd_local.training.worker import MERGED
+
+    try:
+        return checked(Checkpoint(folder / MERGED), target, whole, threads=how.threads)
+    except CancelledError:
+        raise
+    except WsdError as error:
+        terminal.message(f"the draft is made, and was not checked: {error}")
+        terminal.message(f"wsd-local train check {folder / MERGED} {how.out} checks it later")
+        return None
+
+
+def _finish(
+    folder: Path,
+    target: Path,
+    checkpoint: Checkpoint,
+    judged: Judgement | None,
+    how: DraftOptions,
+    *,
+    as_json: bool,
+) -> None:
     from wsd_local.cli.tables import print_json
+    from wsd_local.cli.train_check import show
     from wsd_local.files import file_sha256
     from wsd_local.library.made import remember_made
     from wsd_local.training.running import read_log
@@ -334,15 +368,19 @@ def _finish(folder: Path, target: Path, checkpoint: Checkpoint, how: DraftOption
 
     remember_made(how.out, target, checkpoint.repo, checkpoint.revision)
     log = read_log(folder)
-    for name in ("checkpoints", "merged", "data"):  # the job, its log and the adapter stay
+    (folder / _WHOLE).unlink(missing_ok=True)
+    for name in ("checkpoints", "data", *(["merged"] if judged is not None else [])):  # job, log and adapter stay
         shutil.rmtree(folder / name, ignore_errors=True)
     if as_json:
-        print_json({"name": how.out, "path": str(target), "sha256": file_sha256(target), "log": log})
+        found = {"name": how.out, "path": str(target), "sha256": file_sha256(target), "log": log}
+        print_json({**found, "check": None if judged is None else judged.as_dict()})
         return
     for name in ("loss", "margin", "accuracy", "validation_loss", "validation_accuracy"):
         values = [line[name] for line in log if name in line]
         if values:
             terminal.line(f"{name.replace('_', ' '):20} {values[0]:8.4f} {chart(values)} {values[-1]:.4f}")
+    if judged is not None:
+        show(judged)
     terminal.line(f"{how.out}\t{target}\t{gb(target.stat().st_size)}")
 
 

@@ -104,13 +104,14 @@ class DraftFormat:
             return self._fallback.prompt(messages), None
         without = merged(_without_system(messages))
         conversations = [messages] if without == messages else [messages, without]
-        return self._template.render(conversations, self._values(), self._clock(), cancelled)
+        return self._template.render(conversations, template_values(self._vocabulary), self._clock(), cancelled)
 
-    def _values(self) -> dict[str, Any]:
-        """The template's variables beside the messages. As in transformers, tokens that do not exist are undefined."""
-        spelled = {f"{name}_token": self._vocabulary.special_spelling(name) for name in SPECIAL_TOKENS}
-        known = {name: text for name, text in spelled.items() if text or name in ("bos_token", "eos_token")}
-        return {**NO_THINKING, **known}
+
+def template_values(vocabulary: TemplateVocabulary) -> dict[str, Any]:
+    """A template's variables beside the messages. As in transformers, tokens that do not exist are undefined."""
+    spelled = {f"{name}_token": vocabulary.special_spelling(name) for name in SPECIAL_TOKENS}
+    known = {name: text for name, text in spelled.items() if text or name in ("bos_token", "eos_token")}
+    return {**NO_THINKING, **known}
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

@@ -119,7 +119,7 @@ class Program:
     def _text(self, messages: list[dict[str, str]], values: dict[str, Any], longest: int) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in self._template.generate(messages=messages, add_generation_prompt=True, **values):
+        for piece in self._template.generate(**{"messages": messages, "add_generation_prompt": True, **values}):
             pieces.append(piece)
             size += len(piece)
             if size > longest:

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -161,8 +162,11 @@ def _trainer(job: Job, folder: Path, model: Any, tokenizer: Any, sides: dict[str
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
+    more: dict[str, Any] = {}
     if job.method == "dpo":
         trainer, config = trl.DPOTrainer, trl.DPOConfig(beta=job.beta, **values)
+        if job.full:  # TRL would load the model again by its name, by which a GGUF file is not found
+            more["ref_model"] = deepcopy(model)
     else:
         trainer, config = trl.SFTTrainer, trl.SFTConfig(**values)
     return trainer(
@@ -173,6 +177,7 @@ def _trainer(job: Job, folder: Path, model: Any, tokenizer: Any, sides: dict[str
         eval_dataset=sides["validation"],
         peft_config=adapter,
         callbacks=[_reporter()],
+        **more,
     )
 
 

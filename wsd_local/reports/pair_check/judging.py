@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from wsd_local.reports.pair_check.figures import PairFigures, gaps, perplexities
 from wsd_local.reports.statistics import mean
+from wsd_local.reports.verdicts import Finding, Verdict, tally, worst
 from wsd_local.runtime.misplaced import CHOOSE_BASE, CHOOSE_DRAFT, SWAPPED
-
-Verdict = Literal["ok", "warning", "fault"]
 
 CERTAIN = 0.5
 """Probability of the end of a whole answer from which on a model answers as an instruct model."""
@@ -39,22 +38,6 @@ BETTER_FORMAT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found about one symptom: the figures it goes by and, unless it is ok, the cause and what to do."""
-
-    symptom: str
-    verdict: Verdict
-    figure: str
-    cause: str = ""
-    remedy: str = ""
-
-    def line(self) -> str:
-        """One line of text."""
-        rest = "".join(f"; {part}" for part in (self.cause, self.remedy) if part)
-        return f"{self.verdict:<7}  {self.symptom}: {self.figure}{rest}"
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """All findings about a pair."""
 
@@ -64,22 +47,18 @@ class Judgement:
     @property
     def is_pair(self) -> bool:
         """Whether no fault was found."""
-        return all(finding.verdict != "fault" for finding in self.findings)
+        return worst(self.findings) != "fault"
 
     @property
     def verdict(self) -> Literal["good enough", "usable with care", "not a pair"]:
         """The verdict on the pair."""
-        if not self.is_pair:
-            return "not a pair"
-        cautious = any(finding.verdict == "warning" for finding in self.findings)
-        return "usable with care" if cautious else "good enough"
+        words: dict[Verdict, Literal["good enough", "usable with care", "not a pair"]]
+        words = {"ok": "good enough", "warning": "usable with care", "fault": "not a pair"}
+        return words[worst(self.findings)]
 
     def summary(self) -> str:
         """One line about the pair."""
-        counts = Counter(finding.verdict for finding in self.findings)
-        found = [f"{counts[kind]} {kind}{'s' * (counts[kind] != 1)}" for kind in ("fault", "warning") if counts[kind]]
-        names = f"{self.figures.draft} and {self.figures.base}"
-        return f"{names}: {self.verdict}" + (f" ({', '.join(found)})" if found else "")
+        return f"{self.figures.draft} and {self.figures.base}: {self.verdict}{tally(self.findings)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

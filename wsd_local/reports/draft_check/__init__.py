@@ -1,0 +1,1 @@
+"""Whether a GGUF file is the model that was trained: measured, judged, shown."""
