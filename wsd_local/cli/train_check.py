@@ -41,12 +41,12 @@ def check(
     """Check a converted draft against the checkpoint that it was made of; 1 if a fault was found."""
     from wsd_local.cli.convert import fetched_checkpoint
     from wsd_local.cli.tables import print_json
+    from wsd_local.core.resources import require_threads
     from wsd_local.library.checkpoint import local_checkpoint
     from wsd_local.library.repo_files import names_repository
     from wsd_local.library.resolve import model_path
     from wsd_local.paths import expanded
     from wsd_local.reports.draft_check.reference import require_extra
-    from wsd_local.settings import require_threads
 
     terminal.require_output()
     show_native_log(verbose)
