@@ -43,7 +43,7 @@ def serve(ready: Connection, latency: float) -> None:
     from wsd_local.server.desk import Desk
 
     with tempfile.TemporaryDirectory() as own, private_folders(Path(own)):
-        desk = Desk([PairEntry("demo", *map(str, FILES), BaseFormat())], loading=LOADING)
+        desk = Desk([PairEntry("demo", str(FILES[0]), str(FILES[1]), BaseFormat())], loading=LOADING)
         desk.start()
         with listening(Trouble(create_app(desk), latency)) as url:
             ready.send(url)
