@@ -138,7 +138,11 @@ def test_what_the_converter_leaves_out_is_an_error(
     named_converter(monkeypatch)
     folder = random_adapter(tmp_path / "adapter", checkpoint, {})
     adapter = read_adapter(folder)
-    made = convert_adapter(adapter, checkpoint, tmp_path / "made.gguf", name="mine")
+    model = tmp_path / "model"  # as where an adapter was trained on a quantised model
+    model.mkdir()
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (model / "config.json").write_text(json.dumps(json.loads((checkpoint / "config.json").read_text()) | quantised))
+    made = convert_adapter(adapter, model, tmp_path / "made.gguf", name="mine")
     safetensors = importlib.import_module("safetensors.torch")
     weights = safetensors.load_file(folder / "adapter_model.safetensors")
     kept = {name: weight for name, weight in weights.items() if "layers.1.mlp" not in name}

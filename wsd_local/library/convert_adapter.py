@@ -21,6 +21,7 @@ from wsd_local.library.convert import ADAPTER_SCRIPT, BITS, converter, require_e
 from wsd_local.library.gguf import Header, read_header
 from wsd_local.library.peft import WEIGHTS, PeftAdapter, cannot
 from wsd_local.system.child import UNOBSERVED, Observer
+from wsd_local.system.inputs import read_json
 
 _DOWN, _UP = ".lora_a", ".lora_b"
 
@@ -61,8 +62,8 @@ def convert_adapter(
     script = converter(observer.progress, ADAPTER_SCRIPT) / ADAPTER_SCRIPT
     observer.progress("reading the adapter", 0)
     with tempfile.TemporaryDirectory() as made, replaced(output) as part:
-        seen = _seen(adapter, Path(made) / name)
-        options = ["--outtype", kind, "--base", str(base.absolute()), str(seen)]
+        seen, model = _seen(adapter, Path(made) / "adapter" / name), _seen_base(base, Path(made) / "model")
+        options = ["--outtype", kind, "--base", str(model), str(seen)]
         if (complaint := run_converter(script, part, options, observer)) is not None:
             raise ModelError(f"{adapter.folder}: cannot be converted for the model of {base}: {complaint}")
         _check_complete(adapter, read_header(part))
@@ -71,13 +72,28 @@ def convert_adapter(
 
 def _seen(adapter: PeftAdapter, folder: Path) -> Path:
     """What the converter sees of an adapter."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / ADAPTER_CONFIG).write_text(json.dumps({"peft_type": "LORA", "lora_alpha": adapter.alpha}))
     weights = (adapter.folder / WEIGHTS).resolve()
     try:
         (folder / WEIGHTS).symlink_to(weights)
     except OSError:  # a system on which links need rights
         shutil.copyfile(weights, folder / WEIGHTS)
+    return folder
+
+
+def _seen_base(base: Path, folder: Path) -> Path:
+    """What the converter sees of the model; how that was quantised while the adapter was trained is no matter."""
+    path = base / "config.json"
+    try:
+        config = read_json(path)
+    except UsageError as error:
+        raise ModelError(str(error)) from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: is damaged: it holds no object; fetch or copy it again")
+    folder.mkdir()
+    kept = {name: value for name, value in config.items() if name != "quantization_config"}
+    (folder / path.name).write_text(json.dumps(kept))
     return folder
 
 
