@@ -122,7 +122,8 @@ def tune(
     if as_json:
         print_json({"pair": name, "written": None if written is None else str(written)} | found.as_dict())
     else:
-        _show(found, name, wanted)
+        files = {role: Path(models[role]).stem for role in ("draft", "base") if role in models}
+        _show(found, name, wanted, files)
 
 
 def _tuned(
@@ -205,11 +206,12 @@ def _shown(reporter: Reporter, wanted: TuneOptions) -> Iterator[Callable[[str], 
         yield show
 
 
-def _show(found: Tuned, name: str, wanted: TuneOptions) -> None:
+def _show(found: Tuned, name: str, wanted: TuneOptions, files: Mapping[str, str]) -> None:
     from wsd_local.cli.tables import plain_table, print_tables
     from wsd_local.reports.tune.words import PART_COLUMNS, REPLY_COLUMNS, part_rows, reply_rows, sentences
 
-    title = f"{name} on this machine, in {found.seconds:.0f} s, draft in {found.source.kind}"
+    what = " and ".join(files.values()) if len(files) > 1 else ", ".join([name, *files.values()])
+    title = f"{what} on this machine, in {found.seconds:.0f} s, draft in {found.source.kind}"
     parts = plain_table(title, PART_COLUMNS, {3, 5})
     for row in part_rows(found):
         parts.add_row(*row)
@@ -220,7 +222,7 @@ def _show(found: Tuned, name: str, wanted: TuneOptions) -> None:
     terminal.line("")
     for line in sentences(found):
         terminal.line(line)
-    if found.recommended and not wanted.write:
+    if found.recommended and not wanted.write and not files:
         terminal.line(f"wsd-local tune {name} --write measures again, and writes what it recommends to config.toml.")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsd_local.reports.tune.deciding import Costs, Median, Shape, median_of, reply_time
+from wsd_local.reports.tune.deciding import LEAST_ROUNDS, Costs, Median, Shape, median_of, reply_time
 
 MOST_ROUNDS = 9
 
@@ -135,14 +135,18 @@ def measure_in_turns(
     deadline: Deadline,
     progress: Callable[[str], None] = lambda what: None,
 ) -> None:
-    """Measure all knobs, round by round, until each is settled, has `MOST_ROUNDS`, or the time is over."""
-    for number in range(MOST_ROUNDS):
-        for rounds in knobs:
-            if deadline.left <= rounds.last_s:
-                continue
+    """Measure all knobs until each is settled, has `MOST_ROUNDS`, or the time is over.
+
+    In their order they get the rounds of a verdict, so that a short time is enough for the first ones; then more, in
+    turns.
+    """
+    goals = [(rounds, LEAST_ROUNDS) for rounds in knobs]
+    goals += [(rounds, number) for number in range(LEAST_ROUNDS + 1, MOST_ROUNDS + 1) for rounds in knobs]
+    for rounds, goal in goals:
+        while len(rounds.rounds) < goal and deadline.left > rounds.last_s:
             if rounds.settled(usual_costs(knobs, first), shape):
-                continue
-            progress(f"{rounds.knob.name}, round {number + 1}")
+                break
+            progress(f"{rounds.knob.name}, round {len(rounds.rounds) + 1}")
             rounds.once(deadline.clock)
 
 
