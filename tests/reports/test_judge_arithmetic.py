@@ -68,7 +68,7 @@ def test_a_judge_that_looks_at_the_replies_is_the_same_in_both_orders() -> None:
     found = result(ScriptedJudge(longer), a, b)
     assert (found.pairs, found.wins_a, found.wins_b, found.ties, found.split) == (3, 2, 1, 0, 0)
     assert found.win_rate.value == pytest.approx(2 / 3)
-    assert found.agreement.value == 1 and found.agreement.low < 1
+    assert found.agreement.value == 1 and found.agreement.interval == pytest.approx((0.025 ** (1 / 3), 1))
     assert found.lean.value == pytest.approx(0) and found.first == 0.5
     assert found.preference.value == pytest.approx((2 * 0.925 + 0.075) / 3)
     assert found.warnings == []
@@ -78,7 +78,10 @@ def test_a_judge_that_prefers_the_first_place_decides_nothing_and_is_warned_abou
     found = result(ScriptedJudge(lambda _: (0.8, 0.15, 0.05)), file(["x"] * 4), file(["y"] * 4, "b"))
     assert (found.wins_a, found.wins_b, found.ties, found.split) == (0, 0, 0, 4)
     assert found.win_rate.value == found.preference.value == 0.5
-    assert found.agreement.value == 0 and found.agreement.high > 0
+    assert found.agreement.value == 0 and found.agreement.interval == pytest.approx((0, 1 - 0.025**0.25))
+    low, high = found.win_rate.interval or (0.5, 0.5)
+    assert low < 0.3 and high > 0.7 and low + high == pytest.approx(1), "four ties do not say that all are"
+    assert found.preference.interval is None
     assert found.lean.value == pytest.approx(0.65) and found.first == 1
     assert "agrees with itself in 0%" in found.warnings[0]
 
@@ -207,9 +210,9 @@ def test_exchanging_a_and_b_mirrors_the_result(rows: list[tuple[list[float], lis
     for name in ("win_rate", "preference", "length_controlled"):
         first, second = getattr(one, name), getattr(other, name)
         assert isinstance(first, Estimate)
-        assert [first.value, first.low, first.high] == pytest.approx(
-            [1 - second.value, 1 - second.high, 1 - second.low], abs=1e-6
-        )
+        assert first.value == pytest.approx(1 - second.value, abs=1e-6)
+        turned = None if second.interval is None else (1 - second.interval[1], 1 - second.interval[0])
+        assert first.interval == (None if turned is None else pytest.approx(turned, abs=1e-6))
     assert (one.agreement, one.first) == (other.agreement, other.first)
     assert one.lean.value == pytest.approx(other.lean.value)
 

@@ -76,7 +76,7 @@ def test_a_cell_by_hand() -> None:
     assert low.draft_logprob is not None and low.draft_logprob.value == pytest.approx(
         (math.log(0.8) + math.log(0.4)) / 2
     )
-    assert low.gap.count == 2 and low.gap.low <= low.gap.value <= low.gap.high
+    assert low.gap.count == 2 and low.gap.interval == pytest.approx((0, math.log(2)))
 
 
 def test_a_share_of_none_is_not_certain() -> None:
@@ -112,8 +112,8 @@ def test_a_higher_threshold_keeps_no_less_and_figures_lie_in_their_intervals(dra
         assert row[-1].without_switch.value == 1
     for one in found.cells:
         for figure in (one.kept, one.without_switch, one.time, one.draft_logprob, one.own_logprob, one.gap):
-            if figure is not None:
-                assert figure.low - 1e-9 <= figure.value <= figure.high + 1e-9
+            if figure is not None and figure.interval is not None:
+                assert figure.interval[0] - 1e-9 <= figure.value <= figure.interval[1] + 1e-9
     assert swept(records, compared, check_chunk=8, compared=COMPARED) == found
 
 

@@ -13,7 +13,7 @@ from wsd_local.reports.charts import Scale, lines
 from wsd_local.reports.html import Chart, Table, page, percent, seconds, short, whole_percent
 from wsd_local.reports.recommending import TAKES_OVER, TOLERANCE, Calibration, Row
 from wsd_local.reports.setting_maps import SettingMap, setting_maps
-from wsd_local.reports.statistics import RESAMPLES
+from wsd_local.reports.statistics import RESAMPLES, between
 from wsd_local.units import plural
 
 _COLUMNS = (
@@ -92,7 +92,7 @@ def verdict(found: Calibration) -> list[str]:
         said.append(
             f"best by the criterion: threshold {best.threshold:g}, window {best.window}; it is the best again in "
             f"{advice.wins:.0%} of {RESAMPLES:,} resamples of the prompts. It keeps {best.kept:.1f} tokens of the "
-            f"draft on average (95%: {_interval(best.kept_interval, '.1f')}){_time(best)}."
+            f"draft on average (95%: {between(best.kept_interval, '{:.1f}'.format)}){_time(best)}."
         )
     action = "use" if advice.distinguished else "stay with"
     said.append(
@@ -107,14 +107,9 @@ def verdict(found: Calibration) -> list[str]:
 
 
 def _time(row: Row) -> str:
-    if row.seconds is None or row.seconds_interval is None:
+    if row.seconds is None:
         return ""
-    low, high = row.seconds_interval
-    return f", and a reply takes {seconds(row.seconds)} (95%: {seconds(low)} to {seconds(high)})"
-
-
-def _interval(interval: tuple[float, float], form: str) -> str:
-    return f"{interval[0]:{form}} to {interval[1]:{form}}"
+    return f", and a reply takes {seconds(row.seconds)} (95%: {between(row.seconds_interval, seconds)})"
 
 
 def calibration_page(found: Calibration, about: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from wsd_local.core.rule_settings import USES
 from wsd_local.errors import UsageError, nearest
 from wsd_local.prompts.in_context import IN_CONTEXT
-from wsd_local.reports.statistics import Estimate, McNemar, difference, mcnemar, share
+from wsd_local.reports.statistics import Estimate, McNemar, mcnemar, share, share_difference
 from wsd_local.settings import ReplySettings, changed, declarations
 
 USUAL = ("base", "wsd", "draft")
@@ -119,7 +119,7 @@ def comparisons(marks: Marks) -> list[Comparison]:
     items = common(marks)
     values: dict[str, Sequence[bool]] = {name: [found[item] for item in items] for name, found in marks.items()}
     return [
-        Comparison(one, two, difference(values[one], values[two]), mcnemar(values[one], values[two]))
+        Comparison(one, two, share_difference(values[one], values[two]), mcnemar(values[one], values[two]))
         for one, two in combinations(values, 2)
         if items
     ]

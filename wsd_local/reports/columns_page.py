@@ -14,15 +14,19 @@ from wsd_local.reports.html import Chart, Table, whole_percent
 from wsd_local.reports.statistics import Estimate
 
 _COMPARED = (
-    "difference: of the second column to the first, with its interval, which has no width where no question differs · "
-    "only: questions that only one of them has in the share · p: McNemar's exact test, two-sided, not corrected for "
-    "several comparisons"
+    "difference: of the second column to the first, with Tango's score interval of 95 % · only: questions that only "
+    "one of them has in the share · p: McNemar's exact test, two-sided, not corrected for several comparisons"
 )
 
 
 def interval(one: Estimate) -> str:
     """The interval of a share."""
-    return f"{one.low:.1%} to {one.high:.1%}"
+    return one.between("{:.1%}".format)
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{difference * 100:+.1f}"
 
 
 def compared_table(comparisons: Sequence[Comparison]) -> Table:
@@ -30,8 +34,8 @@ def compared_table(comparisons: Sequence[Comparison]) -> Table:
     rows = tuple(
         (
             f"{one.first} and {one.second}",
-            f"{one.difference.value * 100:+.1f}",
-            f"{one.difference.low * 100:+.1f} to {one.difference.high * 100:+.1f}",
+            points(one.difference.value),
+            one.difference.between(points),
             str(one.test.only_first),
             str(one.test.only_second),
             f"{one.test.p:.3f}",
@@ -42,15 +46,15 @@ def compared_table(comparisons: Sequence[Comparison]) -> Table:
     return Table("Columns two by two", columns, rows, _COMPARED)
 
 
-def estimate_bars(found: Mapping[str, Estimate], *, axis: str, label: Label, most: float) -> str:
-    """A bar with its interval for each estimate; `most` is the axis' end."""
+def estimate_bars(found: Mapping[str, Estimate], *, axis: str, label: Label, most: float | None = None) -> str:
+    """A bar with its interval for each estimate; `most` is the axis' end, None leaves that to the values."""
     return bars(
         list(found),
         {axis: [one.value for one in found.values()]},
         axis=axis,
         label=label,
         most=most,
-        intervals={axis: [(one.low, one.high) for one in found.values()]},
+        intervals={axis: [one.interval for one in found.values()]},
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from wsd_local.calibration.deriving import Costs, Derived, Setting, derived
 from wsd_local.calibration.records import Record
-from wsd_local.reports.statistics import RESAMPLES, Floats, Resampled, bounds
+from wsd_local.reports.statistics import RESAMPLES, Floats, Interval, Resampled, bounds
 
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WINDOWS = (3, 6, 12)
@@ -41,9 +41,6 @@ TOLERANCE = 0.1
 SURE = 0.95
 """Share of the resamples in which a setting must be better than the present one."""
 
-Interval = tuple[float, float]
-"""From the 2.5th to the 97.5th percentile of the resamples."""
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -51,7 +48,8 @@ class Row:
 
     `switch` is the median switch point, of the replies that have one. `draft_logprob`, `own_logprob`, `gap` and
     `agreement` are means over the `compared` replies for which both are known; `seconds` is a mean over all of them.
-    `counts` tells whether the base takes over often enough. Intervals are of the means.
+    `counts` tells whether the base takes over often enough. Intervals are of the means, from the 2.5th to the 97.5th
+    percentile of the resamples; None where these do not differ.
     """
 
     threshold: float
@@ -59,7 +57,7 @@ class Row:
     kept: float
     kept_median: float
     kept_quartiles: Interval
-    kept_interval: Interval
+    kept_interval: Interval | None
     without_switch: float
     switch: float | None
     drafted: float
@@ -201,7 +199,7 @@ def _row(setting: Setting, outcomes: Sequence[Derived], samples: _Samples, numbe
         kept=statistics.fmean(kept),
         kept_median=statistics.median(kept),
         kept_quartiles=(quartiles[0], quartiles[2]),
-        kept_interval=bounds(samples.kept[1:, number]) or (math.nan, math.nan),
+        kept_interval=bounds(samples.kept[1:, number]),
         without_switch=1 - len(switches) / len(outcomes),
         switch=statistics.median(switches) if switches else None,
         drafted=statistics.fmean(one.drafted for one in outcomes),

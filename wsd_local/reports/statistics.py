@@ -1,8 +1,10 @@
-"""Intervals and tests for measured figures: the bootstrap, McNemar's exact test, and Cohen's kappa.
+"""Intervals and tests for measured figures: the bootstrap, intervals of shares, McNemar's exact test, Cohen's kappa.
 
 Contract: pure; the same values and seed give the same interval. An interval is the percentile bootstrap's, made by
-drawing the measured items (questions, prompts, pairs) with replacement; values of one item stay together. A share of 0
-or 1 has no spread to draw from, so that its interval is Clopper and Pearson's.
+drawing the measured items (questions, prompts, pairs) with replacement; values of one item stay together. One item, or
+items that are all alike, leave nothing to draw from: then a figure has no interval. Two figures have one nevertheless:
+a share of 0 or 1 has Clopper and Pearson's, and the difference of two shares of the same items has always Tango's score
+interval (Statistics in Medicine 17, 1998, 891-908), which stays wide where no item differs.
 """
 
 from __future__ import annotations
@@ -10,26 +12,50 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 2000
 LEVEL = 0.95
+NO_INTERVAL = "none"
+"""What stands in the place of an interval where there is none."""
+NO_INTERVAL_NOTE = "none: of one item, or of items that are all alike, there is no interval"
+_ROUNDING = 1e-9
+"""Width of an interval by its bounds from which it is more than rounding."""
+_STEPS = 60
+"""Halvings of a range in which a bound is looked for: more than a float has digits."""
 
 Places = npt.NDArray[np.int_]
 """Places of the drawn items, from 0; an item may be there several times."""
 Floats = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+"""Lower and upper bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure of `count` items with the bounds of its interval."""
+    """A figure of `count` items with the bounds of its interval; both are None where there is none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     count: int
+
+    @property
+    def interval(self) -> Interval | None:
+        """Both bounds."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def between(self, form: Callable[[float], str], dash: str = " to ") -> str:
+        """The interval as text."""
+        return between(self.interval, form, dash)
+
+
+def between(interval: Interval | None, form: Callable[[float], str], dash: str = " to ") -> str:
+    """An interval as text, its bounds written by `form`."""
+    return NO_INTERVAL if interval is None else dash.join(map(form, interval))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +90,7 @@ def bootstrap(
     samples = draws(count, resamples=resamples, seed=seed)
     value = float(statistic(np.arange(count)))
     drawn = np.array([statistic(places) for places in samples], dtype=float)
-    low, high = bounds(drawn, level) or (value, value)
+    low, high = bounds(drawn, level) or (None, None)
     return Estimate(value, low, high, count)
 
 
@@ -80,14 +106,17 @@ def draws(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[
     return (generator.integers(count, size=count) for _ in range(resamples))
 
 
-def bounds(drawn: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float] | None:
-    """The interval of a figure from its values in the samples, without those that are NaN; None without any."""
+def bounds(drawn: npt.ArrayLike, level: float = LEVEL) -> Interval | None:
+    """The interval of a figure from its values in the samples, without those that are NaN.
+
+    None without any, and where the samples do not differ: they say nothing of how far off the figure may be.
+    """
     known = np.asarray(drawn, dtype=np.float64)
     known = known[~np.isnan(known)]
     if not len(known):
         return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    low, high = (float(one) for one in np.quantile(known, [(1 - level) / 2, (1 + level) / 2]))
+    return None if high - low <= _ROUNDING * max(abs(low), abs(high)) else (low, high)
 
 
 class Resampled:
@@ -122,9 +151,9 @@ def estimates(figures: Floats, values: Floats) -> list[Estimate | None]:
     """
     found: list[Estimate | None] = []
     for column, count in zip(figures.T, np.isfinite(values).sum(axis=0), strict=True):
-        interval = bounds(column[1:])
         value = float(column[0])
-        found.append(None if interval is None or math.isnan(value) else Estimate(value, *interval, int(count)))
+        low, high = bounds(column[1:]) or (None, None)
+        found.append(None if math.isnan(value) else Estimate(value, low, high, int(count)))
     return found
 
 
@@ -145,6 +174,52 @@ def uncertain(found: Estimate, level: float = LEVEL) -> Estimate:
     if found.value == 0:
         return replace(found, low=0.0, high=1 - bound)
     return replace(found, low=bound, high=1.0) if found.value == 1 else found
+
+
+def share_difference(first: Sequence[bool], second: Sequence[bool], *, level: float = LEVEL) -> Estimate:
+    """The share of items that are true in `second` minus that in `first`, with Tango's score interval.
+
+    Raises:
+        ValueError: the numbers of items differ, or there is none.
+    """
+    pairs = list(zip(first, second, strict=True))
+    if not pairs:
+        raise ValueError("no items")
+    one, two = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    low, high = score_interval(two, one, len(pairs), level)
+    return Estimate((two - one) / len(pairs), low, high, len(pairs))
+
+
+def score_interval(more: int, fewer: int, count: int, level: float = LEVEL) -> Interval:
+    """Tango's interval of (more - fewer) / count: all differences that a score test does not reject.
+
+    Args:
+        more: items that count for the difference.
+        fewer: items that count against it.
+        count: all items, those that count for neither among them.
+        level: the interval's coverage, between 0 and 1.
+    """
+    return -_highest(fewer, more, count, level), _highest(more, fewer, count, level)
+
+
+def _highest(more: int, fewer: int, count: int, level: float) -> float:
+    """The largest difference that the score test does not reject."""
+    square = NormalDist().inv_cdf((1 + level) / 2) ** 2
+
+    def stands(difference: float) -> bool:
+        # The most probable share of items against it, if this were the true difference.
+        linear = (2 * count - more + fewer) * difference - more - fewer
+        constant = -fewer * difference * (1 - difference)
+        share = (math.sqrt(max(0.0, linear**2 - 8 * count * constant)) - linear) / (4 * count)
+        return (count * difference - (more - fewer)) ** 2 <= square * count * (
+            2 * share + difference * (1 - difference)
+        )
+
+    low, high = (more - fewer) / count, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stands(middle) else (low, middle)
+    return low
 
 
 def median(values: Sequence[float], *, level: float = LEVEL, seed: int = 0) -> Estimate:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 
 from wsd_local.reports.html import Chart, Table, page, percent, seconds, short, whole_percent
 from wsd_local.reports.setting_maps import SettingMap, setting_maps
-from wsd_local.reports.statistics import Estimate
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE, Estimate, between
 from wsd_local.reports.sweep import Cell, CheckedReply, SweepResults
 from wsd_local.units import plural
 
 _KEPT = (
     "kept: mean tokens of the draft in a reply · no switch: replies in which the base never takes over · time: "
     "estimated for a reply as long as the draft, and relative to the base alone writing as much, prompts not counted · "
-    "intervals: 95% by the bootstrap over the prompts"
+    f"intervals: 95% by the bootstrap over the prompts · {NO_INTERVAL_NOTE}"
 )
 _GOING_ON = (
     "draft's next, base's own: perplexity to the base of the draft's tokens after the switch, and of its own there · "
@@ -107,8 +107,10 @@ def _figure(found: Estimate | None, form: Callable[[float], str]) -> str:
 def _interval(found: Estimate | None, form: Callable[[float], str]) -> str:
     if found is None:
         return ""
-    low, high = (found.high, found.low) if form is _perplexity else (found.low, found.high)
-    return f"{form(low)}–{form(high)}"
+    bounds = found.interval
+    if bounds is not None and form is _perplexity:
+        bounds = bounds[::-1]
+    return between(bounds, form, "–")
 
 
 def _perplexity(logprob: float) -> str:

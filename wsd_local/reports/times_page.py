@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 
 from wsd_local.reports.charts import bars
 from wsd_local.reports.html import Chart, Table, decimal, page, percent, seconds, short
-from wsd_local.reports.statistics import Estimate
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE, Estimate
 from wsd_local.reports.times import BASE, TimeResults, Way
 from wsd_local.units import plural
 
 _TIMES = (
     "medians over the prompts · first text, whole reply: seconds from the messages on, prompts read included · token: "
     "of the whole reply, by its tokens · by base alone: median over the prompts of the quotient, that of all seconds "
-    "together (sum), and that per token · intervals: 95% by the bootstrap over the prompts"
+    f"together (sum), and that per token · intervals: 95% by the bootstrap over the prompts · {NO_INTERVAL_NOTE}"
 )
 _WORK = (
     "means over the replies · tokens: those of the reply, in the vocabulary of the model that ends it · kept: tokens "
@@ -49,7 +49,7 @@ def _times(found: TimeResults) -> Table:
             way.name,
             seconds(None if way.first_text_s is None else way.first_text_s.value),
             seconds(way.seconds.value),
-            f"{seconds(way.seconds.low)}–{seconds(way.seconds.high)}",
+            way.seconds.between(seconds, "–"),
             "" if way.token_s is None else f"{way.token_s.value * 1000:.1f} ms",
             *_ratio(way, way.ratio),
             *_ratio(way, way.sum_ratio),
@@ -64,7 +64,7 @@ def _times(found: TimeResults) -> Table:
 def _ratio(way: Way, found: Estimate | None) -> tuple[str, str]:
     if found is None:
         return "", ""
-    return f"{found.value:.2f}×", "" if way.name == BASE else f"{found.low:.2f}–{found.high:.2f}"
+    return f"{found.value:.2f}×", "" if way.name == BASE else found.between("{:.2f}".format, "–")
 
 
 def _work(found: TimeResults) -> Table:

@@ -47,8 +47,7 @@ class Figure:
     @property
     def interval(self) -> str:
         """Its interval as text."""
-        low, high = _written(self.estimate.low, self.form), _written(self.estimate.high, self.form)
-        return f"{low.removesuffix(_POINTS)} to {high.removesuffix(_POINTS)}"
+        return self.estimate.between(lambda value: _written(value, self.form).removesuffix(_POINTS))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

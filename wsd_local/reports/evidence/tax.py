@@ -14,7 +14,10 @@ from wsd_local.reports.evidence.sets import Lines, Marked, Step, share_figures
 from wsd_local.reports.tax import Execute, Mark, TaskName, asked, marked, measured, settings_of
 from wsd_local.reports.tax_page import tax_parts, tax_tables
 
-_INTERVALS = "Intervals: 95 %, by the bootstrap over the questions; columns are compared by McNemar's exact test."
+_INTERVALS = (
+    "Intervals: 95 %, of shares by the bootstrap over the questions, of differences Tango's score interval; columns "
+    "are compared by McNemar's exact test."
+)
 _CLAIMS: Mapping[TaskName, Claim] = {
     "gsm8k": Claim(
         "No alignment tax in arithmetic",

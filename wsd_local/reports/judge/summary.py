@@ -1,14 +1,15 @@
 """What a judge's verdicts amount to: win rates with intervals, and how far the judge itself can be trusted.
 
 Contract: pure; the same verdicts give the same figures, and exchanging A and B mirrors them. Intervals are bootstrap
-intervals over records: the turns of one conversation stay together.
+intervals over records: the turns of one conversation stay together. A rate of wins whose every item is a tie has the
+interval of a difference of shares (`statistics.score_interval`) instead, by records.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from wsd_local.reports.judge.lengths import Floats, length_controlled
 from wsd_local.reports.judge.replies import Place, ReplyFile
 from wsd_local.reports.judge.verdicts import Compared, grade, shown
-from wsd_local.reports.statistics import Estimate, Places, bootstrap, share
+from wsd_local.reports.statistics import Estimate, Places, bootstrap, score_interval, uncertain
 
 AGREEMENT = 0.7
 """A judge that agrees with itself less often when the order is exchanged is warned about."""
@@ -127,7 +128,7 @@ def comparison_of(pairs: Sequence[Compared]) -> Comparison:
         wins_b=winners.count("b"),
         ties=winners.count("tie"),
         split=len(pairs) - len(clear),
-        win_rate=clustered_mean(records, points),
+        win_rate=win_rate(records, points),
         preference=clustered_mean(records, preferences),
         length_controlled=clustered(records, controlled),
         agreement=clustered_mean(records, [float(pair.agrees) for pair in pairs]),
@@ -156,8 +157,16 @@ def clustered_mean(records: Sequence[int], values: Sequence[float] | Floats) -> 
     """The mean of rows with its interval, drawn by record. ValueError without any."""
     known = np.asarray(values, dtype=float)
     found = clustered(records, lambda rows: float(known[rows].mean()))
-    is_share = bool(np.isin(known, (0.0, 1.0)).all())
-    return share([bool(found.value)] * found.count) if is_share and found.value in (0.0, 1.0) else found
+    return uncertain(found) if np.isin(known, (0.0, 1.0)).all() else found
+
+
+def win_rate(records: Sequence[int], points: Sequence[float]) -> Estimate:
+    """The mean of points, 1 for a win, 0 for a loss and 0.5 for a tie, with its interval. ValueError without any."""
+    found = clustered_mean(records, points)
+    if any(one != 0.5 for one in points):
+        return found
+    low, high = score_interval(0, 0, found.count)  # of wins minus losses
+    return replace(found, low=(1 + low) / 2, high=(1 + high) / 2)
 
 
 # -- grades --------------------------------------------------------------------------------------------------

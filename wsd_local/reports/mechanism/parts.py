@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from wsd_local.reports.charts import Scale, bars, histograms, lines
-from wsd_local.reports.columns_page import interval
+from wsd_local.reports.columns_page import interval, points
 from wsd_local.reports.html import CHART_BINS, Chart, Table, page, percent, range_name, short, whole_percent
 from wsd_local.reports.mechanism.figures import HEAD, MechanismResults, Switched
 from wsd_local.reports.mechanism.ranks import Ranking
@@ -17,13 +17,13 @@ from wsd_local.reports.mechanism.records import DRAFT
 from wsd_local.reports.mechanism.windows import MEANINGS
 from wsd_local.reports.runs import binned, bins
 from wsd_local.reports.runs_page import TERMINAL_BINS
-from wsd_local.reports.statistics import Estimate
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE, Estimate
 from wsd_local.units import plural
 
 EXAMPLES = 10
 """Switches that a page shows; JSON has all of them."""
 _FEW, _FEW_CHARACTERS, _CHARACTERS = 3, 60, 200
-_BOOTSTRAP = "interval: 95 % by the bootstrap over the prompts, none for one prompt"
+_BOOTSTRAP = f"interval: 95 % by the bootstrap over the prompts · {NO_INTERVAL_NOTE}"
 _POSITION = "position (base token of the draft, from 0)"
 
 
@@ -101,9 +101,8 @@ def _claimed(found: MechanismResults) -> Iterator[tuple[str, ...]]:
     early = f"share of prompts with a switch within the first {found.openings.tokens} tokens"
     yield "early switch", early, *_share(found.switches.early), "50% or less"
     if (gain := found.gain) is not None:
-        points = f"{gain.value * 100:+.1f}", f"{gain.low * 100:+.1f} to {gain.high * 100:+.1f}"
         figure = f"agreement of the base with the draft after the first {HEAD} tokens minus within them, in points"
-        yield "agreement grows", figure, *points, "0 or less"
+        yield "agreement grows", figure, points(gain.value), gain.between(points), "0 or less"
 
 
 def _judged(found: MechanismResults) -> Ranking | None:
@@ -111,14 +110,12 @@ def _judged(found: MechanismResults) -> Ranking | None:
 
 
 def _number(one: Estimate | None) -> tuple[str, str]:
-    """A figure and its interval; one prompt alone has none."""
-    if one is None:
-        return "", ""
-    return f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}" if one.count > 1 else ""
+    """A figure and its interval."""
+    return ("", "") if one is None else (f"{one.value:.2f}", one.between("{:.2f}".format))
 
 
 def _share(one: Estimate | None) -> tuple[str, str]:
-    return ("", "") if one is None else (percent(one.value), interval(one) if one.count > 1 else "")
+    return ("", "") if one is None else (percent(one.value), interval(one))
 
 
 # -- perplexity ----------------------------------------------------------------------------------------------
@@ -155,13 +152,13 @@ def _perplexity_charts(found: MechanismResults) -> Iterator[Chart]:
 
 
 def _perplexity_chart(found: MechanismResults, table: Table, title: str, caption: str, field: str) -> Chart:
-    points: dict[str, list[tuple[float, float]]] = {}
+    places: dict[str, list[tuple[float, float]]] = {}
     for row in found.perplexity:
         for series, name in (("aligned replies", field), ("the base's own openings", f"own_{field}")):
             if (one := getattr(row, name)) is not None:
-                points.setdefault(series, []).append((float(row.prefix), one.value))
+                places.setdefault(series, []).append((float(row.prefix), one.value))
     drawn = lines(
-        points,
+        places,
         "base tokens of the reply that are given",
         Scale("perplexity", short, log=field == "next"),
         marked=lambda _series, number: number in (0, 4),
@@ -191,7 +188,7 @@ def _ranks(found: MechanismResults) -> Iterator[Table]:
             percent(one.worst.value),
             f"{one.aligned.value:.2f}",
             f"{one.own.value:.2f}",
-            f"{one.difference.low:+.2f} to {one.difference.high:+.2f}",
+            one.difference.between("{:+.2f}".format),
         )
         for name, one in rankings.items()
     )
@@ -331,12 +328,12 @@ def _agreement(found: MechanismResults) -> Iterator[Table]:
 
 def _agreement_chart(found: MechanismResults) -> Iterator[Chart]:
     for table in _agreement(found):
-        points = {
-            name: [(float(row.first), getattr(row.share, field)) for row in found.agreement]
+        series = {
+            name: [(float(row.first), at) for row in found.agreement if (at := getattr(row.share, field)) is not None]
             for name, field in (("agreement", "value"), ("interval, low", "low"), ("interval, high", "high"))
         }
         drawn = lines(
-            points,
+            {name: places for name, places in series.items() if places},
             _POSITION,
             Scale("share of the draft's tokens", whole_percent, most=1.0),
             marked=lambda series, number: series == "agreement" and number % 4 == 0,

@@ -220,8 +220,8 @@ def _knowledge(figures: PairFigures) -> Finding:
     ]
     figure = f"perplexity per byte under draft / base: {', '.join(shown)}"
     worse = mean(gaps(texts.answers))
-    figure += f"; the draft's lead in good answers {worse.value:+.3f} nats ({worse.low:+.3f} to {worse.high:+.3f})"
-    if worse.low <= 0:
+    figure += f"; the draft's lead in good answers {worse.value:+.3f} nats ({worse.between('{:+.3f}'.format)})"
+    if worse.low is None or worse.low <= 0:
         return Finding("knowledge", "ok", figure)
     return Finding(
         "knowledge",
@@ -272,10 +272,10 @@ def _format(figures: PairFigures) -> Finding:
     best = max(others, key=lambda name: others[name].value)
     gain = others[best]
     figure = (
-        f"{best} gives good answers {gain.value:+.3f} nats per byte ({gain.low:+.3f} to {gain.high:+.3f}) against "
+        f"{best} gives good answers {gain.value:+.3f} nats per byte ({gain.between('{:+.3f}'.format)}) against "
         f"{formats.current}"
     )
-    if gain.low <= BETTER_FORMAT:
+    if gain.low is None or gain.low <= BETTER_FORMAT:
         return Finding("base format", "ok", figure)
     return Finding(
         "base format",
