@@ -16,6 +16,7 @@ from page_reader import PageReader
 
 from wsd_local.cli.parts import NAMES
 from wsd_local.cli.set_parts import Sample
+from wsd_local.errors import CancelledError
 from wsd_local.reports.evidence.part import Figure
 from wsd_local.reports.statistics import Estimate
 
@@ -88,7 +89,7 @@ def test_every_part_is_measured_and_the_page_states_the_figures_of_the_json(
     read = PageReader(page.read_text("utf-8"))
     for figure in figures_of(report):
         assert {shown(figure).value, shown(figure).interval} <= set(read.cells), figure
-        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert figure["low"] is figure["high"] is None or figure["low"] <= figure["value"] <= figure["high"]
     for one in parts.values():
         assert one["figures"] and one["results"] and one["continue"] is None
         assert one["claim"] in text and one["refuted_by"] in text and one["how"] in text
@@ -173,11 +174,12 @@ def test_an_interruption_keeps_everything_and_the_same_command_goes_on(
 ) -> None:
     out, original = tmp_path / "out", Sample.answers
     command = ["eval", "all", "demo", "--parts", "gsm8k,xstest", "--out", str(out), *sets]
-    command += ["--threads", "1", "--max-tokens", "8", "--json"]
+    page = tmp_path / "report.html"
+    command += ["--threads", "1", "--max-tokens", "8", "--json", "--html", str(page)]
 
     def answers(self: Sample, count: int) -> Any:
         found = original(self, count)
-        if self.name == "xstest":
+        if self.name == "xstest" and count > 2:
             self.answering.interrupt.request(signal.SIGINT)
         return found
 
@@ -188,10 +190,32 @@ def test_an_interruption_keeps_everything_and_the_same_command_goes_on(
     kept = {path.name: path.read_bytes() for path in out.glob("*.jsonl")}
     assert {name.split(".")[0] for name in kept} == {"gsm8k", "xstest"}
     assert set(json.loads((out / "progress.json").read_text())) == {"gsm8k", "xstest"}
+    report, read = json.loads(stopped.stdout), PageReader(page.read_text("utf-8"))
+    assert report["interrupted"] and parts_of(report)["xstest"]["interrupted"]
+    assert {name: one["measured"] for name, one in parts_of(report).items()} == {"gsm8k": 5, "xstest": 2}
+    assert "Interrupted: this is what had been measured" in page.read_text("utf-8") and "interrupted" in read.cells
+    assert figures_of(report) and all(shown(one).value in read.cells for one in figures_of(report))
     done = wsd(*command)
     assert done.returncode == 0, done.stderr.decode()
+    assert not json.loads(done.stdout)["interrupted"] and "Interrupted" not in page.read_text("utf-8")
     assert all(set(lines.splitlines()) <= set((out / name).read_bytes().splitlines()) for name, lines in kept.items())
     assert all(one["measured"] == one["prompts"] for one in json.loads(done.stdout)["parts"])
+
+
+def test_interrupted_before_anything_was_measured_leaves_the_page_as_it_was(
+    tmp_path: Path, sets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("as it was")
+
+    def answers(self: Sample, _count: int) -> Any:
+        self.answering.interrupt.request(signal.SIGTERM)
+        raise CancelledError("interrupted")
+
+    monkeypatch.setattr(Sample, "answers", answers)
+    usual = ["eval", "all", "demo", "--out", str(tmp_path / "out"), "--parts", "hh", "--json", "--html", str(page)]
+    done = wsd(*usual, *sets)
+    assert (done.returncode, done.stdout, page.read_text()) == (128 + signal.SIGTERM, b"", "as it was"), done.stderr
 
 
 def test_a_damaged_record_of_progress_costs_time_alone(tmp_path: Path, sets: list[str]) -> None:

@@ -1,8 +1,8 @@
 """`wsd-local eval all`: what fits the time given, as one report.
 
 Contract: parts measure prompt by prompt into files of a folder (`cli.parts`), so that nothing is lost when it is
-stopped, and the same command goes on. A part that fails, or whose data cannot be had, is left out with the reason, and
-the others are measured.
+stopped, and the same command goes on; a report of what was measured until then is written before the command ends. A
+part that fails, or whose data cannot be had, is left out with the reason, and the others are measured.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from wsd_local.system.interrupt import interruptible
 from wsd_local.units import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wsd_local.cli.task import DataSetTask
     from wsd_local.reports.evidence.report import Outcome, Report
     from wsd_local.system.interrupt import Stop
@@ -61,9 +63,7 @@ def everything(
     debug: Debug = False,
 ) -> int:
     """Measure what fits the time given, and report it as one page."""
-    from wsd_local.cli.evaluate import page_writer, show
-    from wsd_local.cli.tables import print_json
-    from wsd_local.reports.evidence.report import report_page, report_tables
+    from wsd_local.cli.evaluate import page_writer
 
     show_log(verbose)
     _check(how)
@@ -74,12 +74,25 @@ def everything(
         stack.callback(reporter.close)
         interrupt = stack.enter_context(interruptible())
         report = _measured(how, Options(task.pair, models, settings, how.prompts), task, reporter, interrupt)
+        if report.interrupted:
+            reporter.close()
+            _show(report, write, as_json)
+            raise CancelledError("interrupted")
+    _show(report, write, as_json)
+    return SOME_FAILED if any(map(_is_incomplete, report.outcomes)) else 0
+
+
+def _show(report: Report, write: Callable[[Callable[[], str]], None], as_json: bool) -> None:
+    """Write the page, and print the values or the tables."""
+    from wsd_local.cli.evaluate import show
+    from wsd_local.cli.tables import print_json
+    from wsd_local.reports.evidence.report import report_page, report_tables
+
     write(lambda: report_page(report))
     if as_json:
         print_json(report.as_dict())
     else:
         show(report_tables(report))
-    return SOME_FAILED if any(map(_is_incomplete, report.outcomes)) else 0
 
 
 def _check(how: EverythingOptions) -> None:
@@ -94,10 +107,10 @@ def _check(how: EverythingOptions) -> None:
 def _measured(
     how: EverythingOptions, options: Options, task: DataSetTask, reporter: Reporter, interrupt: Stop
 ) -> Report:
-    """Measure, and put what was found together.
+    """Measure, and put what was found together; if a signal came, what was found until then.
 
     Raises:
-        CancelledError: a signal came; what was measured is kept.
+        CancelledError: a signal came before anything was found; what was measured is kept.
         WsdError: nothing could be measured.
     """
     from wsd_local.reports.columns import columns_of
@@ -111,16 +124,16 @@ def _measured(
     with Answering(task, columns, 1, reporter, interrupt) as answering:
         work = Work(how.out or evaluation_dir(name), reporter, answering)
         planned = plan(how, options, answering, work.folder)
+        stopped: CancelledError | None = None
         try:
             work.run(planned, how.minutes * 60)
-        except CancelledError:
+        except CancelledError as error:
             reporter.note("interrupted: what was measured is kept; the same command goes on")
-            raise
-        outcomes = [work.outcome(one, _command()) for one in planned]
-    found = [one for one in outcomes if one.findings is not None]
-    if not found:
-        raise _nothing(next(iter(work.failures.values()), None))
-    return Report(name, outcomes, _about(how))
+            stopped = error
+        outcomes = [work.outcome(one, _command(), interrupted=stopped is not None) for one in planned]
+    if all(one.findings is None for one in outcomes):
+        raise stopped or _nothing(next(iter(work.failures.values()), None))
+    return Report(name, outcomes, _about(how), interrupted=stopped is not None)
 
 
 def _nothing(first: WsdError | None) -> WsdError:

@@ -234,8 +234,8 @@ class Work:
 
         divide(self._progress, seconds, measure, self._clock, self._keep)
 
-    def outcome(self, one: Planned, command: str) -> Outcome:
-        """What became of a part that `command` measures."""
+    def outcome(self, one: Planned, command: str, *, interrupted: bool = False) -> Outcome:
+        """What became of a part that `command` measures; `interrupted`: the work was ended by a signal."""
         from wsd_local.reports.evidence.report import Outcome
 
         name, progress = one.part.name, self._progress.get(one.part.name)
@@ -244,7 +244,8 @@ class Work:
         is_whole = findings is not None and measured == total and failure is None and not findings.failed
         more = None if is_whole or one.left_out is not None else command
         why = None if failure is None else str(failure)
-        return Outcome(name, one.part.claim, measured, total, findings, why, one.left_out, more)
+        cut = interrupted and one.left_out is None and why is None and (measured < total or findings is None)
+        return Outcome(name, one.part.claim, measured, total, findings, why, one.left_out, more, cut)
 
     def _guarded(self, name: str, work: Callable[[], Any]) -> Any:
         """The work's result; None if it failed, which is reported."""

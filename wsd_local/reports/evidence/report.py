@@ -11,6 +11,7 @@ from typing import Any
 
 from wsd_local.reports.evidence.part import Claim, Findings
 from wsd_local.reports.html import Chapter, Table, page
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE
 from wsd_local.units import plural
 
 _NAMED = 6
@@ -21,7 +22,8 @@ _NAMED = 6
 class Outcome:
     """What became of a part: `measured` of `total` prompts. `failure` says why it was not measured, or not further.
 
-    `left_out` says why it was not tried, `more` is the command that measures the rest.
+    `left_out` says why it was not tried, `more` is the command that measures the rest; `interrupted`: a signal ended
+    the evaluation before this part was done.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Outcome:
     failure: str | None = None
     left_out: str | None = None
     more: str | None = None
+    interrupted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -49,6 +52,7 @@ class Outcome:
             "failed": 0 if found is None else found.failed,
             "failure": self.failure,
             "left_out": self.left_out,
+            "interrupted": self.interrupted,
             "continue": self.more,
             "results": None if found is None else dict(found.values),
         }
@@ -56,11 +60,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An evaluation. `about` names what it was made with, in pairs of a name and a value."""
+    """An evaluation. `about` names what it was made with, in pairs of a name and a value.
+
+    `interrupted`: a signal ended it, and this is what was measured until then.
+    """
 
     pair: str
     outcomes: Sequence[Outcome]
     about: Mapping[str, str]
+    interrupted: bool = False
 
     @property
     def runs(self) -> dict[str, Any]:
@@ -77,6 +85,7 @@ class Report:
         return {
             "pair": self.pair,
             "about": dict(self.about),
+            "interrupted": self.interrupted,
             "parts": [one.as_dict() for one in self.outcomes],
             "runs": self.runs,
         }
@@ -95,6 +104,8 @@ def report_page(report: Report) -> str:
         "what would refute the claim. A finding that speaks against a claim stands here as well.",
         f"The pair: {report.pair}.",
     ]
+    if report.interrupted:
+        lead.append("Interrupted: this is what had been measured by then, and a part of what was asked for.")
     chapters = [_chapter(one) for one in report.outcomes if one.findings is not None]
     return page(
         f"Evaluation of {report.pair}", lead, [_figures(report), *_missing(report), *chapters, *_made_with(report)]
@@ -107,7 +118,7 @@ def _figures(report: Report) -> Table:
         for one in report.outcomes
         for figure in (() if one.findings is None else one.findings.figures)
     )
-    note = "interval: 95 % · items: prompts, or pairs of replies, that the figure rests on"
+    note = f"interval: 95 % · {NO_INTERVAL_NOTE} · items: prompts, or pairs of replies, that the figure rests on"
     return Table("Results", ("", "figure", "interval", "items"), rows, note)
 
 
@@ -129,6 +140,8 @@ def _reasons(one: Outcome) -> Iterator[str]:
         yield f"left out: {one.left_out}"
     elif one.failure is not None:
         yield f"failed: {one.failure}"
+    elif one.interrupted:
+        yield "interrupted"
     elif one.measured < one.total:
         yield "the time was over"
     if one.findings is not None and one.findings.failed:
