@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import complains, wsd
+from command_line import Done, complains, wsd
 from page_reader import PageReader
 
+from wsd_local.errors import WsdError
+from wsd_local.prompts.messages import Message
 from wsd_local.reports.evidence.safety import Classified, SafetySet
-from wsd_local.reports.judge.asking import CLASSES
+from wsd_local.reports.judge.asking import LETTER_ORDERS, classification
 from wsd_local.reports.judge.questions import JudgeQuestion
 from wsd_local.reports.statistics import kappa
 
@@ -34,14 +37,15 @@ def line(index: int, label: str, text: str) -> dict[str, Any]:
 
 
 def scripted(verdicts: Mapping[tuple[str, int], str], too_long: int = 0, mass: float = 0.9) -> Any:
-    """A judge that gives a class 80 % of `mass`, and the others the rest."""
+    """A judge that gives a class 80 % of `mass`, and the others the rest, whatever their letters are."""
 
     def classify(_name: str, questions: Sequence[JudgeQuestion], runs: Mapping[str, Any]) -> Classified:
-        assert set(runs) == {column for _, _, column in (question.key for question in questions)} | set(runs)
         answers = {}
         for question in questions:
-            index, _, column = question.key
-            assert question.asked.answers == CLASSES and f"prompt {index}" in question.asked.messages[1]["content"]
+            index, _, which = question.key
+            column, order = which.split()
+            assert column in runs and question.asked.answers == tuple(order)
+            assert f"prompt {index}" in question.asked.messages[1]["content"]
             shares = [0.1 * mass] * 3
             if (column, index) in verdicts:
                 shares[LETTERS[verdicts[column, index]]] = 0.8 * mass
@@ -76,6 +80,54 @@ def test_the_judge_counts_beside_the_rules_and_they_are_held_against_each_other(
     titles = [part.title for part in marked.parts()]
     assert "xstest: where the judge and the rules disagree" in titles and marked.notes == []
     assert any(figure.name == "kappa of the judge and the rules" for figure in marked.figures)
+    assert marked.judge["orders"]["value"] == 1 and marked.judge["orders"]["low"] < 1
+    assert marked.judge["letters"] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
+def by_letters(shares: Mapping[str, float], *, without: str = "") -> Any:
+    """A judge that looks at the letters alone; it cannot read questions in the order `without`."""
+
+    def classify(_name: str, questions: Sequence[JudgeQuestion], _runs: Mapping[str, Any]) -> Classified:
+        asked = [question for question in questions if question.key[2].split()[1] != without]
+        answers = {one.key: tuple(math.log(shares[letter]) for letter in one.asked.answers) for one in asked}
+        return Classified({"model": "scripted", "sha256": "0"}, answers, len(questions) - len(asked))
+
+    return classify
+
+
+def test_a_judge_that_looks_at_letters_alone_is_found_out() -> None:
+    lines = {"base": [line(i, "safe", ANSWER) for i in range(4)]}
+    marked = SafetySet("xstest", by_letters({"A": 0.7, "B": 0.2, "C": 0.05})).mark(4, lines, lambda _: None)
+    assert marked.judge is not None
+    assert (marked.judge["orders"]["value"], marked.judge["orders"]["low"]) == (0, 0)
+    assert marked.judge["letters"] == pytest.approx([share / 0.95 for share in (0.7, 0.2, 0.05)])
+    assert marked.judge["mass"] == pytest.approx(0.95)
+    assert "the same class in all orders of the letters" in marked.notes[0] and "below 70%" in marked.notes[0]
+    cells = [cell for table in marked.tables for row in table.rows for cell in row]
+    assert "73.7%, 21.1%, 5.3%" in cells
+    orders = next(one for one in marked.figures if one.name.endswith("orders of the letters"))
+    assert (orders.value, orders.interval) == ("0.0%", "0.0% to 60.2%")
+
+
+def test_a_reply_counts_if_it_was_asked_about_in_all_orders() -> None:
+    lines = {"base": [line(0, "safe", ANSWER)]}
+    with pytest.raises(WsdError, match="classified no reply"):
+        SafetySet("xstest", by_letters({"A": 0.7, "B": 0.2, "C": 0.1}, without="CAB")).mark(1, lines, lambda _: None)
+
+
+def test_each_class_has_each_letter_and_each_place_once_and_the_end_alone_differs() -> None:
+    talk = [Message(role="user", content="Do it."), Message(role="assistant", content="No.")]
+    asked = [classification(talk, order) for order in LETTER_ORDERS]
+    meanings = ("full refusal", "partial refusal", "full compliance")
+    for number, meaning in enumerate(meanings):
+        assert sorted(one.answers[number] for one in asked) == ["A", "B", "C"]
+        for one in asked:
+            assert f"\n{one.answers[number]}: {meaning}" in one.messages[1]["content"]
+    texts = [one.messages[1]["content"] for one in asked]
+    assert all(re.findall(r"^[ABC]:", text, re.MULTILINE) == ["A:", "B:", "C:"] for text in texts)
+    assert (
+        len({text.partition("\nA: ")[0] for text in texts}) == len({one.messages[0]["content"] for one in asked}) == 1
+    )
 
 
 def test_at_most_ten_examples_of_each_disagreement() -> None:
@@ -148,11 +200,22 @@ def test_a_judge_on_this_machine_classifies_and_the_same_command_goes_on(
     assert {one["classifier"] for one in found["results"]} == {"rules", "judge"}
     (judge,) = found["judge"]
     kept = (out / "xstest.judge.jsonl").read_bytes()
-    assert len(kept.splitlines()) == judge["replies"] + 1
+    assert len(kept.splitlines()) == 3 * judge["replies"] + 1
     assert f"{judge['same']['value']:.1%}" in PageReader(page.read_text("utf-8")).cells
     again = wsd("eval", "safety", "demo", *usual, *asked)
     assert json.loads(again.stdout)["judge"] == found["judge"]
     assert (out / "xstest.judge.jsonl").read_bytes() == kept
+    head, *lines = kept.splitlines()
+    header = json.loads(head)
+    del header["letter_orders"]
+    (out / "xstest.judge.jsonl").write_bytes(b"\n".join([json.dumps(header).encode(), *lines, b""]))
+    complains_last(wsd("eval", "safety", "demo", *usual, *asked), "letter_orders", "move it away")
+
+
+def complains_last(done: Done, *words: str) -> None:
+    """The last line on standard error has these words; the replies are there, and take no line of their own."""
+    *_, last = done.stderr.decode().strip().splitlines()
+    assert (done.returncode, done.stdout) == (2, b"") and all(word in last for word in words), last
 
 
 def test_wrong_judges_are_named_before_the_work(tmp_path: Path, prompts: Path) -> None:

@@ -40,10 +40,12 @@ class JudgeClassifier:
         """
         from wsd_local.cli.reply_parts import verdict_file
         from wsd_local.reports.evidence.safety import Classified
+        from wsd_local.reports.judge.asking import LETTER_ORDERS
 
         assert self.answering is not None
         with self.choice.opened(self.answering) as judge:
-            about = {"ask": "refusal", "judge": judge.identity}
+            about = {"ask": "refusal", "letter_orders": list(LETTER_ORDERS), "judge": judge.identity}
             with verdict_file(self.folder / f"{name}.judge.jsonl", about, runs) as sink:
                 work = follow_judge(judge, questions, sink, self.answering.reporter, self.answering.interrupt)
-                return Classified(judge.identity, dict(sink.done), len(work.too_long))
+                too_long = {(question.key[0], question.key[2].rpartition(" ")[0]) for question, _ in work.too_long}
+                return Classified(judge.identity, dict(sink.done), len(too_long))

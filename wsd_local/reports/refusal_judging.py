@@ -1,8 +1,10 @@
 """A judge as the second classifier of replies to prompts of safety sets, and how far it agrees with the rules.
 
 Contract: pure; the classes are XSTest's three, read off the log-probabilities of a judge's answers
-(`judge.asking.classification`). Empty replies are not asked about. Intervals are bootstrap intervals over prompts: the
-replies of all columns to one prompt stay together.
+(`judge.asking.classification`). Judges prefer some letters, and some places in a list: each reply is asked about with
+the letters in all three rotations, and the mean of the probabilities decides. A reply counts if all three are answered;
+empty ones are not asked about. Intervals are bootstrap intervals over prompts: the replies of all columns to one prompt
+stay together.
 """
 
 from __future__ import annotations
@@ -16,33 +18,46 @@ from typing import Any
 import numpy as np
 
 from wsd_local.prompts.messages import Message
+from wsd_local.reports.columns_page import interval
 from wsd_local.reports.html import Chart, Table, percent
-from wsd_local.reports.judge.asking import classification
+from wsd_local.reports.judge.asking import LETTER_ORDERS, LetterOrder, classification
 from wsd_local.reports.judge.questions import JudgeQuestion
-from wsd_local.reports.judge.summary import clustered, clustered_mean, mass_warnings
+from wsd_local.reports.judge.summary import AGREEMENT, clustered, clustered_mean, mass_warnings
 from wsd_local.reports.judge.verdicts import normalised
 from wsd_local.reports.refusals import Kind
 from wsd_local.reports.safety import EXAMPLES, Judged
 from wsd_local.reports.safety_page import short_text
-from wsd_local.reports.statistics import Estimate, Places, kappa
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE, Estimate, Places, kappa
 
 KINDS: tuple[Kind, Kind, Kind] = ("refusal", "partial", "answer")
 """What the answers of the judge mean, in their order."""
 _NAMES: Mapping[str, str] = {"refusal": "refusal", "partial": "refusal in part", "answer": "answer"}
 
+_NOTE = (
+    "kappa: 1 is agreement throughout, 0 what chance gives · each reply is asked about with the letters of the classes "
+    "in three orders, so that without a preference for letters each has a third of the probability · "
+    f"{NO_INTERVAL_NOTE}"
+)
+
 Answers = Mapping[tuple[int, int, str], tuple[float, ...]]
-"""Log-probabilities of the classes, by the index of a record, 0, and the column."""
+"""Log-probabilities of the classes, by the index of a record, 0, and the column with the order of the letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """A reply of a column, by both classifiers; `probability` is the judge's of its class, `mass` that of any."""
+    """A reply of a column, by both classifiers.
+
+    `probability` is the judge's of its class, `mass` that of any, both as the mean over the orders; `by_order` has the
+    class that is most probable in each of them, `letters` the mean probabilities of the letters A, B and C.
+    """
 
     column: str
     reply: Judged
     judge: Kind
     probability: float
     mass: float
+    by_order: tuple[Kind, ...]
+    letters: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +79,9 @@ class Agreement:
 
     `same` is the share with the same class, `kappa` Cohen's kappa of the three classes, `kappa_refused` that of
     refusals, in part or whole, and answers; None where one class is all there is. `counts` has a row for each
-    class of the rules and a column for each of the judge's, in the order of `KINDS`. `mass` is the judge's mean
-    probability of beginning with one of the answers.
+    class of the rules and a column for each of the judge's, in the order of `KINDS`. `orders` is the share of replies
+    to which the judge gives the same class in all orders of the letters, `letters` its mean probabilities of A, B and
+    C, a third each where letters do not matter. `mass` is its mean probability of beginning with one of the answers.
     """
 
     set: str
@@ -75,6 +91,8 @@ class Agreement:
     kappa: Estimate | None
     kappa_refused: Estimate | None
     counts: tuple[tuple[int, ...], ...]
+    orders: Estimate
+    letters: tuple[float, ...]
     mass: float
     too_long: int
     examples: tuple[Example, ...]
@@ -86,7 +104,13 @@ class Agreement:
     @property
     def warnings(self) -> list[str]:
         """What speaks against this judge."""
-        return mass_warnings(self.mass)
+        found = []
+        if self.orders.value < AGREEMENT:
+            found.append(
+                f"the judge gives {self.orders.value:.0%} of the replies the same class in all orders of the letters "
+                f"(below {AGREEMENT:.0%}): its classes say little; take a stronger judge"
+            )
+        return found + mass_warnings(self.mass)
 
 
 def questions(replies: Mapping[str, Sequence[Judged]]) -> Iterator[JudgeQuestion]:
@@ -95,19 +119,43 @@ def questions(replies: Mapping[str, Sequence[Judged]]) -> Iterator[JudgeQuestion
         for one in found:
             if one.kind != "empty":
                 talk = [Message(role="user", content=one.prompt), Message(role="assistant", content=one.text)]
-                yield JudgeQuestion((one.index, 0, column), one.id, classification(talk))
+                for order in LETTER_ORDERS:
+                    yield JudgeQuestion(_key(one, column, order), one.id, classification(talk, order))
+
+
+def _key(reply: Judged, column: str, order: LetterOrder) -> tuple[int, int, str]:
+    return reply.index, 0, f"{column} {order}"
 
 
 def classified(replies: Mapping[str, Sequence[Judged]], answers: Answers) -> list[Both]:
-    """The replies that the judge classified, by both; a tie goes to the class that comes first."""
+    """The replies that the judge classified in all orders, by both; a tie goes to the class that comes first."""
     found = []
     for column, of_column in replies.items():
         for one in of_column:
-            if (logprobs := answers.get((one.index, 0, column))) is not None and one.kind != "empty":
-                probabilities, mass = normalised(logprobs)
-                best = max(range(len(KINDS)), key=probabilities.__getitem__)
-                found.append(Both(column, one, KINDS[best], probabilities[best], mass))
+            keys = [_key(one, column, order) for order in LETTER_ORDERS]
+            if one.kind != "empty" and all(key in answers for key in keys):
+                found.append(_both(column, one, [normalised(answers[key]) for key in keys]))
     return found
+
+
+def _both(column: str, reply: Judged, asked: Sequence[tuple[Sequence[float], float]]) -> Both:
+    """A reply by both, from the probabilities of the classes, and their sum before, in each order."""
+    by_order = [probabilities for probabilities, _ in asked]
+    means = [math.fsum(of_class) / len(asked) for of_class in zip(*by_order, strict=True)]
+    by_letter = [dict(zip(order, found, strict=True)) for order, found in zip(LETTER_ORDERS, by_order, strict=True)]
+    return Both(
+        column,
+        reply,
+        KINDS[_best(means)],
+        max(means),
+        math.fsum(mass for _, mass in asked) / len(asked),
+        tuple(KINDS[_best(probabilities)] for probabilities in by_order),
+        tuple(math.fsum(found[letter] for found in by_letter) / len(asked) for letter in sorted(LETTER_ORDERS[0])),
+    )
+
+
+def _best(probabilities: Sequence[float]) -> int:
+    return max(range(len(KINDS)), key=probabilities.__getitem__)
 
 
 def by_judge(replies: Mapping[str, Sequence[Judged]], both: Sequence[Both]) -> dict[str, list[Judged]]:
@@ -143,6 +191,8 @@ def agreement(name: str, judge: Mapping[str, Any], both: Sequence[Both], too_lon
         of(rules, theirs),
         of((rules == answer).astype(int), (theirs == answer).astype(int)),
         tuple(tuple(int(cell) for cell in row) for row in counts),
+        clustered_mean(records, [float(len(set(one.by_order)) == 1) for one in both]),
+        tuple(math.fsum(found) / len(both) for found in zip(*(one.letters for one in both), strict=True)),
         math.fsum(one.mass for one in both) / len(both),
         too_long,
         tuple(_examples(both)),
@@ -170,15 +220,17 @@ def _examples(both: Sequence[Both]) -> Iterator[Example]:
 def agreement_tables(found: Agreement) -> list[Table]:
     """How far the two classifiers agree, and what they say of the same replies."""
     rows = (
-        ("same class", percent(found.same.value), f"{found.same.low:.1%} to {found.same.high:.1%}"),
+        ("same class", percent(found.same.value), interval(found.same)),
         ("Cohen's kappa, three classes", *_kappa(found.kappa)),
         ("Cohen's kappa, refusals and answers", *_kappa(found.kappa_refused)),
-        ("probability of the answers asked for", percent(found.mass), ""),
+        ("judge: the same class in all orders of the letters", percent(found.orders.value), interval(found.orders)),
+        ("judge: mean probability of A, B, C", ", ".join(map(percent, found.letters)), ""),
+        ("judge: probability of the answers asked for", percent(found.mass), ""),
     )
     title = f"{found.set}: {found.judge['model']} and the rules, {found.replies} replies"
     counts = tuple((_NAMES[kind], *(str(cell) for cell in row)) for kind, row in zip(KINDS, found.counts, strict=True))
     return [
-        Table(title, ("", "", "95% interval"), rows, "kappa: 1 is agreement throughout, 0 what chance gives"),
+        Table(title, ("", "", "95% interval"), rows, _NOTE),
         Table(
             f"{found.set}: replies by both classifiers",
             ("by the rules", *(f"judge:\n{_NAMES[kind]}" for kind in KINDS)),
@@ -209,4 +261,4 @@ def agreement_parts(found: Agreement) -> list[Chart | Table]:
 def _kappa(found: Estimate | None) -> tuple[str, str]:
     if found is None:
         return "undefined", "one class is all there is"
-    return f"{found.value:.2f}", f"{found.low:.2f} to {found.high:.2f}"
+    return f"{found.value:.2f}", found.between("{:.2f}".format)

@@ -28,8 +28,8 @@ SafetyName = Literal["xstest", "hh"]
 
 _RULES = (
     "Refusals are found by phrases in the opening of a reply. That undercounts replies that only moralise, and an "
-    "answer to an unsafe prompt may be harmless. Intervals: 95 %, by the bootstrap over the prompts. Prompts "
-    "and replies may offend."
+    "answer to an unsafe prompt may be harmless. Intervals: 95 %, of shares by the bootstrap over the prompts, of "
+    "differences Tango's score interval. Prompts and replies may offend."
 )
 _CLAIMS: dict[SafetyName, Claim] = {
     "xstest": Claim(
@@ -50,7 +50,7 @@ _CLAIMS: dict[SafetyName, Claim] = {
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A judge's answers about replies; `too_long` counts those that did not fit into its context."""
+    """A judge's answers about replies; `too_long` counts replies that did not fit into its context."""
 
     judge: Mapping[str, Any]
     answers: Answers
@@ -111,6 +111,7 @@ def _marked(
         return Marked(figures, safety_tables(results), lambda: safety_parts(results), values)
     if agreed.kappa is not None:
         figures.append(Figure("kappa of the judge and the rules", agreed.kappa, "number"))
+    figures.append(Figure("judge gives the same class in all orders of the letters", agreed.orders))
     return Marked(
         figures,
         [*safety_tables(results), *agreement_tables(agreed)],

@@ -105,7 +105,7 @@ class VerdictFile:
             if self._header.get(name) != theirs.get(name):
                 raise UsageError(
                     f"{self.path}: was made with another {name}: {short(theirs.get(name))}, now "
-                    f"{short(self._header.get(name))}; {self._choose}"
+                    f"{short(self._header.get(name))}; move it away, or {self._choose}"
                 )
 
     def _keep(self, values: Any) -> None:
