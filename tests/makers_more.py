@@ -1,7 +1,8 @@
 """More makers of small GGUF files: models that do not keep a key for every token, and a LoRA adapter.
 
 `random_mamba` and `random_lfm2` cannot forget their last tokens, `random_sliding` sees few of them in every
-second layer. `merged` writes an adapter's effect into a model's weights, as an oracle for `random_lora`.
+second layer. `merged` writes an adapter's effect into a model's weights, as an oracle for `random_lora`. `random_qwen3`
+has a head that ranks texts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import numpy as np
 from gguf import GGUFReader
 from gguf.constants import LlamaFileType
 from gguf.quants import dequantize
-from makers import BASE_LIKE_TEMPLATE, Floats, _add_vocab, _File, _Weights, random_llama, raw_entries
+from makers import (
+    BASE_LIKE_TEMPLATE,
+    Floats,
+    _add_vocab,
+    _File,
+    _llama_tensors,
+    _Weights,
+    random_llama,
+    raw_entries,
+)
 
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
 
@@ -280,3 +290,45 @@ def paths_of_kinds(folder: Path, kinds: tuple[str, str]) -> tuple[Path, Path]:
         MAKERS[draft](folder / "draft.gguf", seed=2, chat_template=BASE_LIKE_TEMPLATE, **kin),
         MAKERS[base](folder / "base.gguf", seed=1),
     )
+
+
+def random_qwen3(
+    dst: Path, *, labels: tuple[str, ...] = ("yes", "no"), head: bool = True, rerank: str | None = None, seed: int = 0
+) -> Path:
+    """Write a random Qwen3 with a head that gives a text a score for each label, as Qwen3's rerankers have.
+
+    Args:
+        dst: where to.
+        labels: of the head's outputs; one is not named in the file.
+        head: whether the head is there.
+        rerank: a template for a query and a document beside the chat template.
+        seed: of the weights.
+    """
+    file, n_embd, n_head = _File(), 64, 4
+    file.add(
+        general__architecture="qwen3",
+        general__name=f"random-qwen3-{seed}",
+        general__file_type=int(LlamaFileType.ALL_F32),
+        qwen3__context_length=512,
+        qwen3__embedding_length=n_embd,
+        qwen3__block_count=2,
+        qwen3__feed_forward_length=128,
+        qwen3__attention__head_count=n_head,
+        qwen3__attention__head_count_kv=n_head,
+        qwen3__attention__key_length=n_embd // n_head,
+        qwen3__attention__value_length=n_embd // n_head,
+        qwen3__attention__layer_norm_rms_epsilon=1e-6,
+        qwen3__pooling_type=4,
+    )
+    if len(labels) > 1:
+        file.add(**{"qwen3__classifier__output_labels": list(labels)})
+    weights, loudness = _Weights(seed, None), _add_vocab(file, None, None, None)
+    if rerank is not None:
+        file.add(tokenizer__chat_template__rerank=rerank)
+    file.tensors = dict(_llama_tensors(weights, loudness, n_embd=n_embd, n_layer=2, n_ff=128, scale=5.0))
+    for layer in range(2):
+        for name in ("attn_q_norm", "attn_k_norm"):
+            file.tensors[f"blk.{layer}.{name}.weight"] = _filled(1.0, n_embd // n_head)
+    if head:
+        file.tensors["cls.output.weight"] = weights.matrix(len(labels), n_embd, 0.3)
+    return file.write(dst)

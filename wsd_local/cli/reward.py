@@ -107,10 +107,11 @@ def _report(result: _Result, *, as_json: bool, write: Callable[[Callable[[], str
     from wsd_local.reports.runs import names as names_of
 
     files, scores = result.files, result.scores
-    called = zip(names_of([file.path for file in files.values()]), files, strict=True)
-    means = {name: one for name, which in called if (one := mean_score(scores, which, result.places)) is not None}
+    called = names_of([file.path for file in files.values()])
+    found = {name: mean_score(scores, which, result.places) for name, which in zip(called, files, strict=True)}
+    means = {name: one for name, one in found.items() if one is not None}
     wins = better(scores, result.places)
-    about = (list(means), list(means.values()), wins, result.model)
+    about = (means, {} if wins is None else {" against ".join(called): wins}, result.model)
     lead = [f"Reward model: {result.model}, SHA-256 {result.sha256}."]
     lead += [f"{file.path}, SHA-256 {file.sha256}" for file in files.values()]
     write(lambda: score_page(*about, lead))

@@ -1,13 +1,15 @@
 """A model with a head that ranks texts: a reward model, or a reranker.
 
-Contract: `Ranker` evaluates one text at a time, without a cache, and reads the one score that llama.cpp's rank pooling
-gives. It owns its context and leaves the model to its caller.
+Contract: `Ranker` evaluates one text at a time, without a cache, and reads the score that llama.cpp's rank pooling
+gives: the one output of an encoder's head, or the probability of "yes" where a decoder's head has the labels yes and
+no. It owns its context and leaves the model to its caller.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections.abc import Sequence
 
 import llama_cpp
@@ -22,20 +24,24 @@ from wsd_local.llama.options import default_threads
 
 RANK = int(llama_cpp.LLAMA_POOLING_TYPE_RANK)
 """The pooling type of a ranking head, as headers name it."""
+HEADS = ("cls.weight", "cls.output.weight")
+"""Tensors of a ranking head, at least one of which a file has."""
+_QUERY, _TEXT = "{query}", "{document}"
+_SOFTMAX = ("qwen3", "qwen3vl")
+"""Architectures whose outputs llama.cpp turns into probabilities."""
 
 
 class Ranker:
     """A context of a model with a ranking head (`Model.ranks`); `n_ctx` tokens at most, all in one evaluation.
 
     Raises:
-        ModelError: the head gives several scores.
+        ModelError: the head gives several scores, or llama.cpp makes the same one of every text.
         FitError: llama.cpp could not make the context.
     """
 
     def __init__(self, model: Model, n_ctx: int, threads: int | None, cancellation: Cancellation) -> None:
         self._handle: ctypes.c_void_p | None = None
-        if (labels := int(llama_cpp.llama_model_n_cls_out(model.handle))) != 1:
-            raise ModelError(f"{model.path}: gives {labels} scores for a text, and one is needed; choose another model")
+        self._output = _output(model)
         self.model, self.n_ctx = model, n_ctx
         self._cancellation = cancellation
         params = llama_cpp.llama_context_default_params()
@@ -83,10 +89,47 @@ class Ranker:
         if status != 0:
             raise WsdError(f"{self.model.path}: llama.cpp failed with status {status}; --verbose shows its log")
         found = llama_cpp.llama_get_embeddings_seq(self._handle, 0)
-        score = float(found[0]) if found else math.nan
+        score = float(found[self._output]) if found else math.nan
         if not math.isfinite(score):
             raise WsdError(f"{self.model.path}: gives no number as the score of a text; the model is damaged")
         return score
+
+
+def _output(model: Model) -> int:
+    """Which of the head's outputs is the score.
+
+    Raises:
+        ModelError: none is.
+    """
+    count, is_softmax = int(llama_cpp.llama_model_n_cls_out(model.handle)), model.architecture in _SOFTMAX
+    if count == 1 and not is_softmax:
+        return 0
+    if count == 1:
+        raise ModelError(
+            f"{model.path}: has one output, and llama.cpp makes 1 of it for every text of the architecture "
+            f"{model.architecture}; choose a model whose head has the labels yes and no"
+        )
+    labels = [
+        (llama_cpp.llama_model_cls_label(model.handle, number) or b"").decode().lower() for number in range(count)
+    ]
+    if is_softmax and sorted(labels) == ["no", "yes"]:
+        return labels.index("yes")
+    raise ModelError(f"{model.path}: gives {count} scores for a text, and one is needed; choose another model")
+
+
+def asked(model: Model, query: str, text: str) -> list[int] | None:
+    """A query and a text in the model's own template for that; None if the file has none.
+
+    Control tokens count in the template alone.
+    """
+    found = llama_cpp.llama_model_chat_template(model.handle, b"rerank")
+    if not found:
+        return None
+    mask = next(chr(code) for code in range(0xFDD0, 0x10FFFF) if chr(code) not in query + text)
+    masked = {_QUERY: model.mask_controls(query, mask), _TEXT: model.mask_controls(text, mask)}
+    parts = re.split(f"({re.escape(_QUERY)}|{re.escape(_TEXT)})", found.decode(errors="replace"))
+    written = (masked.get(part, part) for part in parts)
+    return model.tokenize_template("".join(written), mask)
 
 
 def ended(model: Model, tokens: Sequence[int]) -> list[int]:

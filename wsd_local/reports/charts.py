@@ -107,6 +107,7 @@ def bars(
 ) -> str:
     """Horizontal bars, one group below the other, one bar of each series in a group or all of them in a row.
 
+    Bars of negative values go to the left; those in a row have none.
     `intervals` holds the bounds of the values by series, drawn as lines over bars that do not stand in a row.
     """
     bounds = intervals or {}
@@ -114,10 +115,8 @@ def bars(
     def draw(axes: Axes) -> None:
         height = 0.72 if stacked else 0.8 / len(series)
         left = [0.0] * len(groups)
-        tops = [value or 0.0 for values in series.values() for value in values]
-        tops += [bound[1] for of_name in bounds.values() for bound in of_name if bound is not None]
-        top = most or max(tops, default=0.0) or 1.0
-        total = top if not stacked else most or max(_sums(series), default=0.0) or 1.0
+        least, top = _ends(series, bounds)
+        total = most or (max(_sums(series), default=0.0) if stacked else top) or 1.0
         for number, (name, values) in enumerate(series.items()):
             places = [row if stacked else row - 0.4 + (number + 0.5) * height for row in range(len(groups))]
             lengths = [value or 0.0 for value in values]
@@ -133,11 +132,11 @@ def bars(
             for place, start, value, end in zip(places, list(left), values, ends, strict=True):
                 if value is None or (stacked and value < total * 0.055):
                     continue
-                where = start + value / 2 if stacked else end
+                where = start + value / 2 if stacked else max(0.0, end)
                 _write(axes, label(value), (where, place), inside=stacked, x=0 if stacked else 3)
             if stacked:
                 left = [start + length for start, length in zip(left, lengths, strict=True)]
-        axes.set_xlim(0, total * (1.0 if stacked else 1.08))
+        axes.set_xlim(least * 1.08, total * (1.0 if stacked else 1.08))
         axes.set_xlabel(axis)
         _ticks(axes, "x", label)
         _groups(axes, groups)
@@ -149,6 +148,14 @@ def bars(
     if bounds:
         words += f"; intervals: {bounds_in_words(groups, bounds, label)}"
     return _svg([draw], 0.95 + size, f"{axis}: {words}")
+
+
+def _ends(series: Series, bounds: Intervals) -> tuple[float, float]:
+    """The ends of an axis on which all bars, their intervals and 0 lie; room for labels right of negative bars."""
+    places = [value for values in series.values() for value in values if value is not None]
+    places += [end for of_name in bounds.values() for bound in of_name if bound is not None for end in bound]
+    least, top = min([0.0, *places]), max([0.0, *places])
+    return least, max(top, -0.15 * least)
 
 
 def _groups(axes: Axes, groups: Sequence[str]) -> None:

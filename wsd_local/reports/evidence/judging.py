@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wsd_local.reports.columns_page import estimate_bars
 from wsd_local.reports.evidence.part import Claim, Figure, Findings
-from wsd_local.reports.html import Chart, Table, whole_percent
-from wsd_local.reports.judge.page import comparison_parts, score_tables
+from wsd_local.reports.html import Chart, Table
+from wsd_local.reports.judge.page import comparison_parts, score_parts
 from wsd_local.reports.judge.replies import Place
 from wsd_local.reports.judge.reward import Scores, better, mean_score
 from wsd_local.reports.judge.summary import Comparison
@@ -107,8 +106,7 @@ class Scored:
         }
 
         def parts() -> list[Chart | Table]:
-            (table,) = score_tables(list(known), list(known.values()), None, str(self.model["model"]))
-            return [table, *([_wins_chart(wins)] if wins else [])]
+            return score_parts(known, wins, str(self.model["model"]))
 
         notes = [f"Reward model: {self.model['model']}, SHA-256 {self.model['sha256']}."]
         return Findings(figures, parts, values, notes, failed, runs)
@@ -117,15 +115,3 @@ class Scored:
         names = {a: "a", b: "b"}
         scores = {(names[name], place): score for (name, place), score in self.scores.items() if name in names}
         return better(scores, self.places)
-
-
-def _wins_chart(wins: Mapping[str, Estimate]) -> Chart:
-    axis = "share of the prompts with the higher score"
-    table = Table(
-        "The higher score",
-        ("", "share", "95% interval"),
-        tuple((name, f"{one.value:.1%}", f"{one.low:.1%} to {one.high:.1%}") for name, one in wins.items()),
-        "of the column that is named first; equal scores count half",
-    )
-    drawn = estimate_bars(wins, axis=axis, label=whole_percent, most=1.0)
-    return Chart("The higher score", "50% means equally good; the lines are 95 % intervals.", drawn, table)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from wsd_local.reports.charts import bars
 from wsd_local.reports.columns_page import estimate_bars
 from wsd_local.reports.html import Chart, Table, decimal, page, percent, whole_percent
 from wsd_local.reports.judge.summary import Comparison, Grading
-from wsd_local.reports.statistics import Estimate
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE, Estimate
 
 
 def comparison_tables(found: Comparison, names: tuple[str, str], judge: str) -> list[Table]:
@@ -29,7 +29,7 @@ def comparison_tables(found: Comparison, names: tuple[str, str], judge: str) -> 
             ("characters of a reply, A and B", f"{found.length_a:.0f}, {found.length_b:.0f}", ""),
         ),
         "win rate: ties, and pairs whose verdicts differ by order, count half; length-controlled: at equal length, by "
-        "a logistic regression of the mean probability on the difference in length",
+        f"a logistic regression of the mean probability on the difference in length · {NO_INTERVAL_NOTE}",
     )
     quality = Table(
         "The judge",
@@ -91,7 +91,7 @@ def grade_tables(found: Sequence[Grading], difference: Estimate | None, judge: s
     ]
     note = ""
     if difference is not None:
-        note = f"first minus second: {difference.value:+.2f} (95% interval {_interval(difference, '+.2f')}), by prompt"
+        note = f"first minus second: {difference.value:+.2f} (95% interval: {_interval(difference, '+.2f')}), by prompt"
     columns = ("", "replies", "grade, 1 to 10", "95% interval", "characters", "probability of\nthe answers")
     return [Table(f"Grades by {judge}", columns, tuple(rows), note)]
 
@@ -105,24 +105,42 @@ def grade_page(found: Sequence[Grading], difference: Estimate | None, judge: str
     return page("Graded replies", lead, [table, Chart("Grades", caption, drawn, table)])
 
 
-def score_tables(names: Sequence[str], scores: Sequence[Estimate], better: Estimate | None, model: str) -> list[Table]:
-    """Mean scores of a reward model, and how often the first file's reply has the higher one."""
-    rows = tuple(
-        (name, str(one.count), f"{one.value:.3f}", _interval(one, ".3f"))
-        for name, one in zip(names, scores, strict=True)
-    )
-    note = ""
-    if better is not None:
-        note = f"{names[0]} has the higher score in {percent(better.value)} of the prompts (95% interval "
-        note += f"{_interval(better, '.1%')}); equal scores count half"
-    return [Table(f"Scores by {model}", ("", "records", "mean score", "95% interval"), rows, note)]
+def score_tables(scores: Mapping[str, Estimate], better: Mapping[str, Estimate], model: str) -> list[Table]:
+    """Mean scores of a reward model, and how often one of two has the higher score.
+
+    Args:
+        scores: mean scores by the names of files or columns.
+        better: shares of prompts by what is compared.
+        model: the reward model's name.
+    """
+    rows = tuple((name, str(one.count), f"{one.value:.3f}", _interval(one, ".3f")) for name, one in scores.items())
+    columns = ("", "records", "mean score", "95% interval")
+    found = [Table(f"Scores by {model}", columns, rows, f"in the model's own scale · {NO_INTERVAL_NOTE}")]
+    if better:
+        wins = tuple((name, str(one.count), *_share(one)) for name, one in better.items())
+        note = "share of the prompts in which the one that is named first has the higher score; equal scores count half"
+        found.append(Table("The higher score", ("", "records", "share", "95% interval"), wins, note))
+    return found
 
 
-def score_page(
-    names: Sequence[str], scores: Sequence[Estimate], better: Estimate | None, model: str, lead: Sequence[str]
-) -> str:
+def score_parts(scores: Mapping[str, Estimate], better: Mapping[str, Estimate], model: str) -> list[Chart | Table]:
+    """The same as tables and charts."""
+    means, *wins = score_tables(scores, better, model)
+    drawn = estimate_bars(scores, axis="mean score", label="{:.2f}".format)
+    parts: list[Chart | Table] = [
+        means,
+        Chart("Mean scores", "In the model's own scale, with 95 % intervals.", drawn, means),
+    ]
+    for table in wins:
+        axis = "share of the prompts with the higher score"
+        rated = estimate_bars(better, axis=axis, label=whole_percent, most=1.0)
+        parts += [table, Chart(table.title, "50% means equally good; the lines are 95 % intervals.", rated, table)]
+    return parts
+
+
+def score_page(scores: Mapping[str, Estimate], better: Mapping[str, Estimate], model: str, lead: Sequence[str]) -> str:
     """The scores as a page."""
-    return page("Scored replies", lead, score_tables(names, scores, better, model))
+    return page("Scored replies", lead, score_parts(scores, better, model))
 
 
 def _share(found: Estimate) -> tuple[str, str]:
@@ -134,4 +152,4 @@ def _signed(found: Estimate) -> tuple[str, str]:
 
 
 def _interval(found: Estimate, form: str) -> str:
-    return f"{found.low:{form}} to {found.high:{form}}"
+    return found.between(lambda value: f"{value:{form}}")

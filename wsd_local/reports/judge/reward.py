@@ -1,8 +1,9 @@
 """Scores of replies by a reward model: a GGUF file with a ranking head.
 
-Contract: a file with a chat template reads the whole conversation, the reply as its last message with the end of its
-turn; one without reads the conversation and the reply as a reranker reads a query and a text. Scores have the model's
-own scale and compare replies to one prompt. What does not fit is an error, nothing is cut.
+Contract: a file with a template for rerankers (`rerank`) reads the conversation and the reply in it, as a query and a
+text; one with a chat template alone reads the whole conversation, the reply as its last message with the end of its
+turn; one without either reads the conversation and the reply as rerankers without a template read them. Scores have the
+model's own scale and compare replies to one prompt. What does not fit is an error, nothing is cut.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from wsd_local.library.naming import name_of
 from wsd_local.library.resolve import model_path
 from wsd_local.library.vetting import vet
 from wsd_local.llama import Cancellation, Model
-from wsd_local.llama.ranking import RANK, Ranker, ended, paired
+from wsd_local.llama.ranking import HEADS, RANK, Ranker, asked, ended, paired
 from wsd_local.placement.plan import DEFAULT_CTX
 from wsd_local.prompts.draft_format import DraftFormat
 from wsd_local.prompts.messages import Message
 from wsd_local.prompts.templates import Template
 from wsd_local.reports.judge.replies import Judged, Place, ReplyFile
-from wsd_local.reports.judge.summary import clustered_mean
+from wsd_local.reports.judge.summary import clustered_mean, win_rate
 from wsd_local.reports.judge.verdicts import TooLongError
 from wsd_local.reports.statistics import Estimate
 
@@ -57,9 +58,11 @@ class RewardModel:
     def tokens(self, reply: Judged) -> list[int]:
         """What the model reads of a reply."""
         talk, model = reply.talk, self._ranker.model
-        if self._format is not None:
-            return ended(model, self._format.prompt(talk).tokens)
-        return paired(model, _joined(talk[:-1]), talk[-1]["content"])
+        query, text = _joined(talk[:-1]), talk[-1]["content"]
+        found = asked(model, query, text)
+        if found is None and self._format is not None:
+            found = ended(model, self._format.prompt(talk).tokens)
+        return paired(model, query, text) if found is None else found
 
     def score(self, reply: Judged) -> float:
         """The score of a reply; higher is better.
@@ -104,9 +107,13 @@ def reward_model(model: str, *, ctx: int | None, threads: int | None, n_gpu_laye
 
 
 def require_head(path: Path) -> None:
-    """Raise `ModelError` unless a file's header names a head that scores texts."""
-    header = read_model(path)[0]
-    if header.integer(f"{header.architecture}.pooling_type") != RANK:
+    """Raise `ModelError` unless a file has a head that scores texts, and names it.
+
+    Without the head llama.cpp gives a number of the last hidden state as the score.
+    """
+    headers = read_model(path)
+    kind = headers[0].integer(f"{headers[0].architecture}.pooling_type")
+    if kind != RANK or not any(tensor.name in HEADS for header in headers for tensor in header.tensors):
         raise ModelError(
             f"{path}: has no head that scores texts (pooling type rank); choose a reward model or a reranker that was "
             "converted with its head"
@@ -116,20 +123,16 @@ def require_head(path: Path) -> None:
 def mean_score(scores: Scores, which: str, places: Sequence[Place]) -> Estimate | None:
     """The mean score of a file with its interval; None without scores."""
     known = [place for place in places if (which, place) in scores]
-    return _mean(known, [scores[which, place] for place in known])
+    return clustered_mean([index for index, _ in known], [scores[which, place] for place in known]) if known else None
 
 
 def better(scores: Scores, places: Sequence[Place]) -> Estimate | None:
     """How often A's reply has the higher score, equal ones as a half, with its interval; None without pairs."""
     both = [place for place in places if ("a", place) in scores and ("b", place) in scores]
     differences = [scores["a", place] - scores["b", place] for place in both]
-    return _mean(both, [0.5 if not one else float(one > 0) for one in differences])
-
-
-def _mean(places: Sequence[Place], values: Sequence[float]) -> Estimate | None:
-    if not places:
+    if not both:
         return None
-    return clustered_mean([index for index, _ in places], values)
+    return win_rate([index for index, _ in both], [0.5 if not one else float(one > 0) for one in differences])
 
 
 def _joined(talk: Sequence[Message]) -> str:
