@@ -113,7 +113,7 @@ def test_the_same_lines_make_the_same_bytes_in_any_order(tmp_path: Path, kind: s
     records = items(tmp_path, *({"prompt": f"p{i}", "id": i} for i in range(12)))
     lines = [line(item, rest=f"{item.index}") for item in records]
     first = exported(kind, lines, tmp_path).read_bytes()
-    assert write_export(kind, iter(lines[::-1]), tmp_path / "again", generator=NAME) == 12
+    assert write_export(kind, iter(lines[::-1]), tmp_path / "again", generator=NAME) == {tmp_path / "again": 12}
     assert (tmp_path / "again").read_bytes() == first
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["again", "input.jsonl", export_path(Path("run"), kind).name]
@@ -122,7 +122,7 @@ def test_the_same_lines_make_the_same_bytes_in_any_order(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_nothing_to_write(tmp_path: Path, kind: str) -> None:
-    assert write_export(kind, [], tmp_path / "empty", generator=NAME) == 0
+    assert write_export(kind, [], tmp_path / "empty", generator=NAME) == {tmp_path / "empty": 0}
     assert (tmp_path / "empty").is_file()
 
 
@@ -302,11 +302,14 @@ def test_the_authors(tmp_path: Path) -> None:
 def test_the_authors_loader_of_the_second_turn_reads_the_first(
     tmp_path: Path, result_key: ResultKey, answer: str
 ) -> None:
-    """What it does, written anew: the first answer is that of the named result, and `meta` names the question."""
+    """What it does, written anew: every line of the file is a first answer, the text of the result that is named."""
     found = items(tmp_path, *({"question_id": 81 + number, "turns": ["Boil?", "And fry?"]} for number in range(2)))
     path = tmp_path / "second.authors.jsonl"
     lines = [line(item, kept="Yes,", rest=" do") for item in found]
-    write_export("authors", lines, path, generator=NAME, result_key=result_key)
+    lines += [line(item, turn=1, kept="No,", rest=" do not") for item in found]
+    files = write_export("authors", lines, path, generator=NAME, result_key=result_key)
+    assert files == {path: 2, tmp_path / "second.authors.2.jsonl": 2}
+    assert [one["meta"] for one in objects(tmp_path / "second.authors.2.jsonl")] == ["mt_bench_2:0", "mt_bench_2:1"]
     for number, sample in enumerate(objects(path)):
         first = sample[sample["result_key"]]["outputs"][0]["text"].strip()
         asked = [sample["turns"][0], first, sample["turns"][1]]
@@ -320,8 +323,9 @@ def test_records_are_named_as_the_authors_name_them(tmp_path: Path) -> None:
     made = [line(item), line(item, turn=1), line(item) | {"run": {"format": "arena_hard"}}]
     metas = [objects(exported("authors", [one | {"turn": 0}], tmp_path))[0]["meta"] for one in made[::2]]
     assert metas == ["mt_bench_1:0", "arena_hard:0"]
-    both = objects(exported("authors", made[:2], tmp_path))
-    assert [one["meta"] for one in both] == ["mt_bench_1:0", "mt_bench_2:0"]
+    for kind, name in (("truthfulqa", "truthfulQA:0"), ("hh", "hh_0"), ("alpaca_eval", "alpaca_eval:0")):
+        (one,) = objects(exported("authors", [line(item) | {"run": {"format": kind}}], tmp_path))
+        assert one["meta"] == name
     (own,) = items(tmp_path, {"context": [{"role": "user", "content": "x"}], "meta": "mine:7"})
     assert objects(exported("authors", [line(own)], tmp_path))[0]["meta"] == "mine:7"
 

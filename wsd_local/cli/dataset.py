@@ -262,8 +262,9 @@ def _finish(task: DataSetTask, output: RunFile, pair: Pair, reporter: Reporter) 
     generator = "-".join(["wsd-local", pair.settings.mode, *names]).replace(" ", "_")
     for kind in task.data.export:
         target = export_path(output.path, kind)
-        count = write_export(kind, output.values(), target, generator=generator, result_key=task.data.result_key)
-        reporter.note(f"{target}: {plural(count, 'record')}, as {generator}")
+        files = write_export(kind, output.values(), target, generator=generator, result_key=task.data.result_key)
+        for path, count in files.items():
+            reporter.note(f"{path}: {plural(count, 'record')}, as {generator}")
         if found := formulas(target):
             reporter.report(
                 f"{target}: cells that begin like a formula (= + - @): {found}; "

@@ -141,9 +141,12 @@ class Batch:
 
 
 def conversation_of(item: Item, turn: int, texts: Mapping[Key, str]) -> list[Message]:
-    """The prompt of a record's turn: the record's messages, and our answers to the turns before."""
+    """The prompt of a record's turn: the record's messages, and our answers to the turns before.
+
+    These are stripped, as the authors' loader of MT-Bench's second turn does it.
+    """
     messages = list(item.messages)
     for before, question in enumerate(item.later[:turn]):
-        messages.append({"role": "assistant", "content": texts[item.index, before]})
+        messages.append({"role": "assistant", "content": texts[item.index, before].strip()})
         messages.append({"role": "user", "content": question})
     return messages

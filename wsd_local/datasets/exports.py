@@ -1,6 +1,6 @@
 """Exports: a run over a data set in the format that the judges of that data set read.
 
-Contract: lines of a run in (`Reply.as_dict` with `index`, `id`, `turn` and `input`), one file out: in the order of the
+Contract: lines of a run in (`Reply.as_dict` with `index`, `id`, `turn` and `input`), one file out, in the order of the
 records, whatever order the lines have; where a record was answered twice, the later line counts, and a line of a
 record that failed (`error`, no `text`) counts for nothing. The same lines make the same bytes. JSON is written as
 ASCII, because some judges read files in the encoding of the machine.
@@ -10,12 +10,13 @@ ASCII, because some judges read files in the encoding of the machine.
 - `mt_bench`: model answers of FastChat's `llm_judge`.
 - `truthfulqa`: the questions' CSV with a column of answers, which carries the generator's name.
 - `hh`: the input with `prompt` as a transcript, up to `Assistant:`, and `response`. A system message is left out.
-- `authors`: what the authors of Weak-to-Strong Decoding write, a record for each turn. It needs the lines of a run with
-  tokens, under a rule by which the draft does not come back. Where ours differ: the draft stops once a window passed,
-  and `finish_reason` is then null; the draft model's own probabilities are null, as are the base's in the continuation
-  unless the run computed them; of the draft, `drafted_prompt_token_ids` and `probs` of `target_input` reach to the
-  switch and no further. `meta` names the record as their loaders do, `mt_bench_1:0` for the first turn of MT-Bench's
-  first question, and `result_key` the result that their loader of its second turn takes the first answer from.
+- `authors`: what the authors of Weak-to-Strong Decoding write, a file for each turn: the names of later ones have the
+  turn's number. It needs the lines of a run with tokens, under a rule by which the draft does not come back. Where ours
+  differ: the draft stops once a window passed, and `finish_reason` is then null; the draft model's own probabilities
+  are null, as are the base's in the continuation unless the run computed them; of the draft,
+  `drafted_prompt_token_ids` and `probs` of `target_input` reach to the switch and no further. `meta` names the record
+  as their loaders do, `mt_bench_1:0` for the first turn of MT-Bench's first question, and `result_key` the result that
+  their loader of its second turn takes the first answer from. That loader reads every line of the file it is given.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ _TOKENS = ("tokens", "discarded", "prompt_ids", "draft_ids")
 
 def write_export(
     kind: str, lines: Iterable[Line], target: Path, *, generator: str, result_key: ResultKey = "target_result"
-) -> int:
-    """Write one of `EXPORTS`, whole or not at all; returns the number of its records.
+) -> dict[Path, int]:
+    """Write one of `EXPORTS`, each file whole or not at all; returns the files with their numbers of records.
 
     `generator` is the name that the judge knows the answers by, `result_key` that of the result in `authors`.
 
@@ -58,13 +59,23 @@ def write_export(
     """
     if kind not in _WRITERS:
         raise UsageError(f"there is no export {kind!r}{nearest(kind, list(EXPORTS))}")
-    records = list(_WRITERS[kind](_answers(lines), result_key if kind == "authors" else generator))
-    try:
-        with replaced(target) as part, part.open("w", encoding="utf-8", newline="") as file:
-            _write(kind, records, file, generator)
-    except OSError as error:
-        raise WsdError(f"{target}: cannot be written: {reason(error)}") from error
-    return len(records)
+    answers, files = _answers(lines), {}
+    for path, of_file in _by_turn(answers, target) if kind == "authors" else [(target, answers)]:
+        records = list(_WRITERS[kind](of_file, result_key if kind == "authors" else generator))
+        try:
+            with replaced(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+                _write(kind, records, file, generator)
+        except OSError as error:
+            raise WsdError(f"{path}: cannot be written: {reason(error)}") from error
+        files[path] = len(records)
+    return files
+
+
+def _by_turn(answers: list[Answer], target: Path) -> Iterator[tuple[Path, list[Answer]]]:
+    """Each turn alone, and the file for it."""
+    for turn in range(max([1, *map(len, answers)])):
+        path = target.with_name(f"{target.stem}.{turn + 1}{target.suffix}") if turn else target
+        yield path, [[answer[turn]] for answer in answers if turn < len(answer)]
 
 
 def formulas(target: Path) -> int:
@@ -217,7 +228,10 @@ def _meta(line: Line) -> str:
     kind = run.get("format") if isinstance(run, dict) else None
     if kind is None:
         kind = "mt_bench" if "turns" in line["input"] else "naive"
-    return f"{kind}_{line['turn'] + 1}:{line['index']}" if kind == "mt_bench" else f"{kind}:{line['index']}"
+    if kind == "hh":
+        return f"hh_{line['index']}"
+    named = {"mt_bench": f"mt_bench_{line['turn'] + 1}", "truthfulqa": "truthfulQA"}.get(kind, kind)
+    return f"{named}:{line['index']}"
 
 
 def _results(line: Line) -> Line:
