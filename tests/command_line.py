@@ -28,7 +28,7 @@ Done = subprocess.CompletedProcess[bytes]
 
 def _one_thread(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """One thread for replies: tests run side by side."""
-    if arguments[:1] == ("run",) and not {"--threads", "--help"} & {*arguments}:
+    if arguments[:1] == ("run",) and arguments[1:2] != ("merge",) and not {"--threads", "--help"} & {*arguments}:
         return (*arguments, "--threads", "1")
     return arguments
 

@@ -14,7 +14,7 @@ from wsd_local.cli.help import Help
 from wsd_local.version import __version__
 
 COMMANDS = {
-    "run": ("run:run", "Answer a prompt (argument, --file, or standard input), or a data set (--input)."),
+    "run": ("run:app", "Answer a prompt (argument, --file, or standard input), or a data set (--input)."),
     "chat": ("chat:chat", "Chat in the terminal."),
     "chats": (
         "chats:app",

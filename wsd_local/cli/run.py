@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from wsd_local.cli import terminal
+from wsd_local.cli.app import COMMANDS, group
 from wsd_local.cli.options import (
     NOTHING,
     DataSetOptions,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from wsd_local.runtime.pair import Pair
     from wsd_local.runtime.reply import Reply
     from wsd_local.system.interrupt import Stop
+
+
+app = group("run", COMMANDS["run"][1], usage="Usage: wsd-local run [OPTIONS] [PROMPT]")
+app.command("wsd_local.cli.merge:merge", name="merge", help="Join the files of shards of a data set into one.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class ReplyOptions:
         return self.json or self.tokens
 
 
+@app.default
 @takes(
     source=declared(PromptOptions).values(),
     shown=declared(ReplyOptions).values(),

@@ -113,7 +113,7 @@ class RunFile:
         keys = list[Key]()
         found = dict[Key, bytes]()
         for _, line, values in self._lines():
-            keys.append(_key(values))
+            keys.append(key_of(values))
             found[keys[-1]] = line
         if keys == sorted(found):
             return
@@ -127,31 +127,21 @@ class RunFile:
 
     def values(self) -> Iterator[dict[str, Any]]:
         """The values of the lines; of a record that is there again, those of its last one."""
-        last = {_key(values): number for number, _, values in self._lines()} if self._renews else {}
+        last = {key_of(values): number for number, _, values in self._lines()} if self._renews else {}
         for number, _, values in self._lines():
-            if last.get(_key(values), number) == number:
+            if last.get(key_of(values), number) == number:
                 yield values
 
     # -- reading ---------------------------------------------------------------------------------------------
 
     def _lines(self) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-        """Number, bytes and values of every whole line."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n") and _is_torn(line):
-                    return
-                try:
-                    values = json_value(line if line.endswith(b"\n") else b"")
-                    _key(values)
-                except (ValueError, KeyError, TypeError):
-                    raise UsageError(f"{self.path}, line {number}: is not a line of a run; {self._choose}") from None
-                yield number, line, values
+        return run_lines(self.path, self._choose)
 
     def _read(self) -> int:
         """Read the lines that are there; returns the length of the whole ones."""
         length = 0
         for number, line, values in self._lines():
-            key = _key(values)
+            key = key_of(values)
             if key in self.done and not self._renews:
                 raise UsageError(f"{self.path}, line {number}: record {key[0]} is there twice; {self._choose}")
             self.done[key] = values["text"]
@@ -159,29 +149,53 @@ class RunFile:
         return length
 
     def _compare(self, number: int, theirs: object) -> None:
-        ours = self._made_by
+        where = f"{self.path}, line {number}"
         if not isinstance(theirs, dict):
-            raise UsageError(f"{self.path}, line {number}: does not say how it was made; {self._choose}")
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
-            if name == "shape":  # whoever continues in another shape is warned instead
-                continue
-            if isinstance(ours.get(name), dict) and isinstance(theirs.get(name), dict):
-                for inner in sorted({*ours[name], *theirs[name]} - INDIFFERENT):
-                    self._require(number, inner.replace("_", "-"), ours[name].get(inner), theirs[name].get(inner))
-            else:
-                self._require(number, name.replace("_", "-"), ours.get(name), theirs.get(name))
-
-    def _require(self, number: int, name: str, ours: object, theirs: object) -> None:
-        if json.loads(json.dumps(ours)) != theirs:
-            raise UsageError(
-                f"{self.path}, line {number}: was made with another {name}: {_short(theirs)}, now {_short(ours)}; "
-                f"{self._choose}, or set it back"
-            )
+            raise UsageError(f"{where}: does not say how it was made; {self._choose}")
+        for name, was, now in differences(theirs, self._made_by):
+            raise UsageError(f"{where}: was made with another {name}: {was}, now {now}; {self._choose}, or set it back")
 
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def run_lines(path: Path, advice: str) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Number, bytes and values of every whole line; a torn last one ends them.
+
+    Raises:
+        UsageError: a line is not one of a run; `advice` says what to do then.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n") and _is_torn(line):
+                return
+            try:
+                values = json_value(line if line.endswith(b"\n") else b"")
+                key_of(values)
+            except (ValueError, KeyError, TypeError):
+                raise UsageError(f"{path}, line {number}: is not a line of a run; {advice}") from None
+            yield number, line, values
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What two lines do not say alike of how they were made: its name, and both values in short.
+
+    What changes time alone is left out, and so is the shape of the work, of which users are warned instead.
+    """
+    for name in [*second, *(name for name in first if name not in second)]:
+        one, other = first.get(name), second.get(name)
+        if name == "shape":
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            inner = sorted({*one, *other} - INDIFFERENT)
+            pairs = [(part, one.get(part), other.get(part)) for part in inner]
+        else:
+            pairs = [(name, one, other)]
+        for part, was, now in pairs:
+            if json.loads(json.dumps(was)) != json.loads(json.dumps(now)):
+                yield part.replace("_", "-"), _short(was), _short(now)
 
 
 class TakenError(Exception):
@@ -243,7 +257,8 @@ def _is_torn(end: bytes) -> bool:
     return end.startswith(_BEGIN) or _BEGIN.startswith(end)
 
 
-def _key(values: Mapping[str, Any]) -> Key:
+def key_of(values: Mapping[str, Any]) -> Key:
+    """The place of a line's reply. KeyError or TypeError if it has none, or no text."""
     index, turn = values["index"], values["turn"]
     if not isinstance(values["text"], str) or type(index) is not int or type(turn) is not int:
         raise TypeError("not a reply")
