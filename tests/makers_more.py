@@ -330,5 +330,5 @@ def random_qwen3(
         for name in ("attn_q_norm", "attn_k_norm"):
             file.tensors[f"blk.{layer}.{name}.weight"] = _filled(1.0, n_embd // n_head)
     if head:
-        file.tensors["cls.output.weight"] = weights.matrix(len(labels), n_embd, 0.3)
+        file.tensors["cls.output.weight"] = weights.matrix(len(labels), n_embd, 0.1)
     return file.write(dst)

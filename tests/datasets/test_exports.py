@@ -388,8 +388,9 @@ def test_every_turn_is_a_record_of_the_authors(tmp_path: Path) -> None:
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "b"},
     ]
-    records = objects(exported("authors", [line(item, turn=1, messages=context), line(item)], tmp_path))
-    assert [len(record["context"]) for record in records] == [1, 3]
+    first = exported("authors", [line(item, turn=1, messages=context), line(item)], tmp_path)
+    files = [objects(first), objects(first.with_name("run.authors.2.jsonl"))]
+    assert [[len(record["context"]) for record in records] for records in files] == [[1], [3]]
 
 
 # -- any text --------------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_an_interruption_keeps_everything_and_the_same_command_goes_on(
 
     def answers(self: Sample, count: int) -> Any:
         found = original(self, count)
-        if self.name == "xstest" and count > 2:
+        if self.name == "gsm8k" and count > 2:
             self.answering.interrupt.request(signal.SIGINT)
         return found
 
@@ -191,8 +191,8 @@ def test_an_interruption_keeps_everything_and_the_same_command_goes_on(
     assert {name.split(".")[0] for name in kept} == {"gsm8k", "xstest"}
     assert set(json.loads((out / "progress.json").read_text())) == {"gsm8k", "xstest"}
     report, read = json.loads(stopped.stdout), PageReader(page.read_text("utf-8"))
-    assert report["interrupted"] and parts_of(report)["xstest"]["interrupted"]
-    assert {name: one["measured"] for name, one in parts_of(report).items()} == {"gsm8k": 5, "xstest": 2}
+    assert report["interrupted"] and all(one["interrupted"] for one in report["parts"])
+    assert {name: one["measured"] for name, one in parts_of(report).items()} == {"gsm8k": 2, "xstest": 2}
     assert "Interrupted: this is what had been measured" in page.read_text("utf-8") and "interrupted" in read.cells
     assert figures_of(report) and all(shown(one).value in read.cells for one in figures_of(report))
     done = wsd(*command)
