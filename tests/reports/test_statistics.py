@@ -21,6 +21,8 @@ from wsd_local.reports.statistics import (
     mcnemar,
     mean,
     median,
+    rate,
+    rate_difference,
     score_interval,
     share,
     share_difference,
@@ -185,6 +187,18 @@ def test_the_bounds_are_where_the_score_test_begins_to_reject(counts: tuple[int,
             share_against = against[int(np.argmax(likelihood))]
             variance = count * (2 * share_against + place - place**2)
             assert ((more - fewer - count * place) ** 2 <= 3.8415 * variance) == inside
+
+
+def test_rates_of_wins_count_ties_as_halves_and_are_unsure_of_ties_alone() -> None:
+    assert rate([1.0, 0.0, 1.0]) == share([True, False, True])
+    mixed = rate([1.0, 0.5, 0.0, 0.5])
+    assert mixed.value == 0.5 and mixed.interval is not None
+    ties = rate([0.5] * 20)
+    half = 1.959964**2 / (20 + 1.959964**2) / 2
+    assert ties.value == 0.5 and ties.interval == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
+    assert rate_difference([1.0, 0.0], [0.0, 0.0]) == share_difference([True, False], [False, False])
+    assert rate_difference([0.5, 1.0], [0.5, 0.0]).interval == pytest.approx((-1, 0))
+    assert rate_difference([0.5, 1.0], [0.5, 1.0]).interval == pytest.approx(score_interval(0, 0, 2))
 
 
 def _covered(count: int, more: float, fewer: float) -> float:

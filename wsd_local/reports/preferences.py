@@ -2,7 +2,7 @@
 
 Contract: arithmetic over natural log-probabilities, but for `scores_of`, which has a model read both replies. A reply's
 log-probability is the sum over its tokens and the end of its turn, after the conversation in the model's chat template:
-what DPO (arXiv 2305.18290) compares. Intervals are the bootstrap's over the pairs.
+what DPO (arXiv 2305.18290) compares. Intervals are the bootstrap's over the pairs, of differences of shares Tango's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from wsd_local.core.alignment import common_prefix
 from wsd_local.llama.ranking import ended
 from wsd_local.prompts.messages import Message
-from wsd_local.reports.statistics import Estimate, McNemar, difference, mcnemar, mean, share
+from wsd_local.reports.statistics import TIE, Estimate, McNemar, mcnemar, mean, rate, rate_difference
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.training.pairs import PreferencePair
 
@@ -112,7 +112,8 @@ def preferences(names: Sequence[str], scores: Sequence[Sequence[PairScores]]) ->
 
 def _preference(name: str, scores: Sequence[PairScores]) -> Preference:
     margins = [one.margin for one in scores]
-    return Preference(name, _share(margins), _share([one.per_token for one in scores]), mean(margins))
+    per_token = [one.per_token for one in scores]
+    return Preference(name, rate(_wins(margins)), rate(_wins(per_token)), mean(margins))
 
 
 def _change(first: Sequence[PairScores], second: Sequence[PairScores]) -> Change:
@@ -120,18 +121,13 @@ def _change(first: Sequence[PairScores], second: Sequence[PairScores]) -> Change
     sides = [[one.margin for one in scores] for scores in (first, second)]
     rates = [[one.per_token for one in scores] for scores in (first, second)]
     return Change(
-        difference(*map(_wins, sides)),
-        difference(*map(_wins, rates)),
-        _share(moved),
+        rate_difference(*map(_wins, sides)),
+        rate_difference(*map(_wins, rates)),
+        rate(_wins(moved)),
         mean(moved),
         mcnemar(*([value > 0 for value in margins] for margins in sides)),
     )
 
 
 def _wins(margins: Sequence[float]) -> list[float]:
-    return [0.5 if margin == 0 else float(margin > 0) for margin in margins]
-
-
-def _share(margins: Sequence[float]) -> Estimate:
-    wins = _wins(margins)
-    return share([win == 1 for win in wins]) if 0.5 not in wins else mean(wins)
+    return [TIE if margin == 0 else float(margin > 0) for margin in margins]

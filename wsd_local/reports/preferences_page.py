@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsd_local.reports.columns_page import estimate_bars, interval
+from wsd_local.reports.columns_page import estimate_bars, interval, points
 from wsd_local.reports.html import Chart, Table, page, percent, whole_percent
 from wsd_local.reports.preferences import Change, Preference, PreferenceResults
-from wsd_local.reports.statistics import Estimate
+from wsd_local.reports.statistics import NO_INTERVAL_NOTE, Estimate
 
 _NOTE = (
     "prefers: share of the pairs whose preferred reply is the more probable one, all tokens together, and by the mean "
-    "over the tokens · margin: nats by which it is more probable, mean · intervals: 95 %, by the bootstrap"
+    "over the tokens · margin: nats by which it is more probable, mean · intervals: 95 %, by the bootstrap · "
+    f"{NO_INTERVAL_NOTE}"
 )
 _CHANGE_NOTE = (
-    "only: pairs that only one of them prefers rightly · p: McNemar's exact test, two-sided · moved: share of pairs "
-    "whose margin is larger in the second model, DPO's accuracy with the first one as the reference"
+    "points: differences of shares, with Tango's score interval · only: pairs that only one of them prefers rightly · "
+    "p: McNemar's exact test, two-sided · moved: share of pairs whose margin is larger in the second model, DPO's "
+    "accuracy with the first one as the reference"
 )
 
 
@@ -71,8 +73,8 @@ def _change_table(models: Sequence[Preference], change: Change) -> Table:
 
 
 def _points(one: Estimate) -> tuple[str, str]:
-    return f"{one.value * 100:+.1f}", f"{one.low * 100:+.1f} to {one.high * 100:+.1f}"
+    return points(one.value), one.between(points)
 
 
 def _nats(one: Estimate) -> tuple[str, str]:
-    return f"{one.value:+.2f}", f"{one.low:+.2f} to {one.high:+.2f}"
+    return f"{one.value:+.2f}", one.between("{:+.2f}".format)

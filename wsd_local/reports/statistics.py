@@ -22,6 +22,8 @@ LEVEL = 0.95
 NO_INTERVAL = "none"
 """What stands in the place of an interval where there is none."""
 NO_INTERVAL_NOTE = "none: of one item, or of items that are all alike, there is no interval"
+TIE = 0.5
+"""Points of a tie in a rate of wins."""
 _ROUNDING = 1e-9
 """Width of an interval by its bounds from which it is more than rounding."""
 _STEPS = 60
@@ -188,6 +190,35 @@ def share_difference(first: Sequence[bool], second: Sequence[bool], *, level: fl
     one, two = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     low, high = score_interval(two, one, len(pairs), level)
     return Estimate((two - one) / len(pairs), low, high, len(pairs))
+
+
+def tied(found: Estimate) -> Estimate:
+    """A rate of wins, ties as halves, of ties alone: half of what wins minus losses may be, around one half."""
+    low, high = score_interval(0, 0, found.count)
+    return replace(found, low=(1 + low) / 2, high=(1 + high) / 2)
+
+
+def rate(points: Sequence[float]) -> Estimate:
+    """The mean of points, 1 for a win, 0 for a loss and 0.5 for a tie, with its interval. ValueError without any."""
+    if TIE not in points:
+        return share([point == 1 for point in points])
+    found = mean(points)
+    return tied(found) if set(points) == {TIE} else found
+
+
+def rate_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The rate of `second` minus that of `first`, both of the same items in the same order, with its interval.
+
+    Raises:
+        ValueError: the numbers of items differ, or there is none.
+    """
+    if TIE not in {*first, *second}:
+        return share_difference([point == 1 for point in first], [point == 1 for point in second])
+    found = difference(first, second)
+    if list(first) != list(second):
+        return found
+    low, high = score_interval(0, 0, found.count)
+    return replace(found, low=low, high=high)
 
 
 def score_interval(more: int, fewer: int, count: int, level: float = LEVEL) -> Interval:

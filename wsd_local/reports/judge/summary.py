@@ -2,14 +2,14 @@
 
 Contract: pure; the same verdicts give the same figures, and exchanging A and B mirrors them. Intervals are bootstrap
 intervals over records: the turns of one conversation stay together. A rate of wins whose every item is a tie has the
-interval of a difference of shares (`statistics.score_interval`) instead, by records.
+interval of a difference of shares (`statistics.tied`) instead, by records.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from wsd_local.reports.judge.lengths import Floats, length_controlled
 from wsd_local.reports.judge.replies import Place, ReplyFile
 from wsd_local.reports.judge.verdicts import Compared, grade, shown
-from wsd_local.reports.statistics import Estimate, Places, bootstrap, score_interval, uncertain
+from wsd_local.reports.statistics import TIE, Estimate, Places, bootstrap, tied, uncertain
 
 AGREEMENT = 0.7
 """A judge that agrees with itself less often when the order is exchanged is warned about."""
@@ -163,10 +163,7 @@ def clustered_mean(records: Sequence[int], values: Sequence[float] | Floats) -> 
 def win_rate(records: Sequence[int], points: Sequence[float]) -> Estimate:
     """The mean of points, 1 for a win, 0 for a loss and 0.5 for a tie, with its interval. ValueError without any."""
     found = clustered_mean(records, points)
-    if any(one != 0.5 for one in points):
-        return found
-    low, high = score_interval(0, 0, found.count)  # of wins minus losses
-    return replace(found, low=(1 + low) / 2, high=(1 + high) / 2)
+    return tied(found) if set(points) == {TIE} else found
 
 
 # -- grades --------------------------------------------------------------------------------------------------
