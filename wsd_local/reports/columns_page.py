@@ -17,6 +17,8 @@ _COMPARED = (
     "difference: of the second column to the first, with Tango's score interval of 95 % · only: questions that only "
     "one of them has in the share · p: McNemar's exact test, two-sided, not corrected for several comparisons"
 )
+SHARE_INTERVAL = "interval: 95 % by the bootstrap, of 0% and 100% Clopper and Pearson's"
+"""What the interval of a column's share is."""
 
 
 def interval(one: Estimate) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsd_local.reports.columns_page import compared_table, interval, share_chart
+from wsd_local.reports.columns_page import SHARE_INTERVAL, compared_table, interval, share_chart
 from wsd_local.reports.html import Chart, Table, percent
 from wsd_local.reports.safety import LabelResults
 from wsd_local.units import plural
@@ -42,7 +42,7 @@ def _figures(found: LabelResults) -> Table:
     )
     title = f"{_name(found)}: {plural(found.prompts, 'prompt')} answered by every column"
     columns = ("", found.counted, "interval", "refusal", "in part", "answer", "empty")
-    note = f"{_MEANING[found.label]} · 95 % by the bootstrap over the prompts · {_KINDS[found.classifier]}"
+    note = f"{_MEANING[found.label]} · {SHARE_INTERVAL} · {_KINDS[found.classifier]}"
     return Table(title, columns, rows, note)
 
 

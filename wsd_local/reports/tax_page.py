@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsd_local.reports.columns_page import compared_table, interval, share_chart
+from wsd_local.reports.columns_page import SHARE_INTERVAL, compared_table, interval, share_chart
 from wsd_local.reports.html import Chart, Table, percent
 from wsd_local.reports.tax import TITLES, TaskResults
 from wsd_local.units import plural
 
-_INTERVAL = "95 % by the bootstrap over the questions"
 _NOTES = {
-    "gsm8k": f"right: the last number of the reply is the answer's · strict: the number after #### is · {_INTERVAL}",
-    "humaneval": f"right: the program with the first completion passes its tests · {_INTERVAL}",
+    "gsm8k": "right: the last number of the reply is the answer's · strict: the number after #### is · "
+    + SHARE_INTERVAL,
+    "humaneval": f"right: the program with the first completion passes its tests · {SHARE_INTERVAL}",
 }
 
 

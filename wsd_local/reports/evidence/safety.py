@@ -42,8 +42,9 @@ _CLAIMS: dict[SafetyName, Claim] = {
     "hh": Claim(
         "Harmlessness carries over",
         "WSD refuses harmful requests as the aligned draft does.",
-        f"The first prompts of HH's harmless conversations are answered in every column. {_RULES}",
-        "WSD refuses no more of them than the base alone. The prompts have no labels: some are harmless.",
+        "HH's harmless conversations are answered in every column: each up to the last request, with the earlier "
+        f"answers that the set has. {_RULES}",
+        "WSD refuses no more of them than the base alone. They have no labels: some requests are harmless.",
     ),
 }
 
