@@ -204,7 +204,9 @@ def _save(trainer: Any, tokenizer: Any, folder: Path, job: Job) -> None:
     if not job.full:
         with _whole(folder / ADAPTER) as part:
             model.save_pretrained(part)
-            model.get_base_model().config.save_pretrained(part)  # what a converter must know of the model
+            base = model.get_base_model()
+            base.config.architectures = [type(base).__name__]  # one of a GGUF file names none
+            base.config.save_pretrained(part)  # what a converter must know of the model
         if job.adapter_only:
             return
         report("step", what="merging")
