@@ -12,6 +12,8 @@ JOBS ?= 2
 # llama.cpp without its code for AMX, which GCC 12.2 and others before 14 compile so that it crashes.
 export CFLAGS += -U__AMX_INT8__
 export CXXFLAGS += -U__AMX_INT8__
+# With RPC, so that a pair can use other machines (--rpc) and this one can serve them (rpc-worker).
+export CMAKE_ARGS += -DGGML_RPC=on
 # And without what nothing here uses: libraries for images and sound, and what llama.cpp's own programs share.
 export CMAKE_ARGS += -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(abspath $(VENV))/lean.cmake
 # WHEEL=1: no compiler; llama.cpp ready-made, from the index of those who bind it.
@@ -29,7 +31,7 @@ $(VENV)-uv/bin/python -m pip install --quiet uv
 UV_PYTHON_INSTALL_DIR=$(abspath $(VENV)-uv)/python $(VENV)-uv/bin/uv venv --quiet --clear --seed --python 3.12 $(VENV)
 endef
 
-.PHONY: audit run chat test test-all real real-models lint docs demo pictures train clean
+.PHONY: audit run chat test test-all real real-models lint docs demo pictures train llama clean
 
 run: $(VENV)/.run
 	$(BIN)/wsd-local run "$(PROMPT)" --trace < /dev/null
@@ -87,6 +89,11 @@ $(VENV)/.run: pyproject.toml
 	$(INSTALL) -e .
 	@$(BIN)/python -m $(TRIAL) || $(INSTALL) --no-cache-dir --force-reinstall --no-deps $(PINNED)
 	@touch $@
+
+# Compiles llama.cpp again, where pip's cache had one that was compiled otherwise (as without RPC).
+llama: $(VENV)/.run
+	-$(BIN)/python -m pip cache remove llama_cpp_python
+	$(INSTALL) --force-reinstall --no-deps $(PINNED)
 
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install -e ".[dev]"

@@ -56,6 +56,10 @@ class DeadEndError(WsdError):
     """A constraint demands what the model's vocabulary cannot write."""
 
 
+class WorkerError(WsdError):
+    """A worker on another machine that cannot be reached, does not answer as it should, or was lost."""
+
+
 class BusyError(WsdError):
     """A pair or a conversation that another answer uses, where waiting was not wanted or could never end."""
 

@@ -22,7 +22,7 @@ from wsd_local.core.contexts import Question
 from wsd_local.core.resources import FlashAttention
 from wsd_local.core.sampling import Sampling
 from wsd_local.events import Source
-from wsd_local.llama import Context, Model, Sampler
+from wsd_local.llama import Model, Sampler, Sequences
 from wsd_local.llama.options import FLASH_ATTENTION
 from wsd_local.reports.bench import Bench, next_token
 from wsd_local.runtime.loading import roles_of
@@ -71,7 +71,7 @@ class NativeLoop:
 
 
 @contextmanager
-def native_loop(context: Context, n_ctx: int, threads: int) -> Iterator[NativeLoop]:
+def native_loop(context: Sequences, n_ctx: int, threads: int) -> Iterator[NativeLoop]:
     """Beside one of our contexts; freed at the end."""
     loop = NativeLoop(context.model, n_ctx, threads, context.flash_attn)
     try:
@@ -81,7 +81,7 @@ def native_loop(context: Context, n_ctx: int, threads: int) -> Iterator[NativeLo
 
 
 def beside(
-    context: Context, loop: NativeLoop, prompt: Sequence[int], steps: int, clock: Callable[[], float], *, turned: bool
+    context: Sequences, loop: NativeLoop, prompt: Sequence[int], steps: int, clock: Callable[[], float], *, turned: bool
 ) -> dict[str, float]:
     """A prompt read some times, and `steps` tokens written from an empty context; `turned`: the native loop first."""
     sampler = Sampler(Sampling(), context.model, ignore_eos=True)

@@ -263,7 +263,9 @@ def test_the_command_that_brings_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     command = reinstall_command(can_offload=False, sees_device=False, kind="cuda")
     assert command is not None
     assert (
-        'CMAKE_ARGS="-DGGML_CUDA=on"' in command and "--force-reinstall" in command and "llama-cpp-python==" in command
+        'CMAKE_ARGS="-DGGML_RPC=on -DGGML_CUDA=on"' in command
+        and "--force-reinstall" in command
+        and "llama-cpp-python==" in command
     )
     metal = reinstall_command(can_offload=False, sees_device=False, kind="metal")
     assert metal is not None and "GGML_METAL=on" in metal

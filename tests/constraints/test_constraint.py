@@ -33,8 +33,7 @@ from wsd_local.constraints.matching import Matcher, Matching
 from wsd_local.core.contexts import Question
 from wsd_local.errors import CancelledError, DeadEndError, UsageError, WsdError
 from wsd_local.events import Notice, Text
-from wsd_local.llama import Context, Model
-from wsd_local.llama.logits import logits_of
+from wsd_local.llama import Model, Sequences
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished
@@ -587,7 +586,7 @@ class Reference:
         self.grammar = LLMatcher.grammar_from_regex(regex)
         self.tokenizers: dict[Model, Any] = {}
 
-    def begun(self, context: Context, text: str = "") -> Any:
+    def begun(self, context: Sequences, text: str = "") -> Any:
         ends = list(context.model.eog_tokens)
         if context.model not in self.tokenizers:
             self.tokenizers[context.model] = lltokenizer_from_vocab(context.model.vocab, eos_token=ends)
@@ -597,7 +596,7 @@ class Reference:
         assert tokenizer.decode_str(tokens) == text and matcher.consume_tokens(tokens)
         return matcher
 
-    def greedy(self, context: Context, tokens: list[int], text: str = "") -> str:
+    def greedy(self, context: Sequences, tokens: list[int], text: str = "") -> str:
         """What follows `tokens`, which write `text`: always the favourite that the matcher allows."""
         matcher, model = self.begun(context, text), context.model
         written: list[int] = []
@@ -606,7 +605,7 @@ class Reference:
             so_far = [*tokens, *written]
 
             def answer(_: int, row: int, rows: list[Any] = rows) -> None:
-                rows.append(np.array(logits_of(context._handle, row, model.n_vocab)))
+                rows.append(np.array(context._logits(row)))
 
             context.ask(Question(0, so_far, len(so_far) - 1, answer))
             bias = np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8)[: model.n_vocab]

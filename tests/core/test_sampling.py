@@ -17,7 +17,7 @@ from makers_more import merged, random_lora
 from wsd_local.core.contexts import Question
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import ModelError, UsageError
-from wsd_local.llama import Context
+from wsd_local.llama import Sequences
 from wsd_local.runtime.pair import Pair
 from wsd_local.settings import LoadSettings, ReplySettings
 
@@ -121,7 +121,7 @@ def test_penalties_look_at_the_last_tokens_of_prompt_and_reply(pair: Pair, asked
         assert penalised(logits(context, tokens[:end]), tokens[:end], sampling) == tokens[end]
 
 
-def logits(context: Context, tokens: list[int]) -> Any:
+def logits(context: Sequences, tokens: list[int]) -> Any:
     """The logits after `tokens`."""
     rows: list[Any] = []
     context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: rows.append(np.array(context._logits(row)))))

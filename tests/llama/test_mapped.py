@@ -51,7 +51,7 @@ def test_a_file_that_is_cut_inside_an_evaluation_is_one_error(
     pair: Pair, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
     pair.models.load()
-    real, handle = llama_cpp.llama_decode, pair.models.context(role)._handle  # type: ignore[arg-type]
+    real, handle = llama_cpp.llama_decode, pair.models.context(role)._handle  # type: ignore[arg-type, attr-defined]
     evaluations = iter(range(100))
 
     def decode(context: Any, batch: Any) -> int:

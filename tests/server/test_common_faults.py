@@ -20,11 +20,12 @@ from serving import ScriptedService, desk_of, finished, listening
 from wire import Wire
 
 from wsd_local.events import Text
+from wsd_local.load_settings import MOST
 from wsd_local.server import streaming
 from wsd_local.server.app import create_app
 from wsd_local.server.guard import Guard
 from wsd_local.server.service import Service
-from wsd_local.settings import MOST, LoadSettings
+from wsd_local.settings import LoadSettings
 
 CHAT = "/v1/chat/completions"
 USER = [{"role": "user", "content": "What is rain?"}]

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wsd_local.fields import declared
+from wsd_local.load_settings import MOST
 from wsd_local.server.body import SETTINGS, Body, NoToolChoice, NoTools
 from wsd_local.server.errors import ApiError, body_of, validation_error
 from wsd_local.server.parameters import ReplyBody, ResponseFormat, reply_settings
-from wsd_local.settings import MOST, ReplySettings, changed
+from wsd_local.settings import ReplySettings, changed
 
 
 class Request(ReplyBody):

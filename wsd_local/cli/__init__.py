@@ -3,7 +3,7 @@
 Contract: standard output carries the answer and nothing else; notes, progress and errors go to standard error. Every
 error is one line (`--debug` shows the traceback). Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 model missing or
 unusable, 4 does not fit in memory or context, 5 some records failed, 130 interrupted, 128 + n ended by signal n. A
-server that SIGINT or SIGTERM ends has 0.
+server, or a worker, that SIGINT or SIGTERM ends has 0.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _exit_code(app: App, name: str, *, debug: bool) -> int:
 
 def _code_of(signalled: Interrupted) -> int:
     """The exit code after a signal; one that ends a server before it serves ends it in order too."""
-    serves = sys.argv[1:2] == ["serve"] and not {"--install-service", "--uninstall-service"} & set(sys.argv)
+    serves = sys.argv[1:2] in (["serve"], ["rpc-worker"]) and not {"--install-service", "--uninstall-service"} & set(
+        sys.argv
+    )
     return 0 if serves and signalled.number in (signal.SIGINT, signal.SIGTERM) else signalled.exit_code
 
 

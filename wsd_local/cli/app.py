@@ -31,6 +31,13 @@ COMMANDS = {
         that asks the server to end ends it in order (exit code 0), a second one at once; SIGHUP reloads the
         configuration.""",
     ),
+    "rpc-worker": (
+        "rpc_worker:rpc_worker",
+        """Lend this machine's memory and processors to pairs on other machines (--rpc).
+
+        Its accelerators, or its CPU where it has none, over llama.cpp's RPC. One client at a time, with the same
+        llama-cpp-python. Ends with the first signal that asks it to (exit code 0).""",
+    ),
     "models": (
         "models:app",
         """Models: list, show, pull, import, convert, quantize, rm.

@@ -38,6 +38,7 @@ SETTINGS = (
     "flash_attn",
     "load_mode",
     "resident",
+    "rpc",
 )
 
 

@@ -20,7 +20,8 @@ from cyclopts import Group, Parameter
 from wsd_local.cli import names, terminal
 from wsd_local.errors import UsageError
 from wsd_local.fields import Declared, FromFile, Heading, declared, read
-from wsd_local.settings import CONTINUATION, DRAFTING, MACHINE, MODELS, MOST_PARALLEL, RULE, declarations
+from wsd_local.load_settings import MACHINE, MODELS, MOST_PARALLEL
+from wsd_local.settings import CONTINUATION, DRAFTING, RULE, declarations
 
 if TYPE_CHECKING:
     from cyclopts import Token

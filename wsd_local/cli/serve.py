@@ -25,7 +25,7 @@ from wsd_local.cli.options import (
 )
 from wsd_local.errors import UsageError, WsdError, message_of
 from wsd_local.fields import declared, spelled
-from wsd_local.settings import MODELS, MOST_PARALLEL, NO_FOLDER
+from wsd_local.load_settings import MODELS, MOST_PARALLEL, NO_FOLDER
 
 if TYPE_CHECKING:
     from wsd_local.server.site import Plan, Site

@@ -31,13 +31,15 @@ LONG = 8192
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory."""
+    """An accelerator as llama.cpp reports it. `shared`: it works in the machine's own memory; `remote`: it is one of a
+    worker on another machine."""
 
     name: str
     description: str
     free: int
     total: int
     shared: bool = False
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)

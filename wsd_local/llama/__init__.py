@@ -10,6 +10,7 @@ from wsd_local.llama.context import Context
 from wsd_local.llama.model import Model
 from wsd_local.llama.options import ContextOptions
 from wsd_local.llama.sampler import Sampler
+from wsd_local.llama.sequences import Sequences
 
 __all__ = [
     "Cancellation",
@@ -17,4 +18,5 @@ __all__ = [
     "ContextOptions",
     "Model",
     "Sampler",
+    "Sequences",
 ]

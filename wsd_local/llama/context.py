@@ -1,19 +1,17 @@
 """Sequences of one model in a KV cache.
 
-Contract: every question names the whole token list of its sequence. The context keeps a mirror of what its KV cache
-holds, evaluates what is missing, removes what is too much, and reuses the rest; so questions can come in any
-order and cost only what is new. Questions of several sequences share evaluations (`step`), and what two sequences
-begin with is evaluated once. Rows of logits live in llama.cpp's buffer until the next evaluation and are never copied.
-A memory that refuses to remove its newest tokens goes back to a snapshot and evaluates the rest again; that is logged
-to `wsd_local.llama`.
+Contract: a context keeps a mirror of what its KV cache holds, evaluates what is missing, removes what is too much, and
+reuses the rest; so questions (see `Sequences`) can come in any order and cost only what is new. Questions of several
+sequences share evaluations (`step`), and what two sequences begin with is evaluated once. Rows of logits live in
+llama.cpp's buffer until the next evaluation and are never copied. A memory that refuses to remove its newest tokens
+goes back to a snapshot and evaluates the rest again; that is logged to `wsd_local.llama`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,17 +22,17 @@ import numpy.typing as npt
 from wsd_local.core.alignment import common_prefix
 from wsd_local.core.contexts import Question
 from wsd_local.core.resources import cpu_ubatch
-from wsd_local.core.rules import Score
 from wsd_local.errors import CancelledError, FitError, WsdError, room_advice
 from wsd_local.llama.abort import Cancellation, native_callback
 from wsd_local.llama.batch import Batch, Part
 from wsd_local.llama.graph import Reading
-from wsd_local.llama.logits import best_of, distribution_of, log_softmax_at, logits_of, probabilities_of
+from wsd_local.llama.logits import logits_of
 from wsd_local.llama.logs import LOGGER, captured, cause
 from wsd_local.llama.model import Model
 from wsd_local.llama.options import FLASH_ATTENTION, ContextOptions, default_threads, flash_of, type_name
+from wsd_local.llama.sequences import Sequences
 from wsd_local.llama.snapshots import STRIDE, Snapshots
-from wsd_local.llama.states import LONG, KeptStates, ReadingSpeed, SequenceStates
+from wsd_local.llama.states import LONG, KeptStates, SequenceStates
 
 SHORT = 16
 """Tokens that a question needs at most while a text is written or checked."""
@@ -42,7 +40,7 @@ SHARED = 16
 """Tokens that two sequences must have in common for one to wait until the other has evaluated them."""
 
 
-class Context:
+class Context(Sequences):
     """The sequences of `model` in one KV cache; `cancellation` stops its evaluations, `reading` follows them.
 
     Raises:
@@ -53,10 +51,8 @@ class Context:
     def __init__(
         self, model: Model, options: ContextOptions, cancellation: Cancellation, reading: Reading | None = None
     ) -> None:
+        super().__init__(model, options)
         self._handle: ctypes.c_void_p | None = None
-        self.model = model
-        self.options = options
-        self.evaluated = 0
         self._cancellation = cancellation
         params = llama_cpp.llama_context_default_params()
         # Cells that a sliding window has left are reused, although another sequence may share them.
@@ -92,20 +88,12 @@ class Context:
             llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, (ctypes.c_float * 1)(options.lora[1]))
         llama_cpp.llama_set_abort_callback(self._handle, self._abort, ctypes.addressof(cancellation.flag))
         self.cells = int(llama_cpp.llama_n_ctx(self._handle))
-        self.n_ctx, self.n_seq, self.n_rows = options.n_ctx, options.n_seq, options.n_rows
         self._memory = llama_cpp.llama_get_memory(self._handle)
         self.streams = 1 if params.kv_unified else options.n_seq
         self.states = SequenceStates(
             self._handle, n_seq=options.n_seq, n_swa=model.n_swa, is_recurrent=model.is_recurrent
         )
-        self.kept: KeptStates | None = None
-        """What sequences may begin with instead of an evaluation."""
-        self.speed = ReadingSpeed()
-        self.read_to = [0] * options.n_seq
-        """The end of what each sequence has read in long pieces: about that of its prompt."""
         self._batch = Batch(params.n_batch)
-        self._mirrors: list[list[int]] = [[] for _ in range(options.n_seq)]
-        self._rows: list[dict[int, int]] = [{} for _ in range(options.n_seq)]
         self._snapshots: dict[int, Snapshots] = {}
         if model.is_recurrent:
             LOGGER.info("%s: its memory cannot remove single tokens: snapshots are taken to go back to", model.name)
@@ -117,78 +105,23 @@ class Context:
             llama_cpp.llama_free(self._handle)
             self._handle = None
 
-    # -- questions -------------------------------------------------------------------------------------------
-
-    def logprobs(self, seq: int, tokens: Sequence[int], start: int) -> list[float]:
-        """Natural log-probabilities (temperature 1) of `tokens[start:]`, each given all tokens before it."""
-        found: list[float] = []
-
-        def answer(position: int, row: int) -> None:
-            if position + 1 < len(tokens):
-                found.append(self.score(row, tokens[position + 1]).logprob)
-
-        self.ask(Question(seq, tokens, start - 1, answer))
-        return found
-
-    def favourites(self, seq: int, tokens: Sequence[int], start: int) -> list[tuple[int, float]]:
-        """The most probable token and its probability (temperature 1) at the position of each of `tokens[start:]`."""
-        found: list[tuple[int, float]] = []
-
-        def answer(position: int, row: int) -> None:
-            if position + 1 < len(tokens):
-                logits = self._logits(row)
-                best = int(logits.argmax())
-                found.append((best, math.exp(log_softmax_at(logits, best))))
-
-        self.ask(Question(seq, tokens, start - 1, answer))
-        return found
-
-    def read(self, seq: int, tokens: Sequence[int]) -> None:
-        """Evaluate `tokens` for a later question that begins with them."""
-        self.ask(Question(seq, tokens, len(tokens) - 1, lambda position, row: None))
-
-    def ask(self, question: Question) -> None:
-        """Answer one question completely."""
-        while not question.done:
-            self.step([question])
-
     def sample(self, row: int, sampler: Any) -> int:
         """The token that a `Sampler` of this model chooses from a row of the last evaluation."""
         assert self._handle is not None
         return int(sampler.sample(self._handle, row))
 
-    def score(self, row: int, token: int, *, distribution: bool = False, top: int = 0) -> Score:
-        """The score of `token` in a row of the last evaluation.
+    @property
+    def at_hand(self) -> Sequence[Mapping[int, int]]:
+        """The rows at hand, by their positions, of each sequence."""
+        return self._rows
 
-        `distribution` adds top-1 probability and entropy, `top` so many of the most probable tokens.
-        """
-        logits = self._logits(row)
-        top1, entropy = distribution_of(logits) if distribution else (None, None)
-        return Score(log_softmax_at(logits, token), top1, entropy, best_of(logits, top) if top else ())
+    def truncate(self, seq: int, length: int) -> int:
+        """Remove positions from `length` on; return the number of tokens that are left, which may be fewer."""
+        return self._truncate(seq, length)
 
-    def best(self, row: int) -> int:
-        """The most probable token in a row of the last evaluation."""
-        return int(self._logits(row).argmax())
-
-    def distribution(self, row: int) -> npt.NDArray[np.float64]:
-        """The probabilities of all tokens in a row of the last evaluation."""
-        return probabilities_of(self._logits(row))
-
-    def live(self, seq: int, tokens: Sequence[int], row: int) -> int:
-        """Number of consecutive positions of `tokens`, from `row` on, whose logits are available."""
-        rows, same = self._rows[seq], common_prefix(self._mirrors[seq], tokens)
-        return next((place - row for place in range(row, same) if place not in rows), max(0, same - row))
-
-    def held(self, seq: int) -> Sequence[int]:
-        """The tokens that a sequence holds."""
-        return self._mirrors[seq]
-
-    def pause(self, seq: int) -> None:
-        """Nothing more is wanted of a sequence for now: nothing runs on its own here."""
-
-    def forget(self, seq: int) -> None:
-        """Free a sequence."""
-        self._truncate(seq, 0)
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """The logits of a row, valid until the next evaluation."""
+        return self._logits(row)
 
     def use_threads(self, threads: int) -> None:
         """Evaluate with so many CPU threads from now on."""
@@ -196,43 +129,16 @@ class Context:
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
-    def step(self, questions: Sequence[Question]) -> None:
-        """Answer what the rows at hand can answer; if that is nothing, evaluate one batch for all questions.
-
-        Each question must have a sequence of its own, and all together must fit into the cells.
-
-        Raises:
-            CancelledError: the work was stopped; what was evaluated stays.
-            ModelError: the model's file became shorter, or unreadable.
-            FitError: the tokens of a question do not fit into its sequence.
-        """
+    def _require_open(self) -> None:
         if self._handle is None:
             raise RuntimeError(f"the context of {self.model.path} is closed")
-        for question in questions:
-            if question.end > self.n_ctx:
-                advice = room_advice(self.n_ctx, self.model.n_ctx_train)
-                raise FitError(f"{question.end} tokens do not fit into a context of {self.n_ctx}; {advice}")
-        answered = [self._answer(question) for question in questions]
-        if any(answered):
-            return
+
+    def _evaluate(self, questions: Sequence[Question]) -> Sequence[Question]:
         parts = self._parts(questions)
         self._decode(parts)
         if not any(part.rows for part in parts):  # else reading a row waits for the device
             llama_cpp.llama_synchronize(self._handle)
-        for part in parts:
-            self._answer(part.question)
-
-    def _answer(self, question: Question) -> bool:
-        """Answer from the rows at hand; whether there was one."""
-        rows = self._rows[question.seq]
-        if question.row not in rows:
-            return False
-        same = common_prefix(self._mirrors[question.seq], question.tokens[: question.end])
-        before = question.row
-        while question.row < same and (row := rows.get(question.row)) is not None:
-            position, question.row = question.row, question.row + 1
-            question.answer(position, row)
-        return question.row > before
+        return [part.question for part in parts]
 
     def _parts(self, questions: Sequence[Question]) -> list[Part]:
         """The parts of questions for the next batch, the shortest first: a long prompt delays no other question.
@@ -367,7 +273,6 @@ class Context:
             self._truncate(part.question.seq, 0 if beyond else part.start)
 
     def _truncate(self, seq: int, length: int) -> int:
-        """Remove positions from `length` on; return the number of tokens that are left, which may be fewer."""
         if length > 0 and llama_cpp.llama_memory_seq_rm(self._memory, seq, length, -1):
             kept = length
         else:

@@ -28,33 +28,50 @@ def devices() -> list[Device]:
     """Accelerators that llama.cpp can offload to, in its order."""
     forward_logs()
     found = []
-    for handle in _handles():
-        kind = _ggml("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle)
-        if kind not in (_GPU, _IGPU):
-            continue
+    for handle in offload_devices():
+        kind = _kind(handle)
         name, text = (
-            str(_ggml(f"ggml_backend_dev_{what}", ctypes.c_char_p, ctypes.c_void_p)(handle).decode(errors="replace"))
+            str(
+                ggml_function(f"ggml_backend_dev_{what}", ctypes.c_char_p, ctypes.c_void_p)(handle).decode(
+                    errors="replace"
+                )
+            )
             for what in ("name", "description")
         )
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        _ggml("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
+        ggml_function("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
             handle, ctypes.byref(free), ctypes.byref(total)
         )
         found.append(Device(name, text, free.value, total.value, shared=kind == _IGPU or sys.platform == "darwin"))
     return found
 
 
+def offload_devices() -> list[Any]:
+    """The native devices that llama.cpp can offload to."""
+    return [handle for handle in _handles() if _kind(handle) in (_GPU, _IGPU)]
+
+
+def offload_names() -> list[str]:
+    """Their names."""
+    name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    return [str(name(handle).decode(errors="replace")) for handle in offload_devices()]
+
+
+def _kind(handle: Any) -> int:
+    return int(ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)(handle))
+
+
 def handle_of(name: str) -> Any:
     """The native device of that name."""
-    return _ggml("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)(name.encode())
+    return ggml_function("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)(name.encode())
 
 
 def backends() -> list[str]:
     """Names of the back ends that the installed library was built with."""
     forward_logs()
     handles = _handles()
-    register = _ggml("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)
-    name = _ggml("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    register = ggml_function("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)
+    name = ggml_function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
     return list(dict.fromkeys(name(register(handle)).decode(errors="replace") for handle in handles))
 
 
@@ -71,7 +88,7 @@ def cpu_features() -> frozenset[str]:
 
 def library_version() -> str:
     """Versions of the binding and of llama.cpp's tensor library."""
-    ggml = _ggml("ggml_version", ctypes.c_char_p)().decode(errors="replace")
+    ggml = ggml_function("ggml_version", ctypes.c_char_p)().decode(errors="replace")
     return f"llama-cpp-python {version()}, ggml {ggml}"
 
 
@@ -93,12 +110,12 @@ def host_memory() -> tuple[int, int]:
 
 
 def _handles() -> list[Any]:
-    count = _ggml("ggml_backend_dev_count", ctypes.c_size_t)()
-    get = _ggml("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)()
+    get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
     return [get(index) for index in range(count)]
 
 
-def _ggml(name: str, result: Any, *arguments: Any) -> Any:
+def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
     """A function of ggml's public interface, which the binding does not wrap."""
     candidates = [llama_cpp.llama_cpp._lib, *sorted(library_folder().glob("*ggml*.dll"))]
     for candidate in candidates:

@@ -29,7 +29,8 @@ class Model(Vocabulary):
         path: the file, the first one of a split model.
         parts: all files of a split model, if it is one.
         n_gpu_layers: layers to put on accelerators; -1 all of them, if the build can offload at all.
-        split: names of the accelerators to use and how many of these layers each gets; empty leaves it to llama.cpp.
+        split: names of the accelerators to use and how many of these layers each gets; empty leaves it to llama.cpp,
+            but no layers at all never go to workers.
         progress: called with the loaded fraction, 0 to 1; returning False stops the loading.
         load_mode: how the file comes into memory, by llama.cpp's names.
         repack: let the CPU back end keep weights in the order that its kernels like best; with a mapped file that is
@@ -208,6 +209,8 @@ class Model(Vocabulary):
 
 def _chosen(params: Any, split: Mapping[str, int]) -> tuple[Any, ...]:
     """Name the devices and their shares in `params`; the arrays must live until the model is loaded."""
+    if not split and params.n_gpu_layers == 0:
+        return _without_workers(params)
     if not split:
         return ()
     from wsd_local.llama.devices import handle_of
@@ -217,3 +220,16 @@ def _chosen(params: Any, split: Mapping[str, int]) -> tuple[Any, ...]:
     params.devices = ctypes.cast(devices, ctypes.c_void_p)
     params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
     return devices, shares
+
+
+def _without_workers(params: Any) -> tuple[Any, ...]:
+    """Leave the devices of workers out, if there are any: llama.cpp would make each a part of every evaluation."""
+    from wsd_local.llama.devices import handle_of, offload_names
+
+    names = offload_names()
+    here = [name for name in names if not name.startswith("RPC")]
+    if here == names:
+        return ()
+    devices = (ctypes.c_void_p * (len(here) + 1))(*map(handle_of, here), None)
+    params.devices = ctypes.cast(devices, ctypes.c_void_p)
+    return (devices,)

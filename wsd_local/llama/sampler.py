@@ -161,11 +161,28 @@ class Sampler:
         """
         if self._matcher is not None:
             return self._matched(self._matcher, logits_of(context, row, self._n_vocab))
-        if self._plain:  # the native chain copies the whole row into candidates first, and is twenty times as slow
-            token = int(logits_of(context, row, self._n_vocab).argmax())
-            if token not in self._forbidden:
-                return token
+        # The native chain copies the whole row into candidates first, and is twenty times as slow.
+        if self._plain and self.takes(token := int(logits_of(context, row, self._n_vocab).argmax())):
+            return token
         return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+
+    def takes(self, token: int) -> bool:
+        """Whether this token would be chosen for sure, if it is the most probable one."""
+        return self._plain and self._matcher is None and token not in self._forbidden
+
+    def choose(self, logits: npt.NDArray[np.float32]) -> int:
+        """Choose a token from a copy of a row, as `sample` does from the row itself.
+
+        Raises:
+            WsdError: the constraint allows none.
+        """
+        if self._matcher is not None:
+            return self._matched(self._matcher, logits)
+        candidates = np.zeros(len(logits), dtype=CANDIDATE)
+        candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
+        token = _apply(self._chain, candidates)
+        llama_cpp.llama_sampler_accept(self._chain, token)
+        return token
 
     def _matched(self, matcher: Matcher, logits: npt.NDArray[np.float32]) -> int:
         allowed = matcher.allowed

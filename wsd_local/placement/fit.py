@@ -1,12 +1,13 @@
 """Where the models of a pair go on this machine.
 
-Contract: reads headers, queries llama.cpp and the system for devices and free memory, and leaves the arithmetic to
-`wsd_local.placement.plan`. Nothing is loaded.
+Contract: reads headers, queries llama.cpp, the system and workers for devices and free memory, and leaves the
+arithmetic to `wsd_local.placement.plan`. Nothing is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from wsd_local.events import Source
@@ -18,6 +19,7 @@ from wsd_local.llama.options import default_threads
 from wsd_local.placement.footprint import Footprint, estimated, footprint
 from wsd_local.placement.plan import Plan, PlanRequest, plan, plan_apart
 from wsd_local.settings import LoadSettings
+from wsd_local.workers.devices import remote_devices
 
 
 def fitted(paths: Mapping[Source, Path], loading: LoadSettings) -> Plan:
@@ -25,6 +27,7 @@ def fitted(paths: Mapping[Source, Path], loading: LoadSettings) -> Plan:
 
     Raises:
         FitError: they do not fit.
+        WorkerError: a worker cannot be used.
     """
     return placed(footprints(paths), loading)
 
@@ -64,6 +67,7 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
     Raises:
         FitError: they do not fit.
         ModelError: there is no adapter of that name.
+        WorkerError: a worker cannot be used.
     """
     adapters = [model_path(adapter[0]) for role in models if (adapter := loading.lora(role)) is not None]
     request = PlanRequest(
@@ -77,4 +81,6 @@ def placed(models: Mapping[Source, Footprint], loading: LoadSettings) -> Plan:
         extra=sum(path.stat().st_size for path in adapters if path.is_file()),
     )
     here = machine(loading.threads or default_threads())
+    if loading.rpc is not None:
+        here = replace(here, devices=(*here.devices, *remote_devices(loading.rpc)))
     return plan(models, here, request) if loading.resident == "both" else plan_apart(models, here, request)

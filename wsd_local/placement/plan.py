@@ -1,8 +1,9 @@
 """Where two models go: one memory budget for both.
 
 Contract: pure arithmetic over footprints and devices. The draft comes first, on the fastest device; then as many layers
-of the base as fit; the rest stays in the machine's own memory. Where that is not enough, what the user did not set is
-given up in this order: f16 caches, then context. `FitError` states how much memory is missing.
+of the base as fit; the rest stays in the machine's own memory. Workers' devices come after this machine's, and the
+draft goes there only where it has no room here: each of its tokens would cross the network. Where memory is not enough,
+what the user did not set is given up in this order: f16 caches, then context. `FitError` states how much is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from wsd_local.core.resources import ROWS, UBATCH, FlashAttention, Machine, cpu_flash, cpu_ubatch
+from wsd_local.core.resources import ROWS, UBATCH, Device, FlashAttention, Machine, cpu_flash, cpu_ubatch
 from wsd_local.errors import FitError
 from wsd_local.events import Source
 from wsd_local.placement.footprint import Footprint, Layer
@@ -140,7 +141,7 @@ def plan(models: Mapping[Source, Footprint], machine: Machine, request: PlanRequ
     smallest: tuple[int, str] | None = None
     choices = list(_choices(models, request))
     for ctx, type_k, type_v in choices:
-        found = _place_all(models, machine, request, ctx, type_k, type_v)
+        found = _placed(models, machine, request, (ctx, type_k, type_v))
         missing = found.used(HOST) + request.extra + MARGIN - machine.free
         if missing <= 0:
             lost = tuple(_given_up(models, found, choices[0], ctx, cells(ctx, request.parallel)))
@@ -197,9 +198,9 @@ def _choices(models: Mapping[Source, Footprint], request: PlanRequest) -> Iterat
 
 
 def _on_cpu(found: Plan) -> Iterator[str]:
-    devices = found.machine.devices
     for role, placement in found.placements.items():
         left = placement.n_layers + 1 - placement.gpu_layers
+        devices = [one for one in found.machine.devices if not (one.remote and role == "draft")]
         if left and devices:
             free = ", ".join(f"{device.name} has {gib(device.free)} free" for device in devices)
             yield f"{left} of {placement.n_layers + 1} layers of the {role} stay on the CPU: {free}"
@@ -226,20 +227,31 @@ def _given_up(
 
 # -- placing -----------------------------------------------------------------------------------------------------
 
+_Choice = tuple[int, str, str]
+
+
+def _placed(models: Mapping[Source, Footprint], machine: Machine, request: PlanRequest, choice: _Choice) -> Plan:
+    """All models; the draft on a worker only where this machine has too little memory otherwise."""
+    found = _place_all(models, machine, request, choice, keeps_draft=True)
+    is_short = found.used(HOST) + request.extra + MARGIN > machine.free
+    if is_short and "draft" in models and any(device.remote for device in machine.devices):
+        return _place_all(models, machine, request, choice, keeps_draft=False)
+    return found
+
 
 def _place_all(
-    models: Mapping[Source, Footprint], machine: Machine, request: PlanRequest, ctx: int, type_k: str, type_v: str
+    models: Mapping[Source, Footprint], machine: Machine, request: PlanRequest, choice: _Choice, *, keeps_draft: bool
 ) -> Plan:
+    ctx, type_k, type_v = choice
     placements: dict[Source, Placement] = {}
     room = {device.name: device.free - MARGIN for device in machine.devices}
     shared = {device.name for device in machine.devices if device.shared}
-    fastest = sorted(machine.devices, key=lambda device: (device.shared, -device.total))
+    fastest = sorted(machine.devices, key=lambda device: (device.remote, device.shared, -device.total))
     for role in sorted(models, key=("draft", "base").index):
         own = ctx if request.ctx is not None else min(ctx, models[role].n_ctx_train or ctx)
         case = _Case(models[role], own, type_k, type_v, request, machine.threads)
-        names = [device.name for device in fastest]
-        groups = [[name] for name in names] + ([names] if len(names) > 1 else [])
-        tries = [case.place(group, room) for group in groups] or [case.place([], room)]
+        usable = [device for device in fastest if not (device.remote and role == "draft" and keeps_draft)]
+        tries = [case.place(group, room) for group in _groups(usable)] or [case.place([], room)]
         best = max(tries, key=lambda placement: placement.gpu_layers)
         placements[role] = best
         for name in best.devices:
@@ -247,6 +259,18 @@ def _place_all(
         for name in shared:
             room[name] -= best.bytes_on(HOST)
     return Plan(placements, machine, type_k, type_v)
+
+
+def _groups(devices: Sequence[Device]) -> Iterator[list[str]]:
+    """Devices to share one model, the best groups first: one, all of this machine, these with one worker, all."""
+    here = [device.name for device in devices if not device.remote]
+    workers = [device.name for device in devices if device.remote]
+    yield from ([name] for name in here)
+    if len(here) > 1:
+        yield here
+    yield from ([*here, name] for name in workers)
+    if len(workers) > 1:
+        yield [*here, *workers]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from wsd_local.core.contexts import Question
 from wsd_local.core.sampling import Sampling
 from wsd_local.errors import CancelledError, FitError, UsageError
 from wsd_local.events import Source, Text
-from wsd_local.llama import Context, Sampler
+from wsd_local.llama import Sampler, Sequences
 from wsd_local.llama.timing import timed_calls
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.figures import Figures
@@ -114,8 +114,14 @@ class Bench:
             }
         return figures | {"check_token_s": self._checks(self.prompts["base"], text)}
 
+    def _elsewhere_s(self) -> float:
+        """Seconds that a process with workers has worked so far."""
+        base = self.pair.models.serving("base")
+        return base.elsewhere_s if isinstance(base, Sequences) else 0.0
+
     def whole(self) -> Figures:
         """A reply by both models."""
+        before = self._elsewhere_s()
         with timed_calls(self.clock) as native:
             seconds, reply = self.answer(drafted=self.drafted)
         self.reply = reply
@@ -123,7 +129,7 @@ class Bench:
         written = times.base_evaluated_tokens - times.base_prompt_tokens - counts.checked_tokens
         return {
             "reply_s": seconds,
-            "own_s": seconds - native.seconds,
+            "own_s": seconds - native.seconds - (self._elsewhere_s() - before),
             "drafted_tokens": counts.drafted_tokens,
             "checked_tokens": counts.checked_tokens,
             "kept_tokens": reply.draft.tokens,
@@ -250,7 +256,7 @@ def cycled(tokens: Sequence[int], length: int) -> list[int]:
     return (list(tokens) * (length // len(tokens) + 1))[:length]
 
 
-def next_token(context: Context, tokens: Sequence[int], sampler: Sampler) -> int:
+def next_token(context: Sequences, tokens: Sequence[int], sampler: Sampler) -> int:
     """What the sampler chooses after `tokens`, in the context's first sequence."""
     found: list[int] = []
     context.ask(Question(0, tokens, len(tokens) - 1, lambda _, row: found.append(context.sample(row, sampler))))

@@ -43,7 +43,7 @@ def second_question(bench: Bench) -> Figures:
     text = prompt_of(pair, TEXT_TOKENS)[0]["content"]
     contexts = [pair.models.context(role) for role in pair.models.loaded]
     asked = [[_asked(text, question)] for question in QUESTIONS[-2:]]
-    if min(context.n_ctx for context in contexts) < ROOM:
+    if min(context.n_ctx for context in contexts) < ROOM or pair.models.loading.rpc is not None:
         return {}
     with TemporaryDirectory() as folder:
         cache = PromptCache(PromptFiles(Path(folder), _MOST_BYTES))

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wsd_local.errors import WsdError, reason
+from wsd_local.errors import WorkerError, WsdError, reason
 from wsd_local.files import existing_folder
 from wsd_local.system.child import use
 from wsd_local.system.redaction import redacted
@@ -27,6 +27,9 @@ from wsd_local.version import __version__
 
 _PACKAGES = ("llama-cpp-python", "huggingface-hub", "gguf", "numpy", "textual", "rich", "cyclopts", "jinja2", "psutil")
 QUESTION = "What is the capital of France?"
+RPC = "-DGGML_RPC=on"
+"""Option of llama.cpp's build that lets it use other machines."""
+_FLAGS = {"cuda": "-DGGML_CUDA=on", "metal": "-DGGML_METAL=on", "rocm": "-DGGML_HIP=on"}
 NO_AMX = "-U__AMX_INT8__"
 """Compiler flag that leaves out llama.cpp's code for AMX, which GCC 12.2 and others before 14 miscompile."""
 
@@ -98,6 +101,7 @@ def _library(problems: list[str]) -> list[str]:
         f"back ends: {', '.join(backends())}",
         f"CPU features: {' '.join(sorted(cpu_features()))}",
         f"can offload: {'yes' if supports_offload() else 'no'}",
+        _rpc(),
     ]
     command = reinstall_command(supports_offload(), bool(devices()), gpu_here())
     if command is not None:
@@ -105,9 +109,19 @@ def _library(problems: list[str]) -> list[str]:
     if not amx_works():
         problems.append(
             "the installed llama.cpp crashes in its code for AMX, so replies do without its fast kernels; reinstall it "
-            f"without that code: CFLAGS={NO_AMX} CXXFLAGS={NO_AMX} {_install()}"
+            f"without that code: {install_command(gpu_here(), amx=True)}"
         )
     return lines
+
+
+def _rpc() -> str:
+    """Whether the installed library can use other machines, and how it learns to."""
+    from wsd_local.llama.rpc import available
+    from wsd_local.workers.devices import protocol_version
+
+    if not available():
+        return f"RPC: no; --rpc and rpc-worker need it, and this command adds it: {install_command(gpu_here())}"
+    return f"RPC: yes, version {'.'.join(map(str, protocol_version()))} of the protocol"
 
 
 def gpu_here() -> str | None:
@@ -124,24 +138,45 @@ def reinstall_command(can_offload: bool, sees_device: bool, kind: str | None) ->
     """The command that makes the installed library use the GPU that is here; None if there is nothing to do."""
     if kind is None or (can_offload and sees_device):
         return None
-    flag = {"cuda": "-DGGML_CUDA=on", "metal": "-DGGML_METAL=on", "rocm": "-DGGML_HIP=on"}[kind]
-    return f'CMAKE_ARGS="{flag}" {_install()}'
+    return install_command(kind)
 
 
-def _install() -> str:
+def install_command(kind: str | None, *, amx: bool | None = None) -> str:
+    """The command that compiles llama.cpp anew: with RPC, for the GPU that is here, and without its code for AMX.
+
+    `amx`: whether the processor has AMX; None: as the system says.
+    """
     package = f"llama-cpp-python=={version('llama-cpp-python')}"
-    return f'"{sys.executable}" -m pip install --no-cache-dir --force-reinstall --no-deps {package}'
+    flags = " ".join([RPC, *([_FLAGS[kind]] if kind is not None else [])])
+    without = f"CFLAGS={NO_AMX} CXXFLAGS={NO_AMX} " if (_has_amx() if amx is None else amx) else ""
+    install = f'"{sys.executable}" -m pip install --no-cache-dir --force-reinstall --no-deps {package}'
+    return f'{without}CMAKE_ARGS="{flags}" {install}'
 
 
-def _devices(_problems: list[str]) -> list[str]:
+def _has_amx() -> bool:
+    try:
+        return "amx_int8" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def _devices(problems: list[str]) -> list[str]:
     from wsd_local.config import read_config
     from wsd_local.llama.devices import devices, host_memory
     from wsd_local.llama.options import default_threads
+    from wsd_local.workers.devices import remote_devices
 
     free, total = host_memory()
-    threads = read_config().settings.get("threads") or default_threads()
+    settings = read_config().settings
+    threads = settings.get("threads") or default_threads()
     lines = [f"memory: {gib(free)} free of {gib(total)}; {os.cpu_count()} CPUs, {plural(threads, 'thread')} used"]
-    for device in devices():
+    found = devices()
+    if (rpc := settings.get("rpc")) is not None:
+        try:
+            found += remote_devices(rpc)
+        except WorkerError as error:
+            problems.append(str(error))
+    for device in found:
         shared = ", shares the machine's memory" if device.shared else ""
         size = f"{gib(device.free)} free of {gib(device.total)}"
         lines.append(f"{device.name}: {device.description}, {size}{shared}")

@@ -21,7 +21,7 @@ from wsd_local.core.relay import Relay
 from wsd_local.core.requests import Distributions, NextBaseToken, NextDraftToken, ScoreTokens
 from wsd_local.core.rules import Score
 from wsd_local.core.words import Words
-from wsd_local.errors import CancelledError, DeadEndError, FitError, WsdError, room_advice
+from wsd_local.errors import CancelledError, DeadEndError, FitError, WorkerError, WsdError, room_advice
 from wsd_local.events import Event, Source
 from wsd_local.runtime.job import Job
 from wsd_local.runtime.seats import Seats
@@ -279,7 +279,7 @@ class Engine:
             try:
                 if job.error is None:
                     answer(position, row)
-            except CancelledError:
+            except (CancelledError, WorkerError):
                 raise
             except WsdError as error:  # ends this job alone: the others of the batch go on
                 job.error = error

@@ -20,9 +20,11 @@ from wsd_local.library.adapters import check_adapter
 from wsd_local.library.gguf import is_mappable, look_at, read_header, read_model
 from wsd_local.library.resolve import model_path
 from wsd_local.library.vetting import amx_works, vet, vet_adapter
-from wsd_local.llama import Cancellation, Context, ContextOptions, Model
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sequences
 from wsd_local.placement.plan import DEFAULT_CTX, Plan, cells, load_mode, rows
 from wsd_local.settings import LoadSettings
+from wsd_local.workers.apart import ApartContext, ApartModel
+from wsd_local.workers.process import EngineProcess
 
 LOGGER = logging.getLogger(__name__)
 
@@ -90,11 +92,14 @@ class LlamaFile:
         look_at(self.path)
         return Model(self.path, n_gpu_layers=0, vocab_only=True)
 
-    def open(self, plan: Plan | None, progress: LoadProgress | None = None) -> Model:
-        """The model, placed by the plan if there is one.
+    def open(
+        self, plan: Plan | None, progress: LoadProgress | None = None, process: EngineProcess | None = None
+    ) -> Model:
+        """The model, placed by the plan if there is one; in another process if one is given.
 
         Raises:
             ModelError: llama.cpp refuses the file.
+            WorkerError: a worker was lost.
             CancelledError: `progress` returned False.
         """
         report = None if progress is None else partial(progress, self._role)
@@ -109,28 +114,29 @@ class LlamaFile:
             LOGGER.info(
                 "llama.cpp's code for AMX crashes here; all its fast kernels are left out: see wsd-local doctor"
             )
+        given = {"parts": parts, "repack": repack, **self._placed(plan)}
+        if process is not None:
+            return ApartModel(process, self._role, self.path, given, report)
+        return Model(self.path, progress=report, **given)
+
+    def _placed(self, plan: Plan | None) -> dict[str, Any]:
+        """Where the model's layers go, and how its file gets into memory, as `Model` takes them."""
         wanted, placement = self._loading.load_mode, None if plan is None else plan.placements.get(self._role)
         if placement is None:
-            return Model(
-                self.path,
-                parts=parts,
-                n_gpu_layers=self._loading.gpu_layers(self._role),
-                load_mode=wanted if is_mappable(self.path) else "none",
-                progress=report,
-                repack=repack,
-            )
-        return Model(
-            self.path,
-            parts=parts,
-            n_gpu_layers=placement.gpu_layers,
-            split=dict(zip(placement.devices, placement.split, strict=True)),
-            load_mode=load_mode(placement) if wanted in ("auto", "mmap") else wanted,
-            progress=report,
-            repack=repack,
-        )
+            return {
+                "n_gpu_layers": self._loading.gpu_layers(self._role),
+                "load_mode": wanted if is_mappable(self.path) else "none",
+            }
+        return {
+            "n_gpu_layers": placement.gpu_layers,
+            "split": dict(zip(placement.devices, placement.split, strict=True)),
+            "load_mode": load_mode(placement) if wanted in ("auto", "mmap") else wanted,
+        }
 
-    def context(self, model: Model, plan: Plan | None, stop: Cancellation) -> Context:
-        """A context over the opened model."""
+    def context(self, model: Model, plan: Plan | None, stop: Cancellation) -> Sequences:
+        """A context over the opened model, where that is."""
+        if isinstance(model, ApartModel):
+            return ApartContext(model, self.options(model, plan), stop)
         return Context(model, self.options(model, plan), stop)
 
     def options(self, model: Model, plan: Plan | None) -> ContextOptions:

@@ -1,8 +1,8 @@
 """The models of a pair in memory: loading, contexts, prompt formats, releasing.
 
 Contract: each model has one context. Models are loaded when they are first needed, one at a time if `resident` is
-`one`. Safe from any thread. What is specific to llama.cpp files stands in `llama_file`; a model that lives elsewhere
-needs the same few methods.
+`one`; with workers (`rpc`) in a process of their own, anew after that was lost. Safe from any thread. What is specific
+to llama.cpp files stands in `llama_file`; a model that lives elsewhere needs the same few methods.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wsd_local.errors import UsageError, WsdError
 from wsd_local.events import Source
 from wsd_local.files import HashProgress
 from wsd_local.llama import Cancellation, Context, Model
+from wsd_local.llama.sequences import Sequences
 from wsd_local.llama.vocabulary import share_tokens
 from wsd_local.placement.fit import fitted
 from wsd_local.placement.plan import Plan
@@ -35,6 +36,8 @@ from wsd_local.runtime.prompt_cache import PromptCache
 from wsd_local.runtime.queueing import ReplyQueue
 from wsd_local.runtime.remote_base import RemoteBase, require_no_server
 from wsd_local.settings import LoadSettings
+from wsd_local.workers.apart import ApartModel
+from wsd_local.workers.process import EngineProcess
 
 NO_MODELS: Mapping[Source, Model] = MappingProxyType({})
 
@@ -108,7 +111,8 @@ class LoadedModels:
             require_no_server(self.loading)
             self._files = {"draft": at_hand, "base": LlamaFile("base", base, self.loading, vets=vets)}
         self._models: dict[Source, Model] = {}
-        self._contexts: dict[Source, Context | RemoteContext] = {}
+        self._contexts: dict[Source, Sequences | RemoteContext] = {}
+        self._process: EngineProcess | None = None
         self._clock = clock
         self._template = template or Template()
         self._lock = threading.RLock()
@@ -149,6 +153,7 @@ class LoadedModels:
         """
         with self._lock:
             self._require_open()
+            self._forget_lost()
             missing = [role for role in roles_of(mode) if role not in self._models]
             for role in missing:
                 self._files[role].look()
@@ -208,6 +213,8 @@ class LoadedModels:
             if self.remote is not None:
                 self.remote.close()
             self._template.close()
+            if self._process is not None:
+                self._process.close()
 
     def __enter__(self) -> LoadedModels:
         return self
@@ -224,7 +231,7 @@ class LoadedModels:
         self.serving(role)
         return self._models[role]
 
-    def context(self, role: Source) -> Context:
+    def context(self, role: Source) -> Sequences:
         """The context of a model on this machine, whose logits are here; loads it if it is not in memory.
 
         Raises:
@@ -238,7 +245,7 @@ class LoadedModels:
             )
         return found
 
-    def serving(self, role: Source) -> Context | RemoteContext:
+    def serving(self, role: Source) -> Sequences | RemoteContext:
         """The context of one of the models, wherever it is; loads it if it is not in memory."""
         found = self._contexts.get(role)
         if found is None:
@@ -307,19 +314,39 @@ class LoadedModels:
         if self.loading.resident == "one":
             for other in list(self._contexts):
                 self._release(other)
-        file = self._files[role]
-        model = self.lent.get(role) or file.open(self.plan, progress)
+        file, known = self._files[role], self._models.get(role)
+        if role in self.lent:
+            model = self.lent[role]
+        elif isinstance(known, ApartModel) and (process := self._started()) is not None:
+            model = known
+            known.open(process, None if progress is None else partial(progress, role))
+        elif isinstance(file, LlamaFile):
+            model = file.open(self.plan, progress, self._started())
+        else:
+            model = file.open(self.plan, progress)
         try:
             model.require_generator()
             context = self._contexts[role] = file.context(model, self.plan, self.cancellation)
             if self.prompts is not None and isinstance(context, Context):
                 self.prompts.attach(context, file.fingerprints)
         except BaseException:
-            if role not in self.lent:
+            if model is not known and role not in self.lent:
                 model.close()
             raise
         if self.loading.resident == "both":
             self._models[role] = model
+
+    def _started(self) -> EngineProcess | None:
+        """The process that uses workers, if there are any."""
+        if self._process is None and self.loading.rpc is not None:
+            self._process = EngineProcess.of(self.loading.rpc, self.loading.rpc_timeout)
+        return self._process
+
+    def _forget_lost(self) -> None:
+        """Drop what was in a process that is gone, so that it is loaded again; vocabularies stay."""
+        if self._process is not None and self._process.lost:
+            self._contexts.clear()
+            self._process = None
 
     def _release(self, role: Source) -> None:
         """Free the context of one model, and its weights unless the model stays loaded."""

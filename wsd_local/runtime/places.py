@@ -12,7 +12,7 @@ from typing import Any
 
 from wsd_local.core.limits import Limits
 from wsd_local.events import Source
-from wsd_local.llama import Context
+from wsd_local.llama import Sequences
 from wsd_local.llama.options import default_threads
 from wsd_local.runtime.loading import LoadedModels
 from wsd_local.runtime.remote_base import RemoteModel
@@ -38,7 +38,7 @@ def limits_of(models: LoadedModels, settings: ReplySettings, room: int, stops: t
     return replace(found, check_chunk=models.remote.check_chunk(found.check_chunk))
 
 
-def local_contexts(models: LoadedModels) -> dict[Source, Context]:
+def local_contexts(models: LoadedModels) -> dict[Source, Sequences]:
     """The contexts of the loaded models on this machine."""
     return {role: models.context(role) for role in sorted(models.loaded) if not is_remote(models, role)}
 

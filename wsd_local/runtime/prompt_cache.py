@@ -26,10 +26,12 @@ from wsd_local.files import PRIVATE
 from wsd_local.library.naming import name_of
 from wsd_local.llama import Context
 from wsd_local.llama.devices import library_version
+from wsd_local.llama.sequences import Sequences
 from wsd_local.llama.states import Load
+from wsd_local.load_settings import NO_FOLDER
 from wsd_local.paths import cache_dir, expanded
 from wsd_local.runtime.prompt_files import Facts, PromptFiles, Tokens
-from wsd_local.settings import NO_FOLDER, LoadSettings
+from wsd_local.settings import LoadSettings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -89,22 +91,22 @@ class PromptCache:
 
     @classmethod
     def of(cls, loading: LoadSettings) -> PromptCache | None:
-        """The cache that the settings name; None if they turn it off."""
-        if loading.prompt_cache == "off":
+        """The cache that the settings name; None if they turn it off, or where workers hold what would be kept."""
+        if loading.prompt_cache == "off" or loading.rpc is not None:
             return None
         return cls(PromptFiles(prompt_folder(loading.prompt_cache), int(loading.prompt_cache_size * 1e9)))
 
-    def attach(self, context: Context, fingerprints: Sequence[Mapping[str, Any]]) -> None:
-        """Let a context begin with kept states.
+    def attach(self, context: Sequences, fingerprints: Sequence[Mapping[str, Any]]) -> None:
+        """Let a context of this process begin with kept states.
 
         Args:
             context: a new one.
             fingerprints: what identifies its files, each in another way; the first is used to save.
         """
-        if context.states.possible and fingerprints:
+        if isinstance(context, Context) and context.states.possible and fingerprints:
             context.kept = ContextCache(self, context, [_key(context, files) for files in fingerprints])
 
-    def keep(self, contexts: Iterable[Context]) -> str | None:
+    def keep(self, contexts: Iterable[Sequences]) -> str | None:
         """Save what contexts hold, as far as it pays. Returns what went wrong, the first time it did."""
         before = self._trouble
         try:

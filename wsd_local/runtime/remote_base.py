@@ -301,6 +301,7 @@ def require_no_server(loading: LoadSettings) -> None:
 def require_local_settings(loading: LoadSettings) -> None:
     """Raise `UsageError` for a setting of a base that is a file here."""
     given = {
+        "rpc": loading.rpc is not None,
         "base_lora": loading.base_lora is not None,
         "base_n_gpu_layers": loading.base_n_gpu_layers is not None,
         "resident": loading.resident == "one",

@@ -104,8 +104,7 @@ class Run:
         self.messages: list[Message] = [] if isinstance(messages, RawPrompt) else messages
         self.settings = settings
         self._models, self._engine = models, engine
-        self._options = options or RunOptions()
-        self._place = models.queue.place()
+        self._options, self._place = options or RunOptions(), models.queue.place()
         self._roles = roles_of(settings.mode)
         self._writer: Source = self._roles[-1]
         self._announced = False
@@ -273,6 +272,7 @@ class Run:
         self._models.queue.cancel(self._place)
 
     def _work(self) -> Iterator[Event]:
+        self._models.load(self.settings.mode)  # again, if a worker was lost since
         yield from self.opening()
         yield from self._engine.drive(self.job)
         yield from self.closing()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from wsd_local.core.contexts import Question
 from wsd_local.events import Source
-from wsd_local.llama import Context
+from wsd_local.llama import Sequences
 from wsd_local.runtime.loading import LoadedModels
 
 ENOUGH = 0.95
@@ -64,7 +64,7 @@ def chosen(measured: list[Measured]) -> int:
     return next(one.parallel for one in measured if one.rate >= ENOUGH * best)
 
 
-def _time(context: Context, number: int, length: int) -> float:
+def _time(context: Sequences, number: int, length: int) -> float:
     """Seconds for one more token after `length` tokens in each of `number` sequences."""
     token = context.model.tokenize_text("a")[0]
     taken = 0.0

@@ -395,4 +395,6 @@ class EngineRoom:
 
 def _differs(old: Serving, new: Serving, pair: str) -> bool:
     """Whether a loaded pair must be loaded again to be served as `new` says."""
-    return old.loading != new.loading or old.pairs.get(pair) != new.pairs.get(pair)
+    if old.pairs.get(pair) != new.pairs.get(pair):
+        return True
+    return pair in new.pairs and old.loading_of(pair) != new.loading_of(pair)

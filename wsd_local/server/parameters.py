@@ -23,10 +23,11 @@ from wsd_local.core.rule_settings import by_itself
 from wsd_local.core.sampling import LARGEST, LONGEST
 from wsd_local.errors import UsageError, short
 from wsd_local.fields import declared, spelled
+from wsd_local.load_settings import MOST
 from wsd_local.server.body import SETTINGS, Body, refuse_unknown
 from wsd_local.server.errors import ApiError
 from wsd_local.server.service import ReplyRequest, Service
-from wsd_local.settings import MOST, ReplySettings, changed
+from wsd_local.settings import ReplySettings, changed
 
 _SEEDS = 2**32 - 1
 """Number of seeds; llama.cpp draws one for this number."""

@@ -60,7 +60,7 @@ class Serving:
         models = {model.id: model for entry in entries for model in _models(entry)}
         serving = cls({entry.name: entry for entry in entries}, models, reply, loading)
         for name in serving.pairs:
-            serving.reply_of(name)
+            serving.reply_of(name), serving.loading_of(name)
         return serving
 
     def reply_of(self, pair: str) -> ReplySettings:

@@ -18,7 +18,7 @@ from wsd_local.core.contexts import Question
 from wsd_local.errors import FitError, ModelError, room_advice
 from wsd_local.files import HashProgress
 from wsd_local.library.naming import name_of
-from wsd_local.llama import Context
+from wsd_local.llama import Sequences
 from wsd_local.llama.build import version
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.judge.asking import Asked
@@ -116,7 +116,7 @@ class LocalJudge:
         return tuple(write(asked.messages).tokens), spelled
 
 
-def answer_logprobs(context: Context, prompt: Tokens, wholes: Sequence[Tokens]) -> dict[Tokens, float]:
+def answer_logprobs(context: Sequences, prompt: Tokens, wholes: Sequence[Tokens]) -> dict[Tokens, float]:
     """Log-probabilities of what distinguishes token lists that begin with a prompt and are not the same.
 
     They are those of ending there, as far as the lists tell: what continues one of them is subtracted from it.

@@ -25,13 +25,13 @@ from wsd_local.datasets.batch import made_by
 from wsd_local.datasets.references import reference_of
 from wsd_local.datasets.run_file import Key, RunFile
 from wsd_local.errors import CancelledError, UsageError, WsdError
+from wsd_local.load_settings import MOST_PARALLEL
 from wsd_local.prompts.messages import Message
 from wsd_local.reports.mechanism.records import DRAFT, NOTHING, BaseReading, Case, Reading
 from wsd_local.reports.perplexity import after_prompt, reply_logprobs
 from wsd_local.runtime.fleet import Failed, Fleet
 from wsd_local.runtime.pair import Pair
 from wsd_local.runtime.reply import Finished, Reply
-from wsd_local.settings import MOST_PARALLEL
 
 Prompted = Sequence[tuple[Record, list[Message]]]
 """Drafts as they are recorded, and what they answer."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from wsd_local.core.resources import LoadMode
-from wsd_local.errors import FitError, WsdError
+from wsd_local.errors import FitError, UsageError, WsdError
 from wsd_local.events import Source
 from wsd_local.llama import Cancellation, ContextOptions, Model
 from wsd_local.llama.options import default_threads
@@ -20,6 +20,7 @@ from wsd_local.reports.tune.probe import Probe, options_of
 from wsd_local.reports.tune.rounds import Clock, Knob, Measured
 from wsd_local.runtime.llama_file import LlamaFile
 from wsd_local.runtime.pair import Pair
+from wsd_local.workers.apart import ApartModel
 
 ROLES: tuple[Source, ...] = ("draft", "base")
 CHUNKS = (4, 8, 16, 32)
@@ -83,6 +84,8 @@ class Probes:
             size = (self.lengths.deep if deep else len(self.prompts[role])) + SPARE
             options: ContextOptions = options_of(self.pair.models.context(role), size, **changes)
             weights = model or self.pair.models.model(role)
+            if isinstance(weights, ApartModel):
+                raise UsageError("tuning measures models in this process, and rpc is given: leave it out", about="rpc")
             self._probes[key] = Probe(weights, options, self.cancellation, self.prompts[role], self.clock)
         return self._probes[key]
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsd_local.core.sampling import Sampling
-from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sampler
+from wsd_local.llama import Cancellation, Context, ContextOptions, Model, Sampler, Sequences
 from wsd_local.reports.bench import cycled, next_token
 
 STEPS = 8
@@ -90,7 +90,7 @@ class Probe:
         return tokens[len(prompt) :]
 
 
-def options_of(context: Context, size: int, **changes: Any) -> ContextOptions:
+def options_of(context: Sequences, size: int, **changes: Any) -> ContextOptions:
     """The options of a loaded context for a probe of `size` tokens, with `changes`."""
     same = replace(context.options, n_ctx=size, n_seq=1, cells=None, flash_attn=context.flash_attn)
     return replace(same, **changes)
