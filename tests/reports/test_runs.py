@@ -138,6 +138,8 @@ def test_the_figures_are_those_of_the_replies(real_runs: list[Path]) -> None:
         assert (run["draft_tokens"], run["base_tokens"]) == (kept, written_by_base)
         assert run["draft_share"] == kept / (kept + written_by_base)
         assert run["drafted_tokens"] == sum(reply["draft"]["drafted_tokens"] for reply in replies)
+        words = [len(reply["text"].split()) for reply in replies]
+        assert (run["median_words"], run["empty"]) == (statistics.median(words), words.count(0))
         assert run["total_s"] == pytest.approx(sum(times))
         assert run["median_s"] == statistics.median(times)
         assert run["wall_s"] == pytest.approx(sum(times)), "one after the other"
@@ -230,7 +232,7 @@ def run_of(records: list[ReplyFigures], name: str = "run") -> Summary:
 
 @settings(deadline=None)
 @given(RECORDS)
-@example([ReplyFigures(None, "threshold", "stop", 0, 2, 0, total_s=1e-308)])
+@example([ReplyFigures(None, "threshold", "stop", 0, 2, 0, 1, total_s=1e-308)])
 def test_shares_add_up_and_everything_is_counted_once(records: list[ReplyFigures]) -> None:
     found = run_of(records)
     assert found.replies == len(records)

@@ -33,7 +33,6 @@ _PROVENANCE = ("version", "llama_cpp", "draft_sha256", "base_sha256", "draft_lor
 
 SHORTEST = 1e-6
 """Seconds: a rate over a shorter time is not computed."""
-
 WIDTHS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 
 
@@ -50,6 +49,7 @@ class ReplyFigures:
     kept: int
     written: int
     drafted: int
+    words: int
     total_s: float
     first_text_s: float | None = None
     draft_rate: float | None = None
@@ -78,11 +78,11 @@ class Summary:
     `switch_positions` are pairs of a switch position (an index of base tokens) and its number of replies, and
     `without_switch` counts the other replies. `draft_tokens` of the replies were kept from the draft, `base_tokens`
     written by the base, `drafted_tokens` (draft tokens) all that the draft wrote; `draft_share` is the part of all
-    tokens that was kept from the draft. `total_s`, `mean_s` and `median_s` are seconds for whole replies, each
-    counted alone, `first_text_s` the median until the first text. `wall_s` are the seconds in which any reply was in
-    progress, which is less than `total_s` where many were at once; `tokens_per_s` is the run's throughput, all tokens
-    of the replies over `wall_s`. The rates of draft and base are medians over replies of each reply's own rate,
-    without prompts; where many replies share the machine, each of them is slower than the run.
+    tokens that was kept from the draft. `empty` counts replies without a word. `total_s`, `mean_s` and `median_s`
+    are seconds for whole replies, each counted alone, `first_text_s` the median until the first text. `wall_s` are
+    the seconds in which any reply was in progress, less than `total_s` where many were at once; `tokens_per_s` is
+    the run's throughput, all tokens of the replies over `wall_s`. The rates of draft and base are medians over
+    replies of each reply's own rate, without prompts; of many at once, each is slower than the run.
     """
 
     name: str
@@ -102,6 +102,8 @@ class Summary:
     drafted_tokens: int
     draft_share: float | None
     mean_tokens: float | None
+    empty: int
+    median_words: float | None
     total_s: float
     wall_s: float
     mean_s: float | None
@@ -210,12 +212,19 @@ def _record(value: Any) -> ReplyFigures:
         kept=_optional_count(draft, "draft.kept_tokens") or 0,
         written=_optional_count(base, "base.tokens") or 0,
         drafted=_optional_count(draft, "draft.drafted_tokens") or 0,
+        words=_words(value),
         total_s=_amount(timings, "timings.total_s") or 0.0,
         first_text_s=_amount(timings, "timings.first_text_s"),
         draft_rate=_amount(timings, "timings.draft_tokens_per_s"),
         base_rate=_amount(timings, "timings.base_tokens_per_s"),
         finished_at=_amount({"finished_at": value.get("finished_at")}, "finished_at"),
     )
+
+
+def _words(value: Mapping[str, Any]) -> int:
+    if isinstance(text := _field(value, "text"), str):
+        return len(text.split())
+    raise ValueError("`text` is no text")
 
 
 def _field(part: Mapping[str, Any], name: str) -> Any:
@@ -315,6 +324,8 @@ def summary(run: RunFile) -> Summary:
         drafted_tokens=sum(record.drafted for record in records),
         draft_share=kept / (kept + written) if kept + written else None,
         mean_tokens=(kept + written) / len(records) if records else None,
+        empty=sum(not record.words for record in records),
+        median_words=_median(record.words for record in records),
         total_s=total_s,
         wall_s=wall_s,
         mean_s=total_s / len(records) if records else None,

@@ -63,6 +63,8 @@ def _overview(runs: Sequence[Summary], names: tuple[str, ...]) -> Table:
         ),
         *row("tokens", [str(run.draft_tokens + run.base_tokens) for run in runs]),
         *row("tokens, mean", [decimal(run.mean_tokens) for run in runs]),
+        *row("without a word", [str(run.empty) for run in runs]),
+        *row("words, median", ["" if run.median_words is None else f"{run.median_words:g}" for run in runs]),
         *row("from the draft", [percent(run.draft_share) for run in runs]),
         *row("drafted in all", [str(run.drafted_tokens) for run in runs]),
         *row("time of the run", [seconds(run.wall_s) for run in runs]),
