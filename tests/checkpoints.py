@@ -81,7 +81,7 @@ def tiny_checkpoint(folder: Path) -> Path:
         "unk_token": "<unk>",
         "add_bos_token": True,
         "add_eos_token": False,
-        "legacy": False,
+        "legacy": True,
         "chat_template": TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

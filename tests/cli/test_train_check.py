@@ -117,6 +117,11 @@ def other_end(folder: Path) -> None:
         edited(folder / name, lambda values: values.update(eos_token_id=1, bos_token_id=2))
 
 
+def no_spaces(folder: Path) -> None:
+    """Without the space that llama.cpp writes after each special token."""
+    edited(folder / "tokenizer_config.json", lambda values: values.update(legacy=False))
+
+
 def no_scaling(folder: Path) -> None:
     positions = {"rope_type": "default", "rope_theta": 10000.0}
     edited(folder / "config.json", lambda values: values.update(rope_parameters=positions))
@@ -153,6 +158,7 @@ def larger(folder: Path) -> None:
     [
         (other_template, {"chat template"}),
         (other_end, {"end tokens"}),
+        (no_spaces, {"tokens"}),
         (no_scaling, {"positions"}),
         (permuted, {"logits"}),
         (untied, {"output layer", "logits"}),

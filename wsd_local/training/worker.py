@@ -26,6 +26,7 @@ WHOLE = "whole"
 _COMPARED = 50
 """Conversations whose tokens are compared."""
 _INSTEAD = "train its checkpoint (a folder, or its repository on the Hub) instead"
+_TOKENIZER_FILES = ("*token*.json", "*.model", "vocab.*", "merges.txt", "chat_template*")
 CHECKPOINTS, MERGED, ADAPTER = "checkpoints", "merged", "adapter"
 
 
@@ -213,7 +214,16 @@ def _save(trainer: Any, tokenizer: Any, folder: Path, job: Job) -> None:
         model = model.merge_and_unload()
     with _whole(folder / MERGED) as part:
         model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+        _save_tokenizer(tokenizer, part, job)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path, job: Job) -> None:
+    """The checkpoint's own files where it has them: those that transformers writes may cut texts otherwise."""
+    if job.gguf is not None:
+        tokenizer.save_pretrained(folder)
+        return
+    for path in sorted({path for kind in _TOKENIZER_FILES for path in Path(job.model).glob(kind)}):
+        shutil.copyfile(path, folder / path.name)
 
 
 @contextmanager
