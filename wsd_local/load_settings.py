@@ -78,7 +78,7 @@ class LoadSettings:
     """Models in memory at the same time. With one of them the draft is written whole before the base is loaded: slower,
     the same reply."""
     rpc: Annotated[str | None, MACHINE] = None
-    """Workers (wsd-local rpc-worker) whose memory takes layers too: HOST:PORT,HOST:PORT,…"""
+    """Workers (wsd-local rpc-worker) whose memory takes layers too, as HOST:PORT, by commas."""
     rpc_timeout: Annotated[float, MACHINE] = 300.0
     """Seconds that one evaluation may take with --rpc; then the workers count as lost."""
     prompt_cache: Annotated[str, MACHINE, FromFile.PATH] = "auto"

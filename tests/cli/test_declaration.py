@@ -78,9 +78,8 @@ def test_the_draft_s_settings_are_those_of_the_continuation() -> None:
     ids=lambda one: one.name,
 )
 def test_every_setting_is_read_from_the_environment(setting: Declared, tmp_path: Path) -> None:
-    value = {"json_schema": "true", "grammar": 'root ::= "x"', "lark": 'start: "x"'}.get(
-        setting.name, "1" if setting.default in (None, ()) else str(setting.default)
-    )
+    special = {"json_schema": "true", "grammar": 'root ::= "x"', "lark": 'start: "x"', "rpc": "127.0.0.1:50052"}
+    value = special.get(setting.name, "1" if setting.default in (None, ()) else str(setting.default))
     environment = {f"WSD_LOCAL_{setting.spelling.upper().replace('-', '_')}": value}
     if setting.name.endswith("_lora_scale"):
         value = environment[next(iter(environment))] = "1.0"

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import complains, wsd
+from command_line import complains, wsd, wsd_process
 
 from wsd_local.errors import UsageError, message_of, os_message, reason, room_advice
 from wsd_local.paths import demo_dir
@@ -64,7 +64,7 @@ def test_wrong_usage_names_what_is_wrong_and_whose_help_explains_it(arguments: s
 
 @pytest.mark.parametrize("columns", [50, 80, 160])
 def test_help_fits_the_terminal(columns: int) -> None:
-    text = wsd("run", "--help", env={**os.environ, "COLUMNS": str(columns)}).stdout.decode()
+    text = wsd_process("run", "--help", env={**os.environ, "COLUMNS": str(columns)}).stdout.decode()
     assert max(map(len, text.splitlines())) <= columns
     assert "--draft-frequency-penalty FLOAT" in text and "[default: 0.8]" in " ".join(text.split())
 

@@ -95,7 +95,7 @@ def test_the_decision_is_that_of_three_passes(
 
 def test_the_window_asks_for_no_distribution(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass over the vocabulary for each checked token is the price of rules that need it."""
-    import wsd_local.llama.context as context
+    import wsd_local.llama.sequences as sequences
 
     computed: list[tuple[float, float]] = []
 
@@ -103,7 +103,7 @@ def test_the_window_asks_for_no_distribution(pair: Pair, monkeypatch: pytest.Mon
         computed.append(distribution_of(logits))
         return computed[-1]
 
-    monkeypatch.setattr(context, "distribution_of", counted)
+    monkeypatch.setattr(sequences, "distribution_of", counted)
     assert pair.reply("How do I boil an egg?", **LIMITS).counts.checked_tokens > 0
     assert not computed
     monkeypatch.setattr(ReplySettings, "make_rule", lambda _: Calm(6, 100.0))

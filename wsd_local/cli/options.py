@@ -54,7 +54,8 @@ _COMPLETERS = {
     "open": names.chats,
 }
 """What offers names for an option's value; for others the shell offers files, or nothing."""
-_NAME_OR_FILE = ("draft", "base", "draft_lora", "base_lora", "base_format", "input", "prompts", "judge")
+NAME_OR_FILE = ("draft", "base", "draft_lora", "base_lora", "base_format", "input", "prompts", "judge")
+"""Options whose value is a name or a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ def _kind(field: Declared) -> Any:
     """The type of an option's value."""
     if field.file is not None:
         return Path
-    if field.name in _NAME_OR_FILE:
+    if field.name in NAME_OR_FILE:
         return str | Path  # the first is what a command receives, the second is what a shell offers
     if get_origin(field.kind) is tuple:
         return list[str]
@@ -214,7 +215,7 @@ def _parameter(field: Declared) -> Parameter:
     if field.kind is bool:
         negative = f"--no-{field.spelling}" if field.default is True else ()
         return Parameter(name, help=field.help, negative=negative, show_default=False, **more)
-    if field.name in _NAME_OR_FILE:
+    if field.name in NAME_OR_FILE:
         more["metavar"] = "NAME|PATH"
     if _kind(field) not in (str, Path, str | Path, list[str]):
         more["converter"] = strictly

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from wsd_local.cli import terminal
 from wsd_local.cli.options import (
     ACCESS,
+    NAME_OR_FILE,
     NOTHING,
     SERVER,
     SERVICE,
@@ -225,9 +226,16 @@ def _arguments(given: Given) -> list[str]:
             if isinstance(one, bool):
                 found.append(f"--{spelled(name)}" if one else f"--no-{spelled(name)}")
             else:
-                is_path = isinstance(one, Path) and str(one) not in NO_FOLDER
-                found += [f"--{spelled(name)}", str(one.absolute() if is_path else one)]
+                found += [f"--{spelled(name)}", _anywhere(name, one)]
     return found
+
+
+def _anywhere(name: str, value: Any) -> str:
+    """An option's value as it holds in any folder."""
+    names_file = name in NAME_OR_FILE and Path(value).suffix in (".gguf", ".toml") and Path(value).is_file()
+    if names_file or (isinstance(value, Path) and str(value) not in NO_FOLDER):
+        return str(Path(value).absolute())
+    return str(value)
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
