@@ -1,4 +1,4 @@
-"""The end of `wsd-local train draft --adapter-only`: the adapter becomes a GGUF file, and how it is used is said."""
+"""The end of `wsd-local train draft --adapter-only`: the adapter becomes a GGUF file, and its command line is shown."""
 
 from __future__ import annotations
 

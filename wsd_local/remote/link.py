@@ -218,7 +218,7 @@ class Link:
                 except (ValueError, RecursionError) as error:
                     raise AnswerError(f"{self.url} streams something else than JSON") from error
                 if isinstance(event, dict) and event.get("error"):
-                    raise AnswerError(f"{self.url} ends the stream: {one_line(said(event))}")
+                    raise AnswerError(f"{self.url} ends the stream: {one_line(message_in(event))}")
                 yield event
         finally:
             await response.aclose()
@@ -279,7 +279,7 @@ class Link:
         except (TimeoutError, WsdError, self._http.TransportError):
             text = b""
         try:
-            reason = one_line(said(json.loads(text)))
+            reason = one_line(message_in(json.loads(text)))
         except (ValueError, RecursionError):
             reason = one_line(text.decode(errors="replace"))
         if status == 200:
@@ -378,11 +378,11 @@ class Stream:
             self._task.cancel()
 
 
-def said(answer: Any) -> Any:
+def message_in(answer: Any) -> Any:
     """The message in an error's body, as OpenAI's, vLLM's, SGLang's and FastAPI's servers have it."""
     for name in ("error", "message", "detail"):
         if isinstance(answer, dict) and answer.get(name):
-            return said(answer[name])
+            return message_in(answer[name])
     return answer
 
 

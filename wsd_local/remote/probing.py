@@ -98,10 +98,10 @@ def tried(link: Link, server: Server, tokens: Sequence[int], check: Check) -> No
     if written is None:
         return  # the text ends there
     scored = _scored(link, server, [*tokens, written.id], check)
-    said = None if written.score is None else written.score.logprob
-    if said is not None and abs(said - scored) > ROUNDING:
+    writing = None if written.score is None else written.score.logprob
+    if writing is not None and abs(writing - scored) > ROUNDING:
         raise WsdError(
-            f"{link.url} is {server.kind} and gives a token the log-probability {said:.3f} when it writes it and "
+            f"{link.url} is {server.kind} and gives a token the log-probability {writing:.3f} when it writes it and "
             f"{scored:.3f} when it scores it: it cannot be a base"
         )
 

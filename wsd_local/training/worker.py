@@ -78,11 +78,11 @@ def _loaded(job: Job, dtype: Any) -> tuple[Any, Any]:
     transformers = import_module("transformers")
     named: dict[str, Any] = {} if job.gguf is None else {"gguf_file": job.gguf}
     report("step", what="loading the model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model, **named)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model, trust_remote_code=False, **named)
     if job.gguf is not None:
         complete(tokenizer, Path(job.model) / job.gguf)
         named["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype, **named)
+    model = transformers.AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype, trust_remote_code=False, **named)
     return tokenizer, model
 
 

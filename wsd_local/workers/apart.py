@@ -173,7 +173,7 @@ class ApartContext(Sequences):
         return questions
 
     def _take_over(self, found: Message, questions: Sequence[Question] = ()) -> None:
-        """Record what the sequences hold there; for those of questions it may be said by its length."""
+        """Record what the sequences hold there; for those of questions a length may stand for it."""
         tokens = {question.seq: question.tokens for question in questions}
         for seq, held in found["held"]:
             self._mirrors[seq] = held if isinstance(held, list) else list(tokens[seq][:held])
